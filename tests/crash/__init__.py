@@ -1,0 +1,1 @@
+"""Proofs of docs/durability.md: power cuts, kills and failing system calls."""

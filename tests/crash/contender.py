@@ -1,0 +1,116 @@
+"""Who is on trial: the union, or kernel overlayfs as the control.
+
+A contender mounts an upper over a lower and yields while it is mounted.  The
+union's daemon is forked from this process instead of started afresh, so that
+its modules are loaded already: a mount takes tens of milliseconds, and a run
+mounts hundreds of times.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from .disks import run, unmount
+
+_PATIENCE = 20  # seconds until a mount must serve, or a daemon must have ended
+
+
+class Place(NamedTuple):
+    """The directories of one union."""
+
+    lower: str
+    upper: str
+    work: str
+    mountpoint: str
+
+
+Contender = Callable[[Place, str], contextlib.AbstractContextManager[int]]
+
+
+@contextlib.contextmanager
+def overlay(place: Place, fsync: str = "auto") -> Iterator[int]:
+    """Mount kernel overlayfs, with the features on that the union has."""
+    options = (
+        f"lowerdir={place.lower},upperdir={place.upper},workdir={place.work},"
+        "metacopy=on,redirect_dir=on,index=on" + (",volatile" if fsync == "off" else "")
+    )
+    run("mount", "-t", "overlay", "-o", options, "overlay", place.mountpoint)
+    try:
+        yield 0
+    finally:
+        unmount(place.mountpoint)
+
+
+def arguments(place: Place, fsync: str) -> list[str]:
+    """Return the command line that mounts *place* and stays in front."""
+    return [
+        "mount", "-f", "-o", f"fsync={fsync}", "--lower", place.lower, "--upper", place.upper,
+        "--work", place.work, place.mountpoint,
+    ]  # fmt: skip
+
+
+def start(place: Place, fsync: str, prepare: Callable[[], None] = lambda: None) -> int:
+    """Fork a daemon that mounts *place*, and return its process id once it serves.
+
+    *prepare* runs in the daemon before the command does.
+    """
+    from unionfs import cli  # noqa: PLC0415 - overlay is on trial without it
+
+    device = os.stat(place.mountpoint).st_dev
+    pid = os.fork()
+    if pid == 0:
+        _become_daemon(lambda: (prepare(), cli.main(arguments(place, fsync)))[1])
+    end = time.monotonic() + _PATIENCE
+    while os.stat(place.mountpoint).st_dev == device:
+        if os.waitpid(pid, os.WNOHANG)[0] or time.monotonic() > end:
+            raise OSError("the daemon ended or hangs before it served")
+        time.sleep(0.002)
+    return pid
+
+
+def _become_daemon(main: Callable[[], int | None]) -> None:
+    """Run *main* and end this process with its status: never return."""
+    status = 70
+    try:
+        status = main() or 0
+    except SystemExit as exc:
+        status = exc.code if isinstance(exc.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def wait(pid: int) -> int:
+    """Return how the daemon *pid* ended, as `os.waitstatus_to_exitcode` says it."""
+    end = time.monotonic() + _PATIENCE
+    while time.monotonic() < end:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.002)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    raise OSError(f"the daemon {pid} did not end within {_PATIENCE} s of its unmount")
+
+
+@contextlib.contextmanager
+def union(place: Place, fsync: str = "auto") -> Iterator[int]:
+    """Mount the union; at the end its daemon must go with status 0."""
+    pid = start(place, fsync)
+    try:
+        yield pid
+    finally:
+        unmount(place.mountpoint)
+        status = wait(pid)
+        if status != 0:
+            raise OSError(f"the daemon ended with status {status}")
+
+
+CONTENDERS: dict[str, Contender] = {"union": union, "overlay": overlay}

@@ -1,0 +1,121 @@
+"""Disks in files: made once, mounted over loop devices, recorded, cloned.
+
+Everything here is a context manager or leaves nothing behind.  Only one image
+of a kind is mounted at a time, since btrfs and xfs know a file system by its
+UUID and all the clones share one.
+"""
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+MIB = 1 << 20
+
+# Size (bytes) and mkfs command.  xfs refuses less than 300 MiB, btrfs less than 109 MiB.
+# No discards: FUSE has no fallocate in pyfuse3, and mkfs would complain.
+KINDS = {
+    "ext4": (64 * MIB, ["mkfs.ext4", "-q", "-E", "nodiscard,lazy_itable_init=0", "-J", "size=4"]),
+    "xfs": (300 * MIB, ["mkfs.xfs", "-q", "-K"]),
+    "btrfs": (128 * MIB, ["mkfs.btrfs", "-q", "-K", "-m", "single"]),
+}
+_OPTIONS = {"ext4": "noatime", "xfs": "noatime", "btrfs": "noatime,nodiscard"}
+
+
+def run(*command: str) -> str:
+    """Run *command* and return what it printed; its complaints are in the exception."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise OSError(f"{' '.join(command)}: {done.returncode}: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+def make(kind: str, path: str) -> None:
+    """Make an empty file system of *kind* in the new sparse file *path*."""
+    size, command = KINDS[kind]
+    with open(path, "wb") as image:
+        image.truncate(size)
+    run(*command, path)
+
+
+@contextlib.contextmanager
+def loop(path: str, *options: str) -> Iterator[str]:
+    """Attach *path* to a loop device and yield the device."""
+    device = run("losetup", "--find", "--show", *options, path)
+    try:
+        yield device
+    finally:
+        run("losetup", "--detach", device)
+
+
+@contextlib.contextmanager
+def mounted(kind: str, image: str, mountpoint: str, *options: str) -> Iterator[None]:
+    """Mount the file system of *kind* in *image* at *mountpoint*."""
+    with loop(image, *options) as device:
+        run("mount", "-t", kind, "-o", _OPTIONS[kind], device, mountpoint)
+        try:
+            yield
+        finally:
+            unmount(mountpoint)
+            if kind == "btrfs":  # else the next clone is taken for a stale copy of this one
+                subprocess.run(
+                    ["btrfs", "device", "scan", "--forget", device], capture_output=True, check=False
+                )
+
+
+def unmount(mountpoint: str, patience: float = 10) -> None:
+    """Unmount, waiting *patience* seconds for the last user to go."""
+    end = time.monotonic() + patience
+    while True:
+        try:
+            run("umount", mountpoint)
+        except OSError as exc:
+            if "busy" not in str(exc) or time.monotonic() > end:
+                raise
+            time.sleep(0.02)
+        else:
+            return
+
+
+@contextlib.contextmanager
+def recorded(image: str, log: str, directory: str) -> Iterator[str]:
+    """Serve *image* as a recording disk; yield the directory with `disk` and `ledger`."""
+    script = os.path.join(os.path.dirname(__file__), "recorder.py")
+    os.mkdir(directory)
+    with subprocess.Popen([sys.executable, script, directory, image, log]) as process:
+        try:
+            while not os.path.exists(f"{directory}/disk"):
+                if process.poll() is not None:
+                    raise OSError("the recorder ended early")
+                time.sleep(0.02)
+            yield directory
+        finally:
+            if process.poll() is None:
+                unmount(directory)
+
+
+def clone(source: str, target: str) -> None:
+    """Copy a sparse file, holes kept: milliseconds on tmpfs."""
+    with open(source, "rb") as old, open(target, "wb") as new:
+        size = os.fstat(old.fileno()).st_size
+        new.truncate(size)
+        end = 0
+        while (start := _data_after(old.fileno(), end)) < size:
+            end = os.lseek(old.fileno(), start, os.SEEK_HOLE)
+            _copy_range(old.fileno(), new.fileno(), start, end)
+
+
+def _data_after(fd: int, offset: int) -> int:
+    try:
+        return os.lseek(fd, offset, os.SEEK_DATA)
+    except OSError:  # ENXIO: only a hole is left
+        return os.fstat(fd).st_size
+
+
+def _copy_range(source: int, target: int, start: int, end: int) -> None:
+    while start < end:
+        data = os.pread(source, min(end - start, MIB), start)
+        os.pwrite(target, data, start)
+        start += len(data)
