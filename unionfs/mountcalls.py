@@ -139,7 +139,7 @@ def _configure(context: int, command: int, key: bytes | None, value: bytes | Non
 
 
 def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
-    """mount(2)."""  # noqa: D400, D401, D403 - the call is its own description
+    """Make a mount, a bind or a remount; the arguments are those of the system call."""
     result = _libc.mount(
         os.fsencode(source),
         os.fsencode(target),
