@@ -16,10 +16,13 @@ MIB = 1 << 20
 
 # Size (bytes) and mkfs command.  xfs refuses less than 300 MiB, btrfs less than 109 MiB.
 # No discards: FUSE has no fallocate in pyfuse3, and mkfs would complain.
+# A sector is what reaches a disk whole or not at all.  With sectors of 512 bytes the superblocks
+# of ext4 (1 KiB) and btrfs (4 KiB) can be torn, and the host's file system itself is lost.
+SECTOR = 4096
 KINDS = {
-    "ext4": (64 * MIB, ["mkfs.ext4", "-q", "-E", "nodiscard,lazy_itable_init=0", "-J", "size=4"]),
-    "xfs": (300 * MIB, ["mkfs.xfs", "-q", "-K"]),
-    "btrfs": (128 * MIB, ["mkfs.btrfs", "-q", "-K", "-m", "single"]),
+    "ext4": (64 * MIB, ["mkfs.ext4", "-q", "-E", "nodiscard,lazy_itable_init=0", "-b", "4096", "-J", "size=4"]),
+    "xfs": (300 * MIB, ["mkfs.xfs", "-q", "-K", "-s", "size=4096"]),
+    "btrfs": (128 * MIB, ["mkfs.btrfs", "-q", "-K", "-m", "single", "-s", "4096"]),
 }
 _OPTIONS = {"ext4": "noatime", "xfs": "noatime", "btrfs": "noatime,nodiscard"}
 
@@ -43,7 +46,7 @@ def make(kind: str, path: str) -> None:
 @contextlib.contextmanager
 def loop(path: str, *options: str) -> Iterator[str]:
     """Attach *path* to a loop device and yield the device."""
-    device = run("losetup", "--find", "--show", *options, path)
+    device = run("losetup", "--find", "--show", "--sector-size", str(SECTOR), *options, path)
     try:
         yield device
     finally:

@@ -7,8 +7,7 @@ with its upper there, all actors of `script` work in it in a random
 interleaving, with syncfs(2) falling in at random moments so that the middle of
 an operation reaches the disk too.  Then the disk is rebuilt as a power cut
 might have left it: what was flushed is there; of what was written after the
-last flush, a random subset is (in units of whole writes, of 4 KiB, or of 512
-bytes, or a prefix).  Each disk is mounted, the union is mounted over it, and
+last flush, a random subset is (of whole writes or of sectors), or a prefix.  Each disk is mounted, the union is mounted over it, and
 its tree is compared with what was promised up to that point.
 """
 
@@ -31,7 +30,7 @@ from .recorder import Record, read_log
 from .script import Actor
 from .trees import Tree, differences, harvest
 
-_UNITS = (512, 4096, 1 << 30)  # bytes that reach a disk whole or not at all
+_UNITS = (disks.SECTOR, 1 << 30)  # bytes that reach a disk whole or not at all
 _QUIET = 0.004  # seconds between two syncfs calls, at most
 
 
@@ -216,12 +215,14 @@ def complaints(actor: Actor, reached: Progress, seen: Tree) -> list[str]:
         return []
     under_way = actor.steps[reached.promised : reached.begun]
     in_flight = {path for step in under_way for path in step.torn}
+    emptied = any(step.emptied for step in under_way)
     if len(window) <= 2 and not in_flight:
         return differences(window[0], seen)
     words = []
     for path in sorted({path for tree in (*window, seen) for path in tree}):
         thing, states = seen.get(path), [tree.get(path) for tree in window]
-        if thing not in states and not (path in in_flight and script.torn(thing, states)):
+        torn = path in in_flight and script.torn(thing, states, emptied=emptied)
+        if thing not in states and not torn:
             words += [f"{path}: is {thing or 'nothing'}", *(f"  may be {s}" for s in states)]
     return words
 

@@ -25,7 +25,8 @@ class Step(NamedTuple):
 
     do: Callable[[], None]
     durable: bool = False
-    torn: tuple[str, ...] = ()  # files whose bytes are in flight until the next durable step
+    torn: tuple[str, ...] = ()  # names of a file whose bytes are in flight until the next sync
+    emptied: bool = False  # the file lost its old content first (O_TRUNC)
 
 
 class Actor(NamedTuple):
@@ -68,8 +69,8 @@ class Desk:
     def path(self, name: str) -> str:
         return f"{self.top}/{name}"
 
-    def add(self, do: Callable[[], None], *, durable: bool = False, torn: tuple[str, ...] = ()):
-        self.steps.append(Step(do, durable, torn))
+    def add(self, do: Callable[[], None]) -> None:
+        self.steps.append(Step(do))
 
     def fsync(self, *names: str) -> None:
         """Ask for durability of files and directories."""
@@ -82,9 +83,11 @@ class Desk:
                 finally:
                     os.close(fd)
 
-        self.add(do, durable=True)
+        self.steps.append(Step(do, durable=True))
 
-    def write(self, name: str, data: bytes, flags: int) -> None:
+    def write(self, name: str, data: bytes, flags: int, also: str = "") -> None:
+        """Write to *name*, a file that may bear the name *also* too."""
+
         def do() -> None:
             fd = os.open(self.path(name), os.O_WRONLY | flags, 0o644)
             try:
@@ -92,13 +95,14 @@ class Desk:
             finally:
                 os.close(fd)
 
-        self.add(do, torn=(name,))
+        names = (name, also) if also else (name,)
+        self.steps.append(Step(do, torn=names, emptied=bool(flags & os.O_TRUNC)))
 
-    def append(self, name: str, seed: int, size: int = 5000) -> None:
-        self.write(name, _pattern(seed, size), os.O_APPEND)
+    def append(self, name: str, seed: int, also: str = "") -> None:
+        self.write(name, _pattern(seed, 5000), os.O_APPEND, also)
 
-    def create(self, name: str, seed: int, size: int = 5000) -> None:
-        self.write(name, _pattern(seed, size), os.O_CREAT | os.O_EXCL)
+    def create(self, name: str, seed: int, also: str = "") -> None:
+        self.write(name, _pattern(seed, 5000), os.O_CREAT | os.O_EXCL, also)
 
     def rename(self, old: str, new: str, flags: int = 0) -> None:
         old_path, new_path = os.fsencode(self.path(old)), os.fsencode(self.path(new))
@@ -115,9 +119,9 @@ def append(desk: Desk) -> None:
 
 
 def append_linked(desk: Desk) -> None:
-    desk.append("a", 52)
+    desk.append("a", 52, "a-link")
     desk.fsync("a")
-    desk.append("a-link", 53)
+    desk.append("a-link", 53, "a")
     desk.fsync("a-link")
 
 
@@ -223,7 +227,7 @@ def exchange(desk: Desk) -> None:
 def link(desk: Desk) -> None:
     desk.add(lambda: os.link(desk.path("passwd"), desk.path("passwd.lock")))
     desk.fsync(".", "passwd.lock")
-    desk.append("passwd.lock", 63)
+    desk.append("passwd.lock", 63, "passwd")
     desk.fsync("passwd")
     desk.call(os.unlink, "passwd")
     desk.fsync(".")
@@ -253,7 +257,7 @@ def make_kinds(desk: Desk) -> None:
 
 def account(desk: Desk) -> None:
     """As useradd does: lock file, backup, new file, rename."""
-    desk.create("passwd.1", 66, 6)
+    desk.create("passwd.1", 66, "passwd.lock")
     desk.add(lambda: os.link(desk.path("passwd.1"), desk.path("passwd.lock")))
     desk.call(os.unlink, "passwd.1")
     desk.create("passwd-", 67)
@@ -293,17 +297,19 @@ def rehearse(plain: str, top: str) -> list[Actor]:
     return actors
 
 
-def torn(seen: Thing | None, states: list[Thing | None]) -> bool:
+def torn(seen: Thing | None, states: list[Thing | None], *, emptied: bool) -> bool:
     """Tell whether *seen* may be a file of which some writes did not reach the disk.
 
     Each byte is one that the file had at this place in one of its *states*, or
-    zero where none of them was synced; all but content and size is as it was.
+    zero where none of them was synced (anywhere, when it was *emptied* in between);
+    all but content and size is as it was.
     """
     files = [state for state in states if state is not None]
     if seen is None or not any(_alike(seen, state) for state in files):
         return False
     longest = max(len(state.content) for state in files)
-    kept = min(len(state.content) for state in files) if None not in states else 0
+    new = emptied or None in states
+    kept = 0 if new else min(len(state.content) for state in files)
     return len(seen.content) <= longest and all(
         (place >= kept and byte == 0)
         or any(state.content[place : place + 1] == bytes((byte,)) for state in files)
