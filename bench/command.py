@@ -1,0 +1,190 @@
+"""The command line of the bench."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from bench import daemon, data, machine, names, rounds, stacks, tables, trees
+from bench.contenders import CONTENDERS, PEERS, PROJECT, USUAL
+from bench.figures import Results, load
+from bench.goals import OURS, verdicts
+from bench.ground import scratch
+from bench.material import Store
+from bench.profiling import profile
+from bench.sizes import FULL, QUICK
+
+if TYPE_CHECKING:
+    import contextlib
+    from collections.abc import Sequence
+
+    from bench.contenders import Contender
+    from bench.workload import Workload
+
+WORKLOADS: dict[str, type[Workload]] = {
+    kind.name: kind for module in (trees, names, data, stacks, daemon) for kind in module.WORKLOADS
+}
+FULL_ROUNDS, QUICK_ROUNDS = 5, 2
+EXAMPLES = """
+  python -m bench                       everything, some 40 minutes
+  python -m bench --quick               everything, small, some 3 minutes
+  python -m bench copy passwd --contenders unionfs,overlayfs,fuse-overlayfs
+  python -m bench profile unpack        a flame graph of our daemon (py-spy)
+  python -m bench report run.json       tables and plots of an earlier run
+  python -m bench install               the peers, from Debian
+
+Workloads: """
+
+
+def build() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Compare union filesystems: the same work, the same machine, the same run.",
+        epilog=EXAMPLES + " ".join(WORKLOADS),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("words", nargs="*", metavar="WORKLOAD", help="all, if none is named")
+    add("--contenders", metavar="A,B,...", help=f"of: {', '.join(c.name for c in CONTENDERS)}")
+    add("--rounds", type=int, help=f"default {FULL_ROUNDS}, with --quick {QUICK_ROUNDS}")
+    add("--quick", action="store_true", help="small sizes, for a first look")
+    add("--seed", type=int, help="of the order of contenders")
+    add("--on", default="/var/tmp", metavar="DIR|tmpfs", help="where the layers lie")
+    add(
+        "--ram-upper", action="store_true", help="upper and work on a tmpfs, lowers where --on says"
+    )
+    add("--json", type=Path, metavar="FILE", help="write all samples")
+    add("--plots", type=Path, metavar="DIR", help="draw SVG pictures")
+    add("--readme", action="store_true", help="tables into README.md and docs/performance.md")
+    add("--output", type=Path, default=Path("profile.svg"), help="of profile: .svg or .txt")
+    return parser
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    parser = build()
+    arguments = parser.parse_args(words)
+    signal.signal(signal.SIGTERM, _interrupt)
+    verb, *rest = arguments.words or [""]
+    try:
+        if verb == "install":
+            return machine.install()
+        if verb == "report":
+            return _present(load(Path(_only(parser, rest))), arguments)
+        if os.geteuid() != 0:
+            parser.error("mounting and emptying the caches need root")
+        if verb == "profile":
+            return _profile(parser, arguments, _only(parser, rest))
+        return _compare(parser, arguments)
+    except KeyboardInterrupt:
+        print("\nbench: interrupted; everything is unmounted and removed", file=sys.stderr)
+        return 130
+
+
+def _interrupt(_signal: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _only(parser: argparse.ArgumentParser, words: Sequence[str]) -> str:
+    if len(words) != 1:
+        parser.error("exactly one word is wanted here")
+    return words[0]
+
+
+def _workload(parser: argparse.ArgumentParser, name: str) -> type[Workload]:
+    if name not in WORKLOADS:
+        parser.error(f"no workload {name!r}; there are: {' '.join(WORKLOADS)}")
+    return WORKLOADS[name]
+
+
+def _contenders(parser: argparse.ArgumentParser, wanted: str | None) -> tuple[Contender, ...]:
+    known = {entry.name: entry for entry in CONTENDERS}
+    names = wanted.split(",") if wanted else USUAL
+    for name in names:
+        if name not in known:
+            parser.error(f"no contender {name!r}; there are: {', '.join(known)}")
+    return tuple(known[name] for name in known if name in names)
+
+
+def _place(arguments: argparse.Namespace) -> contextlib.AbstractContextManager[Path]:
+    return scratch(None if arguments.on == "tmpfs" else Path(arguments.on))
+
+
+def _compare(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    sizes = QUICK if arguments.quick else FULL
+    kinds = [_workload(parser, name) for name in arguments.words] or list(WORKLOADS.values())
+    contenders = _contenders(parser, arguments.contenders)
+    seed = arguments.seed if arguments.seed is not None else random.randrange(1 << 16)
+    count = arguments.rounds or (QUICK_ROUNDS if arguments.quick else FULL_ROUNDS)
+    with _place(arguments) as base:
+        store = Store(base, sizes)
+        contenders, refused = rounds.usable(contenders, base, store, sizes)
+        for name, reason in refused.items():
+            print(f"bench: without {name}: {reason}", file=sys.stderr)
+        workloads = tuple(kind(sizes) for kind in kinds)
+        plan = rounds.Plan(
+            workloads, contenders, count, seed, base, store, ram_upper=arguments.ram_upper
+        )
+        results = _empty_results(plan, arguments)
+        _run(plan, results)
+    return _present(results, arguments)
+
+
+def _run(plan: rounds.Plan, results: Results) -> None:
+    from bench.watch import Watch  # noqa: PLC0415 - forked workers need no rich
+
+    print(f"seed {plan.seed}, {plan.rounds} rounds")
+    start = time.monotonic()
+    with Watch(results) as watch:
+        rounds.run(plan, results, watch)
+    results.settings["minutes"] = round((time.monotonic() - start) / 60, 1)
+
+
+def _empty_results(plan: rounds.Plan, arguments: argparse.Namespace) -> Results:
+    return Results(
+        machine=machine.describe(plan.base),
+        settings={
+            "rounds": plan.rounds,
+            "seed": plan.seed,
+            "sizes": "quick" if arguments.quick else "full",
+            "upper": "tmpfs" if plan.ram_upper else "beside the lowers",
+            "date": time.strftime("%Y-%m-%d"),
+        },
+        titles={kind.name: kind.title for kind in WORKLOADS.values()},
+        sections={kind.name: kind.section for kind in WORKLOADS.values()},
+        units={kind.name: kind.unit for kind in WORKLOADS.values()},
+        contenders=[entry.name for entry in plan.contenders],
+        peers=[entry.name for entry in plan.contenders if entry.name in PEERS],
+    )
+
+
+def _present(results: Results, arguments: argparse.Namespace) -> int:
+    """Print, write and draw; return 1 if a demand was not reached."""
+    print(tables.full(results))
+    if arguments.json:
+        results.save(arguments.json)
+    if arguments.readme:
+        tables.insert(PROJECT / "README.md", tables.short(results))
+        tables.insert(PROJECT / "docs" / "performance.md", tables.full(results))
+    if arguments.plots:
+        from bench.plots import draw  # noqa: PLC0415 - matplotlib takes a second to load
+
+        for path in draw(results, arguments.plots):
+            print(f"bench: wrote {path}")
+    judged = verdicts(results) if OURS in results.contenders else []
+    return 0 if all(verdict.reached for verdict in judged) else 1
+
+
+def _profile(parser: argparse.ArgumentParser, arguments: argparse.Namespace, name: str) -> int:
+    kind = _workload(parser, name)
+    sizes = QUICK if arguments.quick else FULL
+    chosen = _contenders(parser, arguments.contenders or OURS)
+    with _place(arguments) as base:
+        return profile(kind(sizes), chosen[0], base, Store(base, sizes), arguments.output)

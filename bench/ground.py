@@ -1,0 +1,94 @@
+"""Where one measurement takes place: directories for one mount, and how they are cleared away.
+
+Everything of a run lies below one scratch directory; whatever happens, leaving
+`scratch` unmounts all that is still mounted below it and removes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MIN_FREE_FACTOR = 6  # scratch space wanted, in sizes of the biggest file
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ground:
+    """The directories of one mount."""
+
+    base: Path  # holds the others, but perhaps not the lowers
+    lowers: tuple[Path, ...]  # top first
+    upper: Path
+    work: Path  # on upper's filesystem
+    mountpoint: Path
+    only_reads: bool  # nothing will be changed through the mount
+
+
+def mounts_below(path: Path) -> list[Path]:
+    """Return the mount points at or below *path*, the newest first."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        points = [Path(line.split(" ", 5)[4]) for line in file]
+    return [point for point in reversed(points) if point.is_relative_to(path)]
+
+
+def unmount_below(path: Path) -> None:
+    """Unmount everything at or below *path*, gently first, then in any way that works."""
+    for options in ((), ("-f",), ("-l",)):
+        for point in mounts_below(path):
+            subprocess.run(("umount", *options, point), capture_output=True, check=False)
+
+
+@contextlib.contextmanager
+def scratch(parent: Path | None) -> Iterator[Path]:
+    """Make a scratch directory in *parent*; None means on a tmpfs of its own."""
+    home = parent or Path("/run")
+    path = Path(tempfile.mkdtemp(prefix="bench-", dir=home)).resolve()
+    try:
+        path.chmod(0o755)
+        if parent is None:
+            _mount_tmpfs(path)
+        yield path
+    finally:
+        unmount_below(path)
+        shutil.rmtree(path, ignore_errors=True)
+        if path.exists():
+            print(f"bench: could not remove {path}")
+
+
+def _mount_tmpfs(path: Path) -> None:
+    options = "mode=755,size=90%,nr_inodes=0"
+    subprocess.run(("mount", "-t", "tmpfs", "-o", options, "bench", path), check=True)
+
+
+@contextlib.contextmanager
+def ground(
+    base: Path, lowers: tuple[Path, ...], *, only_reads: bool, ram_upper: bool
+) -> Iterator[Ground]:
+    """Make fresh directories for one mount in *base*; remove them afterwards."""
+    path = base / "now"
+    path.mkdir()
+    try:
+        if ram_upper:
+            _mount_tmpfs(path)
+        place = Ground(path, lowers, path / "upper", path / "work", path / "mnt", only_reads)
+        for directory in (place.upper, place.work, place.mountpoint):
+            directory.mkdir()
+        yield place
+    finally:
+        unmount_below(path)
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def drop_caches() -> None:
+    """Write everything out, then empty the page cache and the caches of names and inodes."""
+    os.sync()
+    Path("/proc/sys/vm/drop_caches").write_text("3")
