@@ -1,0 +1,408 @@
+"""A program's view of the core without a mount: what the kernel would ask, asked in-process.
+
+`Client` turns system calls into the requests that the kernel sends to
+`Operations`, keeps the count of lookups, and forgets everything after each
+call.  `Plain` has the same verbs for a directory or a mount, so that one list
+of operations runs on all of them.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+from collections import Counter
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import pyfuse3
+import trio
+
+from unionfs import syscalls
+from unionfs.layer import Layer, WritableLayer
+from unionfs.operations import Operations
+from unionfs.stack import Stack
+from unionfs.union import Features, Union
+
+from .trees import Thing, Tree
+
+_ROOT = 1
+_CONTEXT = SimpleNamespace(uid=0, gid=0, pid=0, umask=0o022)
+_NO_FIELDS = dict.fromkeys(
+    ("update_atime", "update_mtime", "update_ctime", "update_mode", "update_uid", "update_gid",
+     "update_size"), False,
+)  # fmt: skip
+
+
+class Plain:
+    """The verbs, as system calls below a directory."""
+
+    def __init__(self, top: str) -> None:
+        self.top = top
+
+    def path(self, name: str) -> str:
+        return f"{self.top}/{name}"
+
+    def append(self, name: str, data: bytes) -> None:
+        self._write(name, data, os.O_APPEND)
+
+    def overwrite(self, name: str, data: bytes) -> None:
+        self._write(name, data, 0)
+
+    def _write(self, name: str, data: bytes, flags: int) -> None:
+        fd = os.open(self.path(name), os.O_WRONLY | flags)
+        try:
+            os.write(fd, data)
+        finally:
+            os.close(fd)
+
+    def empty(self, name: str) -> None:
+        os.close(os.open(self.path(name), os.O_WRONLY | os.O_TRUNC))
+
+    def create(self, name: str, mode: int = 0o644) -> None:
+        os.close(os.open(self.path(name), os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
+
+    def truncate(self, name: str, size: int) -> None:
+        os.truncate(self.path(name), size)
+
+    def chmod(self, name: str, mode: int) -> None:
+        os.chmod(self.path(name), mode)
+
+    def chown(self, name: str, uid: int, gid: int) -> None:
+        os.chown(self.path(name), uid, gid, follow_symlinks=False)
+
+    def utime(self, name: str, ns: int) -> None:
+        os.utime(self.path(name), ns=(ns, ns), follow_symlinks=False)
+
+    def setxattr(self, name: str, attribute: str, value: bytes) -> None:
+        os.setxattr(self.path(name), attribute, value, follow_symlinks=False)
+
+    def removexattr(self, name: str, attribute: str) -> None:
+        os.removexattr(self.path(name), attribute, follow_symlinks=False)
+
+    def mkdir(self, name: str, mode: int = 0o755) -> None:
+        os.mkdir(self.path(name), mode)
+
+    def rmdir(self, name: str) -> None:
+        os.rmdir(self.path(name))
+
+    def unlink(self, name: str) -> None:
+        os.unlink(self.path(name))
+
+    def symlink(self, target: str, name: str) -> None:
+        os.symlink(target, self.path(name))
+
+    def mknod(self, name: str, mode: int, device: int = 0) -> None:
+        os.mknod(self.path(name), mode, device)
+
+    def link(self, name: str, new: str) -> None:
+        os.link(self.path(name), self.path(new), follow_symlinks=False)
+
+    def rename(self, name: str, new: str, flags: int = 0) -> None:
+        old_path, new_path = os.fsencode(self.path(name)), os.fsencode(self.path(new))
+        syscalls.renameat2(-100, old_path, -100, new_path, flags)
+
+
+class Dirs(NamedTuple):
+    """Where the layers of a union are."""
+
+    lowers: tuple[str, ...]  # top first
+    upper: str
+    work: str
+
+
+class _NoSession:
+    """Stands for the session: nothing passes through, nothing is cached."""
+
+    granted = SimpleNamespace(passthrough=False, as_json=dict)
+
+    def cache_listing(self) -> None:
+        pass
+
+
+class Client:
+    """The verbs, as requests to the core over the layers in *dirs*."""
+
+    def __init__(self, dirs: Dirs, features: Features | None = None) -> None:
+        self._before = set(os.listdir("/proc/self/fd"))
+        self._home = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
+        self._umask = os.umask(0)
+        number = len(dirs.lowers)
+        lowers = tuple(
+            Layer(_directory(path), number=number - index, name=path)
+            for index, path in enumerate(dirs.lowers)
+        )
+        upper = WritableLayer(_directory(dirs.upper), name=dirs.upper)
+        work = WritableLayer(_directory(dirs.work), name=dirs.work)
+        self.union = Union(Stack(upper, work, lowers), features or Features())
+        self.operations = Operations(self.union, _NoSession(), passthrough="off")
+        self._lookups: Counter[int] = Counter()
+
+    def close(self) -> None:
+        """Let go of everything, as the end of the process would."""
+        os.fchdir(self._home)
+        os.umask(self._umask)
+        syscalls.set_filesystem_ids(0, 0)
+        for fd in set(os.listdir("/proc/self/fd")) - self._before:
+            with contextlib.suppress(OSError):  # the listing's own descriptor
+                os.close(int(fd))
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    # Requests
+
+    def _run(self, conversation, *args):
+        """Run what the kernel does for one system call, then let it forget all nodes."""
+
+        async def talk():
+            try:
+                return await conversation(*args)
+            except pyfuse3.FUSEError as exc:
+                raise OSError(exc.errno, os.strerror(exc.errno)) from exc
+            finally:
+                known, self._lookups = list(self._lookups.items()), Counter()
+                await self.operations.forget(known)
+
+        return trio.run(talk)
+
+    def _known(self, entry: pyfuse3.EntryAttributes) -> pyfuse3.EntryAttributes:
+        self._lookups[entry.st_ino] += 1
+        return entry
+
+    async def _find(self, parent: int, name: bytes) -> pyfuse3.EntryAttributes:
+        entry = await self.operations.lookup(parent, name, _CONTEXT)
+        if entry.st_ino == 0:
+            raise pyfuse3.FUSEError(errno.ENOENT)
+        return self._known(entry)
+
+    async def _walk(self, path: str) -> int:
+        ino = _ROOT
+        for name in os.fsencode(path).split(b"/"):
+            if name != b".":
+                ino = (await self._find(ino, name)).st_ino
+        return ino
+
+    async def _parent(self, path: str) -> tuple[int, bytes]:
+        parent, name = os.path.split(path)
+        return await self._walk(parent or "."), os.fsencode(name)
+
+    async def _free(self, path: str) -> tuple[int, bytes]:
+        """Return parent and name, after asking for the name as the kernel does."""
+        parent, name = await self._parent(path)
+        with contextlib.suppress(pyfuse3.FUSEError):
+            await self._find(parent, name)
+        return parent, name
+
+    async def _taken(self, path: str) -> tuple[int, bytes]:
+        parent, name = await self._parent(path)
+        await self._find(parent, name)
+        return parent, name
+
+    # Verbs
+
+    def append(self, name: str, data: bytes) -> None:
+        self._run(self._write, name, data, os.O_WRONLY | os.O_APPEND)
+
+    def overwrite(self, name: str, data: bytes) -> None:
+        self._run(self._write, name, data, os.O_WRONLY)
+
+    async def _write(self, path: str, data: bytes, flags: int) -> None:
+        ino = await self._walk(path)
+        info = await self.operations.open(ino, flags, _CONTEXT)
+        try:
+            size = (await self.operations.getattr(ino, _CONTEXT)).st_size
+            written = await self.operations.write(
+                info.fh, size if flags & os.O_APPEND else 0, data
+            )
+            if written != len(data):
+                raise pyfuse3.FUSEError(errno.ENOSPC)
+        finally:
+            await self.operations.release(info.fh)
+
+    def empty(self, name: str) -> None:
+        async def talk() -> None:
+            ino = await self._walk(name)
+            info = await self.operations.open(ino, os.O_WRONLY | os.O_TRUNC, _CONTEXT)
+            await self.operations.release(info.fh)
+
+        self._run(talk)
+
+    def create(self, name: str, mode: int = 0o644) -> None:
+        async def talk() -> None:
+            parent, last = await self._free(name)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+            info, entry = await self.operations.create(
+                parent, last, stat.S_IFREG | mode, flags, _CONTEXT
+            )
+            self._known(entry)
+            await self.operations.release(info.fh)
+
+        self._run(talk)
+
+    async def _setattr(self, path: str, fields: tuple[str, ...], **values: int) -> None:
+        attributes = pyfuse3.EntryAttributes()
+        for key, value in values.items():
+            setattr(attributes, key, value)
+        asked = SimpleNamespace(**(_NO_FIELDS | dict.fromkeys(fields, True)))
+        ino = await self._walk(path)
+        if "st_mode" in values:
+            entry = await self.operations.getattr(ino, _CONTEXT)
+            attributes.st_mode = stat.S_IFMT(entry.st_mode) | values["st_mode"]
+        await self.operations.setattr(ino, attributes, asked, None, _CONTEXT)
+
+    def _set(self, name: str, fields: tuple[str, ...], **values: int) -> None:
+        self._run(lambda: self._setattr(name, fields, **values))
+
+    def truncate(self, name: str, size: int) -> None:
+        self._set(name, ("update_size",), st_size=size)
+
+    def chmod(self, name: str, mode: int) -> None:
+        self._set(name, ("update_mode",), st_mode=mode)
+
+    def chown(self, name: str, uid: int, gid: int) -> None:
+        self._set(name, ("update_uid", "update_gid"), st_uid=uid, st_gid=gid)
+
+    def utime(self, name: str, ns: int) -> None:
+        self._set(name, ("update_atime", "update_mtime"), st_atime_ns=ns, st_mtime_ns=ns)
+
+    def setxattr(self, name: str, attribute: str, value: bytes) -> None:
+        async def talk() -> None:
+            ino = await self._walk(name)
+            await self.operations.setxattr(ino, attribute.encode(), value, _CONTEXT)
+
+        self._run(talk)
+
+    def removexattr(self, name: str, attribute: str) -> None:
+        async def talk() -> None:
+            ino = await self._walk(name)
+            await self.operations.removexattr(ino, attribute.encode(), _CONTEXT)
+
+        self._run(talk)
+
+    def mkdir(self, name: str, mode: int = 0o755) -> None:
+        async def talk() -> None:
+            parent, last = await self._free(name)
+            self._known(
+                await self.operations.mkdir(parent, last, stat.S_IFDIR | mode, _CONTEXT)
+            )
+
+        self._run(talk)
+
+    def rmdir(self, name: str) -> None:
+        async def talk() -> None:
+            await self.operations.rmdir(*await self._taken(name), _CONTEXT)
+
+        self._run(talk)
+
+    def unlink(self, name: str) -> None:
+        async def talk() -> None:
+            await self.operations.unlink(*await self._taken(name), _CONTEXT)
+
+        self._run(talk)
+
+    def symlink(self, target: str, name: str) -> None:
+        async def talk() -> None:
+            parent, last = await self._free(name)
+            self._known(
+                await self.operations.symlink(parent, last, os.fsencode(target), _CONTEXT)
+            )
+
+        self._run(talk)
+
+    def mknod(self, name: str, mode: int, device: int = 0) -> None:
+        async def talk() -> None:
+            parent, last = await self._free(name)
+            self._known(await self.operations.mknod(parent, last, mode, device, _CONTEXT))
+
+        self._run(talk)
+
+    def link(self, name: str, new: str) -> None:
+        async def talk() -> None:
+            ino = await self._walk(name)
+            parent, last = await self._free(new)
+            self._known(await self.operations.link(ino, parent, last, _CONTEXT))
+
+        self._run(talk)
+
+    def rename(self, name: str, new: str, flags: int = 0) -> None:
+        async def talk() -> None:
+            source = await self._taken(name)
+            target = await self._free(new)
+            await self.operations.rename(*source, *target, flags, _CONTEXT)
+
+        self._run(talk)
+
+    def statvfs(self) -> pyfuse3.StatvfsData:
+        return self._run(self.operations.statfs, _CONTEXT)
+
+    # Reading the whole tree
+
+    def harvest(self) -> Tree:
+        """Return all that the union shows, mtimes included."""
+        tree: Tree = {}
+        self._run(self._gather, _ROOT, "", tree)
+        return tree
+
+    async def _gather(self, ino: int, path: str, tree: Tree) -> None:
+        for name in await self._names(ino):
+            entry = await self._find(ino, name)
+            below = os.path.join(path, os.fsdecode(name))
+            tree[below] = await self._look(entry)
+            if stat.S_ISDIR(entry.st_mode):
+                await self._gather(entry.st_ino, below, tree)
+
+    async def _names(self, ino: int) -> list[bytes]:
+        entries: list[tuple[bytes, int]] = []
+
+        def reply(token, name, attributes, next_id) -> bool:
+            if name not in {b".", b".."}:
+                self._known(attributes)
+            entries.append((name, next_id))
+            return True
+
+        real, pyfuse3.readdir_reply = pyfuse3.readdir_reply, reply
+        fh = await self.operations.opendir(ino, _CONTEXT)
+        try:
+            await self.operations.readdir(fh, 0, None)
+        finally:
+            pyfuse3.readdir_reply = real
+            await self.operations.releasedir(fh)
+        return [name for name, _ in entries if name not in {b".", b".."}]
+
+    async def _look(self, entry: pyfuse3.EntryAttributes) -> Thing:
+        ino, mode = entry.st_ino, entry.st_mode
+        names = sorted(bytes(name).decode() for name in await self._attributes(ino))
+        return Thing(
+            mode,
+            entry.st_uid,
+            entry.st_gid,
+            await self._content(ino, mode, entry.st_size),
+            entry.st_rdev,
+            1 if stat.S_ISDIR(mode) else entry.st_nlink,
+            tuple([
+                (name, bytes(await self.operations.getxattr(ino, name.encode(), _CONTEXT)))
+                for name in names
+            ]),
+            0 if stat.S_ISDIR(mode) else entry.st_mtime_ns,
+        )  # fmt: skip
+
+    async def _attributes(self, ino: int) -> list[bytes]:
+        return list(await self.operations.listxattr(ino, _CONTEXT))
+
+    async def _content(self, ino: int, mode: int, size: int) -> bytes:
+        if stat.S_ISLNK(mode):
+            return bytes(await self.operations.readlink(ino, _CONTEXT))
+        if not stat.S_ISREG(mode):
+            return b""
+        info = await self.operations.open(ino, os.O_RDONLY, _CONTEXT)
+        try:
+            return bytes(await self.operations.read(info.fh, 0, size + 1))
+        finally:
+            await self.operations.release(info.fh)
+
+
+def _directory(path: str) -> int:
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -1,0 +1,122 @@
+"""The gate through which every system call of the core passes while it is armed.
+
+The core makes its system calls as functions of `os` (and `syscalls.renameat2`,
+`fcntl.ioctl`), so replacing those for the time of one operation counts, stops
+or fails each of them without a change to the product.  That nothing goes
+around the gate is shown by strace (test_kill.py).
+
+A simulated crash raises `PowerOff`, which is no `Exception`, and from then on
+every further call raises it too: clean-up code runs, but changes nothing, as
+if the process were gone.
+"""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from unionfs import syscalls
+
+_CHANGING = (
+    "mkdir", "mknod", "symlink", "link", "unlink", "remove", "rmdir", "rename", "replace",
+    "chmod", "fchmod", "chown", "fchown", "lchown", "utime", "truncate", "ftruncate", "setxattr",
+    "removexattr", "write", "pwrite", "pwritev", "writev", "copy_file_range", "sendfile",
+    "posix_fallocate", "fsync", "fdatasync",
+)  # fmt: skip
+_READING = (
+    "stat", "lstat", "readlink", "scandir", "listdir", "listxattr", "getxattr", "read", "pread",
+    "preadv", "statvfs", "fstatvfs", "dup",
+)  # fmt: skip
+_MAKES = os.O_CREAT | os.O_TRUNC
+
+Act = Callable[[Callable[[], Any]], Any]
+
+
+class PowerOff(BaseException):
+    """The daemon is gone."""
+
+
+class Call(NamedTuple):
+    """One call that passed the gate."""
+
+    name: str
+    arguments: tuple[Any, ...]
+
+
+class Gate:
+    """Counts the calls of one operation, and does something at one of them."""
+
+    def __init__(self, *, reading: bool = False) -> None:
+        self.reading = reading  # count the calls that only read, too
+        self.calls: list[Call] = []
+        self.at = 0  # the call, counted from 1, at which `act` takes over; 0: none
+        self.act: Act = lambda call: call()
+        self.dead = False
+
+    @contextlib.contextmanager
+    def armed(self) -> Iterator["Gate"]:
+        """Let calls pass through this gate."""
+        places = [(os, name) for name in ("open", *_CHANGING)]
+        places += [(syscalls, "renameat2"), (fcntl, "ioctl")]
+        if self.reading:
+            places += [(os, name) for name in _READING]
+        real = [(place, name, getattr(place, name)) for place, name in places]
+        try:
+            for place, name, function in real:
+                setattr(place, name, self._guard(name, function))
+            yield self
+        finally:
+            for place, name, function in real:
+                setattr(place, name, function)
+
+    def _guard(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def passing(*args, **kwargs):
+            if name == "open" and not self.reading and not args[1] & _MAKES:
+                return function(*args, **kwargs)
+            if self.dead:
+                raise PowerOff
+            self.calls.append(Call(name, args))
+            if len(self.calls) == self.at:
+                return self.act(lambda: function(*args, **kwargs))
+            return function(*args, **kwargs)
+
+        return passing
+
+
+def dying_before(at: int) -> Gate:
+    """Return a gate at which the daemon dies before its call number *at*."""
+    gate = Gate()
+
+    def die(_call: Callable[[], Any]) -> None:
+        gate.dead = True
+        raise PowerOff
+
+    gate.at, gate.act = at, die
+    return gate
+
+
+def dying_after(at: int) -> Gate:
+    """Return a gate at which the daemon dies after its call number *at*."""
+    gate = Gate()
+
+    def die(call: Callable[[], Any]) -> None:
+        try:
+            call()
+        finally:
+            gate.dead = True
+        raise PowerOff
+
+    gate.at, gate.act = at, die
+    return gate
+
+
+def failing(at: int, number: int) -> Gate:
+    """Return a gate at which call number *at*, of all, fails with errno *number*."""
+    gate = Gate(reading=True)
+
+    def fail(_call: Callable[[], Any]) -> None:
+        raise OSError(number, os.strerror(number))
+
+    gate.at, gate.act = at, fail
+    return gate
