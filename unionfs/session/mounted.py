@@ -1,0 +1,56 @@
+"""Which mount is ours: found in /proc/self/mountinfo, never by touching it.
+
+A stat(2) of the mount point would be a request to ourselves.  The mount may be
+moved (mount --move) or hidden by another one on top of it, so it is known by
+its id, proc_pid_mountinfo(5).
+"""
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from unionfs import mountcalls
+
+
+class Mount(NamedTuple):
+    """One line of mountinfo."""
+
+    number: int
+    device: tuple[int, int]
+    point: bytes
+
+
+def _mounts() -> Iterator[Mount]:
+    with open("/proc/self/mountinfo", "rb") as lines:
+        for line in lines:
+            number, _parent, device, _root, point, *_rest = line.split(b" ", 5)
+            major, _, minor = device.partition(b":")
+            yield Mount(int(number), (int(major), int(minor)), _unescaped(point))
+
+
+def _unescaped(field: bytes) -> bytes:
+    """Undo the octal escapes of blank, tab, newline and backslash."""
+    for char in b" \t\n\\":
+        field = field.replace(b"\\%03o" % char, bytes([char]))
+    return field
+
+
+def on_top_of(path: str) -> Mount | None:
+    """Return the mount that is on top at *path*, an absolute path without symbolic links."""
+    point = os.fsencode(path)
+    found = None
+    for mount in _mounts():
+        if mount.point == point:
+            found = mount
+    return found
+
+
+def detach(number: int) -> None:
+    """Unmount the mount *number*, in use or not, unless it is gone or another hides it."""
+    found = next((mount for mount in _mounts() if mount.number == number), None)
+    if found is None:
+        return
+    path = os.fsdecode(found.point)
+    top = on_top_of(path)
+    if top is not None and top.number == number:
+        mountcalls.umount(path, mountcalls.MNT_DETACH)

@@ -1,0 +1,75 @@
+"""What the process asks of the kernel for itself: limits, flags and capabilities.
+
+The only module of this package that calls the C library.  Each wish is granted
+or not without consequences for what is right, so refusals are passed over.
+"""
+
+import contextlib
+import ctypes
+import resource
+
+# linux/capability.h
+_CAPABILITY_VERSION_3 = 0x20080522
+CAP_FSETID = 4
+CAP_SYS_RESOURCE = 24
+# linux/prctl.h
+_PR_SET_IO_FLUSHER = 57
+
+# PyDLL keeps the interpreter lock: these calls are shorter than letting go of it.
+_libc = ctypes.PyDLL(None)
+
+
+class _Header(ctypes.Structure):
+    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+
+class _Set(ctypes.Structure):
+    _fields_ = (
+        ("effective", ctypes.c_uint32),
+        ("permitted", ctypes.c_uint32),
+        ("inheritable", ctypes.c_uint32),
+    )
+
+
+class Without:
+    """Run a block without one capability in this thread's effective set: capset(2)."""
+
+    def __init__(self, capability: int) -> None:
+        self._word, self._bit = capability >> 5, 1 << (capability & 31)
+        self._sets = (_Set * 2)()
+        self._header = ctypes.byref(_Header(_CAPABILITY_VERSION_3, 0))
+
+    def __enter__(self) -> None:
+        _libc.capget(self._header, self._sets)
+        self._had = self._sets[self._word].effective & self._bit
+        if self._had:
+            self._sets[self._word].effective &= ~self._bit
+            _libc.capset(self._header, self._sets)
+
+    def __exit__(self, *_exc: object) -> None:
+        if self._had:
+            self._sets[self._word].effective |= self._bit
+            _libc.capset(self._header, self._sets)
+
+
+def raise_descriptor_limit() -> None:
+    """Raise RLIMIT_NOFILE to its hard limit: each open file of the mount costs a descriptor."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # the old limit still serves
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def mark_as_io_flusher() -> None:
+    """Keep memory reclaim from waiting for this process while it allocates memory itself.
+
+    prctl(2), PR_SET_IO_FLUSHER, Linux 5.6, CAP_SYS_RESOURCE.  Without it the
+    mount works, but may freeze when memory is short.
+    """
+    _libc.prctl(_PR_SET_IO_FLUSHER, 1, 0, 0, 0)
+
+
+def set_readahead(device: tuple[int, int], kib: int) -> None:
+    """Let the kernel read ahead *kib* KiB on the mount with this device number."""
+    path = f"/sys/class/bdi/{device[0]}:{device[1]}/read_ahead_kb"
+    with contextlib.suppress(OSError), open(path, "w", encoding="ascii") as file:
+        file.write(str(kib))  # sysfs may be read only or hidden: then the kernel's default holds

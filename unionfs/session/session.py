@@ -1,0 +1,218 @@
+"""The life of one mount: mounting, serving, going away."""
+
+import dataclasses
+import errno
+import gc
+import os
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pyfuse3
+import trio
+
+from unionfs import mountcalls
+from unionfs.session import device as devices
+from unionfs.session import mounted, privileges
+from unionfs.session.device import Device, PlainReplies
+from unionfs.session.grants import Granted, Switches, granted
+from unionfs.session.loop import FastLoop, Loop
+from unionfs.session.protocol import Init, Offer, Wish
+
+# Workers: one watches, one is there to replace it at once; more come while handlers wait for
+# threads, and go afterwards.
+_IDLE_WORKERS = 1
+_MOST_WORKERS = 100
+
+_WISHED = (
+    Init.PARALLEL_DIROPS
+    | Init.DONT_MASK
+    | Init.CACHE_SYMLINKS
+    | Init.HANDLE_KILLPRIV_V2
+    | Init.DIRECT_IO_ALLOW_MMAP
+)
+_BACKGROUND_REQUESTS = 64
+READAHEAD_KIB = 1024
+
+# The kernel refuses mount(2) so to those who have to ask fusermount3.
+_NO_PRIVILEGE = (errno.EPERM, errno.EACCES)
+
+_OPTION_OF_FLAG = {
+    mountcalls.MS_NODEV: ("nodev", "dev"),
+    mountcalls.MS_NOSUID: ("nosuid", "suid"),
+    mountcalls.MS_NOEXEC: ("noexec", "exec"),
+    mountcalls.MS_RDONLY: ("ro", "rw"),
+    mountcalls.MS_NOATIME: ("noatime", "atime"),
+    mountcalls.MS_SYNCHRONOUS: ("sync", "async"),
+    mountcalls.MS_DIRSYNC: ("dirsync", ""),
+}
+
+
+class Session:
+    """One mount and its way to the kernel; at most one per process, as pyfuse3 has globals.
+
+    `mount`, then `serve`, then `close`, which must be called in any case.
+    """
+
+    def __init__(
+        self,
+        mountpoint: str,
+        *,
+        source: str,
+        subtype: str,
+        mount_flags: int,
+        switches: Switches,
+        stack_depth: int = 1,
+    ) -> None:
+        """Prepare a mount of type fuse.*subtype*.
+
+        *stack_depth* 1 allows passthrough to ordinary filesystems, 2 also to
+        overlays, but then no kernel overlay can be mounted over this one.
+        """
+        self.granted = Granted()
+        self._path = os.path.realpath(mountpoint)
+        self._source = source
+        self._subtype = subtype
+        self._flags = mount_flags
+        self._switches = switches
+        self._depth = stack_depth
+        self._replies: PlainReplies = PlainReplies()
+        self._mount: mounted.Mount | None = None
+        self._offer: Offer | None = None
+        self._refused = ""
+        self._initialized = False
+        self._loop: Loop = Loop(self._replies)
+        self._trio = SimpleNamespace()
+        self._started: Callable[[], None] = lambda: None
+        self._served = False
+
+    def mount(self, operations: pyfuse3.Operations) -> None:
+        """Mount, and make *operations* ready to serve; raise OSError when that cannot be."""
+        if not (self._switches.handshake and self._mounted_by_us(operations)):
+            self._mounted_by_libfuse(operations)
+        self._mount = mounted.on_top_of(self._path)
+        make = FastLoop if self._switches.loop else Loop
+        self._loop = make(self._replies)
+
+    def _mounted_by_us(self, operations: pyfuse3.Operations) -> bool:
+        try:
+            device = devices.opened(self._mount_device)
+        except OSError as exc:
+            if exc.errno not in _NO_PRIVILEGE:
+                raise
+            self._refused = f"mount(2): {exc.strerror}"
+            return False
+        self._replies = device
+        self._offer = device.introduce()
+        pyfuse3.init(operations, f"/dev/fd/{device.fd}", set())
+        self._initialized = True
+        return True
+
+    def _mount_device(self, device: int) -> None:
+        data = (
+            f"fd={device},rootmode=40000,user_id={os.getuid()},group_id={os.getgid()}"
+            ",default_permissions,allow_other"
+        )
+        mountcalls.mount(self._source, self._path, f"fuse.{self._subtype}", self._flags, data)
+
+    def _mounted_by_libfuse(self, operations: pyfuse3.Operations) -> None:
+        options = {"default_permissions", "allow_other", f"subtype={self._subtype}"}
+        options.add("fsname=" + self._source.replace("\\", "\\\\").replace(",", "\\,"))
+        options |= {
+            yes if self._flags & flag else no for flag, (yes, no) in _OPTION_OF_FLAG.items()
+        }
+        options.discard("")
+        try:
+            pyfuse3.init(operations, self._path, options)
+        except RuntimeError as exc:  # libfuse has said why on stderr
+            raise OSError(errno.EPERM, f"libfuse cannot mount: {exc}", self._path) from exc
+        self._initialized = True
+
+    async def serve(self, started: Callable[[], None]) -> None:
+        """Serve until the mount is gone; call *started* when it serves.
+
+        Ends, too, by cancellation and by `pyfuse3.terminate`; then `close` unmounts.
+        """
+        self._started = started
+        privileges.raise_descriptor_limit()
+        privileges.mark_as_io_flusher()
+        self._trio = self._loop.as_trio(self._wait_for_init)
+        pyfuse3.trio = self._trio  # type: ignore[attr-defined]  # the stubs do not tell
+        trio.lowlevel.add_instrument(self._loop)
+        try:
+            await pyfuse3.main(_IDLE_WORKERS, _MOST_WORKERS)
+        finally:
+            trio.lowlevel.remove_instrument(self._loop)
+            pyfuse3.trio = trio  # type: ignore[attr-defined]
+        if not self._served:
+            raise OSError(errno.EPROTO, "the mount ended before it served", self._path)
+
+    async def _wait_for_init(self, fd: int) -> None:
+        """Stand in for the loop's wait before the first request, which is INIT."""
+        self._trio.lowlevel.wait_readable = self._wait_after_init
+        if isinstance(self._replies, Device):
+            return  # INIT waits in the socket pair
+        self._loop.watch(fd)
+        await self._loop.wait_readable(fd)
+
+    async def _wait_after_init(self, fd: int) -> None:
+        """Stand in for the loop's wait once: libfuse has just answered INIT."""
+        self._trio.lowlevel.wait_readable = self._loop.wait_readable
+        self._welcome()
+        await self._loop.wait_readable(fd)
+
+    def _welcome(self) -> None:
+        """Finish the handshake, and tell that the mount serves."""
+        self.granted = Granted(loop=self._switches.loop, refused=self._refused)
+        if isinstance(self._replies, Device):
+            self.granted = self._finish(self._replies)
+        if self._mount is not None:
+            privileges.set_readahead(self._mount.device, READAHEAD_KIB)
+        self._served = True
+        gc.freeze()  # what there is now stays: the collector need not look at it again
+        self._started()
+
+    def _finish(self, device: Device) -> Granted:
+        flags = _WISHED | Init.PASSTHROUGH if self._switches.passthrough else _WISHED
+        answer = device.answer(Wish(flags, _BACKGROUND_REQUESTS, self._depth))
+        self._loop.watch(device.device)
+        result = granted(self._offer, answer, loop=self._switches.loop)
+        if result.passthrough and not device.can_register():
+            result = dataclasses.replace(result, passthrough=False)
+        return result
+
+    def register(self, fd: int) -> int:
+        """Return a backing id for *fd*, to be given to `unregister`; OSError when not granted."""
+        if not self.granted.passthrough:
+            raise OSError(errno.EOPNOTSUPP, "no kernel passthrough on this mount")
+        return self._replies.register(fd)
+
+    def unregister(self, backing: int) -> None:
+        """Let go of a backing id; open files that use it keep it."""
+        self._replies.unregister(backing)
+
+    def pass_through(self, backing: int, *, direct_io: bool = False) -> None:
+        """Have the open or create that is being handled pass its data to *backing*.
+
+        No await may come between this call and the handler's return.  With
+        *direct_io* reads and writes still come to the handlers, and only mmap
+        goes to the backing file.
+        """
+        self._replies.pass_through(backing, direct_io=direct_io)
+
+    def cache_listing(self) -> None:
+        """Have the kernel keep the listing of the directory whose opendir is being handled.
+
+        As with `pass_through`, no await may come before the handler's return.
+        """
+        self._replies.cache_listing()
+
+    def close(self) -> None:
+        """Unmount if need be, and let go of everything."""
+        ours = isinstance(self._replies, Device)
+        if self._mount is not None and ours:
+            mounted.detach(self._mount.number)
+        if self._initialized:
+            pyfuse3.close(unmount=not ours)
+            self._initialized = False
+        self._replies.close()
+        self._replies = PlainReplies()
