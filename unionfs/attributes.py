@@ -1,0 +1,106 @@
+"""Changing and reading what is known of an object besides its names and content.
+
+A change copies the object up first, only its metadata where that suffices.
+Attributes that are markers on disk never show, and a user's own attribute of
+such a name is kept under an escaped one (overlayfs.rst, "Nesting overlayfs
+mounts").
+"""
+
+import os
+import stat
+from typing import NamedTuple
+
+from unionfs import markers
+from unionfs.copyup import CopyUp
+from unionfs.node import Node
+from unionfs.union import Union
+
+
+class Wish(NamedTuple):
+    """What setattr is to change; None, or -1 for the owners, leaves a thing as it is."""
+
+    mode: int | None = None
+    uid: int = -1
+    gid: int = -1
+    size: int | None = None
+    atime_ns: int | None = None
+    mtime_ns: int | None = None
+
+
+class Attributes:
+    """The verbs that change attributes of one union."""
+
+    def __init__(self, union: Union, copyup: CopyUp) -> None:
+        self.union = union
+        self.copyup = copyup
+
+    def change(self, node: Node, wish: Wish, fd: int = -1) -> os.stat_result:
+        """Carry *wish* out and return the new attributes; *fd* is open for writing, or -1."""
+        self.union.writable()
+        if wish.size is not None:
+            self._resize(node, wish.size, fd)
+        self.copyup.metadata(node)
+        layer, path = self.union.upper_place(node)
+        if wish.uid != -1 or wish.gid != -1:
+            layer.chown(path, wish.uid, wish.gid)
+        if wish.mode is not None:
+            layer.chmod(path, stat.S_IMODE(wish.mode))
+        if wish.atime_ns is not None or wish.mtime_ns is not None:
+            st = layer.stat(path)
+            layer.utime(
+                path,
+                st.st_atime_ns if wish.atime_ns is None else wish.atime_ns,
+                st.st_mtime_ns if wish.mtime_ns is None else wish.mtime_ns,
+            )
+        return layer.stat(path)
+
+    def _resize(self, node: Node, size: int, fd: int) -> None:
+        """Set a file's size; of a lower one, no byte beyond it is copied."""
+        self.copyup.whole(node, size)
+        layer, path = self.union.upper_place(node)
+        if fd >= 0:
+            layer.truncate(fd, size)
+            return
+        opened = layer.open_to_write(path, os.O_WRONLY)
+        try:
+            layer.truncate(opened, size)
+        finally:
+            os.close(opened)
+
+    def drop_privileges(self, node: Node, st: os.stat_result) -> os.stat_result:
+        """Take set-uid and set-gid from a file that an unprivileged caller changed.
+
+        fs/attr.c, setattr_should_drop_suidgid: set-gid counts with group execute only.
+        """
+        mode = stat.S_IMODE(st.st_mode)
+        dropped = mode & ~stat.S_ISUID
+        if mode & stat.S_IXGRP:
+            dropped &= ~stat.S_ISGID
+        if dropped == mode:
+            return st
+        return self.change(node, Wish(mode=dropped))
+
+    def get(self, node: Node, name: bytes) -> bytes:
+        """Return an extended attribute; ENODATA where there is none."""
+        layer, path = self.union.place(node)
+        return layer.attribute(path, markers.stored_name(os.fsdecode(name)))
+
+    def names(self, node: Node) -> list[bytes]:
+        """Return the names of a node's extended attributes."""
+        layer, path = self.union.place(node)
+        return [os.fsencode(name) for name in markers.shown_names(layer.attributes(path))]
+
+    def set(self, node: Node, name: bytes, value: bytes) -> None:
+        """Set an extended attribute."""
+        self.union.writable()
+        self.copyup.metadata(node)
+        layer, path = self.union.upper_place(node)
+        layer.set_attribute(path, markers.stored_name(os.fsdecode(name)), value)
+
+    def remove(self, node: Node, name: bytes) -> None:
+        """Remove an extended attribute; ENODATA, and no copy-up, where there is none."""
+        self.union.writable()
+        self.get(node, name)
+        self.copyup.metadata(node)
+        layer, path = self.union.upper_place(node)
+        layer.remove_attribute(path, markers.stored_name(os.fsdecode(name)))

@@ -1,0 +1,99 @@
+"""Which open files the kernel serves by itself: FUSE_PASSTHROUGH (fuse-passthrough.rst).
+
+The kernel's rules: while any open of an inode passes through, all of them must,
+with the same backing file; and none may while one is open in the page cache.
+Ours: only a file whose content is wholly in upper passes through, since a
+reader of a lower one would not see what is written after copy-up.  So a file
+that was opened before its copy-up goes through the page cache until its last
+descriptor is closed, and content read in one way is dropped from the cache
+before it is read in the other.
+"""
+
+import dataclasses
+from typing import Protocol
+
+from unionfs.node import Node
+
+# Bytes from which a read-only open registers its file: below, one read request costs no more
+# than registering, and the page cache then serves all later opens.
+SMALL = 128 << 10
+
+
+class Registry(Protocol):
+    """What `Session` offers for passthrough."""
+
+    def register(self, fd: int) -> int:
+        """Return a backing id for *fd*."""
+
+    def unregister(self, backing: int) -> None:
+        """Let go of a backing id."""
+
+    def pass_through(self, backing: int, *, direct_io: bool = False) -> None:
+        """Patch the open reply that is about to be sent."""
+
+
+@dataclasses.dataclass(slots=True)
+class _Opens:
+    """How one node is open at the moment."""
+
+    cached: int = 0
+    through: int = 0
+    backing: int = 0  # the kernel's id, while `through` is not zero
+
+
+class Backings:
+    """The passthrough state of all open nodes of one mount."""
+
+    def __init__(self, registry: Registry, *, enabled: bool) -> None:
+        self._registry = registry
+        self.enabled = enabled
+        self._opens: dict[Node, _Opens] = {}  # node -> how it is open
+        self._bypassed: set[int] = set()  # inode numbers whose page cache may be out of date
+
+    def open(self, node: Node, fd: int, *, eligible: bool) -> tuple[bool, bool]:
+        """Count an open of *node* by *fd*; return whether it passes through, and may keep the cache.
+
+        No await may come between this call and the reply to the open.
+        """
+        if not self.enabled:
+            return False, True
+        opens = self._opens.get(node)
+        if opens is None:
+            opens = self._opens[node] = _Opens()
+        if opens.through or (eligible and not opens.cached):
+            if self._pass(opens, fd):
+                self._bypassed.add(node.ino)
+                return True, False
+        opens.cached += 1
+        if node.ino in self._bypassed:
+            self._bypassed.discard(node.ino)
+            return False, False
+        return False, True
+
+    def _pass(self, opens: _Opens, fd: int) -> bool:
+        if not opens.through:
+            try:
+                opens.backing = self._registry.register(fd)
+            except OSError:  # such as a backing file on FUSE: the page cache then
+                return False
+        self._registry.pass_through(opens.backing)
+        opens.through += 1
+        return True
+
+    def close(self, node: Node, *, through: bool) -> None:
+        """Count a release."""
+        if not self.enabled:
+            return
+        opens = self._opens[node]
+        if through:
+            opens.through -= 1
+            if not opens.through:
+                self._registry.unregister(opens.backing)
+        else:
+            opens.cached -= 1
+        if not opens.through and not opens.cached:
+            del self._opens[node]
+
+    def forget(self, ino: int) -> None:
+        """The kernel dropped the inode, and its page cache with it."""
+        self._bypassed.discard(ino)

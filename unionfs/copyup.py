@@ -1,0 +1,339 @@
+"""Bringing an object of a lower layer to upper: stage in work, publish by one rename.
+
+What others see does not change by it: owner, mode, times, attributes and the
+times of the parent directory are those of before.  A crash leaves the lower
+object or the whole copy.
+
+`metadata` brings a node up without its content where it can (overlayfs.rst,
+"Metadata only copy up"); `begin`, `Job.fill` and `publish` bring the content,
+in three steps so that the second can run in a thread while other requests are
+served: it knows only descriptors, and `publish` looks again.
+"""
+
+import dataclasses
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from unionfs import content, markers
+from unionfs.layer import Layer, WritableLayer
+from unionfs.links import key
+from unionfs.markers import Part
+from unionfs.node import Node
+
+if TYPE_CHECKING:
+    from unionfs.union import Union
+
+_BLOCK = 512  # bytes per unit of st_blocks: stat(2)
+_MUST_COPY = ("system.posix_acl_", "security.")  # fs/overlayfs/copy_up.c, ovl_must_copy_xattr
+_MOVED = frozenset({"trusted.overlay.metacopy", "trusted.overlay.redirect"})
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Job:
+    """A copy under way: its descriptors, and what it was begun for."""
+
+    node: Node
+    part: Part  # the lower file that holds the content
+    source: int
+    target: int
+    staged: bytes  # empty: the content goes into the copy that upper has already
+    size: int  # bytes to copy
+    whole: bool  # all of the file, so that its modification time is kept
+    sync: bool
+    st: os.stat_result | None = None  # of a copy that is filled in place
+    shared: bool = False
+
+    def fill(self) -> None:
+        """Copy the content; may run in a thread."""
+        if not self.shared:
+            content.copy(self.source, self.target, self.size)
+        if self.sync:
+            os.fsync(self.target)
+
+    def close(self) -> None:
+        """Close both descriptors."""
+        os.close(self.source)
+        os.close(self.target)
+
+
+class CopyUp:
+    """The copy-up of one union."""
+
+    def __init__(self, union: "Union") -> None:
+        self.union = union
+
+    def metadata(self, node: Node) -> None:
+        """Bring *node* to upper; the content of a file may stay where it is."""
+        if node.upper:
+            return
+        if node.format == stat.S_IFREG and not self._can_leave_content(node):
+            self.whole(node)
+            return
+        self._bring(node)
+
+    def whole(self, node: Node, size: int | None = None) -> None:
+        """Bring *node* to upper with its content, or with its first *size* bytes."""
+        if not self.union.has_lower_content(node):
+            self.metadata(node)
+            return
+        job = self.begin(node, size)
+        try:
+            job.fill()
+        except BaseException:
+            self.abandon(job)
+            raise
+        self.publish(job)
+
+    def _can_leave_content(self, node: Node) -> bool:
+        return self.union.features.metacopy and self.union.attributes(node).st_size > 0
+
+    # Objects without content
+
+    def _bring(self, node: Node) -> None:
+        upper, work = self.union.writable()
+        if not node.orphan and node.parent is not None:
+            self.directories(node.parent)
+        staged = self.union.temporaries.name()
+        layer, path, _ = node.lowers[0]
+        try:
+            self._make_like(layer, path, node, work, staged)
+            entry = self._prepare(node, work, staged, layer.stat(path))
+            if node.format == stat.S_IFREG:
+                markers.set_redirect(work, staged, self._content_path(node))
+                markers.set_metacopy(work, staged)
+            if self.union.features.fsync == "strict":
+                _sync(work, staged, node.format)
+            st = self._settle(node, work, staged, entry, layer.stat(path))
+        except BaseException:
+            self.union.temporaries.discard(staged)
+            raise
+        node.upper, node.home, node.unsynced = True, st.st_ino, True
+        if node.format == stat.S_IFREG:
+            node.redirect = self._content_path(node)
+            node.lowers = (node.lowers[-1],)
+        elif node.format != stat.S_IFDIR:
+            node.lowers = ()
+
+    def _content_path(self, node: Node) -> bytes:
+        """Return where a file's content is found again: the redirect of a metadata-only copy."""
+        return node.redirect or node.lower_path
+
+    def directories(self, node: Node) -> None:
+        """Bring a directory and its parents to upper."""
+        missing = []
+        at: Node | None = node
+        while at is not None and not at.upper:
+            missing.append(at)
+            at = at.parent if not at.orphan else None
+        for directory in reversed(missing):
+            self._bring(directory)
+
+    @staticmethod
+    def _make_like(
+        layer: Layer, path: bytes, node: Node, work: WritableLayer, staged: bytes
+    ) -> None:
+        st = layer.stat(path)
+        if node.format == stat.S_IFDIR:
+            work.mkdir(staged, 0o700)
+        elif node.format == stat.S_IFLNK:
+            work.symlink(layer.readlink(path), staged)
+        elif node.format == stat.S_IFREG:
+            fd = work.create(staged, os.O_RDWR, 0o600)
+            try:
+                work.truncate(fd, st.st_size)
+            finally:
+                os.close(fd)
+        else:
+            work.mknod(staged, st.st_mode, st.st_rdev)
+
+    def _prepare(
+        self, node: Node, work: WritableLayer, staged: bytes, mtime_from: os.stat_result
+    ) -> bytes:
+        """Give the staged object the attributes of *node*; return its entry for the link index."""
+        layer, path = self.union.place(node)
+        st = layer.stat(path)
+        work.chown(staged, st.st_uid, st.st_gid)
+        if node.format != stat.S_IFLNK:
+            work.chmod(staged, stat.S_IMODE(st.st_mode))
+        # After the owner: chown(2) takes capabilities away.
+        copy_attributes(layer, path, work, staged, private=node.upper)
+        entry = b""
+        if not node.upper:
+            markers.set_ino(work, staged, node.ino)
+            if st.st_nlink > 1 and node.format != stat.S_IFDIR and not node.orphan:
+                entry = key(layer, st)
+                markers.set_link(work, staged, entry)
+        work.utime(staged, st.st_atime_ns, mtime_from.st_mtime_ns)
+        return entry
+
+    def _settle(
+        self,
+        node: Node,
+        work: WritableLayer,
+        staged: bytes,
+        entry: bytes,
+        lower: os.stat_result,
+    ) -> os.stat_result:
+        """Publish a staged object under the name of *node*; return its attributes."""
+        st = work.stat(staged)
+        if node.orphan:
+            self._pin(node, work, staged)
+            return st
+        if entry:
+            # The index entry and the name in upper make two links of the copy.
+            node.links = lower.st_nlink - 2
+            markers.set_links(work, staged, node.links)
+            self.union.links.add(staged, entry)
+        try:
+            self._publish_name(node, work, staged)
+        except BaseException:
+            if entry:
+                self.union.links.remove(entry)
+                node.links = 0
+            raise
+        node.link = entry
+        return st
+
+    def _pin(self, node: Node, work: WritableLayer, staged: bytes) -> None:
+        pin = os.open(staged, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=work.fd)
+        self.union.temporaries.discard(staged)
+        if node.pin >= 0:
+            os.close(node.pin)
+        node.pin = pin
+
+    def _publish_name(self, node: Node, work: WritableLayer, staged: bytes) -> None:
+        upper, _ = self.union.writable()
+        parent = node.parent
+        if parent is None:  # the root is on upper from the start
+            raise OSError(errno.EINVAL, "the root cannot be copied up")
+        directory = parent.path
+        before = upper.stat(directory)
+        if not parent.impure:
+            markers.set_impure(upper, directory)
+            parent.impure = True
+        work.move(staged, upper, node.path)
+        upper.utime(directory, before.st_atime_ns, before.st_mtime_ns)
+
+    # Content
+
+    def begin(self, node: Node, size: int | None = None) -> Job:
+        """Stage the copy of a file's content; ENOSPC where upper has not the room for it."""
+        _, work = self.union.writable()
+        part = node.lowers[-1]
+        source = part.layer.open(part.path, os.O_RDONLY)
+        staged = b""
+        try:
+            st = os.fstat(source)
+            copied = st.st_size if size is None else min(size, st.st_size)
+            in_place = self._fills_in_place(node)
+            if in_place:
+                layer, path = self.union.upper_place(node)
+                target = layer.open_to_write(path, os.O_RDWR)
+            else:
+                staged = self.union.temporaries.name()
+                target = work.create(staged, os.O_RDWR, 0o600)
+        except BaseException:
+            os.close(source)
+            raise
+        job = Job(
+            node, part, source, target, staged, copied, size is None,
+            self.union.features.fsync != "off" and copied > 0,
+            self.union.attributes(node) if in_place else None,
+        )  # fmt: skip
+        try:
+            job.shared = copied == st.st_size > 0 and content.share(source, target)
+            if not job.shared:
+                self._require_room(work, min(copied, st.st_blocks * _BLOCK))
+        except BaseException:
+            self.abandon(job)
+            raise
+        return job
+
+    def _fills_in_place(self, node: Node) -> bool:
+        """Tell whether upper's copy has further names, so that no rename can replace it."""
+        if not node.upper:
+            return False
+        return bool(node.link) or node.pin >= 0 or self.union.attributes(node).st_nlink > 1
+
+    @staticmethod
+    def _require_room(work: WritableLayer, size: int) -> None:
+        room = os.fstatvfs(work.fd)
+        if size > room.f_bfree * room.f_frsize:
+            raise OSError(errno.ENOSPC, "upper has not the room for a copy")
+
+    def publish(self, job: Job) -> None:
+        """Put a filled copy in its place, if it is still wanted; close its descriptors."""
+        node = job.node
+        if not node.lowers or node.lowers[-1] is not job.part:  # another request was faster
+            self.abandon(job)
+            return
+        try:
+            if job.staged:
+                self._publish_staged(job)
+            else:
+                self._finish_in_place(job)
+        except BaseException:
+            self.abandon(job)
+            raise
+        node.lowers, node.redirect = (), b""
+        self.union.readers.move(node, job.target)
+        job.close()
+
+    def _publish_staged(self, job: Job) -> None:
+        _, work = self.union.writable()
+        node = job.node
+        if not node.orphan and node.parent is not None:
+            self.directories(node.parent)
+        layer, path = self.union.place(node)
+        shown = layer.stat(path)
+        entry = self._prepare(node, work, job.staged, shown if job.whole else os.fstat(job.target))
+        if self.union.features.fsync == "strict":
+            os.fsync(job.target)
+        st = self._settle(node, work, job.staged, entry, shown)
+        node.upper, node.home, node.unsynced = True, st.st_ino, True
+
+    def _finish_in_place(self, job: Job) -> None:
+        layer, path = self.union.upper_place(job.node)
+        if job.whole and job.st is not None:
+            now = layer.stat(path)
+            layer.utime(path, now.st_atime_ns, job.st.st_mtime_ns)
+        markers.end_metacopy(layer, path)
+
+    def abandon(self, job: Job) -> None:
+        """Drop a copy that is not wanted any more."""
+        if job.staged:
+            self.union.temporaries.discard(job.staged)
+        elif job.st is not None:
+            os.ftruncate(job.target, job.st.st_size)
+        job.close()
+
+
+def copy_attributes(
+    layer: Layer,
+    path: bytes,
+    target: WritableLayer,
+    target_path: bytes,
+    *,
+    private: bool,
+) -> None:
+    """Copy extended attributes; markers too where *private* (the source is on upper).
+
+    An attribute that upper's file system does not know is left out, as kernel
+    overlayfs does, but not ACLs and security attributes.
+    """
+    for name in layer.attributes(path):
+        if name in _MOVED or (markers.is_private(name) and not private):
+            continue
+        try:
+            target.set_attribute(target_path, name, layer.attribute(path, name))
+        except OSError as exc:
+            if exc.errno != errno.EOPNOTSUPP or name.startswith(_MUST_COPY):
+                raise
+
+
+def _sync(layer: WritableLayer, path: bytes, kind: int) -> None:
+    """Write a staged file or directory to disk; other kinds cannot be opened for that."""
+    if kind in (stat.S_IFREG, stat.S_IFDIR):
+        layer.sync(path)

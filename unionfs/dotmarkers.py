@@ -1,0 +1,119 @@
+"""Whiteouts as names: `.wh.NAME` and `.wh..wh..opq` of aufs(5) and OCI image layers (layer.md).
+
+`.wh.NAME` hides NAME in the layers below its own, so a file and its whiteout
+may lie side by side: a change first puts the whiteout, which says nothing new,
+and then makes its one visible step.
+"""
+
+import errno
+import stat
+
+from unionfs import markers
+from unionfs.layer import WritableLayer, join
+from unionfs.markers import Finding, Markers, Part
+from unionfs.rules import Found
+
+_PREFIX = b".wh."
+_OPAQUE = b".wh..wh..opq"
+
+
+def _whiteout(path: bytes) -> bytes:
+    """Return the path of the whiteout for *path*."""
+    directory, slash, name = path.rpartition(b"/")
+    return directory + slash + _PREFIX + name
+
+
+class DotMarkers(Markers):
+    """Whiteouts and opaque directories as aufs keeps them; attributes stay overlayfs's."""
+
+    def reserved(self, name: bytes) -> bool:
+        """Tell whether *name* is a marker's."""
+        return name.startswith(_PREFIX)
+
+    def classify(self, directory: Part, name: bytes) -> Finding:
+        """Say what one layer's *directory* holds under *name*."""
+        finding = super().classify(directory, name)
+        layer, path = finding.layer, finding.path
+        if layer.number == markers.BOTTOM or finding.found in (Found.WHITEOUT, Found.FILE):
+            return finding
+        hidden = layer.find(_whiteout(path)) is not None
+        if finding.found is Found.NOTHING:
+            return finding._replace(found=Found.WHITEOUT) if hidden else finding
+        if finding.found is Found.DIRECTORY and (
+            hidden or layer.find(join(path, _OPAQUE)) is not None
+        ):
+            return finding._replace(found=Found.OPAQUE)
+        return finding
+
+    def listing(self, part: Part) -> dict[bytes, bool]:
+        """Map the names of one directory of one layer to whether they show."""
+        found = super().listing(part)
+        shows = {name: shown for name, shown in found.items() if not name.startswith(_PREFIX)}
+        for name in found:
+            if name.startswith(_PREFIX) and not name.startswith(b".wh..wh."):
+                shows.setdefault(name.removeprefix(_PREFIX), False)
+        return shows
+
+    def hides(self, upper: WritableLayer, path: bytes) -> bool:
+        """Tell whether upper holds a whiteout for *path*."""
+        return upper.find(_whiteout(path)) is not None
+
+    def hide(self, work: WritableLayer, staged: bytes, upper: WritableLayer, path: bytes) -> bool:
+        """Put a whiteout beside *path* and remove what upper holds there."""
+        self._put(upper, path)
+        st = upper.find(path)
+        if st is None:
+            return False
+        if stat.S_ISDIR(st.st_mode):
+            upper.move(path, work, staged)
+            return True
+        upper.unlink(path)
+        return False
+
+    def publish(
+        self, work: WritableLayer, staged: bytes, upper: WritableLayer, path: bytes
+    ) -> None:
+        """Put a staged object at *path*, then take the whiteout away."""
+        work.move(staged, upper, path)
+        self._take(upper, path)
+
+    def clear(self, upper: WritableLayer, path: bytes) -> None:
+        """Empty an upper directory that shows nothing of its markers, hidden from outside."""
+        names = [entry.name for entry in upper.scan(path)]
+        if names:
+            self._put(upper, path)
+            for name in names:
+                upper.unlink(join(path, name))
+
+    def make_opaque(self, layer: WritableLayer, path: bytes) -> None:
+        """Hide the directories below *path*."""
+        if layer.find(join(path, _OPAQUE)) is None:
+            layer.mknod(join(path, _OPAQUE), stat.S_IFREG | 0o444, 0)
+
+    def move(self, upper: WritableLayer, path: bytes, target: bytes, *, cover: bool) -> None:
+        """Rename in upper, between putting one whiteout and taking another away."""
+        if cover:
+            self._put(upper, path)
+        try:
+            upper.move(path, upper, target)
+        except OSError:
+            if cover:
+                self._take(upper, path)
+            raise
+        self._take(upper, target)
+
+    @staticmethod
+    def _put(upper: WritableLayer, path: bytes) -> None:
+        try:
+            upper.mknod(_whiteout(path), stat.S_IFREG | 0o444, 0)
+        except OSError as exc:
+            if exc.errno != errno.EEXIST:
+                raise
+
+    @staticmethod
+    def _take(upper: WritableLayer, path: bytes) -> None:
+        try:
+            upper.unlink(_whiteout(path))
+        except OSError as exc:
+            if exc.errno != errno.ENOENT:
+                raise

@@ -1,0 +1,66 @@
+"""What reaches the disk, and when: fsync(2) of files whose names are new in upper.
+
+A file that was copied up had its name on disk before, in the lower layer.  So
+after fsync(2) of such a file its name in upper must be on disk as well, or a
+power cut would bring the lower content back: upper's directories are synced up
+to the first one that is known to be there.  `fsync=off` syncs nothing
+(overlayfs.rst, "Volatile mount").
+"""
+
+import os
+from typing import TYPE_CHECKING
+
+import trio
+
+from unionfs.node import Node
+
+if TYPE_CHECKING:
+    from unionfs.union import Union
+
+
+class Durability:
+    """The syncing of one union, always in threads: nobody waits for another's disk."""
+
+    def __init__(self, union: "Union") -> None:
+        self.union = union
+
+    async def sync_file(self, node: Node, fd: int, *, datasync: bool) -> None:
+        """Write a file's content to disk, and its name where copy-up made it."""
+        if self.union.upper is None or not node.upper or self.union.features.fsync == "off":
+            return
+        own = os.dup(fd)  # the handle may be closed or moved while the thread runs
+        try:
+            await trio.to_thread.run_sync(os.fdatasync if datasync else os.fsync, own)
+        finally:
+            os.close(own)
+        await self._sync_names(node)
+
+    async def sync_directory(self, node: Node) -> None:
+        """Write a directory's names to disk."""
+        if self.union.upper is None or not node.upper or self.union.features.fsync == "off":
+            return
+        layer, path = self.union.upper_place(node)
+        await _sync_and_close(layer.open(path, os.O_RDONLY | os.O_DIRECTORY))
+        await self._sync_names(node)
+
+    async def _sync_names(self, node: Node) -> None:
+        """Sync the directories that hold names which copy-up made, from *node* up."""
+        at = node
+        while at.unsynced and not at.orphan and at.parent is not None:
+            parent = at.parent
+            layer, path = self.union.upper_place(parent)
+            fd = layer.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            at.unsynced = False
+            try:
+                await _sync_and_close(fd)
+            except BaseException:
+                at.unsynced = True
+                raise
+            at = parent
+
+
+async def _sync_and_close(fd: int) -> None:
+    try:
+        await trio.to_thread.run_sync(os.fsync, fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,64 @@
+"""The hard link index: which file in upper stands for all names of a lower one.
+
+A lower file with several names is copied up once, and the copy gets an entry
+in `work/unionfs/links` beside its name in upper: a hard link whose name is the
+key of the lower file.  The other names still lie in the lower only; whoever
+looks them up finds the entry, and so the copy.  (Kernel overlayfs keeps such an
+index with `index=on`; without it, it sees the old content under those names.)
+
+The key holds the layer's number from the bottom, the inode number and the
+change time, so an entry is never taken for a file of another, newer lower.
+"""
+
+import errno
+import os
+
+from unionfs.layer import Layer, WritableLayer, join
+
+_DIRECTORY = b"unionfs/links"
+
+
+def key(layer: Layer, st: os.stat_result) -> bytes:
+    """Return the key of a lower file."""
+    return b"%x-%x-%x" % (layer.number, st.st_ino, st.st_ctime_ns)
+
+
+class LinkIndex:
+    """The entries of `work/unionfs/links`, their names kept in memory."""
+
+    def __init__(self, work: WritableLayer) -> None:
+        self.work = work
+        for path in (b"unionfs", _DIRECTORY):
+            if work.find(path) is None:
+                work.mkdir(path, 0o700)
+        self._keys = {entry.name for entry in work.scan(_DIRECTORY)}
+
+    def __contains__(self, entry: bytes) -> bool:
+        return entry in self._keys
+
+    def __bool__(self) -> bool:
+        return bool(self._keys)
+
+    @staticmethod
+    def path(entry: bytes) -> bytes:
+        """Return the path of an entry in work."""
+        return join(_DIRECTORY, entry)
+
+    def add(self, staged: bytes, entry: bytes) -> None:
+        """Enter the file staged in work."""
+        self.work.link(staged, self.work, self.path(entry))
+        self._keys.add(entry)
+
+    def take(self, staged: bytes, entry: bytes) -> None:
+        """Move the file staged in work to its entry."""
+        self.work.move(staged, self.work, self.path(entry))
+        self._keys.add(entry)
+
+    def remove(self, entry: bytes) -> None:
+        """Remove an entry; the file lives on under its other names."""
+        try:
+            self.work.unlink(self.path(entry))
+        except OSError as exc:
+            if exc.errno != errno.ENOENT:
+                raise
+        self._keys.discard(entry)

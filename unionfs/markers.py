@@ -1,0 +1,334 @@
+"""What hides, redirects and identifies on disk: the only module that can spell the formats.
+
+The format is overlayfs's (overlayfs.rst; fs/overlayfs/overlayfs.h), so that an
+upper of ours can be mounted by the kernel and the reverse:
+
+* a whiteout is a character device 0:0 that bears the name, or, in a directory
+  marked `opaque=x`, an empty regular file with the attribute `whiteout`;
+* `trusted.overlay.opaque` = `y` hides the directories below;
+* `.redirect` names where a moved directory's or file's lower part is: from the
+  root of the union with a leading `/`, else in the same parent;
+* `.metacopy` marks a file whose content is still that of the file below;
+* `.impure` marks a directory that holds copied-up objects;
+* a user's own `trusted.overlay.X` is stored as `trusted.overlay.overlay.X`.
+
+Ours alone, private to the kernel's eyes too: `.unionfs.ino`, the inode number
+an object had before it was copied up, `.unionfs.link`, the entry of the hard
+link index that holds the file, and `.nlink`, in the kernel's form `U+2`: how
+many links the union shows beyond those that upper's inode has.
+
+`DotMarkers` reads and writes the `.wh.` names of aufs(5) and OCI image layers
+(layer.md) instead of whiteouts and opaque attributes.
+"""
+
+import errno
+import logging
+import os
+import stat
+from typing import NamedTuple
+
+from unionfs.layer import Layer, WritableLayer, join
+from unionfs.rules import Found
+
+log = logging.getLogger(__name__)
+
+_PREFIX = "trusted.overlay."
+_ESCAPED = "trusted.overlay.overlay."
+_OPAQUE = _PREFIX + "opaque"
+_REDIRECT = _PREFIX + "redirect"
+_METACOPY = _PREFIX + "metacopy"
+_IMPURE = _PREFIX + "impure"
+_WHITEOUT = _PREFIX + "whiteout"
+_NLINK = _PREFIX + "nlink"
+_INO = _PREFIX + "unionfs.ino"
+_LINK = _PREFIX + "unionfs.link"
+_LOWERS = _PREFIX + "unionfs.lowerdir"
+
+# The number of the lowest layer.
+BOTTOM = 1
+
+_NO_DEVICE = 0
+_NAME_MAX = 255
+
+
+class Marks(NamedTuple):
+    """What the attributes of one object on one layer say."""
+
+    opaque: bool = False
+    whiteouts_are_files: bool = False  # opaque=x: look for `whiteout` on empty files
+    redirect: bytes = b""
+    metacopy: bool = False
+    ino: int = 0  # the number this object had when it was copied up; 0: none
+    link: bytes = b""  # its entry in the hard link index
+    links: int = 0  # links that the union shows beyond upper's st_nlink
+
+
+UNMARKED = Marks()
+
+
+class Part(NamedTuple):
+    """A directory or file of one lower layer."""
+
+    layer: Layer
+    path: bytes
+    whiteouts_are_files: bool = False
+
+
+class Finding(NamedTuple):
+    """What one layer holds under one name, with all that was read of it."""
+
+    found: Found
+    layer: Layer
+    path: bytes
+    st: os.stat_result | None
+    marks: Marks = UNMARKED
+
+    @property
+    def part(self) -> Part:
+        """The place of this finding, to be remembered."""
+        return Part(self.layer, self.path, self.marks.whiteouts_are_files)
+
+
+def is_whiteout(st: os.stat_result) -> bool:
+    """Tell whether *st* is that of a character device 0:0."""
+    return stat.S_ISCHR(st.st_mode) and st.st_rdev == _NO_DEVICE
+
+
+def is_private(name: str) -> bool:
+    """Tell whether an attribute is a marker, never shown through the mount."""
+    return name.startswith(_PREFIX) and not name.startswith(_ESCAPED)
+
+
+def stored_name(name: str) -> str:
+    """Return the name under which a user's attribute is kept on disk."""
+    if name.startswith(_PREFIX):
+        return _ESCAPED + name.removeprefix(_PREFIX)
+    return name
+
+
+def shown_names(stored: list[str]) -> list[str]:
+    """Return the names that users see of the attributes on disk."""
+    return [
+        _PREFIX + name.removeprefix(_ESCAPED) if name.startswith(_ESCAPED) else name
+        for name in stored
+        if not is_private(name)
+    ]
+
+
+def damaged(layer: Layer, path: bytes, what: str) -> OSError:
+    """Log what is wrong on disk and return the EIO to raise."""
+    text = f"{layer.name}: {os.fsdecode(path)}: {what}; run 'unionfs check' on the upper"
+    log.error("%s", text)
+    return OSError(errno.EIO, text)
+
+
+def _is_name(text: bytes) -> bool:
+    return text not in (b"", b".", b"..") and len(text) <= _NAME_MAX and b"\0" not in text
+
+
+def redirect_is_legal(redirect: bytes) -> bool:
+    """Tell whether a redirect is one name, or a clean path from the root of the union."""
+    if redirect.startswith(b"/"):
+        return all(_is_name(name) for name in redirect[1:].split(b"/"))
+    return _is_name(redirect) and b"/" not in redirect
+
+
+def _read_redirect(layer: Layer, path: bytes) -> bytes:
+    redirect = layer.attribute(path, _REDIRECT)
+    if not redirect_is_legal(redirect):
+        raise damaged(layer, path, f"illegal redirect {redirect!r}")
+    return redirect
+
+
+def _read_number(layer: Layer, path: bytes, name: str, base: int, prefix: bytes) -> int:
+    """Return a number of ours; 0 where it is damaged, for it is only a hint."""
+    value = layer.attribute(path, name)
+    try:
+        return int(value.removeprefix(prefix), base)
+    except ValueError:
+        log.warning("%s: %s: %s is damaged: %r", layer.name, os.fsdecode(path), name, value)
+        return 0
+
+
+def read(layer: Layer, path: bytes) -> Marks:
+    """Read the marks of one object; EIO, logged, where a redirect is damaged."""
+    names = layer.attributes(path)
+    if not names:
+        return UNMARKED
+    opaque = layer.attribute(path, _OPAQUE) if _OPAQUE in names else b""
+    number = _read_number(layer, path, _INO, 16, b"") if _INO in names else 0
+    return Marks(
+        opaque=opaque == b"y",
+        whiteouts_are_files=opaque == b"x",
+        redirect=_read_redirect(layer, path) if _REDIRECT in names else b"",
+        metacopy=_METACOPY in names,
+        ino=number if 0 < number < 1 << 64 else 0,
+        link=layer.attribute(path, _LINK) if _LINK in names else b"",
+        links=_read_number(layer, path, _NLINK, 10, b"U") if _NLINK in names else 0,
+    )
+
+
+def set_opaque(layer: WritableLayer, path: bytes) -> None:
+    """Hide the directories below *path*."""
+    layer.set_attribute(path, _OPAQUE, b"y")
+
+
+def set_redirect(layer: WritableLayer, path: bytes, redirect: bytes) -> None:
+    """Say where the lower part of *path* is, from the root of the union."""
+    layer.set_attribute(path, _REDIRECT, redirect)
+
+
+def set_metacopy(layer: WritableLayer, path: bytes) -> None:
+    """Say that the content of *path* is still that of the file below."""
+    layer.set_attribute(path, _METACOPY, b"")
+
+
+def end_metacopy(layer: WritableLayer, path: bytes) -> None:
+    """Say that *path* has its content now."""
+    layer.remove_attribute(path, _METACOPY)
+    if layer.find_attribute(path, _REDIRECT) is not None:
+        layer.remove_attribute(path, _REDIRECT)
+
+
+def set_impure(layer: WritableLayer, path: bytes) -> None:
+    """Say that the directory *path* holds copied-up objects."""
+    layer.set_attribute(path, _IMPURE, b"y")
+
+
+def set_ino(layer: WritableLayer, path: bytes, ino: int) -> None:
+    """Remember the inode number that *path* had before it was copied up."""
+    layer.set_attribute(path, _INO, b"%x" % ino)
+
+
+def set_link(layer: WritableLayer, path: bytes, key: bytes) -> None:
+    """Remember the entry of the hard link index that holds *path*."""
+    layer.set_attribute(path, _LINK, key)
+
+
+def set_links(layer: WritableLayer, path: bytes, links: int) -> None:
+    """Set how many links the union shows beyond upper's st_nlink."""
+    layer.set_attribute(path, _NLINK, b"U%+d" % links)
+
+
+def set_lowers(layer: WritableLayer, names: list[str]) -> None:
+    """Record on upper's root which lowers it was mounted over, for `diff` and `check`."""
+    layer.set_attribute(b".", _LOWERS, b"\0".join(os.fsencode(name) for name in names))
+
+
+def lowers(layer: Layer) -> list[str]:
+    """Return the lowers that upper was last mounted over."""
+    value = layer.find_attribute(b".", _LOWERS)
+    return [os.fsdecode(name) for name in value.split(b"\0")] if value else []
+
+
+class Markers:
+    """Whiteouts and opaque directories as overlayfs keeps them."""
+
+    def reserved(self, name: bytes) -> bool:  # noqa: ARG002 (no name is taken by this format)
+        """Tell whether users may not see or make *name*."""
+        return False
+
+    def classify(self, directory: Part, name: bytes) -> Finding:
+        """Say what one layer's *directory* holds under *name*."""
+        layer = directory.layer
+        path = join(directory.path, name)
+        st = layer.find(path)
+        if st is None:
+            return Finding(Found.NOTHING, layer, path, None)
+        mode = stat.S_IFMT(st.st_mode)
+        unmarked = layer.number == BOTTOM  # marks there would speak of layers below
+        if mode == stat.S_IFDIR:
+            marks = UNMARKED if unmarked else read(layer, path)
+            return Finding(
+                Found.OPAQUE if marks.opaque else Found.DIRECTORY, layer, path, st, marks
+            )
+        if mode == stat.S_IFCHR and st.st_rdev == _NO_DEVICE:
+            return Finding(Found.WHITEOUT, layer, path, st)
+        if directory.whiteouts_are_files and _is_whiteout_file(layer, path, st):
+            return Finding(Found.WHITEOUT, layer, path, st)
+        if unmarked:
+            return Finding(Found.FILE, layer, path, st)
+        marks = read(layer, path)
+        metacopy = marks.metacopy and mode == stat.S_IFREG
+        return Finding(Found.METACOPY if metacopy else Found.FILE, layer, path, st, marks)
+
+    def listing(self, part: Part) -> dict[bytes, bool]:
+        """Map the names of one directory of one layer to whether they show (are no whiteouts)."""
+        shows: dict[bytes, bool] = {}
+        for entry in part.layer.scan(part.path):
+            plain = entry.is_file(follow_symlinks=False)
+            if plain and part.whiteouts_are_files:
+                path = join(part.path, entry.name)
+                shows[entry.name] = not _is_whiteout_file(part.layer, path, part.layer.stat(path))
+            elif plain or entry.is_dir(follow_symlinks=False) or entry.is_symlink():
+                shows[entry.name] = True
+            else:
+                st = part.layer.find(join(part.path, entry.name))
+                shows[entry.name] = st is not None and not is_whiteout(st)
+        return shows
+
+    def hides(self, upper: WritableLayer, path: bytes) -> bool:
+        """Tell whether upper holds a whiteout for *path*, which is known not to show."""
+        return upper.find(path) is not None
+
+    def hide(self, work: WritableLayer, staged: bytes, upper: WritableLayer, path: bytes) -> bool:
+        """Put a whiteout at *path* in one step; tell whether a directory is left at *staged*."""
+        st = upper.find(path)
+        if st is None:
+            upper.mknod(path, stat.S_IFCHR, _NO_DEVICE)
+            return False
+        work.mknod(staged, stat.S_IFCHR, _NO_DEVICE)
+        if stat.S_ISDIR(st.st_mode):
+            work.exchange(staged, upper, path)
+            return True
+        work.move(staged, upper, path)
+        return False
+
+    def publish(
+        self, work: WritableLayer, staged: bytes, upper: WritableLayer, path: bytes
+    ) -> None:
+        """Put a staged object at *path*, where upper holds nothing, a whiteout or a file."""
+        held = upper.find(path)
+        if held is not None and stat.S_ISDIR(work.stat(staged).st_mode):
+            work.exchange(staged, upper, path)
+            work.unlink(staged)
+        else:
+            work.move(staged, upper, path)
+
+    def clear(self, upper: WritableLayer, path: bytes) -> None:
+        """Empty an upper directory that shows nothing of its whiteouts, and let it go on so."""
+        names = [entry.name for entry in upper.scan(path)]
+        if names:
+            set_opaque(upper, path)
+            for name in names:
+                upper.unlink(join(path, name))
+
+    def make_opaque(self, layer: WritableLayer, path: bytes) -> None:
+        """Hide the directories below *path*."""
+        set_opaque(layer, path)
+
+    def move(self, upper: WritableLayer, path: bytes, target: bytes, *, cover: bool) -> None:
+        """Rename in upper, leaving a whiteout where something lies below (*cover*).
+
+        The target may be nothing, a whiteout, a file, or an empty directory.
+        Each state on disk is the old one or the new one.
+        """
+        if stat.S_ISDIR(upper.stat(path).st_mode):
+            held = upper.find(target)
+            if held is not None and is_whiteout(held):
+                upper.exchange(path, upper, target)
+                if not cover:
+                    upper.unlink(path)
+                return
+        if cover:
+            upper.move_and_cover(path, target)
+        else:
+            upper.move(path, upper, target)
+
+
+def _is_whiteout_file(layer: Layer, path: bytes, st: os.stat_result) -> bool:
+    return (
+        stat.S_ISREG(st.st_mode)
+        and st.st_size == 0
+        and layer.find_attribute(path, _WHITEOUT) is not None
+    )

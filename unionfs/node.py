@@ -1,0 +1,273 @@
+"""The objects that the kernel knows, and the names by which they are reached.
+
+A node's inode number is ours to give: the host's number with the layer's in
+the upper bits, kept in an attribute when the object is copied up, so that it
+is the same before and after, and after a remount of the same layers.  Numbers
+are unique among live nodes; where two would collide, the later one gets a
+spare number.
+
+A node computes its upper path from its parents, so renaming a directory
+touches one node.  Lower layers do not change, so the places of the lower parts
+are kept as they were found.
+"""
+
+import dataclasses
+import errno
+import hashlib
+import itertools
+import os
+import stat
+from typing import NamedTuple
+
+from unionfs.layer import Layer, join
+from unionfs.markers import Part
+
+ROOT_INO = 1
+
+# Bits of a host inode number that fit below the layer's number.
+_HOST_BITS = 48
+
+
+def number(layer: Layer, st: os.stat_result) -> int:
+    """Return the inode number that the union gives to an object of *layer*."""
+    if st.st_dev == layer.device and ROOT_INO < st.st_ino < 1 << _HOST_BITS:
+        return layer.number << _HOST_BITS | st.st_ino
+    return _hashed(layer.number, st.st_dev, st.st_ino)
+
+
+def _hashed(*facts: int) -> int:
+    """Return a number above all those that `number` makes of a layer and a host's number."""
+    digest = hashlib.blake2b(repr(facts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1 | 1 << 62
+
+
+class Sighting(NamedTuple):
+    """What the layers were seen to hold under one name of the union."""
+
+    ino: int
+    st: os.stat_result  # of the object that shows
+    upper: bool  # the object is in upper (or in the hard link index)
+    named: bool  # upper holds it under this very name
+    lowers: tuple[Part, ...]  # a directory's lower parts; where a file's content is in a lower
+    redirect: bytes = b""
+    link: bytes = b""
+    links: int = 0
+
+    @property
+    def is_directory(self) -> bool:
+        """Tell whether the name is a directory's."""
+        return stat.S_ISDIR(self.st.st_mode)
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Node:
+    """One object of the union.
+
+    Invariants: the first lower part of a file that is not on upper has its
+    attributes, the last one its content; a file on upper has a lower part only
+    while its content is still there (metacopy); if a node is on upper, so are
+    its ancestors; a node on upper that lost its last name has a pin.
+    """
+
+    ino: int
+    format: int  # stat.S_IFMT of the mode
+    home: int  # the host's inode number of the object that shows
+    parent: "Node | None"
+    name: bytes
+    upper: bool
+    lowers: tuple[Part, ...]
+    redirect: bytes = b""  # the marker of that name: where the lower parts of a moved node are
+    link: bytes = b""  # the entry of the hard link index that holds the file
+    links: int = 0  # links that the union shows beyond the host's st_nlink
+    aliases: "list[tuple[Node, bytes]] | None" = None  # further names of the same file
+    pin: int = -1  # descriptor of an upper object without a name
+    lookups: int = 0  # entries handed to the kernel, minus those it forgot
+    children: int = 0  # nodes and aliases that have this one as their parent
+    impure: bool = False  # upper's directory is marked as holding copied-up objects
+    unsynced: bool = False  # copied up, and the name not yet known to be on disk
+    orphan: bool = False  # it lost its last name
+
+    @property
+    def path(self) -> bytes:
+        """Return the path in the union, which is that in upper."""
+        names = []
+        node = self
+        while node.parent is not None:
+            names.append(node.name)
+            node = node.parent
+        return b"/".join(reversed(names)) if names else b"."
+
+    @property
+    def is_directory(self) -> bool:
+        """Tell whether this is a directory."""
+        return self.format == stat.S_IFDIR
+
+    @property
+    def is_merged(self) -> bool:
+        """Tell whether this is a directory that shows content of a lower layer."""
+        return self.format == stat.S_IFDIR and bool(self.lowers)
+
+    @property
+    def lower_path(self) -> bytes:
+        """Return the path in the union of the lowers, with a leading slash (overlayfs.rst)."""
+        names: list[bytes] = []
+        node = self
+        while node.parent is not None:
+            if node.redirect.startswith(b"/"):
+                return b"/".join([node.redirect, *reversed(names)])
+            names.append(node.redirect or node.name)
+            node = node.parent
+        return b"/" + b"/".join(reversed(names))
+
+
+class NodeTable:
+    """All nodes that the kernel knows, or that are parents of such nodes, by inode number."""
+
+    def __init__(self, root: Node) -> None:
+        self.root = root
+        self._nodes: dict[int, Node] = {ROOT_INO: root}  # inode number -> node
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def __getitem__(self, ino: int) -> Node:
+        """Return the node with that number; ESTALE where the kernel should know better."""
+        try:
+            return self._nodes[ino]
+        except KeyError:
+            raise OSError(errno.ESTALE, f"inode {ino} is not known") from None
+
+    def values(self) -> list[Node]:
+        """Return all nodes."""
+        return list(self._nodes.values())
+
+    def known(self, sighting: Sighting) -> Node | None:
+        """Return the node of what was seen, if there is one."""
+        node = self._nodes.get(sighting.ino)
+        if node is not None and _same(node, sighting):
+            return node
+        if node is None:
+            return None
+        for spare in self._spares(sighting):
+            node = self._nodes.get(spare)
+            if node is None or _same(node, sighting):
+                return node
+        return None
+
+    def adopt(self, parent: Node, name: bytes, sighting: Sighting) -> Node:
+        """Return the node of what was seen under *name*, a new one if need be."""
+        node = self.known(sighting)
+        if node is None:
+            return self._add(parent, name, sighting)
+        if node.orphan:
+            node.orphan = False
+            self._detach_primary(node)
+            _attach(node, parent, name)
+        elif node.parent is not parent or node.name != name:
+            self._add_name(node, parent, name)
+        return node
+
+    def _add(self, parent: Node, name: bytes, sighting: Sighting) -> Node:
+        ino = sighting.ino
+        if ino in self._nodes:
+            ino = next(spare for spare in self._spares(sighting) if spare not in self._nodes)
+        node = Node(
+            ino,
+            stat.S_IFMT(sighting.st.st_mode),
+            sighting.st.st_ino,
+            parent,
+            name,
+            sighting.upper,
+            sighting.lowers,
+            redirect=sighting.redirect,
+            link=sighting.link,
+            links=sighting.links,
+        )
+        parent.children += 1
+        self._nodes[ino] = node
+        return node
+
+    def _add_name(self, node: Node, parent: Node, name: bytes) -> None:
+        if node.is_directory:  # the layers were changed under the mount
+            self._detach_primary(node)
+            _attach(node, parent, name)
+        elif (parent, name) not in (node.aliases or ()):
+            node.aliases = [*(node.aliases or ()), (parent, name)]
+            parent.children += 1
+
+    @staticmethod
+    def _spares(sighting: Sighting) -> "itertools.starmap[int]":
+        facts = (sighting.ino, sighting.st.st_dev, sighting.st.st_ino)
+        return itertools.starmap(_hashed, ((*facts, turn) for turn in itertools.count()))
+
+    def _detach_primary(self, node: Node) -> None:
+        if node.parent is not None:
+            node.parent.children -= 1
+            self._drop_if_unused(node.parent)
+
+    def rename(self, node: Node, old: tuple[Node, bytes], new: tuple[Node, bytes]) -> None:
+        """Replace one name of *node* by another."""
+        new[0].children += 1
+        if (node.parent, node.name) == old:
+            node.parent, node.name = new
+        elif node.aliases and old in node.aliases:
+            node.aliases[node.aliases.index(old)] = new
+        else:
+            new[0].children -= 1
+            return
+        old[0].children -= 1
+        self._drop_if_unused(old[0])
+
+    def detach(self, node: Node, parent: Node, name: bytes) -> None:
+        """Take one name from *node*; without a name it is an orphan under its last parent."""
+        if node.aliases and (parent, name) in node.aliases:
+            node.aliases.remove((parent, name))
+            parent.children -= 1
+            self._drop_if_unused(parent)
+        elif node.parent is parent and node.name == name:
+            if node.aliases:
+                self._detach_primary(node)
+                node.parent, node.name = node.aliases.pop()
+            else:
+                node.orphan = True
+
+    def forget(self, ino: int, count: int) -> None:
+        """Take back *count* lookups; the kernel no longer knows a node that has none."""
+        node = self._nodes.get(ino)
+        if node is not None:
+            node.lookups -= count
+            self._drop_if_unused(node)
+
+    def _drop_if_unused(self, node: Node | None) -> None:
+        while node is not None and node.lookups <= 0 and node.children == 0:
+            if node.parent is None or self._nodes.get(node.ino) is not node:
+                return
+            del self._nodes[node.ino]
+            if node.pin >= 0:
+                os.close(node.pin)
+                node.pin = -1
+            for parent, _ in node.aliases or ():
+                parent.children -= 1
+                if parent is not node.parent:
+                    self._drop_if_unused(parent)
+            node.parent.children -= 1
+            node = node.parent
+
+
+def _attach(node: Node, parent: Node, name: bytes) -> None:
+    node.parent, node.name = parent, name
+    parent.children += 1
+
+
+def _same(node: Node, sighting: Sighting) -> bool:
+    return (
+        node.home == sighting.st.st_ino
+        and node.upper == sighting.upper
+        and node.format == stat.S_IFMT(sighting.st.st_mode)
+        and (node.pin < 0 or sighting.st.st_nlink > 0)
+    )
+
+
+def child_path(parent: Node, name: bytes) -> bytes:
+    """Return the upper path of *name* in *parent*."""
+    return join(parent.path, name)

@@ -1,0 +1,445 @@
+"""FUSE requests, answered by the union: the only module that speaks pyfuse3 to the core.
+
+Every handler is wrapped once (`_replying`): an `OSError` is the reply, anything
+else is a bug, logged and answered with EIO; pyfuse3 would end the mount.
+
+Await first, then decide, then act: what must wait (copying content, fsync,
+cold reads) does so before the handler looks at nodes.  Threads see descriptors.
+
+The kernel caches names, attributes and absence for ever: only this mount
+changes them, and it tells the kernel by its replies.
+"""
+
+import errno
+import functools
+import json
+import logging
+import os
+import stat
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar, cast
+
+import pyfuse3
+import trio
+from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
+
+from unionfs.attributes import Attributes, Wish
+from unionfs.backing import SMALL, Backings, Registry
+from unionfs.changes import Caller, Changes
+from unionfs.copyup import CopyUp, Job
+from unionfs.durability import Durability
+from unionfs.handle import OpenFile
+from unionfs.node import Node
+from unionfs.union import Union
+
+log = logging.getLogger(__name__)
+
+# Seconds; the largest that libfuse and the kernel both carry without overflow.
+_FOREVER = 1e8
+
+# Bytes from which copying leaves the event loop: a thread hop costs about 0.1 ms, copying
+# 1 MiB about 0.3 ms.
+_THREAD_BYTES = 1 << 20
+
+# Flags that the kernel has dealt with, or that would make our own reads fail.
+_KERNEL_FLAGS = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_APPEND | os.O_DIRECT | os.O_NOATIME
+
+STATUS = b"trusted.unionfs.status"
+
+_Handler = TypeVar("_Handler", bound=Callable[..., Awaitable[Any]])
+
+
+def _replying(handler: _Handler) -> _Handler:
+    """Let *handler* raise OSError; pyfuse3 would otherwise end the session."""
+
+    @functools.wraps(handler)
+    async def reply(*args: Any) -> Any:
+        try:
+            return await handler(*args)
+        except FUSEError:
+            raise
+        except OSError as exc:
+            raise FUSEError(exc.errno or errno.EIO) from None
+        except Exception:
+            log.exception("%s%r failed", handler.__name__, args[1:])
+            raise FUSEError(errno.EIO) from None
+
+    return cast("_Handler", reply)
+
+
+class Operations(pyfuse3.Operations):
+    """The handlers of one mount."""
+
+    supports_dot_lookup = False
+    enable_writeback_cache = False
+    enable_acl = True
+
+    def __init__(
+        self, union: Union, registry: Registry, *, passthrough: bool, status: dict[str, Any]
+    ) -> None:
+        super().__init__()
+        self.union = union
+        self.status = status  # what STATUS shows; the mount fills it in
+        self.kills = False  # FUSE_HANDLE_KILLPRIV_V2 was granted: set-uid bits are ours to drop
+        self.cache_listing: Callable[[], None] = lambda: None
+        self._copyup = CopyUp(union)
+        self._changes = Changes(union, self._copyup)
+        self._attributes = Attributes(union, self._copyup)
+        self._durability = Durability(union)
+        self._backings = Backings(registry, enabled=passthrough)
+        self._files: dict[int, OpenFile] = {}  # descriptor -> what is known of it
+        self._listings: dict[int, _Listing] = {}  # handle -> an open directory
+        self._next_listing = 1
+        self._copying: dict[Node, trio.Event] = {}  # node -> the end of its copy-up
+
+    # Entries
+
+    def _entry(self, node: Node, st: os.stat_result) -> EntryAttributes:
+        union = self.union
+        entry = EntryAttributes()
+        entry.st_ino = node.ino
+        entry.st_mode = st.st_mode
+        entry.st_nlink = union.shown_links(node, st)
+        entry.st_uid = st.st_uid
+        entry.st_gid = st.st_gid
+        entry.st_rdev = st.st_rdev
+        entry.st_size = st.st_size
+        entry.st_blocks = union.shown_blocks(node, st) if node.lowers else st.st_blocks
+        entry.st_atime_ns = st.st_atime_ns
+        entry.st_mtime_ns = st.st_mtime_ns
+        entry.st_ctime_ns = st.st_ctime_ns
+        entry.attr_timeout = entry.entry_timeout = _FOREVER
+        return entry
+
+    def _known_entry(self, node: Node, st: os.stat_result) -> EntryAttributes:
+        """Return an entry that the kernel counts as a lookup."""
+        node.lookups += 1
+        return self._entry(node, st)
+
+    @_replying
+    async def lookup(self, parent: int, name: bytes, _ctx: RequestContext) -> EntryAttributes:
+        found = self.union.lookup(self.union.nodes[parent], name)
+        if found is not None:
+            return self._known_entry(*found)
+        absent = EntryAttributes()
+        absent.st_ino = 0
+        absent.entry_timeout = _FOREVER
+        return absent
+
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        """Take back lookups; must not raise, pyfuse3 awaits it outside of any except."""
+        try:
+            for ino, count in inode_list:
+                self._backings.forget(ino)
+                self.union.nodes.forget(ino, count)
+        except Exception:
+            log.exception("forget%r failed", inode_list)
+
+    @_replying
+    async def getattr(self, inode: int, _ctx: RequestContext) -> EntryAttributes:
+        node = self.union.nodes[inode]
+        return self._entry(node, self.union.attributes(node))
+
+    @_replying
+    async def setattr(
+        self,
+        inode: int,
+        attr: EntryAttributes,
+        fields: pyfuse3.SetattrFields,
+        fh: int | None,
+        ctx: RequestContext,
+    ) -> EntryAttributes:
+        node = self.union.nodes[inode]
+        wish = Wish(
+            mode=attr.st_mode if fields.update_mode else None,
+            uid=attr.st_uid if fields.update_uid else -1,
+            gid=attr.st_gid if fields.update_gid else -1,
+            size=attr.st_size if fields.update_size else None,
+            atime_ns=attr.st_atime_ns if fields.update_atime else None,
+            mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
+        )
+        if wish.size is not None:
+            await self._bring_content(node, wish.size)
+        elif not self.union.features.metacopy:
+            await self._bring_content(node)
+        st = self._attributes.change(node, wish, -1 if fh is None else fh)
+        if self.kills and wish.size is not None and wish.mode is None and ctx.uid:
+            st = self._attributes.drop_privileges(node, st)
+        return self._entry(node, st)
+
+    @_replying
+    async def readlink(self, inode: int, _ctx: RequestContext) -> bytes:
+        return self.union.readlink(self.union.nodes[inode])
+
+    # Names
+
+    @_replying
+    async def mknod(
+        self, parent: int, name: bytes, mode: int, rdev: int, ctx: RequestContext
+    ) -> EntryAttributes:
+        made = self._changes.mknod(self.union.nodes[parent], name, mode, rdev, _caller(ctx))
+        return self._known_entry(*made)
+
+    @_replying
+    async def mkdir(
+        self, parent: int, name: bytes, mode: int, ctx: RequestContext
+    ) -> EntryAttributes:
+        made = self._changes.mkdir(self.union.nodes[parent], name, mode, _caller(ctx))
+        return self._known_entry(*made)
+
+    @_replying
+    async def symlink(
+        self, parent: int, name: bytes, target: bytes, ctx: RequestContext
+    ) -> EntryAttributes:
+        made = self._changes.symlink(self.union.nodes[parent], name, target, _caller(ctx))
+        return self._known_entry(*made)
+
+    @_replying
+    async def unlink(self, parent: int, name: bytes, _ctx: RequestContext) -> None:
+        self._changes.unlink(self.union.nodes[parent], name)
+
+    @_replying
+    async def rmdir(self, parent: int, name: bytes, _ctx: RequestContext) -> None:
+        self._changes.rmdir(self.union.nodes[parent], name)
+
+    @_replying
+    async def rename(
+        self,
+        parent: int,
+        name: bytes,
+        new_parent: int,
+        new_name: bytes,
+        flags: int,
+        _ctx: RequestContext,
+    ) -> None:
+        nodes = self.union.nodes
+        await self._bring_source(nodes[parent], name)
+        self._changes.rename(nodes[parent], name, nodes[new_parent], new_name, flags)
+
+    @_replying
+    async def link(
+        self, inode: int, new_parent: int, new_name: bytes, _ctx: RequestContext
+    ) -> EntryAttributes:
+        node = self.union.nodes[inode]
+        if not self.union.features.metacopy:
+            await self._bring_content(node)
+        st = self._changes.link(node, self.union.nodes[new_parent], new_name)
+        return self._known_entry(node, st)
+
+    async def _bring_source(self, parent: Node, name: bytes) -> None:
+        """Copy a file up with its content before it is renamed, where metadata does not do."""
+        if self.union.features.metacopy or self.union.upper is None:
+            return
+        found = self.union.lookup(parent, name)
+        if found is not None:
+            await self._bring_content(found[0])
+
+    # Files
+
+    async def _bring_content(self, node: Node, size: int | None = None) -> None:
+        """Copy a file's content up, in a thread if it is large; others are served meanwhile."""
+        if self.union.upper is None:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        while self.union.has_lower_content(node):
+            event = self._copying.get(node)
+            if event is not None:
+                await event.wait()
+                continue
+            job = self._copyup.begin(node, size)
+            if job.size < _THREAD_BYTES or job.shared:
+                self._fill(job)
+            else:
+                await self._fill_in_thread(job)
+
+    def _fill(self, job: Job) -> None:
+        try:
+            job.fill()
+        except BaseException:
+            self._copyup.abandon(job)
+            raise
+        self._copyup.publish(job)
+
+    async def _fill_in_thread(self, job: Job) -> None:
+        event = self._copying[job.node] = trio.Event()
+        try:
+            await trio.to_thread.run_sync(job.fill)
+        except BaseException:
+            self._copyup.abandon(job)
+            raise
+        else:
+            self._copyup.publish(job)
+        finally:
+            del self._copying[job.node]
+            event.set()
+
+    @_replying
+    async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
+        node = self.union.nodes[inode]
+        if flags & os.O_ACCMODE == os.O_RDONLY and not flags & os.O_TRUNC:
+            return self._opened(node, self.union.open_to_read(node), writer=None)
+        truncate = bool(flags & os.O_TRUNC)
+        await self._bring_content(node, 0 if truncate else None)
+        self._copyup.metadata(node)
+        layer, path = self.union.upper_place(node)
+        fd = layer.open_to_write(path, _host_flags(flags))
+        if truncate and self.kills and ctx.uid:
+            self._attributes.drop_privileges(node, os.fstat(fd))
+        return self._opened(node, fd, writer=ctx)
+
+    def _opened(self, node: Node, fd: int, writer: RequestContext | None) -> FileInfo:
+        """Enter a descriptor, and answer with it; no await may come before the reply."""
+        kills = writer is not None and writer.uid != 0 and self.kills
+        eligible = node.upper and not self.union.has_lower_content(node)
+        if eligible and self._backings.enabled:
+            st = os.fstat(fd)
+            eligible = stat.S_ISREG(st.st_mode) and (
+                not _has_privileges(st) if writer is not None else st.st_size >= SMALL
+            )
+        through, keep = self._backings.open(node, fd, eligible=eligible)
+        self._files[fd] = OpenFile(node, through, kills)
+        return FileInfo(fh=fd, keep_cache=keep)
+
+    @_replying
+    async def create(
+        self, parent: int, name: bytes, mode: int, flags: int, ctx: RequestContext
+    ) -> tuple[FileInfo, EntryAttributes]:
+        node, st, fd = self._changes.create(
+            self.union.nodes[parent], name, _host_flags(flags), mode, _caller(ctx)
+        )
+        entry = self._known_entry(node, st)
+        return self._opened(node, fd, writer=ctx), entry
+
+    @_replying
+    async def read(self, fh: int, offset: int, size: int) -> bytes | memoryview:
+        buffer = bytearray(size)
+        try:
+            count = os.preadv(fh, [buffer], offset, os.RWF_NOWAIT)
+        except OSError as exc:
+            if exc.errno not in (errno.EAGAIN, errno.EOPNOTSUPP):
+                raise
+            count = -1
+        if count == size:
+            return buffer
+        return await self._read_slowly(fh, offset, size)
+
+    @staticmethod
+    async def _read_slowly(fh: int, offset: int, size: int) -> bytes:
+        """Read what is not in memory, or ends before *size* bytes, without holding others up."""
+        if offset + size > os.fstat(fh).st_size + _THREAD_BYTES:
+            return os.pread(fh, size, offset)
+        return await trio.to_thread.run_sync(os.pread, fh, size, offset)
+
+    @_replying
+    async def write(self, fh: int, offset: int, data: bytes) -> int:
+        file = self._files[fh]
+        if file.kills:
+            self._attributes.drop_privileges(file.node, os.fstat(fh))
+        return os.pwrite(fh, data, offset)
+
+    async def flush(self, _fh: int) -> None:
+        """Nothing is held back; said once, the kernel asks no more (fuse.h, FUSE_FLUSH)."""
+        raise FUSEError(errno.ENOSYS)
+
+    @_replying
+    async def release(self, fh: int) -> None:
+        file = self._files.pop(fh)
+        self._backings.close(file.node, through=file.through)
+        self.union.readers.discard(fh)
+        os.close(fh)
+
+    @_replying
+    async def fsync(self, fh: int, datasync: bool) -> None:  # noqa: FBT001 (pyfuse3's signature)
+        await self._durability.sync_file(self._files[fh].node, fh, datasync=datasync)
+
+    # Directories
+
+    @_replying
+    async def opendir(self, inode: int, _ctx: RequestContext) -> int:
+        handle = self._next_listing
+        self._next_listing += 1
+        self._listings[handle] = _Listing(self.union.nodes[inode])
+        self.cache_listing()
+        return handle
+
+    @_replying
+    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        listing = self._listings[fh]
+        if start_id == 0 or listing.names is None:
+            listing.names = self.union.listing(listing.node)
+        names = listing.names
+        for index in range(start_id, len(names)):
+            found = self.union.lookup(listing.node, names[index])
+            if found is None:  # removed since the listing was taken
+                continue
+            if not pyfuse3.readdir_reply(token, names[index], self._entry(*found), index + 1):
+                self.union.nodes.forget(found[0].ino, 0)
+                break
+            found[0].lookups += 1
+
+    @_replying
+    async def releasedir(self, fh: int) -> None:
+        del self._listings[fh]
+
+    @_replying
+    async def fsyncdir(self, fh: int, _datasync: bool) -> None:  # noqa: FBT001 (as `fsync`)
+        await self._durability.sync_directory(self._listings[fh].node)
+
+    # Attributes and the file system
+
+    @_replying
+    async def getxattr(self, inode: int, name: bytes, _ctx: RequestContext) -> bytes:
+        if name == STATUS and inode == pyfuse3.ROOT_INODE:
+            return json.dumps(self.status).encode()
+        return self._attributes.get(self.union.nodes[inode], name)
+
+    @_replying
+    async def listxattr(self, inode: int, _ctx: RequestContext) -> list[bytes]:
+        return self._attributes.names(self.union.nodes[inode])
+
+    @_replying
+    async def setxattr(self, inode: int, name: bytes, value: bytes, _ctx: RequestContext) -> None:
+        node = self.union.nodes[inode]
+        if not self.union.features.metacopy:
+            await self._bring_content(node)
+        self._attributes.set(node, name, value)
+
+    @_replying
+    async def removexattr(self, inode: int, name: bytes, _ctx: RequestContext) -> None:
+        self._attributes.remove(self.union.nodes[inode], name)
+
+    @_replying
+    async def statfs(self, _ctx: RequestContext) -> pyfuse3.StatvfsData:
+        figures = self.union.statvfs()
+        data = pyfuse3.StatvfsData()
+        for field in _FIGURES:
+            setattr(data, field, getattr(figures, field))
+        return data
+
+
+_FIGURES = (
+    "f_bsize", "f_frsize", "f_blocks", "f_bfree", "f_bavail",
+    "f_files", "f_ffree", "f_favail", "f_namemax",
+)  # fmt: skip
+
+
+class _Listing:
+    """An open directory: its node, and the names it showed when reading began."""
+
+    __slots__ = ("names", "node")
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.names: list[bytes] | None = None
+
+
+def _caller(ctx: RequestContext) -> Caller:
+    return Caller(ctx.uid, ctx.gid, ctx.umask)
+
+
+def _host_flags(flags: int) -> int:
+    """Return the flags to open upper's file with: reading too, as mmap and the page cache need."""
+    return (flags & ~_KERNEL_FLAGS & ~os.O_ACCMODE) | os.O_RDWR
+
+
+def _has_privileges(st: os.stat_result) -> bool:
+    return bool(st.st_mode & (stat.S_ISUID | stat.S_ISGID))

@@ -1,0 +1,123 @@
+"""Which layers make up a name, and what a rename has to do: rules free of any I/O.
+
+A stack is read top first.  What one layer holds under a name is a `Found`;
+`visible` picks the findings that show through, `merged` does it for whole
+listings.  They agree by law: a name is in `merged` exactly when its column is
+not empty in `visible` (tests/core/test_rules.py).  The rules are those of
+overlayfs.rst, "Upper and Lower", "whiteouts and opaque directories",
+"Metadata only copy up".
+"""
+
+import enum
+import errno
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol, TypeVar
+
+
+class Found(enum.Enum):
+    """What one layer holds under one name."""
+
+    NOTHING = enum.auto()
+    WHITEOUT = enum.auto()  # hides the name in every layer below
+    FILE = enum.auto()  # anything that is not a directory
+    METACOPY = enum.auto()  # a regular file whose content is that of the file below
+    DIRECTORY = enum.auto()
+    OPAQUE = enum.auto()  # a directory that hides the ones below it
+
+
+_FILES = frozenset({Found.FILE, Found.METACOPY})
+_LAST = frozenset({Found.FILE, Found.OPAQUE})
+
+
+class HasFound(Protocol):
+    """Anything that says what a layer holds."""
+
+    @property
+    def found(self) -> Found:
+        """What the layer holds."""
+
+
+Finding = TypeVar("Finding", bound=HasFound)
+
+
+def visible(column: Iterable[Finding]) -> list[Finding]:
+    """Return the findings that show through, top first; ask no layer below a decided one."""
+    shown: list[Finding] = []
+    for finding in column:
+        found = finding.found
+        if found is Found.NOTHING:
+            continue
+        if found is Found.WHITEOUT:
+            break
+        if shown and (found in _FILES) != (shown[0].found in _FILES):
+            break
+        shown.append(finding)
+        if found in _LAST:
+            break
+    return shown
+
+
+def merged(listings: Sequence[Mapping[bytes, bool]]) -> dict[bytes, int]:
+    """Merge the listings of a directory's layers, top first.
+
+    A listing maps a name to whether that layer shows it (a whiteout does not).
+    Return each visible name with the index of the topmost listing that has it.
+    """
+    shown: dict[bytes, int] = {}
+    hidden: set[bytes] = set()
+    for index, listing in enumerate(listings):
+        for name, shows in listing.items():
+            if name in shown or name in hidden:
+                continue
+            if shows:
+                shown[name] = index
+            else:
+                hidden.add(name)
+    return shown
+
+
+class Kind(enum.Enum):
+    """What a name is in the union, as far as rename(2) cares."""
+
+    NOTHING = enum.auto()
+    FILE = enum.auto()
+    DIRECTORY = enum.auto()
+
+
+class Facts(NamedTuple):
+    """What a rename has to know of its two names."""
+
+    source: Kind
+    merged: bool  # the source directory shows content of a lower layer
+    target: Kind
+    target_empty: bool  # of a directory, in the union
+    same: bool  # both names are links of one file
+    below_new: bool  # something would show at the new name from below
+
+
+class Plan(NamedTuple):
+    """How to carry a rename out."""
+
+    opaque: bool = False  # hide what lies below the new name from the source directory
+    clear: bool = False  # the target is a directory that may hold whiteouts
+    nothing: bool = False  # POSIX: links of one file, both names stay
+
+
+def rename(facts: Facts) -> Plan:
+    """Decide a rename, as rename(2) and overlayfs do; raise its errno."""
+    if facts.source is Kind.NOTHING:
+        raise OSError(errno.ENOENT, "no such name")
+    if facts.same:
+        return Plan(nothing=True)
+    source_is_directory = facts.source is Kind.DIRECTORY
+    if facts.target is Kind.DIRECTORY:
+        if not source_is_directory:
+            raise OSError(errno.EISDIR, "the target is a directory")
+        if not facts.target_empty:
+            raise OSError(errno.ENOTEMPTY, "the target directory is not empty")
+    elif facts.target is Kind.FILE and source_is_directory:
+        raise OSError(errno.ENOTDIR, "the target is not a directory")
+    return Plan(
+        opaque=source_is_directory and not facts.merged and facts.below_new,
+        clear=facts.target is Kind.DIRECTORY,
+    )

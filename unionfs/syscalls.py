@@ -1,0 +1,58 @@
+"""System calls that the standard library lacks, made through ctypes.
+
+The calls here work on files (renameat2(2)) and on the credentials of the
+calling thread (setfsuid(2), setfsgid(2)); those that make mounts stand in
+`mountcalls`.  Errors are `OSError` with the errno of the call.
+"""
+
+import ctypes
+import os
+
+# include/uapi/linux/fs.h, renameat2(2)
+RENAME_NOREPLACE = 1
+RENAME_EXCHANGE = 2
+RENAME_WHITEOUT = 4
+
+# ioctl_ficlone(2): _IOW(0x94, 9, int)
+FICLONE = 0x40049409
+
+# prctl(2), capabilities(7)
+_PR_SET_SECUREBITS = 28
+_PR_GET_SECUREBITS = 27
+_SECBIT_NO_SETUID_FIXUP = 1 << 2
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_renameat2 = _libc.renameat2
+_renameat2.argtypes = [
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.c_uint,
+]
+
+
+def renameat2(old_fd: int, old: bytes, new_fd: int, new: bytes, flags: int) -> None:
+    """Rename with RENAME_NOREPLACE, RENAME_EXCHANGE or RENAME_WHITEOUT: renameat2(2)."""
+    if _renameat2(old_fd, old, new_fd, new, flags) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), old, None, new)
+
+
+def keep_capabilities_across_setfsuid() -> None:
+    """Let `set_filesystem_ids` change owners without dropping capabilities.
+
+    SECBIT_NO_SETUID_FIXUP, capabilities(7); it lasts for this process and its children.
+    """
+    bits = _libc.prctl(_PR_GET_SECUREBITS, 0, 0, 0, 0)
+    if bits >= 0 and bits & _SECBIT_NO_SETUID_FIXUP:
+        return
+    if _libc.prctl(_PR_SET_SECUREBITS, max(bits, 0) | _SECBIT_NO_SETUID_FIXUP, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"prctl(PR_SET_SECUREBITS): {os.strerror(number)}")
+
+
+def set_filesystem_ids(uid: int, gid: int) -> None:
+    """Make new files of this thread belong to *uid* and *gid*: setfsuid(2), setfsgid(2)."""
+    _libc.setfsuid(ctypes.c_uint(uid))
+    _libc.setfsgid(ctypes.c_uint(gid))

@@ -1,0 +1,53 @@
+"""The staging area `work/work`: what is under way, and nothing else.
+
+Names there are numbers; the area is emptied when a union is made, so what a
+killed daemon left behind is gone with the next mount.  The place and its
+emptying are the kernel's too (fs/overlayfs/super.c, ovl_workdir_create).
+"""
+
+import itertools
+import stat
+
+from unionfs import markers
+from unionfs.layer import WritableLayer, join
+
+_DIRECTORY = b"work"
+
+
+class Temporaries:
+    """Names for objects being staged, and their removal."""
+
+    def __init__(self, work: WritableLayer) -> None:
+        self.work = work
+        self._numbers = itertools.count()
+        if work.find(_DIRECTORY) is None:
+            work.mkdir(_DIRECTORY, 0o700)
+        else:
+            self._empty(_DIRECTORY)
+
+    def name(self) -> bytes:
+        """Return the path in work of a name not yet taken."""
+        return b"%s/#%x" % (_DIRECTORY, next(self._numbers))
+
+    def discard(self, path: bytes) -> None:
+        """Remove a staged object, whatever it is; nothing there is no error."""
+        st = self.work.find(path)
+        if st is None:
+            return
+        if stat.S_ISDIR(st.st_mode):
+            self._empty(path)
+            self.work.rmdir(path)
+            return
+        if stat.S_ISREG(st.st_mode) and st.st_nlink > 1:
+            self._give_back_link(path)
+        self.work.unlink(path)
+
+    def _empty(self, path: bytes) -> None:
+        for entry in self.work.scan(path):
+            self.discard(join(path, entry.name))
+
+    def _give_back_link(self, path: bytes) -> None:
+        """Count a staged name, which was to become one in upper, as a lower one again."""
+        marks = markers.read(self.work, path)
+        if marks.link:
+            markers.set_links(self.work, path, marks.links + 1)
