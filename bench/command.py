@@ -15,7 +15,7 @@ from bench import daemon, data, machine, names, rounds, stacks, tables, trees
 from bench.contenders import CONTENDERS, PEERS, PROJECT, USUAL
 from bench.figures import Results, load
 from bench.goals import OURS, verdicts
-from bench.ground import scratch
+from bench.ground import scratch, show_read_only
 from bench.material import Store
 from bench.profiling import profile
 from bench.sizes import FULL, QUICK
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bench.contenders import Contender
+    from bench.sizes import Sizes
     from bench.workload import Workload
 
 WORKLOADS: dict[str, type[Workload]] = {
@@ -117,6 +118,12 @@ def _place(arguments: argparse.Namespace) -> contextlib.AbstractContextManager[P
     return scratch(None if arguments.on == "tmpfs" else Path(arguments.on))
 
 
+def _store(base: Path, sizes: Sizes) -> Store:
+    made, shown = base / "made", base / "lowers"
+    show_read_only(made, shown)
+    return Store(made, shown, sizes)
+
+
 def _compare(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     sizes = QUICK if arguments.quick else FULL
     kinds = [_workload(parser, name) for name in arguments.words] or list(WORKLOADS.values())
@@ -124,7 +131,7 @@ def _compare(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> 
     seed = arguments.seed if arguments.seed is not None else random.randrange(1 << 16)
     count = arguments.rounds or (QUICK_ROUNDS if arguments.quick else FULL_ROUNDS)
     with _place(arguments) as base:
-        store = Store(base, sizes)
+        store = _store(base, sizes)
         contenders, refused = rounds.usable(contenders, base, store, sizes)
         for name, reason in refused.items():
             print(f"bench: without {name}: {reason}", file=sys.stderr)
@@ -187,4 +194,4 @@ def _profile(parser: argparse.ArgumentParser, arguments: argparse.Namespace, nam
     sizes = QUICK if arguments.quick else FULL
     chosen = _contenders(parser, arguments.contenders or OURS)
     with _place(arguments) as base:
-        return profile(kind(sizes), chosen[0], base, Store(base, sizes), arguments.output)
+        return profile(kind(sizes), chosen[0], base, _store(base, sizes), arguments.output)

@@ -253,6 +253,10 @@ class Mirror(pyfuse3.Operations):
         os.setxattr(self.path(inode), name, value, follow_symlinks=False)
 
     @_replying
+    async def removexattr(self, inode: int, name: bytes, _ctx: object) -> None:
+        os.removexattr(self.path(inode), name, follow_symlinks=False)
+
+    @_replying
     async def listxattr(self, inode: int, _ctx: object) -> list[bytes]:
         return [os.fsencode(name) for name in os.listxattr(self.path(inode))]
 

@@ -88,6 +88,14 @@ def ground(
         shutil.rmtree(path, ignore_errors=True)
 
 
+def show_read_only(made: Path, shown: Path) -> None:
+    """Make the directory *made* and let it appear at *shown*, where nobody can write."""
+    for directory in (made, shown):
+        directory.mkdir()
+    subprocess.run(("mount", "--bind", made, shown), check=True)
+    subprocess.run(("mount", "-o", "remount,bind,ro", shown), check=True)
+
+
 def drop_caches() -> None:
     """Write everything out, then empty the page cache and the caches of names and inodes."""
     os.sync()

@@ -2,6 +2,9 @@
 
 All of it is generated from a fixed seed, so that two machines work on the same
 bytes.  Material is the lower layers of the unions: made once, then only read.
+Contenders see it through a read-only bind mount, because not every one can be
+trusted: mergerfs 2.33 writes to files of a branch that it was told is RO, and
+unlinks there what was renamed over.
 """
 
 from __future__ import annotations
@@ -61,18 +64,20 @@ def _sources(count: int) -> Iterator[tuple[str, str]]:
 
 
 class Store:
-    """The material of one run, below one directory; each piece made when first asked for."""
+    """The material of one run, each piece made when first asked for."""
 
-    def __init__(self, root: Path, sizes: Sizes) -> None:
-        self.root = root
+    def __init__(self, made: Path, shown: Path, sizes: Sizes) -> None:
+        """Make pieces below *made*, and hand them out as they show, read-only, below *shown*."""
+        self.made = made
+        self.shown = shown
         self.sizes = sizes
 
     def _once(self, name: str, make: Callable[[Path], None]) -> Path:
-        path = self.root / name
+        path = self.made / name
         if not path.exists():
             path.mkdir(parents=True)
             make(path)
-        return path
+        return self.shown / name
 
     def empty(self) -> Path:
         """Return a lower with nothing in it."""

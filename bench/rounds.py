@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from bench.workload import Workload
 
 
+REASON = 160  # characters of a failure's first line that are worth keeping
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Plan:
     """What is to be measured, and where."""
@@ -87,5 +90,6 @@ def _fill(
         results.samples.append(Sample(workload.name, contender.name, number, outcome.value))
         return True
     if outcome.failure:
-        results.absent.append(Absent(workload.name, contender.name, outcome.failure))
+        reason = outcome.failure.splitlines()[0][:REASON]
+        results.absent.append(Absent(workload.name, contender.name, reason))
     return False
