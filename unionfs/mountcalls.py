@@ -82,14 +82,15 @@ def _syscall(what: str, number: int, *arguments: object) -> int:
     return _checked(_libc.syscall(ctypes.c_long(number), *passed), what)
 
 
-def clone_tree(path: str, *, recursive: bool = False) -> int:
-    """Return an O_PATH descriptor of a detached copy of the mount at *path*, rooted there.
+def clone_tree(fd: int, *, recursive: bool = False) -> int:
+    """Return an O_PATH descriptor of a detached copy of the mount that holds the directory *fd*.
 
-    open_tree(2) with OPEN_TREE_CLONE, Linux 5.2.  The copy lives until it is
-    attached, or until the last descriptor in it is closed.
+    The directory is the copy's root.  open_tree(2) with OPEN_TREE_CLONE, Linux
+    5.2.  The copy lives until it is attached and unmounted again, or until the
+    last descriptor in it is closed.
     """
-    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | (_AT_RECURSIVE if recursive else 0)
-    return _syscall("open_tree", _SYS_OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags)
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
+    return _syscall("open_tree", _SYS_OPEN_TREE, fd, b"", flags)
 
 
 def set_attributes(fd: int, *, add: int = 0, private: bool = True, recursive: bool = False) -> None:

@@ -1,0 +1,128 @@
+"""The command `unionfs`: which subcommands there are, and mount(8)'s way of calling it.
+
+mount(8) and fstab(5) reach us through mount.fuse, as `unionfs SOURCE MOUNTPOINT
+-o OPTIONS`: a first word that is no subcommand is a source.  Only the module of
+the command that was asked for is imported; a mount is to serve soon.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NoReturn, Protocol
+
+from unionfs import arguments
+from unionfs.options import Refused
+
+BAD_INPUT = 2  # exit status
+
+# name -> (module, one line of help)
+COMMANDS: dict[str, tuple[str, str]] = {
+    "mount": ("unionfs.mount", "mount a union of directories"),
+    "umount": ("unionfs.umount", "unmount a union and wait until its daemon is gone"),
+    "run": ("unionfs.run", "run a command in a union root that is thrown away afterwards"),
+    "diff": ("unionfs.diff", "list what was added, changed and deleted"),
+    "status": ("unionfs.status", "show the layers and options of a mounted union"),
+    "probe": ("unionfs.probe", "test what rename(2) does in a directory, on any file system"),
+    "check": ("unionfs.check", "find and repair what is wrong in an upper layer"),
+}
+
+
+class _Command(Protocol):
+    """What each command module has."""
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Add the command's arguments."""
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Carry the command out and return the exit status."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints look like all others of ours."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, f"unionfs: {message}\nTry '{self.prog} --help'.\n")
+
+
+def _module(name: str) -> _Command:
+    module: _Command = importlib.import_module(COMMANDS[name][0])
+    return module
+
+
+def _configured(name: str, parser: argparse.ArgumentParser) -> _Command:
+    module = _module(name)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    module.configure(parser)
+    return module
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands, for --help and the manual page."""
+    whole = _Parser(
+        prog="unionfs",
+        description="See several directories as one; changes go to the top one alone.",
+        epilog="mount(8) and fstab(5) use: unionfs SOURCE MOUNTPOINT -o OPTIONS",
+        allow_abbrev=False,
+    )
+    whole.add_argument("--version", action="version", version=f"unionfs {_version()}")
+    subparsers = whole.add_subparsers(metavar="COMMAND", required=True)
+    for name, (_, line) in COMMANDS.items():
+        _configured(
+            name, subparsers.add_parser(name, help=line, description=line.capitalize() + ".")
+        )
+    return whole
+
+
+def _version() -> str:
+    from importlib.metadata import version  # noqa: PLC0415 - slow, and needed only here
+
+    return version("unionfs")
+
+
+def main() -> int:
+    """Run what the command line asks for and return the exit status."""
+    words = sys.argv[1:]
+    try:
+        if words and words[0] in COMMANDS:
+            return _run(words[0], words[1:])
+        if words and not words[0].startswith("-"):
+            return _run_for_mount(words)
+        parser().parse_args(words)
+    except Refused as exc:
+        print(f"unionfs: {exc}", file=sys.stderr)
+        return BAD_INPUT
+    except BrokenPipeError:  # the reader of our output has enough
+        sys.stderr.close()
+        return 1
+    return 0
+
+
+def _run(name: str, words: Sequence[str]) -> int:
+    line = COMMANDS[name][1]
+    single = _Parser(
+        prog=f"unionfs {name}", description=line.capitalize() + ".", allow_abbrev=False
+    )
+    module = _configured(name, single)
+    return module.run(single.parse_args(arguments.before_parsing(words)))
+
+
+def _run_for_mount(words: Sequence[str]) -> int:
+    """Mount as mount.fuse(8) asks; its -t, -n and -s mean nothing here."""
+    if len(words) == 1:
+        raise Refused(f"unknown command '{words[0]}': see unionfs --help")
+    helper = _Parser(prog="unionfs", usage="%(prog)s SOURCE MOUNTPOINT [-o OPTIONS]")
+    helper.add_argument("source")
+    helper.add_argument("mountpoint")
+    helper.add_argument("-o", dest="options", action="append", default=[])
+    helper.add_argument("-v", dest="verbose", action="count", default=0)
+    helper.add_argument("-f", dest="foreground", action="store_true")
+    helper.add_argument("-t", dest="_type")
+    helper.add_argument("-n", "-s", dest="_ignored", action="store_true")
+    parsed = helper.parse_args(words)
+    parsed.lower, parsed.ram, parsed.upper, parsed.work = [], None, None, None
+    return _module("mount").run(parsed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""The process that serves one mount, from opened layers to a clean end.
+
+SIGTERM and SIGINT unmount: at once, or, while the mount is in use, lazily; then
+the daemon serves until the last user has gone.  After a clean end the upper's
+file system is synced (fsync=off: not), so that what was written before
+umount(8) survives a power cut that comes after the daemon has gone.
+"""
+
+import logging
+import os
+import signal
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from unionfs import live, mountcalls, mountinfo
+from unionfs.options import Options
+from unionfs.stack import Stack
+
+if TYPE_CHECKING:
+    from unionfs.operations import Operations
+    from unionfs.session import Session
+
+log = logging.getLogger(__name__)
+
+_FAILED = 1  # exit status
+_ENDING = (signal.SIGTERM, signal.SIGINT)
+
+
+def serve(stack: Stack, options: Options, mountpoint: str, started: Callable[[], None]) -> int:
+    """Mount and serve until unmounted; *started* is called when the mount serves.
+
+    Returns the exit status.  The process's own directory and umask change.
+    """
+    os.chdir("/")  # a daemon keeps no directory busy
+    os.umask(0)  # modes come with the requests
+    session, operations = _prepared(stack, options, mountpoint)
+    # A signal between mounting and serving would leave a dead mount behind.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        session.mount(operations)
+        log.info("mounted at %s", mountpoint)
+        _serve(session, operations, mountpoint, started)
+    except OSError as exc:
+        log.error("cannot mount at '%s': %s", mountpoint, exc.strerror or exc)  # noqa: TRY400
+        return _FAILED
+    finally:
+        session.close()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+    log.info("unmounted from %s", mountpoint)
+    _sync(stack, options)
+    return 0
+
+
+def _prepared(stack: Stack, options: Options, mountpoint: str) -> tuple["Session", "Operations"]:
+    """Import what is slow to import, and build the union."""
+    from unionfs.operations import Operations  # noqa: PLC0415 - so that bad input is told at once
+    from unionfs.session import Session, Switches  # noqa: PLC0415
+    from unionfs.union import Features, Union  # noqa: PLC0415
+
+    features = Features(
+        metacopy=options.metacopy == "on",
+        redirect_dir=options.redirect_dir == "on",
+        whiteout=options.whiteout,
+        fsync=options.fsync,
+    )
+    session = Session(
+        mountpoint,
+        source=options.source,
+        subtype=options.subtype,
+        mount_flags=options.flags | (0 if stack.upper else mountcalls.MS_RDONLY),
+        switches=Switches(
+            loop=options.loop == "on",
+            handshake=options.handshake == "on",
+            passthrough=options.passthrough != "off",
+        ),
+    )
+    operations = Operations(
+        Union(stack, features),
+        session,
+        passthrough=options.passthrough != "off",
+        status=live.describe(stack, options),
+    )
+    return session, operations
+
+
+def _serve(
+    session: "Session",
+    operations: "Operations",
+    mountpoint: str,
+    started: Callable[[], None],
+) -> None:
+    import trio  # noqa: PLC0415 - as in `_prepared`
+
+    ours = mountinfo.top_at(mountpoint)
+
+    def welcome() -> None:
+        operations.status["kernel"] = session.granted.as_json()
+        operations.kills = session.granted.kill_privileges
+        operations.cache_listing = session.cache_listing
+        started()
+
+    async def unmount_on_signal() -> None:
+        with trio.open_signal_receiver(*_ENDING) as signals:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+            async for number in signals:
+                log.info("%s: unmounting", signal.Signals(number).name)
+                # In a thread: the kernel may write dirty pages to us before it lets go.
+                await trio.to_thread.run_sync(_unmount, mountpoint, ours)
+
+    async def life() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(unmount_on_signal)
+            await session.serve(welcome)
+            nursery.cancel_scope.cancel()
+
+    trio.run(life)
+
+
+def _unmount(mountpoint: str, ours: mountinfo.MountInfo | None) -> None:
+    top = mountinfo.top_at(mountpoint)
+    if top is None or ours is None or top.number != ours.number:
+        log.warning("%s is hidden or moved: unmount it by hand", mountpoint)
+        return
+    try:
+        mountcalls.umount(mountpoint)
+    except OSError as exc:
+        log.info("%s: %s; unmounting lazily", mountpoint, exc.strerror)
+        mountcalls.umount(mountpoint, mountcalls.MNT_DETACH)
+
+
+def _sync(stack: Stack, options: Options) -> None:
+    if stack.upper is None or options.fsync == "off" or options.ram is not None:
+        return
+    try:
+        mountcalls.sync_filesystem(stack.upper.fd)
+    except OSError as exc:
+        log.error("upper '%s' is not all on disk: %s", stack.upper.name, exc)  # noqa: TRY400

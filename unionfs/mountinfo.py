@@ -1,0 +1,61 @@
+"""The mounts of this process's namespace, as the kernel lists them.
+
+/proc/self/mountinfo, proc_pid_mountinfo(5); blanks and the like are octal there.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+
+class MountInfo(NamedTuple):
+    """One mount; strings are unescaped, later ones lie on top of earlier ones."""
+
+    number: int
+    device: str  # MAJOR:MINOR, as st_dev
+    target: str
+    kind: str  # file system type, with the subtype: fuse.unionfs
+    source: str
+    options: dict[str, str]  # of the file system, "" where an option has no value
+
+
+def mounts() -> Iterator[MountInfo]:
+    """Yield all mounts, in the order in which they were made."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+        for line in lines:
+            yield parse(line)
+
+
+def parse(line: str) -> MountInfo:
+    """Return what one line of the file says."""
+    left, _, right = line.rstrip("\n").partition(" - ")
+    number, _, device, _, target, *_ = left.split(" ")
+    kind, source, options = right.split(" ", 2)
+    pairs = (option.partition("=") for option in options.split(","))
+    return MountInfo(
+        int(number),
+        device,
+        _unescape(target),
+        kind,
+        _unescape(source),
+        {key: _unescape(value) for key, _, value in pairs},
+    )
+
+
+def top_at(target: str) -> MountInfo | None:
+    """Return the mount that lies on top at *target*, or None where nothing is mounted."""
+    return max(
+        (mount for mount in mounts() if mount.target == target),
+        key=lambda mount: mount.number,
+        default=None,
+    )
+
+
+def _unescape(text: str) -> str:
+    """Undo the kernel's octal escapes; the bytes may be part of a UTF-8 sequence."""
+    raw = re.sub(
+        rb"\\([0-7]{3})",
+        lambda match: bytes([int(match[1], 8)]),
+        text.encode("utf-8", "surrogateescape"),
+    )
+    return raw.decode("utf-8", "surrogateescape")

@@ -1,0 +1,213 @@
+"""The writable layers of a union: opened, tried and claimed for one mount alone.
+
+Upper and work are directories of one file system and of one mount.  What a
+union will need of them (whiteouts, trusted attributes, renames that exchange)
+is tried in work, under a name that is removed again.  flock(2) on both
+directories keeps other unions out, and leaves nothing behind; kernel overlayfs
+takes no such lock, so its mounts are looked for in the mount table.
+"""
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+
+from unionfs import copies, mountcalls, mountinfo
+from unionfs.layer import WritableLayer
+from unionfs.options import Refused
+from unionfs.places import Place
+
+log = logging.getLogger(__name__)
+
+
+def open_ram(size: str, like: int) -> tuple[WritableLayer, WritableLayer]:
+    """Return upper and work in a tmpfs that is mounted nowhere.
+
+    *size* is as tmpfs(5) takes it, "" for half of the RAM.  The mount's root
+    is upper's root, which so takes after the directory *like*.
+    """
+    parameters = {"mode": "755", **({"size": size} if size else {})}
+    tmpfs = _tmpfs(parameters)
+    try:
+        os.mkdir("upper", dir_fd=tmpfs)
+        os.mkdir("work", 0o700, dir_fd=tmpfs)
+        upper = os.open("upper", copies.DIRECTORY, dir_fd=tmpfs)
+        work = os.open("work", copies.DIRECTORY, dir_fd=tmpfs)
+    finally:
+        os.close(tmpfs)
+    resemble(upper, like)
+    return WritableLayer(upper, name="ram"), WritableLayer(work, name="ram")
+
+
+def _tmpfs(parameters: dict[str, str]) -> int:
+    try:
+        return mountcalls.detached_tmpfs(**parameters)
+    except OSError as exc:
+        if exc.errno != errno.ENOSYS:
+            raise Refused(f"no RAM upper is to be had: {exc.strerror}") from None
+        return _hidden_tmpfs(parameters)
+
+
+def _hidden_tmpfs(parameters: dict[str, str]) -> int:
+    """Return a tmpfs that was mounted for a moment only, for kernels before Linux 5.2."""
+    place = tempfile.mkdtemp(prefix="unionfs-")
+    try:
+        data = ",".join(f"{key}={value}" for key, value in parameters.items())
+        mountcalls.mount("tmpfs", place, "tmpfs", 0, data)
+        try:
+            return os.open(place, copies.DIRECTORY)
+        finally:
+            mountcalls.umount(place, mountcalls.MNT_DETACH)
+    finally:
+        os.rmdir(place)
+
+
+def resemble(fd: int, like: int) -> None:
+    """Give the new directory *fd* the owner, mode, times and attributes of *like*."""
+    st = os.fstat(like)
+    os.fchown(fd, st.st_uid, st.st_gid)
+    os.fchmod(fd, stat.S_IMODE(st.st_mode))
+    for name in _attributes(like):
+        if not name.startswith("trusted."):
+            with contextlib.suppress(OSError):  # tmpfs has no user.* before Linux 6.6
+                os.setxattr(fd, name, os.getxattr(like, name))
+    os.utime(fd, ns=(st.st_atime_ns, st.st_mtime_ns))
+
+
+def _attributes(fd: int) -> list[str]:
+    try:
+        return os.listxattr(fd)
+    except OSError:
+        return []
+
+
+def open_upper(
+    upper: Place, work: Place, attached: list[Place]
+) -> tuple[WritableLayer, WritableLayer]:
+    """Open, claim and try both; they join *attached* where they are no detached copies."""
+    for place in (upper, work):
+        if os.fstatvfs(place.fd).f_flag & os.ST_RDONLY:
+            raise Refused(
+                f"{place.label} is on a read-only file system: mount that read-write,"
+                " or leave upper and work out for a read-only union"
+            )
+        _refuse_kernel_overlay(place)
+    fds = _open_both(upper, work, attached)
+    with contextlib.ExitStack() as undo:
+        for fd, place in zip(fds, (upper, work), strict=True):
+            undo.callback(os.close, fd)
+            _claim(fd, place)
+        layers = WritableLayer(fds[0], name=upper.name), WritableLayer(fds[1], name=work.name)
+        _try_out(layers[1], upper)
+        undo.pop_all()
+    return layers
+
+
+def _open_both(upper: Place, work: Place, attached: list[Place]) -> list[int]:
+    names = [os.path.realpath(place.name) for place in (upper, work)]
+    above = os.path.commonpath(names)
+    try:
+        fds = copies.open_siblings(above, tuple(os.path.relpath(name, above) for name in names))
+    except OSError as exc:
+        log.debug("no detached copy of %s: %s", above, exc)
+    else:
+        if all(os.path.sameopenfile(*pair) for pair in zip(fds, (upper.fd, work.fd), strict=True)):
+            return fds
+        for fd in fds:
+            os.close(fd)
+    attached += [upper, work]
+    return [os.open(".", copies.DIRECTORY, dir_fd=place.fd) for place in (upper, work)]
+
+
+# Exclusive use
+
+
+def _claim(fd: int, place: Place) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Refused(
+            f"{place.label} is in use by another union{_owner(place)}:"
+            " unmount that first, or choose another directory"
+        ) from None
+
+
+def _owner(place: Place) -> str:
+    """Return who holds the lock, as far as /proc/locks tells: proc_locks(5)."""
+    inode = f":{place.chain[0][1]}"
+    with contextlib.suppress(OSError), open("/proc/locks", encoding="ascii") as lines:
+        for line in lines:
+            fields = line.split()
+            if "FLOCK" in fields and fields[5].endswith(inode):
+                return f" (process {fields[4]})"
+    return ""
+
+
+def _refuse_kernel_overlay(place: Place) -> None:
+    for mount in mountinfo.mounts():
+        if mount.kind != "overlay":
+            continue
+        for key in ("upperdir", "workdir"):
+            if _is_place(mount.options.get(key, ""), place):
+                raise Refused(
+                    f"{place.label} is in use by the overlay mounted at '{mount.target}':"
+                    " unmount that first, or choose another directory"
+                )
+
+
+def _is_place(path: str, place: Place) -> bool:
+    with contextlib.suppress(OSError):
+        st = os.stat(path)
+        return (st.st_dev, st.st_ino) == place.chain[0]
+    return False
+
+
+# What the file system can do
+
+
+def _try_out(work: WritableLayer, upper: Place) -> None:
+    """Refuse a file system that cannot hold a union's upper; work is left as it was."""
+    name = b".unionfs-probe"
+    try:
+        _remove_trial(work, name)
+        work.mkdir(name, 0o700)
+        for what, attempt in _attempts(work, name):
+            try:
+                attempt()
+            except OSError as exc:
+                if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
+                    return  # a full upper may still be read and emptied
+                raise Refused(
+                    f"{upper.label} is on a file system that cannot {what} ({exc.strerror}):"
+                    " choose a directory on ext4, xfs, btrfs or tmpfs"
+                ) from None
+    except OSError as exc:
+        if exc.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise Refused(f"work '{work.name}' cannot be written to: {exc.strerror}") from None
+    finally:
+        _remove_trial(work, name)
+
+
+def _attempts(work: WritableLayer, name: bytes) -> Iterator[tuple[str, Callable[[], None]]]:
+    whiteout, other = name + b"/whiteout", name + b"/other"
+    yield (
+        "store trusted.* attributes",
+        lambda: work.set_attribute(name, "trusted.overlay.opaque", b"y"),
+    )
+    yield "hold whiteouts", lambda: work.mknod(whiteout, stat.S_IFCHR, 0)
+    yield "hold directories", lambda: work.mkdir(other, 0o700)
+    yield "exchange names", lambda: work.exchange(whiteout, work, other)
+
+
+def _remove_trial(work: WritableLayer, name: bytes) -> None:
+    """Remove what `_try_out` made, also that of one that was killed."""
+    if work.find(name) is None:
+        return
+    for path in list(work.scan(name)):
+        remove = work.rmdir if path.is_dir(follow_symlinks=False) else work.unlink
+        remove(name + b"/" + path.name)
+    work.rmdir(name)
