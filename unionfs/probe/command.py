@@ -15,9 +15,12 @@ from collections.abc import Iterable, Iterator
 
 from unionfs.probe import catalogue, programs, report, runner
 from unionfs.probe.catalogue import Group
+from unionfs.probe.model import Outcome, Verdict
 from unionfs.probe.report import Finding
 
 ROUNDS = 2000  # replacements in a race; two readers look some 100,000 times meanwhile
+
+GONE = Outcome(Verdict.NOT_TRIED, "the file system is gone")
 
 
 class InputError(Exception):
@@ -93,8 +96,9 @@ def _plant(directory: str, what: str) -> int:
 
 def _probe(arguments: argparse.Namespace) -> int:
     path = os.path.abspath(arguments.path)
-    findings: list[Finding] = []
     table = report.Table(sys.stdout, path)
+    findings: list[Finding] = []
+    clean = True
     try:
         with contextlib.ExitStack() as stack:
             place = _enter(stack, path, planted=arguments.planted)
@@ -102,17 +106,14 @@ def _probe(arguments: argparse.Namespace) -> int:
                 findings.append(finding)
                 if not arguments.json:
                     table.add(finding)
-    except OSError as exc:
-        sys.stderr.write(
-            f"unionfs: {exc.filename}: cannot be removed ({exc.strerror}); remove it\n"
-        )
-        return 1
-    sys.stdout.write(
-        report.as_json(path, findings, planted=arguments.planted)
-        if arguments.json
-        else report.summary(findings)
-    )
-    return 0 if report.conforms(findings) else 1
+    except runner.LeftoverError as exc:
+        sys.stderr.write(f"unionfs: {exc}; remove it by hand\n")
+        clean = False
+    if arguments.json:
+        sys.stdout.write(report.as_json(path, findings, planted=arguments.planted))
+    else:
+        sys.stdout.write(report.summary(findings))
+    return 0 if clean and report.conforms(findings) else 1
 
 
 def _enter(stack: contextlib.ExitStack, path: str, *, planted: bool) -> str:
@@ -130,7 +131,8 @@ def _enter(stack: contextlib.ExitStack, path: str, *, planted: bool) -> str:
 def _findings(path: str, place: str, rounds: int) -> Iterator[Finding]:
     for title, checks in _groups(path):
         for check in checks:
-            yield Finding(title, check, runner.run(check, place, rounds))
+            gone = runner.is_gone(place)
+            yield Finding(title, check, GONE if gone else runner.run(check, place, rounds))
 
 
 def _groups(path: str) -> Iterable[Group]:

@@ -175,6 +175,18 @@ def mapped_source(_trial: Trial) -> None:
         expect(memory[:] == b"two", "a write by name is not seen in the mapping")
 
 
+@beyond("mapped source: sees what is written later", {"source": "new", "target": "old"})
+def mapped_source_sees_writes(_trial: Trial) -> None:
+    """Linux: mmap(2), write(2): both go through one page cache; databases rely on it."""
+    with open("source", "rb") as file:
+        memory = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+    with memory:
+        os.rename("source", "target")
+        with open("target", "r+b", buffering=0) as again:
+            again.write(b"two")
+        expect(memory[:] == b"two", f"still shows {memory[:]!r}")
+
+
 @posix("mapped target: read and written on", {"source": "new", "target": "old"})
 def mapped_target(trial: Trial) -> None:
     """POSIX: mmap() adds a reference to the file, which lasts until it is unmapped."""

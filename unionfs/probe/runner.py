@@ -1,6 +1,7 @@
 """Running checks: a scratch directory, and for each check a process of its own."""
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -20,28 +21,45 @@ from unionfs.probe.model import (
 )
 
 PLANTED = "unionfs-probe"  # the directory that `--plant` makes and `--planted` looks for
+# Other users take part; a FUSE file system may check the whole path for them, not only the name.
+SEARCHABLE = 0o755
 HANG = 90.0  # seconds after which a check counts as hung; races end by themselves before
+
+
+class LeftoverError(Exception):
+    """The scratch directory is still there; the message says why."""
 
 
 @contextlib.contextmanager
 def scratch(directory: str) -> Iterator[str]:
-    """Make a scratch directory in *directory*, and remove it at the end, whatever happens."""
+    """Make a scratch directory in *directory*, and remove it at the end, whatever happens.
+
+    Raises LeftoverError where the file system does not let it be removed.
+    """
     path = tempfile.mkdtemp(prefix="unionfs-probe-", dir=directory)
-    try:
+    os.chmod(path, SEARCHABLE)
+    with _removed(path):
         yield path
-    finally:
-        trees.remove(path)
 
 
 @contextlib.contextmanager
 def planted(directory: str) -> Iterator[str]:
-    """Use what was planted in *directory*, and remove it at the end."""
+    """Use what was planted in *directory*, and remove it at the end, as `scratch` does."""
     path = os.path.join(directory, PLANTED)
     os.listdir(path)  # raises where nothing is planted
-    try:
+    with _removed(path):
         yield path
+
+
+@contextlib.contextmanager
+def _removed(path: str) -> Iterator[None]:
+    try:
+        yield
     finally:
-        trees.remove(path)
+        try:
+            trees.remove(path)
+        except OSError as exc:
+            raise LeftoverError(f"{path}: cannot be removed: {exc.strerror}") from exc
 
 
 def plant(directory: str, checks: Iterable[Check], *, targets: bool) -> None:
@@ -59,11 +77,21 @@ def run(check: Check, place: str, rounds: int) -> Outcome:
         with Child(lambda: _try(check, directory, rounds)) as child:
             verdict, seen = child.result(HANG)
     except NoAnswerError as exc:
-        return Outcome(Verdict.DIFFERS, str(exc))
-    finally:
-        with contextlib.suppress(OSError):  # tried again at the end, then with a message
-            trees.remove(directory)
+        verdict, seen = Verdict.DIFFERS, str(exc)
+    with contextlib.suppress(OSError):  # tried again at the end, then with a message
+        trees.remove(directory)
+    if is_gone(place):
+        verdict, seen = Verdict.DIFFERS, "the file system died of it"
     return Outcome(Verdict(verdict), seen)
+
+
+def is_gone(place: str) -> bool:
+    """Tell whether the daemon behind a FUSE mount has ended: all that is left is ENOTCONN."""
+    try:
+        os.statvfs(place)  # never answered from a cache, unlike stat
+    except OSError as exc:
+        return exc.errno == errno.ENOTCONN
+    return False
 
 
 def _try(check: Check, directory: str, rounds: int) -> tuple[str, str]:
