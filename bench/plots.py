@@ -14,7 +14,7 @@ import matplotlib as mpl
 mpl.use("svg")
 from matplotlib import pyplot as plt
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from bench.figures import KERNEL
 from bench.goals import OURS
@@ -61,14 +61,13 @@ def draw(results: Results, directory: Path) -> list[Path]:
 
 def _rows(results: Results) -> list[tuple[str, str | None]]:
     """Return the lines of a plot from above: a section's heading, then its workloads."""
-    rows: list[tuple[str, str | None]] = []
+    sections: dict[str, list[str]] = {}  # section -> its workloads
     for name in results.measured():
-        section = results.sections[name]
-        if section == "Daemon":
-            continue
-        if all(results.sections[other] != section for _, other in rows if other):
-            rows.append((section, None))
-        rows.append((results.titles[name], name))
+        sections.setdefault(results.sections[name], []).append(name)
+    sections.pop("Daemon", None)  # what the daemon itself needs is no ratio
+    rows: list[tuple[str, str | None]] = []
+    for section, names in sections.items():
+        rows += [(section, None), *((results.titles[name], name) for name in names)]
     return rows
 
 
@@ -100,7 +99,7 @@ def _scale(axes: Any, low: float, high: float) -> None:
     ticks = [step * 10.0**power for power in range(-5, 6) for step in steps]
     axes.xaxis.set_major_locator(FixedLocator([t for t in ticks if low / 1.4 <= t <= high * 1.4]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(visible=True, axis="x", color=FAINT, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.axvline(1, color=INK, linewidth=1.2, zorder=1)
@@ -177,6 +176,7 @@ def _against_peer(results: Results, path: Path) -> Path:
                 va="center",
                 size=8,
                 color="#555555",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
             )
     _scale(axes, min(seen) / 1.5, max(seen) * 1.5)
     return _save(figure, path)
