@@ -26,9 +26,16 @@ _FAILED = 1  # exit status
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
-def serve(stack: Stack, options: Options, mountpoint: str, started: Callable[[], None]) -> int:
+def serve(
+    stack: Stack,
+    options: Options,
+    mountpoint: str,
+    started: Callable[[], None],
+    before_unmounting: Callable[[], None] = lambda: None,
+) -> int:
     """Mount and serve until unmounted; *started* is called when the mount serves.
 
+    *before_unmounting* is called in a thread when a signal asks for the end.
     Returns the exit status.  The process's own directory and umask change.
     """
     os.chdir("/")  # a daemon keeps no directory busy
@@ -39,7 +46,7 @@ def serve(stack: Stack, options: Options, mountpoint: str, started: Callable[[],
     try:
         session.mount(operations)
         log.info("mounted at %s", mountpoint)
-        _serve(session, operations, mountpoint, started)
+        _serve(session, operations, mountpoint, started, before_unmounting)
     except OSError as exc:
         log.error("cannot mount at '%s': %s", mountpoint, exc.strerror or exc)  # noqa: TRY400
         return _FAILED
@@ -88,6 +95,7 @@ def _serve(
     operations: "Operations",
     mountpoint: str,
     started: Callable[[], None],
+    before_unmounting: Callable[[], None],
 ) -> None:
     import trio  # noqa: PLC0415 - as in `_prepared`
 
@@ -105,6 +113,7 @@ def _serve(
             async for number in signals:
                 log.info("%s: unmounting", signal.Signals(number).name)
                 # In a thread: the kernel may write dirty pages to us before it lets go.
+                await trio.to_thread.run_sync(before_unmounting)
                 await trio.to_thread.run_sync(_unmount, mountpoint, ours)
 
     async def life() -> None:
