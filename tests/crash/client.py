@@ -134,7 +134,7 @@ class Client:
         upper = WritableLayer(_directory(dirs.upper), name=dirs.upper)
         work = WritableLayer(_directory(dirs.work), name=dirs.work)
         self.union = Union(Stack(upper, work, lowers), features or Features())
-        self.operations = Operations(self.union, _NoSession(), passthrough="off")
+        self.operations = Operations(self.union, _NoSession(), passthrough=False, status={})
         self._lookups: Counter[int] = Counter()
 
     def close(self) -> None:
@@ -347,20 +347,18 @@ class Client:
         return tree
 
     async def _gather(self, ino: int, path: str, tree: Tree) -> None:
-        for name in await self._names(ino):
-            entry = await self._find(ino, name)
+        for name, entry in await self._entries(ino):
             below = os.path.join(path, os.fsdecode(name))
             tree[below] = await self._look(entry)
             if stat.S_ISDIR(entry.st_mode):
                 await self._gather(entry.st_ino, below, tree)
 
-    async def _names(self, ino: int) -> list[bytes]:
-        entries: list[tuple[bytes, int]] = []
+    async def _entries(self, ino: int) -> list[tuple[bytes, pyfuse3.EntryAttributes]]:
+        found: list[tuple[bytes, pyfuse3.EntryAttributes]] = []
 
-        def reply(token, name, attributes, next_id) -> bool:
+        def reply(_token, name, attributes, _next_id) -> bool:
             if name not in {b".", b".."}:
-                self._known(attributes)
-            entries.append((name, next_id))
+                found.append((name, self._known(attributes)))
             return True
 
         real, pyfuse3.readdir_reply = pyfuse3.readdir_reply, reply
@@ -370,7 +368,7 @@ class Client:
         finally:
             pyfuse3.readdir_reply = real
             await self.operations.releasedir(fh)
-        return [name for name, _ in entries if name not in {b".", b".."}]
+        return found
 
     async def _look(self, entry: pyfuse3.EntryAttributes) -> Thing:
         ino, mode = entry.st_ino, entry.st_mode
@@ -399,7 +397,7 @@ class Client:
             return b""
         info = await self.operations.open(ino, os.O_RDONLY, _CONTEXT)
         try:
-            return bytes(await self.operations.read(info.fh, 0, size + 1))
+            return bytes(await self.operations.read(info.fh, 0, size))
         finally:
             await self.operations.release(info.fh)
 

@@ -1,18 +1,15 @@
-"""Where the crash tests try things, and how much of it they do.
+"""Where the crash tests try things.
 
-UNIONFS_CRASH_SHARE=1 makes one case in one; the default is what CI has time
-for, chosen by UNIONFS_CRASH_SEED (printed in the header of the run).
 UNIONFS_CRASH_DIR puts layers on another file system than the tmpfs /dev/shm.
 """
 
 import os
-import random
 import shutil
 import tempfile
 
 import pytest
 
-SEED = int(os.environ.get("UNIONFS_CRASH_SEED", random.SystemRandom().randrange(1 << 20)))
+from .sample import SEED
 
 
 def pytest_report_header():

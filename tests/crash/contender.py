@@ -64,7 +64,8 @@ def start(place: Place, fsync: str, prepare: Callable[[], None] = lambda: None) 
     device = os.stat(place.mountpoint).st_dev
     pid = os.fork()
     if pid == 0:
-        _become_daemon(lambda: (prepare(), cli.main(arguments(place, fsync)))[1])
+        sys.argv = ["unionfs", *arguments(place, fsync)]
+        _become_daemon(lambda: (prepare(), cli.main())[1])
     end = time.monotonic() + _PATIENCE
     while os.stat(place.mountpoint).st_dev == device:
         if os.waitpid(pid, os.WNOHANG)[0] or time.monotonic() > end:

@@ -220,3 +220,9 @@ def directory_renames() -> Iterator[Case]:
 KINDS: tuple[Callable[[], Iterator[Case]], ...] = (
     copy_ups, after_metadata, links, removals, creations, file_renames, directory_renames,
 )  # fmt: skip
+
+
+def all_cases() -> Iterator[Case]:
+    """Yield every case."""
+    for kind in KINDS:
+        yield from kind()

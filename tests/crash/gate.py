@@ -13,6 +13,7 @@ if the process were gone.
 import contextlib
 import fcntl
 import os
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -53,6 +54,7 @@ class Gate:
         self.at = 0  # the call, counted from 1, at which `act` takes over; 0: none
         self.act: Act = lambda call: call()
         self.dead = False
+        self.tidying = False  # was it in the removal of a temporary that `act` took over?
 
     @contextlib.contextmanager
     def armed(self) -> Iterator["Gate"]:
@@ -78,10 +80,19 @@ class Gate:
                 raise PowerOff
             self.calls.append(Call(name, args))
             if len(self.calls) == self.at:
+                self.tidying = _called_by("discard")
                 return self.act(lambda: function(*args, **kwargs))
             return function(*args, **kwargs)
 
         return passing
+
+
+def _called_by(function: str) -> bool:
+    """Tell whether a function of this name is under way."""
+    frame = sys._getframe(2)  # noqa: SLF001 - inspect.stack() would read source files
+    while frame is not None and frame.f_code.co_name != function:
+        frame = frame.f_back
+    return frame is not None
 
 
 def dying_before(at: int) -> Gate:

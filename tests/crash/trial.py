@@ -176,11 +176,13 @@ def failed(field: Field, case: Case, expected: Expected, gate: Gate) -> list[str
         if isinstance(answer, Exception) and not isinstance(answer, OSError):
             words.append(f"the caller got {answer!r}")
         words += [f"left open: {sorted(leaked)}"] if leaked else []
-        words += [f"left in work: {field.staged()}"] if field.staged() else []
+        if field.staged() and not gate.tidying:  # what cannot be removed waits for the next mount
+            words.append(f"left in work: {field.staged()}")
         words = words or again(client, case, expected, seen)
     if not words:
         with field.client() as client:
             words = differences(expected.new, settled(client.harvest()))
+        words += [f"left in work: {field.staged()}"] if field.staged() else []
     return words
 
 

@@ -1,0 +1,21 @@
+"""How much is tried: all of it by hand, in CI what there is time for.
+
+UNIONFS_CRASH_SHARE=1 tries every case, 0.5 half of them.  UNIONFS_CRASH_SEED repeats a choice; the header of a
+test run prints it.
+"""
+
+import os
+import random
+from collections.abc import Iterable
+
+from .corpus import Case
+
+SEED = int(os.environ.get("UNIONFS_CRASH_SEED", random.SystemRandom().randrange(1 << 20)))
+_SHARE = os.environ.get("UNIONFS_CRASH_SHARE")
+
+
+def chosen(cases: Iterable[Case], share: float) -> list[Case]:
+    """Return all *cases*, or a *share* of them (but three at least) where nobody asked for more."""
+    everything = list(cases)
+    size = max(3, round(len(everything) * float(_SHARE or share)))
+    return random.Random(SEED).sample(everything, min(size, len(everything)))
