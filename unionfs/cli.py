@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn, Protocol
 
+import unionfs
 from unionfs import arguments
 from unionfs.options import Refused
 
@@ -65,19 +66,13 @@ def parser() -> argparse.ArgumentParser:
         epilog="mount(8) and fstab(5) use: unionfs SOURCE MOUNTPOINT -o OPTIONS",
         allow_abbrev=False,
     )
-    whole.add_argument("--version", action="version", version=f"unionfs {_version()}")
+    whole.add_argument("--version", action="version", version=f"unionfs {unionfs.__version__}")
     subparsers = whole.add_subparsers(metavar="COMMAND", required=True)
     for name, (_, line) in COMMANDS.items():
         _configured(
             name, subparsers.add_parser(name, help=line, description=line.capitalize() + ".")
         )
     return whole
-
-
-def _version() -> str:
-    from importlib.metadata import version  # noqa: PLC0415 - slow, and needed only here
-
-    return version("unionfs")
 
 
 def main() -> int:

@@ -94,7 +94,7 @@ def check_layers(upper: Place | None, work: Place | None, lowers: list[Place]) -
                     " move one of them elsewhere"
                 )
         if upper.is_within(lower) or work.is_within(lower):
-            log.warning(
+            log.info(
                 "%s is inside %s: what is written there shows up in the union a second time",
                 (upper if upper.is_within(lower) else work).label,
                 lower.label,

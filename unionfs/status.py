@@ -8,6 +8,9 @@ from typing import Any
 from unionfs import live
 from unionfs.options import Refused
 
+# Of what the kernel answered; the rest is for --json.
+_SHOWN = ("protocol", "loop", "handshake", "passthrough", "max_readahead", "max_write", "refused")
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
@@ -36,10 +39,10 @@ def _lines(status: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for layer in layers["lowers"]:
         yield "lower", layer["name"]
     yield "options", " ".join(_said(*pair) for pair in status["options"].items())
-    yield "kernel", " ".join(_said(*pair) for pair in status.get("kernel", {}).items())
+    kernel = status.get("kernel", {})
+    yield "kernel", " ".join(_said(key, kernel[key]) for key in _SHOWN if kernel.get(key))
+    yield "granted", " ".join(kernel.get("flags", []))
 
 
 def _said(key: str, value: object) -> str:
-    if isinstance(value, list):
-        value = ",".join(map(str, value))
-    return f"{key}={value}"
+    return key if value is True else f"{key}={value}"
