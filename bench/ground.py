@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MIN_FREE_FACTOR = 6  # scratch space wanted, in sizes of the biggest file
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Ground:

@@ -85,8 +85,8 @@ def tool(*words: str | Path, cwd: Path | None = None) -> str:
     """Run a program; return its output.  A failing program fails the workload."""
     done = subprocess.run(words, cwd=cwd, capture_output=True, text=True, check=False)
     if done.returncode:
-        complaint = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
-        raise UnprovenError(f"{words[0]}: {complaint[0]}")
+        said = (done.stderr + done.stdout).strip().splitlines()
+        raise UnprovenError(f"{words[0]}: {said[0] if said else f'status {done.returncode}'}")
     return done.stdout
 
 
