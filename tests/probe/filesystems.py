@@ -153,11 +153,12 @@ def prepared(system: FileSystem, base: Path, case: Case) -> Iterator[Path]:
         yield directory
 
 
-def probe(path: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def probe(path: Path | str, *options: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Run the probe as a user would."""
     command = [sys.executable, "-m", "unionfs.probe", *options, str(path)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600
+        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=600
     )
 
 

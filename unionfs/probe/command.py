@@ -122,10 +122,9 @@ def _enter(stack: contextlib.ExitStack, path: str, *, planted: bool) -> str:
         return stack.enter_context(runner.scratch(tempfile.gettempdir()))
     try:
         return stack.enter_context(runner.planted(path) if planted else runner.scratch(path))
-    except FileNotFoundError as exc:
-        raise InputError(f"{exc.filename}: not there; plant it with --plant first") from exc
     except OSError as exc:
-        raise InputError(f"{path}: {exc.strerror}; the probe must write there") from exc
+        remedy = "plant there with --plant first" if planted else "the probe must write there"
+        raise InputError(f"{path}: {exc.strerror}; {remedy}") from exc
 
 
 def _findings(path: str, place: str, rounds: int) -> Iterator[Finding]:

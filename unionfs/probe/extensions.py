@@ -4,7 +4,8 @@ import errno
 import os
 import stat
 
-from unionfs.probe import binds, trees
+from unionfs import mountcalls
+from unionfs.probe import trees
 from unionfs.probe.model import (
     LACKING,
     NotSupportedError,
@@ -19,6 +20,7 @@ from unionfs.syscalls import RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT,
 
 EXCHANGE, NOREPLACE, WHITEOUT = RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT
 HERE = -100  # AT_FDCWD, fcntl.h
+MS_BIND = 4096  # sys/mount.h
 
 _WHITED_OUT = Other("c")
 
@@ -133,7 +135,7 @@ def unknown_flags(trial: Trial) -> None:
 def mount_point(_trial: Trial) -> None:
     """Linux: EBUSY, a directory is in use by the system, "for example as mount point"."""
     _private()
-    binds.bind("spare", "target")
+    _bind("spare", "target")
     refuses(lambda: os.rename("source", "target"), errno.EBUSY)
     refuses(lambda: os.rename("target", "other"), errno.EBUSY)
     os.rename("source", "other")
@@ -143,7 +145,7 @@ def mount_point(_trial: Trial) -> None:
 def bound_file(_trial: Trial) -> None:
     """Linux: EBUSY, so too for files: why passwd(1) fails on a bind-mounted /etc/shadow."""
     _private()
-    binds.bind("target", "target")
+    _bind("target", "target")
     refuses(lambda: os.rename("source", "target"), errno.EBUSY)
     expect(trees.read("target") == "old", "another content")
 
@@ -152,8 +154,12 @@ def bound_file(_trial: Trial) -> None:
 def between_mounts(_trial: Trial) -> None:
     """Linux: EXDEV, not the same mounted file system, "even if the same file system"."""
     _private()
-    binds.bind("target", "target")
+    _bind("target", "target")
     refuses(lambda: os.rename("source/f", "target/f"), errno.EXDEV)
+
+
+def _bind(source: str, target: str) -> None:
+    mountcalls.mount(source, target, "", MS_BIND)
 
 
 def _private() -> None:
@@ -161,6 +167,6 @@ def _private() -> None:
     if os.geteuid() != 0:
         raise NotTriedError("needs root, to mount")
     try:
-        binds.unshare_mounts()
+        mountcalls.unshare_mounts()
     except OSError as exc:
         raise NotTriedError(f"no mount namespace: {exc.strerror}") from exc

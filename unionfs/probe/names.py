@@ -131,6 +131,7 @@ def there_and_back(trial: Trial) -> None:
     """POSIX: two renames that undo each other leave what was there."""
     for name in ("source", "source-2"):
         os.rename(name, "elsewhere")
+        expect(not os.path.lexists(name), f"{name} is still there")
         os.rename("elsewhere", name)
     trial.unchanged()
 

@@ -139,9 +139,11 @@ def _record_lock(path: str) -> Iterator[None]:
             fcntl.lockf(file, fcntl.LOCK_EX)
         except OSError as exc:
             raise NotSupportedError(f"no locks: {exc.strerror}") from exc
-        yield
-    if not existed:
-        os.unlink(path)
+        try:
+            yield
+        finally:
+            if not existed:
+                os.unlink(path)
 
 
 @contextlib.contextmanager
