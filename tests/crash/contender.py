@@ -23,7 +23,7 @@ _PATIENCE = 20  # seconds until a mount must serve, or a daemon must have ended
 class Place(NamedTuple):
     """The directories of one union."""
 
-    lower: str
+    lower: str  # several are joined by colons, the top first
     upper: str
     work: str
     mountpoint: str
@@ -48,8 +48,9 @@ def overlay(place: Place, fsync: str = "auto") -> Iterator[int]:
 
 def arguments(place: Place, fsync: str) -> list[str]:
     """Return the command line that mounts *place* and stays in front."""
+    lowers = [word for lower in place.lower.split(":") for word in ("--lower", lower)]
     return [
-        "mount", "-f", "-o", f"fsync={fsync}", "--lower", place.lower, "--upper", place.upper,
+        "mount", "-f", "-o", f"fsync={fsync}", *lowers, "--upper", place.upper,
         "--work", place.work, place.mountpoint,
     ]  # fmt: skip
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from unionfs import syscalls
 
-_CHANGING = (
+CHANGING = (
     "mkdir", "mknod", "symlink", "link", "unlink", "remove", "rmdir", "rename", "replace",
     "chmod", "fchmod", "chown", "fchown", "lchown", "utime", "truncate", "ftruncate", "setxattr",
     "removexattr", "write", "pwrite", "pwritev", "writev", "copy_file_range", "sendfile",
@@ -29,9 +29,13 @@ _READING = (
     "stat", "lstat", "readlink", "scandir", "listdir", "listxattr", "getxattr", "read", "pread",
     "preadv", "statvfs", "fstatvfs", "dup",
 )  # fmt: skip
-_MAKES = os.O_CREAT | os.O_TRUNC
 
 Act = Callable[[Callable[[], Any]], Any]
+
+
+def makes(flags: int) -> bool:
+    """Tell whether open(2) with *flags* changes something."""
+    return bool(flags & (os.O_CREAT | os.O_TRUNC))
 
 
 class PowerOff(BaseException):
@@ -59,7 +63,7 @@ class Gate:
     @contextlib.contextmanager
     def armed(self) -> Iterator["Gate"]:
         """Let calls pass through this gate."""
-        places = [(os, name) for name in ("open", *_CHANGING)]
+        places = [(os, name) for name in ("open", *CHANGING)]
         places += [(syscalls, "renameat2"), (fcntl, "ioctl")]
         if self.reading:
             places += [(os, name) for name in _READING]
@@ -74,7 +78,7 @@ class Gate:
 
     def _guard(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def passing(*args, **kwargs):
-            if name == "open" and not self.reading and not args[1] & _MAKES:
+            if name == "open" and not self.reading and not makes(args[1]):
                 return function(*args, **kwargs)
             if self.dead:
                 raise PowerOff

@@ -7,8 +7,9 @@ with its upper there, all actors of `script` work in it in a random
 interleaving, with syncfs(2) falling in at random moments so that the middle of
 an operation reaches the disk too.  Then the disk is rebuilt as a power cut
 might have left it: what was flushed is there; of what was written after the
-last flush, a random subset is (of whole writes or of sectors), or a prefix.  Each disk is mounted, the union is mounted over it, and
-its tree is compared with what was promised up to that point.
+last flush, a random subset is (of whole writes or of sectors), or a prefix.
+Each disk is mounted, the union is mounted over it, and its tree is compared
+with what was promised up to that point.
 """
 
 import argparse
@@ -24,13 +25,18 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from unionfs.union import Features
+
 from . import disks, script
-from .contender import CONTENDERS, Contender, Place
+from .client import Client, Dirs, Plain
+from .contender import CONTENDERS, Place
+from .corpus import Verbs
 from .recorder import Record, read_log
 from .script import Actor
 from .trees import Tree, differences, harvest
 
 _UNITS = (disks.SECTOR, 1 << 30)  # bytes that reach a disk whole or not at all
+_MOUNT_EVERY = 5  # cuts; the others are inspected through the core without a mount
 _QUIET = 0.004  # seconds between two syncfs calls, at most
 
 
@@ -229,30 +235,48 @@ def complaints(actor: Actor, reached: Progress, seen: Tree) -> list[str]:
 
 def inspect(trial: Trial, recording: Recording, cut: Cut, place: Place) -> list[str]:
     """Mount the union over the disk after a cut; return what is wrong with it."""
-    contender: Contender = CONTENDERS[trial.contender]
     words = []
-    with contender(place, trial.fsync):
+    with CONTENDERS[trial.contender](place, trial.fsync):
         staged = os.listdir(f"{place.work}/work")
         if staged and trial.contender == "union":
             words.append(f"work is not empty: {staged}")
-        reached = progress(recording, cut.at)
-        for actor, how_far in zip(recording.actors, reached, strict=True):
-            if trial.fsync == "off":
-                how_far = how_far._replace(promised=0)
-            found = complaints(actor, how_far, harvest(f"{place.mountpoint}/{actor.name}"))
-            words += [f"{actor.name} {tuple(how_far)}: {word}" for word in found]
-        words += _goes_on(place.mountpoint)
+        words += _broken(trial, recording, cut, harvest(place.mountpoint))
+        words += _goes_on(Plain(place.mountpoint), os.listdir(place.mountpoint))
     return words
 
 
-def _goes_on(mountpoint: str) -> list[str]:
+def inspect_core(trial: Trial, recording: Recording, cut: Cut, place: Place) -> list[str]:
+    """Do what `inspect` does on the core without a mount, which is ten times as fast."""
+    dirs = Dirs((place.lower,), place.upper, place.work)
+    with Client(dirs, Features(fsync=trial.fsync)) as client:
+        seen = {path: thing._replace(mtime=0) for path, thing in client.harvest().items()}
+        words = _broken(trial, recording, cut, seen)
+        words += _goes_on(client, [path for path in seen if "/" not in path])
+        staged = os.listdir(f"{place.work}/work")
+    return [*words, f"work is not empty: {staged}"] if staged else words
+
+
+def _broken(trial: Trial, recording: Recording, cut: Cut, seen: Tree) -> list[str]:
+    """Say which promises the tree *seen* after a cut breaks."""
+    words = []
+    for actor, reached in zip(recording.actors, progress(recording, cut.at), strict=True):
+        if trial.fsync == "off":
+            reached = reached._replace(promised=0)
+        top = actor.name + "/"
+        own = {path.removeprefix(top): t for path, t in seen.items() if path.startswith(top)}
+        found = complaints(actor, reached, own)
+        words += [f"{actor.name} {tuple(reached)}: {word}" for word in found]
+    return words
+
+
+def _goes_on(verbs: Verbs, tops: list[str]) -> list[str]:
     """Use the union as its owner would after the reboot."""
     try:
-        for name in os.listdir(mountpoint):
-            with open(f"{mountpoint}/{name}/after", "wb") as file:
-                file.write(b"the power came back")
-            os.rename(f"{mountpoint}/{name}/after", f"{mountpoint}/{name}/later")
-            os.unlink(f"{mountpoint}/{name}/later")
+        for top in tops:
+            verbs.create(f"{top}/after")
+            verbs.append(f"{top}/after", b"the power came back")
+            verbs.rename(f"{top}/after", f"{top}/later")
+            verbs.unlink(f"{top}/later")
     except OSError as exc:
         return [f"does not go on: {exc}"]
     return []
@@ -263,26 +287,33 @@ def judge(trial: Trial, recording: Recording, cuts: list[Cut], directory: str) -
     rebuilder = Rebuilder(recording, directory)
     disk, image = f"{directory}/disk", f"{directory}/image"
     place = Place(recording.lower, f"{disk}/upper", f"{disk}/work", f"{directory}/union")
-    for cut in cuts:
+    for number, cut in enumerate(cuts):
         rebuilder.build(cut, image)
+        mounts = trial.contender != "union" or number % _MOUNT_EVERY == 0
         try:
             with disks.mounted(trial.kind, image, disk):
-                words = inspect(trial, recording, cut, place)
+                look = inspect if mounts else inspect_core
+                words = look(trial, recording, cut, place)
         except OSError as exc:
             words = [f"does not mount, or not end: {exc}"]
         for word in words:
             yield f"{trial} {cut}: {word}"
 
 
-def attempt(trial: Trial, cuts: int) -> tuple[int, list[str]]:
-    """Record one run and cut it; return how many cuts were made, and all complaints."""
+def attempt(trial: Trial, cuts: int, *, judged: str = "") -> tuple[int, list[str]]:
+    """Record one run and cut it; return how many cuts were made, and all complaints.
+
+    It is judged by the promises of its own fsync mode, or of the one that *judged* names.
+    """
     directory = tempfile.mkdtemp(prefix="unionfs-powercut-", dir="/dev/shm")
     try:
         recording = record(trial, directory)
         chosen = choose(recording.records, cuts, trial.seed)
         kinds = Counter(r.kind.decode() for r in recording.records)
         print(f"{trial}: {kinds['W']} writes, {kinds['F']} flushes, {len(chosen)} cuts")
-        return len(chosen), list(judge(trial, recording, chosen, directory))
+        return len(chosen), list(
+            judge(trial._replace(fsync=judged or trial.fsync), recording, chosen, directory)
+        )
     finally:
         shutil.rmtree(directory)
 

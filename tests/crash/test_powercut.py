@@ -1,0 +1,61 @@
+"""Power fails some hundreds of times; what was promised is there each time.
+
+UNIONFS_CRASH_CUTS is how many times per file system, UNIONFS_CRASH_SEED which.
+"""
+
+import os
+import random
+
+import pytest
+
+from . import disks, powercut
+from .powercut import Recording, Rebuilder, Trial, attempt, choose
+from .recorder import Record
+from .sample import SEED
+
+_CUTS = int(os.environ.get("UNIONFS_CRASH_CUTS", "100"))
+
+
+@pytest.mark.parametrize("kind", disks.KINDS)
+def test_what_was_synced_survives_every_power_cut(kind):
+    made, broken = attempt(Trial(kind, seed=SEED), _CUTS)
+    assert (SEED, made, broken) == (SEED, _CUTS, [])
+
+
+def test_fsync_strict_promises_no_less():
+    made, broken = attempt(Trial("ext4", fsync="strict", seed=SEED), _CUTS // 2)
+    assert (SEED, made, broken) == (SEED, _CUTS // 2, [])
+
+
+def test_a_union_that_syncs_nothing_is_found_out():
+    _, broken = attempt(Trial("ext4", fsync="off", seed=SEED, noise=False), _CUTS // 2, judged="auto")
+    assert broken
+
+
+def test_a_rebuilt_disk_holds_what_was_flushed_and_no_more_than_was_written(directory):
+    def block(fill: bytes) -> bytes:
+        return fill * disks.SECTOR
+
+    with open(f"{directory}/base", "wb") as base:
+        base.truncate(3 * disks.SECTOR)
+    records = [
+        Record(b"L", 0, b"start"),
+        Record(b"W", 0, block(b"a")),
+        Record(b"F"),
+        Record(b"W", 0, block(b"b")),
+        Record(b"W", disks.SECTOR, block(b"c") + block(b"d")),
+    ]
+    rebuilder = Rebuilder(Recording(f"{directory}/base", records, [], ""), directory)
+    seen = set()
+    for seed in (None, *range(200)):
+        rebuilder.build(powercut.Cut(5, seed), f"{directory}/image")
+        with open(f"{directory}/image", "rb") as image:
+            seen.add(bytes(image.read()[:: disks.SECTOR]))
+    first, rest = (b"a", b"b"), (b"\0\0", b"c\0", b"\0d", b"cd")
+    assert seen == {one + others for one in first for others in rest}
+
+
+def test_cuts_lie_between_the_start_and_the_end_of_the_script():
+    records = [Record(b"W"), Record(b"L", 0, b"start"), Record(b"W"), Record(b"F")] * 1
+    cuts = choose(records, 10, random.random())
+    assert {cut.at for cut in cuts} == {3, 4}

@@ -1,0 +1,137 @@
+"""kill -9 of a real daemon at each of its modifying calls; and no call goes around the count."""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+
+from . import contender, corpus, script
+from .client import Plain
+from .contender import Place
+from .corpus import Case
+from .disks import run
+from .real import Trigger
+from .sample import SEED, chosen
+from .trees import differences, harvest
+from .trial import Expected, Field, judge, settled
+
+_CASES = [
+    Case("append f", lambda v: v.append("f", b"more")),
+    Case("empty d/deep/y", lambda v: v.empty("d/deep/y")),
+    Case("chmod big", lambda v: v.chmod("big", 0o600)),
+    Case("unlink m/both", lambda v: v.unlink("m/both")),
+    Case("mkdir gone-directory", lambda v: v.mkdir("gone-directory")),
+    Case("rename d new", lambda v: v.rename("d", "new")),
+    Case("rename f m/both", lambda v: v.rename("f", "m/both")),
+    Case("rename d/x t, exchanged", lambda v: v.rename("d/x", "t", 2)),
+    Case("link f d/new", lambda v: v.link("f", "d/new")),
+]
+
+
+class Mounts:
+    """A union of a field's layers, mounted and killed at will."""
+
+    def __init__(self, field: Field) -> None:
+        self.field = field
+        self.trigger = Trigger()
+        self.mountpoint = f"{field.top}/mnt"
+        os.makedirs(self.mountpoint, exist_ok=True)
+        self.plain = Plain(self.mountpoint)
+        self.pid = 0
+
+    def mount(self) -> None:
+        self.trigger.set(0)
+        lowers, upper, work = self.field.dirs
+        place = Place(":".join(lowers), upper, work, self.mountpoint)
+        self.pid = contender.start(place, "auto", self.trigger.install)
+
+    def unmount(self) -> int:
+        run("umount", "-l", self.mountpoint)
+        return contender.wait(self.pid)
+
+
+@pytest.fixture
+def mounts(directory):
+    mounts = Mounts(Field(directory))
+    yield mounts
+    while os.path.ismount(mounts.mountpoint):
+        run("umount", "-l", mounts.mountpoint)
+    with contextlib.suppress(ChildProcessError, ProcessLookupError):
+        os.kill(mounts.pid, signal.SIGKILL)
+        os.waitpid(mounts.pid, 0)
+
+
+def _calls(mounts: Mounts, case: Case) -> int:
+    mounts.field.fresh()
+    mounts.mount()
+    mounts.trigger.set(0)
+    case.do(mounts.plain)
+    calls = mounts.trigger.calls
+    mounts.unmount()
+    return calls
+
+
+def _kill(mounts: Mounts, do, at: int) -> None:
+    """Mount, do it, and have the daemon killed at a call; mount anew."""
+    mounts.mount()
+    mounts.trigger.set(at)
+    with contextlib.suppress(OSError):
+        do()
+    mounts.trigger.set(0)
+    if mounts.unmount() != -signal.SIGKILL:
+        raise AssertionError(f"the daemon was not killed at call {at}")
+    mounts.mount()
+
+
+@pytest.mark.parametrize("case", _CASES, ids=lambda case: case.name)
+def test_a_daemon_killed_at_any_call_leaves_the_old_tree_or_the_new(mounts, case):
+    expected = mounts.field.expect(case)
+    for number in range(1, _calls(mounts, case) + 1):
+        for at in (number, -number):
+            mounts.field.fresh()
+            _kill(mounts, lambda: case.do(mounts.plain), at)
+            seen = settled(harvest(mounts.mountpoint, times=True))
+            assert (at, judge(expected, seen)) == (at, [])
+            assert (at, mounts.field.staged()) == (at, [])
+            assert mounts.unmount() == 0
+    assert mounts.field.unchanged()
+
+
+_ACTORS = (script.replace_without_directory, script.account, script.delete_and_make_anew)
+
+
+@pytest.mark.parametrize("actor", _ACTORS, ids=lambda actor: actor.__name__)
+def test_a_program_finds_one_of_its_own_states_whenever_the_daemon_was_killed(directory, actor):
+    """Also without fsync: what the daemon wrote is the kernel's, kill -9 takes none of it."""
+    plain, mounts = f"{directory}/plain", Mounts(Field(directory))
+    script.plant(plain)
+    states = [harvest(plain)]
+    for step in script.steps(actor, plain):
+        step.do()
+        states.append(harvest(plain))
+    lower = mounts.field.dirs.lowers[0]
+    script.plant(f"{lower}/top")
+    steps = script.steps(actor, f"{mounts.mountpoint}/top")
+
+    def work() -> None:
+        for step in steps:
+            step.do()
+
+    mounts.field.fresh()
+    mounts.mount()
+    mounts.trigger.set(0)
+    work()
+    calls = mounts.trigger.calls
+    assert mounts.unmount() == 0
+    for at in chosen(range(1, calls + 1), share=0.15):
+        mounts.field.fresh()
+        _kill(mounts, work, at)
+        seen = harvest(f"{mounts.mountpoint}/top")
+        allowed = seen in states or min((differences(s, seen) for s in states), key=len)
+        assert (SEED, at, allowed) == (SEED, at, True)
+        assert mounts.unmount() == 0
