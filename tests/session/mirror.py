@@ -7,6 +7,7 @@ JSON: `state`, or `stop`.  Some names of files ask for special behaviour, see
 """
 
 import collections
+import ctypes
 import errno
 import json
 import os
@@ -55,7 +56,6 @@ class Mirror(pyfuse3.Operations):
         self.backing: dict[int, list[int]] = {}  # inode -> [backing id, opens]
         self.ino_of: dict[int, int] = {}  # handle -> inode passed through
         self.umasks: list[int] = []
-        self.flood = 0
 
     def ino(self, path: str) -> int:
         ino = self.inos.get(path)
@@ -220,6 +220,14 @@ class Witnesses:
             self.signals += 1
 
 
+# When the session was made, and when it served: time.perf_counter().
+session_clock: dict[str, float] = {}
+
+
+def say(what: object) -> None:
+    print(what if isinstance(what, str) else json.dumps(what), flush=True)  # noqa: T201
+
+
 async def answer(session, mirror, witnesses, nursery) -> None:
     stdin = trio.lowlevel.FdStream(os.dup(0))
     async for chunk in stdin:
@@ -240,9 +248,14 @@ async def answer(session, mirror, witnesses, nursery) -> None:
                 "worst_tick": witnesses.worst_tick,
                 "thread_rounds": witnesses.thread_rounds,
                 "signals": witnesses.signals,
-                "descriptors": len(os.listdir("/proc/self/fd")),
+                "start_seconds": session_clock["started"] - session_clock["begun"],
             }
-            print(json.dumps(state), flush=True)  # noqa: T201
+            say(state)
+
+
+def started() -> None:
+    session_clock["started"] = time.perf_counter()
+    say("serving")
 
 
 async def serve(session: Session, mirror: Mirror) -> None:
@@ -251,15 +264,29 @@ async def serve(session: Session, mirror: Mirror) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(witnesses.receive, signals)
             nursery.start_soon(answer, session, mirror, witnesses, nursery)
-            await session.serve(lambda: print("serving", flush=True))  # noqa: T201
+            await session.serve(started)
             nursery.cancel_scope.cancel()
+
+
+def drop_admin() -> None:
+    """Give up CAP_SYS_ADMIN; fusermount3, which is set-uid, gets it back."""
+    sets = (ctypes.c_uint32 * 6)()
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    libc = ctypes.CDLL(None)
+    libc.capget(header, sets)
+    sets[0] &= ~(1 << 21)
+    sets[1] &= ~(1 << 21)
+    libc.capset(header, sets)
 
 
 def main(settings: dict) -> None:
     before = set(os.listdir("/proc/self/fd"))
+    if settings.get("unprivileged"):
+        drop_admin()
+    session_clock["begun"] = time.perf_counter()
     session = Session(
         settings["mountpoint"],
-        source=settings.get("fsname", "mirror"),
+        source=settings.get("fsname", settings["source"]),
         subtype="mirror",
         mount_flags=settings.get("flags", 0),
         switches=Switches(**settings.get("switches", {})),
@@ -268,11 +295,16 @@ def main(settings: dict) -> None:
     try:
         session.mount(mirror)
         trio.run(serve, session, mirror)
+    except OSError as exc:
+        say({"errno": exc.errno})
     finally:
         session.close()
-    left = sorted(set(os.listdir("/proc/self/fd")) - before)
-    alive = threading.active_count()
-    print(json.dumps({"left": [os.readlink(f"/proc/self/fd/{fd}") for fd in left if os.path.exists(f"/proc/self/fd/{fd}")], "threads": alive}))  # noqa: E501, T201
+    after = set(os.listdir("/proc/self/fd"))
+    with open("/proc/self/mounts", encoding="utf-8") as lines:
+        mounts = sum(line.startswith(settings["source"] + " ") for line in lines)
+    left = len(after) - len(before)
+    threads = sum(not thread.daemon for thread in threading.enumerate())  # trio's are daemons
+    say({"left": left, "threads": threads, "mounts": mounts})
 
 
 if __name__ == "__main__":

@@ -42,9 +42,12 @@ from collections.abc import Callable
 
 from unionfs.session.privileges import CAP_FSETID, Without
 from unionfs.session.protocol import (
+    FOPEN_CACHE_DIR,
+    FOPEN_DIRECT_IO,
+    FOPEN_KEEP_CACHE,
+    FOPEN_PASSTHROUGH,
     Answer,
     Offer,
-    Open,
     OpenPatch,
     Wish,
     add_wishes,
@@ -64,7 +67,10 @@ _BACKING_OPEN = 0x4010E501
 _BACKING_CLOSE = 0x4004E502
 _BACKING_MAP = struct.Struct("=iIQ")  # fd flags padding
 
-_CACHE_LISTING = OpenPatch(Open.CACHE_DIR | Open.KEEP_CACHE, Open(0), 0)
+_CACHE_LISTING = OpenPatch(FOPEN_CACHE_DIR | FOPEN_KEEP_CACHE, 0xFF, 0)
+# Without KEEP_CACHE the kernel drops what it has cached of the inode, which would be stale
+# after a write to the backing file.
+_KEPT_WHEN_PASSING = 0xFF & ~FOPEN_KEEP_CACHE
 
 
 class PlainReplies:
@@ -76,6 +82,7 @@ class PlainReplies:
         """Nothing is ever diverted."""
 
     def register(self, _fd: int) -> int:
+        """Refuse."""
         raise OSError(errno.EOPNOTSUPP, "no kernel passthrough on this mount")
 
     def unregister(self, _backing: int) -> None:
@@ -88,7 +95,7 @@ class PlainReplies:
         """Leave listings uncached."""
 
     def close(self) -> None:
-        """libfuse closes its own."""
+        """Nothing is ours; libfuse closes its own."""
 
 
 class Device(PlainReplies):
@@ -134,7 +141,8 @@ class Device(PlainReplies):
         """
         _BACKING_MAP.pack_into(self._map, 0, fd, 0, 0)
         with self._unprivileged:
-            return fcntl.ioctl(self.device, _BACKING_OPEN, self._map)
+            backing: int = fcntl.ioctl(self.device, _BACKING_OPEN, self._map)
+        return backing
 
     def can_register(self) -> bool:
         """Try it with a file in memory: it takes CAP_SYS_ADMIN, not only the kernel's word."""
@@ -148,15 +156,16 @@ class Device(PlainReplies):
         return True
 
     def unregister(self, backing: int) -> None:
+        """Let go of a backing id: FUSE_DEV_IOC_BACKING_CLOSE."""
         fcntl.ioctl(self.device, _BACKING_CLOSE, backing.to_bytes(4, "little"))
 
     def pass_through(self, backing: int, *, direct_io: bool) -> None:
-        add = Open.PASSTHROUGH | Open.DIRECT_IO if direct_io else Open.PASSTHROUGH
-        # Without KEEP_CACHE the kernel drops what it has cached of the inode, which
-        # would be stale after a write to the backing file.
-        self._divert(OpenPatch(add, Open.KEEP_CACHE, backing))
+        """Divert the next reply, to carry FOPEN_PASSTHROUGH and *backing*."""
+        add = FOPEN_PASSTHROUGH | FOPEN_DIRECT_IO if direct_io else FOPEN_PASSTHROUGH
+        self._divert(OpenPatch(add, _KEPT_WHEN_PASSING, backing))
 
     def cache_listing(self) -> None:
+        """Divert the next reply, to carry FOPEN_CACHE_DIR."""
         self._divert(_CACHE_LISTING)
 
     def _divert(self, patch: OpenPatch) -> None:

@@ -5,6 +5,8 @@ from typing import Any
 
 from unionfs.session.protocol import Answer, Init, Offer, names
 
+_NONE = Init(0)
+
 
 @dataclass(frozen=True, slots=True)
 class Switches:
@@ -26,8 +28,8 @@ class Granted:
     handshake: bool = False
     passthrough: bool = False
     protocol: tuple[int, int] = (0, 0)
-    offered: Init = Init(0)
-    flags: Init = Init(0)
+    offered: Init = _NONE
+    flags: Init = _NONE
     max_readahead: int = 0  # bytes
     max_write: int = 0  # bytes
     max_background: int = 0  # requests; 0: the kernel's default

@@ -57,7 +57,7 @@ class Replies(Protocol):
 
 
 class Patience:
-    """For how long is it worth polling on?
+    """How long it is worth while to poll on.
 
     A hit restores the whole time.  A miss halves it, down to nothing.  Then only
     short sleeps, which say that the client is fast again, bring it back; each

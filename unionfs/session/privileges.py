@@ -32,24 +32,31 @@ class _Set(ctypes.Structure):
 
 
 class Without:
-    """Run a block without one capability in this thread's effective set: capset(2)."""
+    """Run a block without one capability in this thread's effective set: capset(2).
+
+    The set is read once, on first use, as reading it costs more than the rest;
+    so between blocks it must always be the same.
+    """
 
     def __init__(self, capability: int) -> None:
-        self._word, self._bit = capability >> 5, 1 << (capability & 31)
-        self._sets = (_Set * 2)()
+        self._capability = capability
+        self._whole, self._less = (_Set * 2)(), (_Set * 2)()
         self._header = ctypes.byref(_Header(_CAPABILITY_VERSION_3, 0))
+        self._known = False
+
+    def _read(self) -> None:
+        _libc.capget(self._header, self._whole)
+        _libc.capget(self._header, self._less)
+        self._less[self._capability >> 5].effective &= ~(1 << (self._capability & 31))
+        self._known = True
 
     def __enter__(self) -> None:
-        _libc.capget(self._header, self._sets)
-        self._had = self._sets[self._word].effective & self._bit
-        if self._had:
-            self._sets[self._word].effective &= ~self._bit
-            _libc.capset(self._header, self._sets)
+        if not self._known:
+            self._read()
+        _libc.capset(self._header, self._less)
 
     def __exit__(self, *_exc: object) -> None:
-        if self._had:
-            self._sets[self._word].effective |= self._bit
-            _libc.capset(self._header, self._sets)
+        _libc.capset(self._header, self._whole)
 
 
 def raise_descriptor_limit() -> None:

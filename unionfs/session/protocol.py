@@ -76,13 +76,12 @@ class Init(enum.IntFlag):
     REQUEST_TIMEOUT = 1 << 42
 
 
-class Open(enum.IntFlag):
-    """Flags of the replies to OPEN, CREATE and OPENDIR (FOPEN_*)."""
-
-    DIRECT_IO = 1 << 0
-    KEEP_CACHE = 1 << 1
-    CACHE_DIR = 1 << 3
-    PASSTHROUGH = 1 << 7
+# Flags of the replies to OPEN, CREATE and OPENDIR.  Plain numbers, as arithmetic with
+# enum.IntFlag costs microseconds, and these are used for each open.
+FOPEN_DIRECT_IO = 1 << 0
+FOPEN_KEEP_CACHE = 1 << 1
+FOPEN_CACHE_DIR = 1 << 3
+FOPEN_PASSTHROUGH = 1 << 7
 
 
 class Offer(NamedTuple):
@@ -112,10 +111,10 @@ class Wish(NamedTuple):
 
 
 class OpenPatch(NamedTuple):
-    """What to change in the reply of an open: flags to add and to remove, and the backing id."""
+    """What to change in the reply of an open: flags to add and to keep, and the backing id."""
 
-    add: Open
-    remove: Open
+    add: int  # FOPEN_*
+    keep: int  # mask of FOPEN_*
     backing: int
 
 
@@ -195,11 +194,11 @@ def patch_open(reply: bytearray, size: int, patch: OpenPatch) -> None:
         return
     tail = size - OPEN_OUT_TAIL.size
     flags, _ = OPEN_OUT_TAIL.unpack_from(reply, tail)
-    OPEN_OUT_TAIL.pack_into(reply, tail, (flags & ~patch.remove) | patch.add, patch.backing)
+    OPEN_OUT_TAIL.pack_into(reply, tail, flags & patch.keep | patch.add, patch.backing)
 
 
 def is_notification(reply: bytearray) -> bool:
-    """Is this not a reply but a notification, which libfuse may send from any thread?"""
+    """Say whether this is a notification, which libfuse may send from any thread, not a reply."""
     unique: int = OUT_HEADER.unpack_from(reply)[2]
     return unique == 0
 

@@ -1,0 +1,102 @@
+"""The fixture `mirror`: a directory mirrored by a process of its own, and an orderly end."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+# What a mirror says last, when it has let go of everything.
+CLEAN = {"left": 0, "threads": 1, "mounts": 0}
+SERVER = [sys.executable, "-X", "dev", "-m", "tests.session.mirror"]
+
+
+class Mirror:
+    """A served mirror of `source` at `point`."""
+
+    def __init__(self, directory, files=(), command=(), **settings):
+        self.source, self.point = f"{directory}/source", f"{directory}/point"
+        os.makedirs(self.source)
+        os.makedirs(self.point)
+        for name, text in dict(files).items():
+            with open(f"{self.source}/{name}", "w", encoding="ascii") as file:
+                file.write(text)
+        settings = {"source": self.source, "mountpoint": self.point, **settings}
+        self.errors_path = f"{directory}/errors"
+        with open(self.errors_path, "wb") as errors:
+            self.process = subprocess.Popen(
+                [*command, *SERVER, json.dumps(settings)],
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+        self.greeting = self.process.stdout.readline()
+
+    def ask(self, question="state"):
+        self.process.stdin.write(question + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def counts(self, *names):
+        counts = self.ask()["counts"]
+        return [counts.get(name, 0) for name in names]
+
+    def errors(self):
+        with open(self.errors_path, encoding="utf-8") as file:
+            return file.read()
+
+    def wait(self):
+        """Wait for the process to end; return its exit status and what it said last."""
+        self.process.stdin.close()
+        said = self.process.stdout.readlines() or [self.greeting]
+        return self.process.wait(timeout=20), json.loads(said[-1])
+
+    def end(self):
+        if self.process.returncode is None:
+            with contextlib.suppress(BrokenPipeError):
+                self.ask("stop")
+            assert self.wait() == (0, CLEAN)
+        assert self.errors() == ""
+        assert not mounts_at(self.point)
+
+
+def mounts_at(point):
+    """Return (type, source, options) of the mounts at *point*."""
+    found = []
+    with open("/proc/self/mounts", encoding="utf-8") as lines:
+        for line in lines:
+            source, path, kind, options, *_ = line.split(" ")
+            if path == point:
+                found.append((kind, source, options))
+    return found
+
+
+@pytest.fixture
+def mirror(tmp_path):
+    """Return a builder of served mirrors; in the end each must have left nothing behind."""
+    served = []
+
+    def build(files=(), **settings):
+        directory = tmp_path / str(len(served))
+        directory.mkdir()
+        one = Mirror(str(directory), files, **settings)
+        served.append(one)
+        return one
+
+    try:
+        yield build
+        for one in served:
+            one.end()
+    finally:
+        for one in served:
+            one.process.kill()
+            one.process.wait()
+            one.process.stdin.close()
+            one.process.stdout.close()
+            while mounts_at(one.point):
+                subprocess.run(["umount", "-l", one.point], check=True)
