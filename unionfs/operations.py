@@ -44,6 +44,8 @@ _THREAD_BYTES = 1 << 20
 # Flags that the kernel has dealt with, or that would make our own reads fail.
 _KERNEL_FLAGS = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_APPEND | os.O_DIRECT | os.O_NOATIME
 
+_DOTS = (b".", b"..")
+
 STATUS = b"trusted.unionfs.status"
 
 _Handler = TypeVar("_Handler", bound=Callable[..., Awaitable[Any]])
@@ -310,7 +312,7 @@ class Operations(pyfuse3.Operations):
         return self._opened(node, fd, writer=ctx), entry
 
     @_replying
-    async def read(self, fh: int, offset: int, size: int) -> bytes | memoryview:
+    async def read(self, fh: int, offset: int, size: int) -> bytes:
         buffer = bytearray(size)
         try:
             count = os.preadv(fh, [buffer], offset, os.RWF_NOWAIT)
@@ -319,7 +321,7 @@ class Operations(pyfuse3.Operations):
                 raise
             count = -1
         if count == size:
-            return buffer
+            return cast("bytes", buffer)  # pyfuse3 takes any buffer
         return await self._read_slowly(fh, offset, size)
 
     @staticmethod
@@ -367,14 +369,27 @@ class Operations(pyfuse3.Operations):
         if start_id == 0 or listing.names is None:
             listing.names = self.union.listing(listing.node)
         names = listing.names
-        for index in range(start_id, len(names)):
-            found = self.union.lookup(listing.node, names[index])
+        for index in range(start_id, len(names) + len(_DOTS)):
+            if index < len(_DOTS):
+                if not self._reply_dot(token, listing.node, index):
+                    return
+                continue
+            name = names[index - len(_DOTS)]
+            found = self.union.lookup(listing.node, name)
             if found is None:  # removed since the listing was taken
                 continue
-            if not pyfuse3.readdir_reply(token, names[index], self._entry(*found), index + 1):
+            if not pyfuse3.readdir_reply(token, name, self._entry(*found), index + 1):
                 self.union.nodes.forget(found[0].ino, 0)
-                break
+                return
             found[0].lookups += 1
+
+    def _reply_dot(self, token: pyfuse3.ReaddirToken, node: Node, index: int) -> bool:
+        """List `.` or `..`, which the kernel does not count as a lookup."""
+        shown = node.parent or node if index else node
+        entry = EntryAttributes()
+        entry.st_ino = shown.ino
+        entry.st_mode = stat.S_IFDIR
+        return pyfuse3.readdir_reply(token, _DOTS[index], entry, index + 1)
 
     @_replying
     async def releasedir(self, fh: int) -> None:

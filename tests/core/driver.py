@@ -1,0 +1,143 @@
+"""Path-based calls on the core, as the kernel would make them after its look-ups."""
+
+import os
+from stat import S_IFIFO, S_ISDIR, S_ISLNK, S_ISREG, filemode
+
+from unionfs.attributes import Attributes, Wish
+from unionfs.changes import ROOT, Changes
+from unionfs.copyup import CopyUp
+from unionfs.union import Union
+
+
+class Driver:
+    def __init__(self, stack, features, directory):
+        self.stack = stack
+        self.directory = directory  # holds lower0, lower1, ..., upper, work
+        self.union = Union(stack, features)
+        self.copyup = CopyUp(self.union)
+        self.changes = Changes(self.union, self.copyup)
+        self.attributes = Attributes(self.union, self.copyup)
+        self.open_fds = []
+
+    def close(self):
+        for fd in self.open_fds:
+            self.union.readers.discard(fd)
+            os.close(fd)
+        self.stack.close()
+
+    @property
+    def upper(self):
+        return self.directory / "upper"
+
+    @property
+    def work(self):
+        return self.directory / "work"
+
+    def node(self, path):
+        node = self.union.root
+        for name in os.fsencode(path).split(b"/") if path else ():
+            found = self.union.lookup(node, name)
+            if found is None:
+                raise FileNotFoundError(path)
+            node = found[0]
+            node.lookups += 1
+        return node
+
+    def _parent(self, path):
+        directory, _, name = path.rpartition("/")
+        return self.node(directory), os.fsencode(name)
+
+    def exists(self, path):
+        try:
+            self.node(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def stat(self, path):
+        node = self.node(path)
+        return self.union.attributes(node)
+
+    def links(self, path):
+        node = self.node(path)
+        return self.union.shown_links(node, self.union.attributes(node))
+
+    def list(self, path=""):
+        return sorted(os.fsdecode(name) for name in self.union.listing(self.node(path)))
+
+    def open(self, path):
+        fd = self.union.open_to_read(self.node(path))
+        self.open_fds.append(fd)
+        return fd
+
+    def read(self, path):
+        fd = self.open(path)
+        return os.pread(fd, 1 << 20, 0).decode()
+
+    def open_to_write(self, path, *, truncate=False):
+        node = self.node(path)
+        self.copyup.whole(node, 0 if truncate else None)
+        layer, place = self.union.upper_place(node)
+        fd = layer.open_to_write(place, os.O_RDWR | (os.O_TRUNC if truncate else 0))
+        self.open_fds.append(fd)
+        return fd
+
+    def write(self, path, text):
+        fd = self.open_to_write(path, truncate=True)
+        os.pwrite(fd, text.encode(), 0)
+
+    def append(self, path, text):
+        fd = self.open_to_write(path)
+        os.pwrite(fd, text.encode(), os.fstat(fd).st_size)
+
+    def create(self, path, text="", mode=0o644, caller=ROOT):
+        node, _, fd = self.changes.create(*self._parent(path), os.O_RDWR, mode, caller)
+        node.lookups += 1
+        os.write(fd, text.encode())
+        os.close(fd)
+        return node
+
+    def mkdir(self, path, mode=0o755, caller=ROOT):
+        node, _ = self.changes.mkdir(*self._parent(path), mode, caller)
+        node.lookups += 1
+        return node
+
+    def mknod(self, path, mode=S_IFIFO | 0o644, device=0):
+        self.changes.mknod(*self._parent(path), mode, device, ROOT)[0].lookups += 1
+
+    def symlink(self, path, target):
+        node, _ = self.changes.symlink(*self._parent(path), os.fsencode(target), ROOT)
+        node.lookups += 1
+
+    def readlink(self, path):
+        return os.fsdecode(self.union.readlink(self.node(path)))
+
+    def unlink(self, path):
+        self.changes.unlink(*self._parent(path))
+
+    def rmdir(self, path):
+        self.changes.rmdir(*self._parent(path))
+
+    def rename(self, old, new, flags=0):
+        self.changes.rename(*self._parent(old), *self._parent(new), flags)
+
+    def link(self, old, new):
+        self.changes.link(self.node(old), *self._parent(new))
+
+    def change(self, path, **wish):
+        return self.attributes.change(self.node(path), Wish(**wish))
+
+    def tree(self, path=""):
+        tree = {}
+        for name in self.list(path):
+            child = f"{path}/{name}" if path else name
+            st = self.stat(child)
+            if S_ISDIR(st.st_mode):
+                tree[name] = self.tree(child)
+            elif S_ISREG(st.st_mode):
+                tree[name] = self.read(child)
+            elif S_ISLNK(st.st_mode):
+                tree[name] = "-> " + self.readlink(child)
+            else:
+                tree[name] = filemode(st.st_mode)
+        return tree

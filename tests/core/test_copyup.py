@@ -1,0 +1,156 @@
+"""Copy-up: what is copied, when, and who sees it."""
+
+import errno
+import os
+
+import pytest
+from tests.trees import Same, harvest
+
+METACOPY = "trusted.overlay.metacopy"
+
+
+def test_a_reader_of_the_lower_file_sees_what_is_written_later(union):
+    u = union({}, {"f": "old"})
+    fd = u.open("f")
+    u.append("f", "+new")
+    assert os.pread(fd, 100, 0) == b"old+new"
+
+
+def test_metadata_alone_is_copied_where_only_metadata_changes(union):
+    u = union({}, {"f": "content"})
+    u.change("f", mode=0o600)
+    assert METACOPY in os.listxattr(u.upper / "f")
+    assert os.stat(u.upper / "f").st_blocks * 512 <= 4096
+    assert u.read("f") == "content"
+    assert u.stat("f").st_mode & 0o777 == 0o600
+    u.append("f", "!")
+    assert METACOPY not in os.listxattr(u.upper / "f")
+    assert u.read("f") == "content!"
+
+
+def test_without_metacopy_the_content_comes_along(union):
+    u = union({}, {"f": "content"}, metacopy=False)
+    u.change("f", mode=0o600)
+    assert harvest(u.upper) == {"f": "content"}
+    assert METACOPY not in os.listxattr(u.upper / "f")
+
+
+def test_a_metadata_copy_survives_renames_and_links(union):
+    u = union({}, {"d": {"f": "content"}, "e": {}})
+    u.change("d/f", mode=0o600)
+    u.rename("d/f", "e/g")
+    u.link("e/g", "h")
+    again = u.remount()
+    assert again.tree() == {"d": {}, "e": {"g": "content"}, "h": "content"}
+    again.append("h", "!")
+    assert again.read("e/g") == "content!"
+    assert again.remount().tree() == {"d": {}, "e": {"g": "content!"}, "h": "content!"}
+
+
+def test_truncating_copies_no_byte_beyond_the_new_size(union):
+    u = union({}, {"f": "0123456789", "g": "0123456789"})
+    copied = []
+    original = os.copy_file_range
+    try:
+        os.copy_file_range = lambda s, t, n, *rest: copied.append(n) or original(s, t, n, *rest)
+        u.change("f", size=4)
+        u.open_to_write("g", truncate=True)
+    finally:
+        os.copy_file_range = original
+    assert u.tree() == {"f": "0123", "g": ""}
+    assert copied in ([4], [])
+
+
+def test_times_of_the_file_and_its_parents_are_those_of_before(union):
+    u = union({}, {"d": {"e": {"f": "x"}}})
+    for path in ("d", "d/e", "d/e/f", ""):
+        os.utime(u.directory / "lower0" / path, ns=(1_000_000_007, 2_000_000_009))
+    os.utime(u.upper, ns=(1_000_000_007, 2_000_000_009))
+    u.open_to_write("d/e/f")
+    found = {path: u.stat(path).st_mtime_ns for path in ("", "d", "d/e", "d/e/f")}
+    assert found == dict.fromkeys(found, 2_000_000_009)
+
+
+def test_holes_stay_holes(union, tmp_path):
+    u = union({}, {"f": ""})
+    size = 1 << 30
+    with open(tmp_path / "lower0" / "f", "r+b") as file:
+        file.truncate(size)
+        file.seek(size // 2)
+        file.write(b"x" * 4096)
+    u.open_to_write("f")
+    st = os.stat(u.upper / "f")
+    assert st.st_size == size
+    assert st.st_blocks * 512 < 1 << 20
+
+
+def test_unlinked_files_stay_usable(union):
+    u = union({"u": "up"}, {"l": "low", "m": "meta"})
+    u.change("m", mode=0o600)
+    nodes = {name: u.node(name) for name in "ulm"}
+    fds = {name: u.open(name) for name in "ulm"}
+    for name in "ulm":
+        u.unlink(name)
+    for name, node in nodes.items():
+        assert u.union.shown_links(node, u.union.attributes(node)) == 0, name
+        u.attributes.change(node, u_wish(mode=0o711))
+        assert u.union.attributes(node).st_mode & 0o777 == 0o711
+        u.attributes.change(node, u_wish(size=2))
+        assert os.pread(fds[name], 10, 0) == {"u": b"up", "l": b"lo", "m": b"me"}[name]
+    assert u.tree() == {}
+    for node in nodes.values():
+        u.union.nodes.forget(node.ino, node.lookups)
+    assert os.listdir(u.work / "work") == []
+
+
+def u_wish(**fields):
+    from unionfs.attributes import Wish  # noqa: PLC0415 (beside its only use)
+
+    return Wish(**fields)
+
+
+def test_a_copy_that_another_request_made_needless_is_dropped(union):
+    u = union({}, {"f": "0123456789"})
+    node = u.node("f")
+    job = u.copyup.begin(node)
+    u.change("f", size=3)
+    job.fill()
+    u.copyup.publish(job)
+    assert u.read("f") == "012"
+    assert os.listdir(u.work / "work") == []
+
+
+def test_a_file_removed_while_it_is_copied_is_copied_for_its_readers_only(union):
+    u = union({}, {"f": "text"})
+    node = u.node("f")
+    job = u.copyup.begin(node)
+    u.unlink("f")
+    job.fill()
+    u.copyup.publish(job)
+    assert u.tree() == {}
+    assert u.union.attributes(node).st_size == 4
+    assert os.listdir(u.work / "work") == []
+
+
+def test_no_room_is_told_before_anything_is_copied(union, monkeypatch):
+    u = union({}, {"f": "x" * 100_000})
+    real = os.fstatvfs
+
+    def full(fd):
+        fields = list(real(fd))
+        fields[3] = fields[4] = 1
+        return os.statvfs_result(fields)
+
+    monkeypatch.setattr(os, "fstatvfs", full)
+    with pytest.raises(OSError) as raised:  # noqa: PT011 (the errno is compared)
+        u.open_to_write("f")
+    assert raised.value.errno == errno.ENOSPC
+    assert harvest(u.upper) == {}
+
+
+def test_an_interrupted_copy_leaves_nothing_after_the_next_mount(union):
+    u = union({}, {"f": "x", "g": Same("f")})
+    (u.work / "work" / "#99").mkdir()
+    (u.work / "work" / "#99" / "left").write_text("over")
+    assert u.remount().tree() == {"f": "x", "g": "x"}
+    assert os.listdir(u.work / "work") == []

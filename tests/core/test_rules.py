@@ -1,0 +1,111 @@
+"""The rules, exhaustively over all stacks of up to four layers."""
+
+import errno
+import itertools
+from typing import NamedTuple
+
+import pytest
+
+from unionfs.rules import Facts, Found, Kind, Plan, merged, rename, visible
+
+
+class Finding(NamedTuple):
+    found: Found
+    layer: int
+
+
+SIMPLE = [Found.NOTHING, Found.WHITEOUT, Found.FILE, Found.DIRECTORY, Found.OPAQUE]
+COLUMNS = [column for n in range(5) for column in itertools.product(SIMPLE, repeat=n)]
+
+
+def findings(column):
+    return [Finding(found, index) for index, found in enumerate(column)]
+
+
+def reference(column):
+    """The law in other words: what one layer shows over the stack below it."""
+    if not column:
+        return []
+    top, below = column[0], reference(column[1:])
+    below = [index + 1 for index in below]
+    match top:
+        case Found.NOTHING:
+            return below
+        case Found.WHITEOUT:
+            return []
+        case Found.FILE | Found.OPAQUE:
+            return [0]
+        case Found.DIRECTORY:
+            is_directory = below and column[below[0]] in (Found.DIRECTORY, Found.OPAQUE)
+            return [0, *below] if is_directory else [0]
+
+
+def test_visible_is_the_top_object_and_the_directories_that_merge_with_it():
+    for column in COLUMNS:
+        assert [finding.layer for finding in visible(findings(column))] == reference(column), column
+
+
+def test_listing_and_lookup_agree():
+    for column in COLUMNS:
+        listings = [
+            {} if found is Found.NOTHING else {b"x": found is not Found.WHITEOUT}
+            for found in column
+        ]
+        assert (b"x" in merged(listings)) == bool(visible(findings(column))), column
+
+
+def test_layers_below_a_decided_one_are_not_asked():
+    def column():
+        yield Finding(Found.FILE, 0)
+        pytest.fail("asked a layer below a file")
+
+    assert visible(column()) == [Finding(Found.FILE, 0)]
+
+
+@pytest.mark.parametrize(
+    ("column", "layers"),
+    [
+        ([Found.METACOPY, Found.FILE], [0, 1]),
+        ([Found.METACOPY, Found.NOTHING, Found.METACOPY, Found.FILE, Found.FILE], [0, 2, 3]),
+        ([Found.METACOPY, Found.WHITEOUT, Found.FILE], [0]),
+        ([Found.METACOPY, Found.DIRECTORY], [0]),
+        ([Found.DIRECTORY, Found.METACOPY], [0]),
+    ],
+)
+def test_a_metadata_copy_shows_the_file_below_as_its_content(column, layers):
+    assert [finding.layer for finding in visible(findings(column))] == layers
+
+
+def facts(source, target=Kind.NOTHING, **others):
+    rest = {"merged": False, "target_empty": False, "same": False, "below_new": False}
+    return Facts(source=source, target=target, **{**rest, **others})
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (facts(Kind.NOTHING), errno.ENOENT),
+        (facts(Kind.FILE, Kind.DIRECTORY, target_empty=True), errno.EISDIR),
+        (facts(Kind.DIRECTORY, Kind.DIRECTORY), errno.ENOTEMPTY),
+        (facts(Kind.DIRECTORY, Kind.FILE), errno.ENOTDIR),
+    ],
+)
+def test_rename_refuses_what_posix_refuses(given, expected):
+    with pytest.raises(OSError) as raised:  # noqa: PT011 (the errno is compared)
+        rename(given)
+    assert raised.value.errno == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "plan"),
+    [
+        (facts(Kind.FILE, Kind.FILE, same=True), Plan(nothing=True)),
+        (facts(Kind.FILE, Kind.FILE), Plan()),
+        (facts(Kind.FILE, below_new=True), Plan()),
+        (facts(Kind.DIRECTORY, below_new=True), Plan(opaque=True)),
+        (facts(Kind.DIRECTORY, below_new=True, merged=True), Plan()),
+        (facts(Kind.DIRECTORY, Kind.DIRECTORY, target_empty=True), Plan(clear=True)),
+    ],
+)
+def test_rename_plans(given, plan):
+    assert rename(given) == plan
