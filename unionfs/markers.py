@@ -34,15 +34,16 @@ log = logging.getLogger(__name__)
 
 _PREFIX = "trusted.overlay."
 _ESCAPED = "trusted.overlay.overlay."
-_OPAQUE = _PREFIX + "opaque"
-_REDIRECT = _PREFIX + "redirect"
-_METACOPY = _PREFIX + "metacopy"
-_IMPURE = _PREFIX + "impure"
-_WHITEOUT = _PREFIX + "whiteout"
-_NLINK = _PREFIX + "nlink"
-_INO = _PREFIX + "unionfs.ino"
-_LINK = _PREFIX + "unionfs.link"
-_LOWERS = _PREFIX + "unionfs.lowerdir"
+OPAQUE = _PREFIX + "opaque"
+REDIRECT = _PREFIX + "redirect"
+METACOPY = _PREFIX + "metacopy"
+IMPURE = _PREFIX + "impure"
+WHITEOUT = _PREFIX + "whiteout"
+NLINK = _PREFIX + "nlink"
+INO = _PREFIX + "unionfs.ino"
+LINK = _PREFIX + "unionfs.link"
+LOWERS = _PREFIX + "unionfs.lowerdir"
+WORK = _PREFIX + "unionfs.workdir"
 
 # The number of the lowest layer.
 BOTTOM = 1
@@ -134,7 +135,7 @@ def redirect_is_legal(redirect: bytes) -> bool:
 
 
 def _read_redirect(layer: Layer, path: bytes) -> bytes:
-    redirect = layer.attribute(path, _REDIRECT)
+    redirect = layer.attribute(path, REDIRECT)
     if not redirect_is_legal(redirect):
         raise damaged(layer, path, f"illegal redirect {redirect!r}")
     return redirect
@@ -155,70 +156,77 @@ def read(layer: Layer, path: bytes) -> Marks:
     names = layer.attributes(path)
     if not names:
         return UNMARKED
-    opaque = layer.attribute(path, _OPAQUE) if _OPAQUE in names else b""
-    number = _read_number(layer, path, _INO, 16, b"") if _INO in names else 0
+    opaque = layer.attribute(path, OPAQUE) if OPAQUE in names else b""
+    number = _read_number(layer, path, INO, 16, b"") if INO in names else 0
     return Marks(
         opaque=opaque == b"y",
         whiteouts_are_files=opaque == b"x",
-        redirect=_read_redirect(layer, path) if _REDIRECT in names else b"",
-        metacopy=_METACOPY in names,
+        redirect=_read_redirect(layer, path) if REDIRECT in names else b"",
+        metacopy=METACOPY in names,
         ino=number if 0 < number < 1 << 64 else 0,
-        link=layer.attribute(path, _LINK) if _LINK in names else b"",
-        links=_read_number(layer, path, _NLINK, 10, b"U") if _NLINK in names else 0,
+        link=layer.attribute(path, LINK) if LINK in names else b"",
+        links=_read_number(layer, path, NLINK, 10, b"U") if NLINK in names else 0,
     )
 
 
 def set_opaque(layer: WritableLayer, path: bytes) -> None:
     """Hide the directories below *path*."""
-    layer.set_attribute(path, _OPAQUE, b"y")
+    layer.set_attribute(path, OPAQUE, b"y")
 
 
 def set_redirect(layer: WritableLayer, path: bytes, redirect: bytes) -> None:
     """Say where the lower part of *path* is, from the root of the union."""
-    layer.set_attribute(path, _REDIRECT, redirect)
+    layer.set_attribute(path, REDIRECT, redirect)
 
 
 def set_metacopy(layer: WritableLayer, path: bytes) -> None:
     """Say that the content of *path* is still that of the file below."""
-    layer.set_attribute(path, _METACOPY, b"")
+    layer.set_attribute(path, METACOPY, b"")
 
 
 def end_metacopy(layer: WritableLayer, path: bytes) -> None:
     """Say that *path* has its content now."""
-    layer.remove_attribute(path, _METACOPY)
-    if layer.find_attribute(path, _REDIRECT) is not None:
-        layer.remove_attribute(path, _REDIRECT)
+    layer.remove_attribute(path, METACOPY)
+    if layer.find_attribute(path, REDIRECT) is not None:
+        layer.remove_attribute(path, REDIRECT)
 
 
 def set_impure(layer: WritableLayer, path: bytes) -> None:
     """Say that the directory *path* holds copied-up objects."""
-    layer.set_attribute(path, _IMPURE, b"y")
+    layer.set_attribute(path, IMPURE, b"y")
 
 
 def set_ino(layer: WritableLayer, path: bytes, ino: int) -> None:
     """Remember the inode number that *path* had before it was copied up."""
-    layer.set_attribute(path, _INO, b"%x" % ino)
+    layer.set_attribute(path, INO, b"%x" % ino)
 
 
 def set_link(layer: WritableLayer, path: bytes, key: bytes) -> None:
     """Remember the entry of the hard link index that holds *path*."""
-    layer.set_attribute(path, _LINK, key)
+    layer.set_attribute(path, LINK, key)
 
 
 def set_links(layer: WritableLayer, path: bytes, links: int) -> None:
     """Set how many links the union shows beyond upper's st_nlink."""
-    layer.set_attribute(path, _NLINK, b"U%+d" % links)
+    layer.set_attribute(path, NLINK, b"U%+d" % links)
 
 
-def set_lowers(layer: WritableLayer, names: list[str]) -> None:
-    """Record on upper's root which lowers it was mounted over, for `diff` and `check`."""
-    layer.set_attribute(b".", _LOWERS, b"\0".join(os.fsencode(name) for name in names))
+def set_layers(layer: WritableLayer, lowers: list[str], work: str) -> None:
+    """Record on upper's root what it was mounted with, for `diff` and `check`."""
+    layer.set_attribute(b".", LOWERS, b"\0".join(os.fsencode(name) for name in lowers))
+    layer.set_attribute(b".", WORK, os.fsencode(work))
 
 
 def lowers(layer: Layer) -> list[str]:
     """Return the lowers that upper was last mounted over."""
-    value = layer.find_attribute(b".", _LOWERS)
+    value = layer.find_attribute(b".", LOWERS)
     return [os.fsdecode(name) for name in value.split(b"\0")] if value else []
+
+
+def work(layer: Layer) -> str | None:
+    """Return the work directory that upper was last mounted with."""
+    value = layer.find_attribute(b".", WORK)
+    return os.fsdecode(value) if value else None
 
 
 class Markers:
@@ -330,5 +338,5 @@ def _is_whiteout_file(layer: Layer, path: bytes, st: os.stat_result) -> bool:
     return (
         stat.S_ISREG(st.st_mode)
         and st.st_size == 0
-        and layer.find_attribute(path, _WHITEOUT) is not None
+        and layer.find_attribute(path, WHITEOUT) is not None
     )

@@ -58,7 +58,8 @@ class Union:
             self.pins = Pins()
             self.temporaries = Temporaries(stack.work)
             self.links = LinkIndex(stack.work)
-            markers.set_lowers(stack.upper, [layer.name for layer in stack.lowers])
+            names = [layer.name for layer in stack.lowers]
+            markers.set_layers(stack.upper, names, stack.work.name)
 
     def _root(self) -> Node:
         top: Layer = self.upper or self.lowers[0]

@@ -95,19 +95,20 @@ def open_upper(
                 f"{place.label} is on a read-only file system: mount that read-write,"
                 " or leave upper and work out for a read-only union"
             )
-        _refuse_kernel_overlay(place)
-    fds = _open_both(upper, work, attached)
+        refuse_kernel_overlay(place)
+    fds = open_both(upper, work, attached)
     with contextlib.ExitStack() as undo:
         for fd, place in zip(fds, (upper, work), strict=True):
             undo.callback(os.close, fd)
-            _claim(fd, place)
+            claim(fd, place)
         layers = WritableLayer(fds[0], name=upper.name), WritableLayer(fds[1], name=work.name)
         _try_out(layers[1], upper)
         undo.pop_all()
     return layers
 
 
-def _open_both(upper: Place, work: Place, attached: list[Place]) -> list[int]:
+def open_both(upper: Place, work: Place, attached: list[Place]) -> list[int]:
+    """Open both in one copy of their mount; else as they are, and they join *attached*."""
     names = [os.path.realpath(place.name) for place in (upper, work)]
     above = os.path.commonpath(names)
     try:
@@ -126,7 +127,8 @@ def _open_both(upper: Place, work: Place, attached: list[Place]) -> list[int]:
 # Exclusive use
 
 
-def _claim(fd: int, place: Place) -> None:
+def claim(fd: int, place: Place) -> None:
+    """Lock a writable layer against other unions, as long as *fd* is open."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -147,7 +149,8 @@ def _owner(place: Place) -> str:
     return ""
 
 
-def _refuse_kernel_overlay(place: Place) -> None:
+def refuse_kernel_overlay(place: Place) -> None:
+    """Refuse a directory that a mounted kernel overlay writes to."""
     for mount in mountinfo.mounts():
         if mount.kind != "overlay":
             continue
