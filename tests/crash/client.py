@@ -214,9 +214,7 @@ class Client:
         info = await self.operations.open(ino, flags, _CONTEXT)
         try:
             size = (await self.operations.getattr(ino, _CONTEXT)).st_size
-            written = await self.operations.write(
-                info.fh, size if flags & os.O_APPEND else 0, data
-            )
+            written = await self.operations.write(info.fh, size if flags & os.O_APPEND else 0, data)
             if written != len(data):
                 raise pyfuse3.FUSEError(errno.ENOSPC)
         finally:
@@ -285,9 +283,7 @@ class Client:
     def mkdir(self, name: str, mode: int = 0o755) -> None:
         async def talk() -> None:
             parent, last = await self._free(name)
-            self._known(
-                await self.operations.mkdir(parent, last, stat.S_IFDIR | mode, _CONTEXT)
-            )
+            self._known(await self.operations.mkdir(parent, last, stat.S_IFDIR | mode, _CONTEXT))
 
         self._run(talk)
 
@@ -306,9 +302,7 @@ class Client:
     def symlink(self, target: str, name: str) -> None:
         async def talk() -> None:
             parent, last = await self._free(name)
-            self._known(
-                await self.operations.symlink(parent, last, os.fsencode(target), _CONTEXT)
-            )
+            self._known(await self.operations.symlink(parent, last, os.fsencode(target), _CONTEXT))
 
         self._run(talk)
 

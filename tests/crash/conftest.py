@@ -18,6 +18,8 @@ def pytest_report_header():
 
 @pytest.fixture
 def directory():
-    top = tempfile.mkdtemp(prefix="unionfs-crash-", dir=os.environ.get("UNIONFS_CRASH_DIR", "/dev/shm"))
+    top = tempfile.mkdtemp(
+        prefix="unionfs-crash-", dir=os.environ.get("UNIONFS_CRASH_DIR", "/dev/shm")
+    )
     yield top
     shutil.rmtree(top)

@@ -170,17 +170,42 @@ def links() -> Iterator[Case]:
 
 
 def removals() -> Iterator[Case]:
-    names = ("f", "t", "u", "u1", "h1", "s", "fifo", "dev", "d/x", "m/low", "m/mid", "m/both", "m/up")
+    names = (
+        "f",
+        "t",
+        "u",
+        "u1",
+        "h1",
+        "s",
+        "fifo",
+        "dev",
+        "d/x",
+        "m/low",
+        "m/mid",
+        "m/both",
+        "m/up",
+    )
     yield from _cases("unlink", *[(name,) for name in names])
     yield from _cases("rmdir", ("e",), ("ue",), ("me",))
     yield Case("rmdir emptied d/deep", _call("rmdir", "d/deep"), _call("unlink", "d/deep/y"))
-    emptied = _both(("unlink", "m/low"), ("unlink", "m/mid"), ("unlink", "m/both"), ("unlink", "m/up"))
+    emptied = _both(
+        ("unlink", "m/low"), ("unlink", "m/mid"), ("unlink", "m/both"), ("unlink", "m/up")
+    )
     yield Case("rmdir emptied m", _call("rmdir", "m"), emptied)
     yield Case("unlink copied up", _call("unlink", "f"), _call("append", "f", b"!"))
 
 
 def creations() -> Iterator[Case]:
-    names = ("new", "gone", "gone-directory", "d/new", "d/deep/new", "m/new", "me/hidden", "o/hidden")
+    names = (
+        "new",
+        "gone",
+        "gone-directory",
+        "d/new",
+        "d/deep/new",
+        "m/new",
+        "me/hidden",
+        "o/hidden",
+    )
     yield from _cases("create", *[(name,) for name in names])
     yield from _cases("mkdir", *[(name,) for name in names])
     yield from _cases("symlink", *[("anywhere", name) for name in names[:4]])

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 
 MIB = 1 << 20
+_MNT_DETACH = 2
 _libc = ctypes.CDLL(None, use_errno=True)
 
 # Size (bytes) and mkfs command.  xfs refuses less than 300 MiB, btrfs less than 109 MiB.
@@ -23,7 +24,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 # of ext4 (1 KiB) and btrfs (4 KiB) can be torn, and the host's file system itself is lost.
 SECTOR = 4096
 KINDS = {
-    "ext4": (64 * MIB, ["mkfs.ext4", "-q", "-E", "nodiscard,lazy_itable_init=0", "-b", "4096", "-J", "size=4"]),
+    "ext4": (
+        64 * MIB,
+        ["mkfs.ext4", "-q", "-E", "nodiscard,lazy_itable_init=0", "-b", "4096", "-J", "size=4"],
+    ),
     "xfs": (300 * MIB, ["mkfs.xfs", "-q", "-K", "-s", "size=4096"]),
     "btrfs": (128 * MIB, ["mkfs.btrfs", "-q", "-K", "-m", "single", "-s", "4096"]),
 }
@@ -67,7 +71,9 @@ def mounted(kind: str, image: str, mountpoint: str, *options: str) -> Iterator[N
             unmount(mountpoint)
             if kind == "btrfs":  # else the next clone is taken for a stale copy of this one
                 subprocess.run(
-                    ["btrfs", "device", "scan", "--forget", device], capture_output=True, check=False
+                    ["btrfs", "device", "scan", "--forget", device],
+                    capture_output=True,
+                    check=False,
                 )
 
 
@@ -83,6 +89,13 @@ def unmount(mountpoint: str, patience: float = 10) -> None:
         if number != errno.EBUSY or time.monotonic() > end:
             raise OSError(number, os.strerror(number), mountpoint)
         time.sleep(0.005)
+
+
+def detach(mountpoint: str) -> None:
+    """Unmount even what is dead or busy: umount2(2), MNT_DETACH."""
+    if _libc.umount2(os.fsencode(mountpoint), _MNT_DETACH) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), mountpoint)
 
 
 @contextlib.contextmanager

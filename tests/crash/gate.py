@@ -2,8 +2,7 @@
 
 The core makes its system calls as functions of `os` (and `syscalls.renameat2`,
 `fcntl.ioctl`), so replacing those for the time of one operation counts, stops
-or fails each of them without a change to the product.  That nothing goes
-around the gate is shown by strace (test_kill.py).
+or fails each of them without a change to the product.
 
 A simulated crash raises `PowerOff`, which is no `Exception`, and from then on
 every further call raises it too: clean-up code runs, but changes nothing, as

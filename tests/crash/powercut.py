@@ -170,9 +170,7 @@ class Rebuilder:
             _apply(image, survivors(pending, random.Random(cut.seed)))
 
 
-def survivors(
-    writes: list[tuple[int, bytes]], chance: random.Random
-) -> list[tuple[int, bytes]]:
+def survivors(writes: list[tuple[int, bytes]], chance: random.Random) -> list[tuple[int, bytes]]:
     """Return those parts of *writes* which reached the disk although no flush asked for it."""
     if chance.random() < 0.25:
         return writes[: chance.randint(0, len(writes))]

@@ -7,14 +7,14 @@ test run prints it.
 import os
 import random
 from collections.abc import Iterable
-
-from .corpus import Case
+from typing import TypeVar
 
 SEED = int(os.environ.get("UNIONFS_CRASH_SEED", random.SystemRandom().randrange(1 << 20)))
+_Any = TypeVar("_Any")
 _SHARE = os.environ.get("UNIONFS_CRASH_SHARE")
 
 
-def chosen(cases: Iterable[Case], share: float) -> list[Case]:
+def chosen(cases: Iterable[_Any], share: float) -> list[_Any]:
     """Return all *cases*, or a *share* of them (but three at least) where nobody asked for more."""
     everything = list(cases)
     size = max(3, round(len(everything) * float(_SHARE or share)))

@@ -152,7 +152,8 @@ def test_directories_without_end_run_out_of_inodes_or_room(directory):
             made = harvest(place.mountpoint)
             assert len(made) > 1900
             assert all(stat.S_ISDIR(thing.mode) for thing in made.values())
-            os.rmdir(f"{place.mountpoint}/{max(made, key=len)}")
+            for path in sorted(made, key=len)[-10:]:
+                os.rmdir(f"{place.mountpoint}/{path}")
             _is_honest(place)
             os.mkdir(f"{place.mountpoint}/room")
     finally:

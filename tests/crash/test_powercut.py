@@ -28,7 +28,9 @@ def test_fsync_strict_promises_no_less():
 
 
 def test_a_union_that_syncs_nothing_is_found_out():
-    _, broken = attempt(Trial("ext4", fsync="off", seed=SEED, noise=False), _CUTS // 2, judged="auto")
+    _, broken = attempt(
+        Trial("ext4", fsync="off", seed=SEED, noise=False), _CUTS // 2, judged="auto"
+    )
     assert broken
 
 
