@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 WORKLOADS: dict[str, type[Workload]] = {
     kind.name: kind for module in (trees, names, data, stacks, daemon) for kind in module.WORKLOADS
 }
+README, PERFORMANCE = PROJECT / "README.md", PROJECT / "docs" / "performance.md"
 FULL_ROUNDS, QUICK_ROUNDS = 5, 2
 EXAMPLES = """
   python -m bench                       everything, some 40 minutes
@@ -52,7 +53,7 @@ def build() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("words", nargs="*", metavar="WORKLOAD", help="all, if none is named")
+    add("words", nargs="*", metavar="WORKLOAD", help="all but memory-flat, if none is named")
     add("--contenders", metavar="A,B,...", help=f"of: {', '.join(c.name for c in CONTENDERS)}")
     add("--rounds", type=int, help=f"default {FULL_ROUNDS}, with --quick {QUICK_ROUNDS}")
     add("--quick", action="store_true", help="small sizes, for a first look")
@@ -74,6 +75,9 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = build()
     arguments = parser.parse_args(words)
     signal.signal(signal.SIGTERM, _interrupt)
+    for document in (README, PERFORMANCE) if arguments.readme else ():
+        if not tables.has_markers(document):
+            parser.error(f"{document} has no lines {tables.BEGIN} and {tables.END} for the table")
     verb, *rest = arguments.words or [""]
     try:
         if verb == "install":
@@ -127,7 +131,9 @@ def _store(base: Path, sizes: Sizes) -> Store:
 
 def _compare(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     sizes = QUICK if arguments.quick else FULL
-    kinds = [_workload(parser, name) for name in arguments.words] or list(WORKLOADS.values())
+    kinds = [_workload(parser, name) for name in arguments.words] or [
+        kind for kind in WORKLOADS.values() if kind.usual
+    ]
     contenders = _contenders(parser, arguments.contenders)
     seed = arguments.seed if arguments.seed is not None else random.randrange(1 << 16)
     count = arguments.rounds or (QUICK_ROUNDS if arguments.quick else FULL_ROUNDS)
@@ -179,8 +185,8 @@ def _present(results: Results, arguments: argparse.Namespace) -> int:
     if arguments.json:
         results.save(arguments.json)
     if arguments.readme:
-        tables.insert(PROJECT / "README.md", tables.short(results))
-        tables.insert(PROJECT / "docs" / "performance.md", tables.full(results))
+        tables.insert(README, tables.short(results))
+        tables.insert(PERFORMANCE, tables.full(results))
     if arguments.plots:
         from bench.plots import draw  # noqa: PLC0415 - matplotlib takes a second to load
 

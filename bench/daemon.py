@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.workload import NotApplicableError, Workload, expect, tool
+from bench.workload import NotApplicableError, Workload, count_files, expect, tool
 
 if TYPE_CHECKING:
     from bench.material import Store
@@ -69,4 +70,44 @@ class MemoryOfNodes(Workload):
         expect("nodes", seen=self.seen, wanted=self.sizes.known)
 
 
-WORKLOADS = (MountTime, MemoryAtRest, MemoryOfNodes)
+class MemoryFlat(Workload):
+    """Growth of the daemon's resident memory over very many operations on a few names.
+
+    The first tenth of them warms up allocators and caches and does not count.
+    Minutes of work, so only done when asked for by name.
+    """
+
+    name = "memory-flat"
+    title = "daemon, growth by work"
+    section = "Daemon"
+    unit = "B"
+    usual = False
+    limit = 1800.0
+
+    def run(self, place: Mounted) -> float:
+        cycles = self.sizes.operations // OPERATIONS
+        _cycle(place.root, cycles // 10)
+        rest = resident(place)
+        _cycle(place.root, cycles - cycles // 10)
+        return resident(place) - rest
+
+    def check(self, place: Mounted) -> None:
+        expect("files left", seen=count_files(place.root), wanted=0)
+
+
+OPERATIONS = 5  # in each turn of `_cycle`
+
+
+def _cycle(root: Path, times: int) -> None:
+    """Create, write, look at, rename and remove a file, under some thousand different names."""
+    for number in range(times):
+        old, new = f"{root}/file{number % 1000}", f"{root}/name{number % 999}"
+        fd = os.open(old, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        os.write(fd, b"text")
+        os.close(fd)
+        os.stat(old)
+        os.rename(old, new)
+        os.unlink(new)
+
+
+WORKLOADS = (MountTime, MemoryAtRest, MemoryOfNodes, MemoryFlat)

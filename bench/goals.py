@@ -54,6 +54,7 @@ BOUNDS = (
     Bound("command to served mount (s)", "mount", 0.4),
     Bound("memory at rest (MB)", "memory-rest", 60e6),
     Bound("memory per known node (B)", "memory-node", 400),
+    Bound("memory growth over a million operations (MB)", "memory-flat", 1e6),
 )
 
 

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from bench.material import Store
     from bench.workload import Mounted, Workload
 
-LIMIT_SECONDS = 180.0  # for one measurement with its preparation; the slowest peer needs 30
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["bench.measure", "bench.command"])
 
@@ -62,9 +61,9 @@ def in_a_process(workload: Workload, mounted: Mounted) -> Outcome:
     child.start()
     sender.close()
     try:
-        if receiver.poll(LIMIT_SECONDS):
+        if receiver.poll(workload.limit):
             return Outcome(*receiver.recv())
-        return Outcome(None, f"not done after {LIMIT_SECONDS:.0f} s")
+        return Outcome(None, f"not done after {workload.limit:.0f} s")
     except EOFError:
         return Outcome(None, "the measuring process died")
     finally:

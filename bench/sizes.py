@@ -29,6 +29,7 @@ class Sizes:
     listing: int = 100_000
     stacked: int = 2000  # files, spread over all lowers
     known: int = 100_000  # nodes known to the kernel
+    operations: int = 1_000_000  # over which the daemon's memory shall stay flat
 
 
 FULL = Sizes()
@@ -46,4 +47,5 @@ QUICK = Sizes(
     listing=20_000,
     stacked=1000,
     known=20_000,
+    operations=50_000,
 )

@@ -116,6 +116,11 @@ def _absent(results: Results) -> list[str]:
     return ["", "Not measured:", "", *lines]
 
 
+def has_markers(path: Path) -> bool:
+    """Tell whether a document has a place for a table."""
+    return path.exists() and BEGIN in (text := path.read_text()) and END in text
+
+
 def insert(path: Path, text: str) -> None:
     """Put *text* between the markers of a document; raise ValueError if it has none."""
     document = path.read_text() if path.exists() else ""

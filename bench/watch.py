@@ -38,7 +38,7 @@ class Watch:
             console=self.console,
         )
         self.task = self.progress.add_task("starting", total=None)
-        self.live = Live(console=self.console, refresh_per_second=4)
+        self.live = Live(console=self.console, refresh_per_second=1)
 
     def __enter__(self) -> Self:
         if self.console.is_terminal:

@@ -52,6 +52,8 @@ class Workload:
     unit: ClassVar[str] = "s"  # or "B"
     cold: ClassVar[bool] = False  # run starts with all caches of the kernel empty
     moves_data: ClassVar[bool] = False  # worth measuring with each kind of passthrough
+    usual: ClassVar[bool] = True  # part of a run that names no workloads
+    limit: ClassVar[float] = 180.0  # seconds, with preparation; the slowest peer needs 30
     only_reads: ClassVar[bool] = False  # never changes anything: a mirror may show the lower itself
 
     def __init__(self, sizes: Sizes) -> None:
