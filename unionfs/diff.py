@@ -1,0 +1,290 @@
+"""`unionfs diff`: which paths were added, changed and deleted against the lower layers.
+
+Upper is walked, the lowers are only asked about the names in it, so the work is
+proportional to what was changed.  Two views are compared: upper over the
+lowers, as mounted, and the lowers alone.
+
+* **deleted** is the topmost path that is gone; what lay below it is not listed.
+  In a directory that was deleted and made anew (opaque), what is not there
+  again is deleted.
+* A directory copied up for the sake of what is in it, and a file that is like
+  the one below in all but its inode, are not changes.
+* A renamed lower directory or a metadata-only copy says where it came from: the
+  new path is added (or changed, where something was replaced), "renamed from"
+  the old one, which is deleted, "renamed to" the new one.  Below a renamed
+  directory the changes are those against the directory it was.
+* A file with several names in a lower layer is listed under those of its names
+  that are in upper; finding the others would mean to walk the lowers.
+"""
+
+import argparse
+import contextlib
+import errno
+import json
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from unionfs import differences, live, markers, offline, paths
+from unionfs.layer import Layer, WritableLayer, join
+from unionfs.markers import Part
+from unionfs.node import Node, Sighting
+from unionfs.options import Refused
+from unionfs.stack import Stack
+from unionfs.union import Features, Union
+
+Kind = Literal["added", "changed", "deleted"]
+Whiteout = Literal["overlay", "aufs"]
+
+_VANISHED = frozenset({errno.ENOENT, errno.ESTALE, errno.ENOTDIR})  # of a live mount
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One path of the union, without a leading slash, that is not what the lowers hold."""
+
+    path: bytes
+    kind: Kind
+    detail: str = ""
+
+
+class _Entry(NamedTuple):
+    """A change, and the paths in the lowers that it is about."""
+
+    path: bytes
+    kind: Kind
+    words: list[str]
+    old: bytes = b""  # what lies below the path itself
+    origin: bytes = b""  # what it shows instead: where it was renamed from
+    directory: bool = False
+
+
+class _Directory(NamedTuple):
+    """A directory of upper, and what it is compared with."""
+
+    path: bytes  # in the union
+    upper: Part
+    merged: tuple[Part, ...]  # the lower directories that show through
+    before: tuple[Part, ...]  # those that lie below, though it may be opaque
+    old: bytes  # the path of `before` in the union of the lowers
+
+
+def changes(stack: Stack, whiteout: Whiteout = "overlay") -> Iterator[Change]:
+    """Yield what upper changes, in the order of the paths, each directory before its content."""
+    if stack.upper is None:
+        return
+    upper = Layer(stack.upper.fd, number=len(stack.lowers) + 1, name=stack.upper.name)
+    found = _Comparison(upper, stack.lowers, whiteout).walk()
+    renamed = {entry.origin: entry.path for entry in found if entry.origin}
+    gone = {entry.old for entry in found if entry.kind == "deleted" or entry.origin}
+    for entry in sorted(found, key=lambda entry: entry.path.split(b"/")):
+        words = entry.words
+        if entry.kind == "deleted" and entry.old in renamed:
+            words = [f"renamed to {paths.shown(renamed[entry.old])}"]
+        elif entry.origin:
+            verb = "renamed from" if entry.directory or entry.origin in gone else "linked to"
+            words = [f"{verb} {paths.shown(entry.origin)}", *words]
+        yield Change(b"" if entry.path == b"." else entry.path, entry.kind, ", ".join(words))
+
+
+class _Comparison:
+    """The walk through one upper."""
+
+    def __init__(self, upper: Layer, lowers: tuple[Layer, ...], whiteout: Whiteout) -> None:
+        # Without an upper: nothing is written, and the real one is asked as the top lower.
+        stack = Stack(None, None, (upper, *lowers))
+        self.union = Union(stack, Features(whiteout=whiteout))
+        self.found: list[_Entry] = []
+        self.directories: list[_Directory] = []  # still to be walked
+
+    def walk(self) -> list[_Entry]:
+        """Return all changes."""
+        upper, *lowers = self.union.root.lowers
+        root = _Directory(b".", upper, tuple(lowers), tuple(lowers), b".")
+        self._compare_roots(root)
+        self.directories.append(root)
+        while self.directories:
+            directory = self.directories.pop()
+            with self._reporting(directory.path, directory.old):
+                self._visit_all(directory)
+        return self.found
+
+    @contextlib.contextmanager
+    def _reporting(self, path: bytes, old: bytes) -> Iterator[None]:
+        """Report what cannot be read as a change; what vanished meanwhile is none."""
+        try:
+            yield
+        except OSError as exc:
+            if exc.errno == errno.EIO:
+                self.found.append(_Entry(path, "changed", ["damaged: see unionfs check"], old))
+            elif exc.errno not in _VANISHED:
+                self.found.append(_Entry(path, "changed", [f"unreadable: {exc.strerror}"], old))
+
+    def _compare_roots(self, root: _Directory) -> None:
+        if root.before:
+            old, new = (
+                Sighting(0, parts[0].layer.stat(b"."), upper=False, named=False, lowers=parts)
+                for parts in (root.before, (root.upper,))
+            )
+            if words := differences.between(old, new):
+                self.found.append(_Entry(root.path, "changed", words, root.old))
+
+    def _visit_all(self, directory: _Directory) -> None:
+        names = self.union.markers.listing(directory.upper)
+        for name, shows in names.items():
+            with self._reporting(join(directory.path, name), join(directory.old, name)):
+                self._visit(directory, name, shows=shows)
+        if directory.before and not directory.merged:
+            for name in self.union.listing(_node(directory.before)):
+                if name not in names:
+                    path, old = join(directory.path, name), join(directory.old, name)
+                    self.found.append(_Entry(path, "deleted", [], old))
+
+    def _visit(self, directory: _Directory, name: bytes, *, shows: bool) -> None:
+        path, old = join(directory.path, name), join(directory.old, name)
+        before = self._look(directory.before, name)
+        now = self._look((directory.upper, *directory.merged), name) if shows else None
+        if now is None:
+            if before is not None:
+                self.found.append(_Entry(path, "deleted", [], old))
+            return
+        origin = self._origin(directory, name, now, before)
+        if origin == old:
+            self._compare(path, old, before, now)
+        else:
+            kind: Kind = "added" if before is None else "changed"
+            self._compare_renamed(_Entry(path, kind, [], old, origin, now.is_directory), now)
+
+    def _look(self, parts: tuple[Part, ...], name: bytes) -> Sighting | None:
+        return self.union.look(_node(parts), name) if parts else None
+
+    def _origin(
+        self, directory: _Directory, name: bytes, now: Sighting, before: Sighting | None
+    ) -> bytes:
+        """Return the path in the lowers of what *now* shows of them; its own if nothing."""
+        own = join(directory.old, name)
+        below = now.lowers[1:]
+        if not below or (before is not None and below == before.lowers[-len(below) :]):
+            return own
+        upper = now.lowers[0]
+        redirect = markers.read(upper.layer, upper.path).redirect
+        if redirect.startswith(b"/"):
+            return redirect[1:]
+        return join(directory.old, redirect) if redirect else own
+
+    def _compare(self, path: bytes, old: bytes, before: Sighting | None, now: Sighting) -> None:
+        if before is None:
+            self.found.append(_Entry(path, "added", [], old))
+        elif words := differences.between(before, now):
+            self.found.append(_Entry(path, "changed", words, old))
+        if now.is_directory:
+            below = before.lowers if before is not None and before.is_directory else ()
+            self.directories.append(_Directory(path, now.lowers[0], now.lowers[1:], below, old))
+
+    def _compare_renamed(self, entry: _Entry, now: Sighting) -> None:
+        before = self._resolve(entry.origin)
+        words = [] if before is None else differences.between(before, now)
+        self.found.append(entry._replace(words=words))
+        if now.is_directory:
+            upper, *below = now.lowers
+            merged = tuple(below)
+            self.directories.append(_Directory(entry.path, upper, merged, merged, entry.origin))
+
+    def _resolve(self, path: bytes) -> Sighting | None:
+        """Return what the lowers alone show at *path*."""
+        parts: tuple[Part, ...] = self.union.root.lowers[1:]
+        sighting = None
+        for name in path.split(b"/"):
+            if sighting is not None and not sighting.is_directory:
+                return None
+            sighting = self._look(parts, name)
+            if sighting is None:
+                return None
+            parts = sighting.lowers
+        return sighting
+
+
+def _node(parts: tuple[Part, ...]) -> Node:
+    """Return a node to ask a union about: a directory with just these parts."""
+    return Node(0, stat.S_IFDIR, 0, None, b"", upper=False, lowers=parts)
+
+
+# The command
+
+
+_HELP = """\
+DIR is where a union is mounted, or an upper directory; its lowers are those that
+it was last mounted over, as recorded on it, if they are not given.
+
+A line says added, changed or deleted, the path, and what changed.  Of a deleted
+directory, only the directory itself is listed; of a renamed one, both paths.
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.epilog = _HELP
+    parser.add_argument("directory", metavar="DIR", help="a mounted union, or an upper directory")
+    offline.add_layers(parser)
+    parser.add_argument("--json", action="store_true", help=paths.JSON_HELP)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the changes."""
+    offline.require_root()
+    stack, whiteout = _open(arguments)
+    if stack.upper is None:
+        raise Refused(f"'{arguments.directory}' is mounted without an upper: nothing can change")
+    paths.let_stdout_write_any_name()
+    if arguments.json:
+        print(json.dumps(_document(stack, whiteout), indent=2))
+        return 0
+    for change in changes(stack, whiteout):
+        detail = f" ({change.detail})" if change.detail else ""
+        print(f"{change.kind:8} {paths.shown(change.path)}{detail}")
+    return 0
+
+
+def _document(stack: Stack, whiteout: Whiteout) -> dict[str, Any]:
+    return {
+        "upper": stack.upper.name if stack.upper else None,
+        "lowers": [layer.name for layer in stack.lowers],
+        "changes": [
+            {"path": paths.absolute(change.path), "kind": change.kind, "detail": change.detail}
+            for change in changes(stack, whiteout)
+        ],
+    }
+
+
+def _open(arguments: argparse.Namespace) -> tuple[Stack, Whiteout]:
+    mounted = _mounted(arguments.directory)
+    if mounted is None:
+        return _open_offline(arguments), arguments.whiteout or "overlay"
+    if arguments.lower or arguments.whiteout:
+        raise Refused(
+            f"'{arguments.directory}' is mounted, its layers are known: leave --lower and"
+            " --whiteout out"
+        )
+    stack = mounted.open_stack()
+    options = mounted.status["options"] if mounted.status else {}
+    return stack, "aufs" if options.get("whiteout") == "aufs" else "overlay"
+
+
+def _mounted(directory: str) -> live.LiveMount | None:
+    try:
+        return live.find(directory)
+    except Refused:
+        return None  # what `offline` says of it is as good
+
+
+def _open_offline(arguments: argparse.Namespace) -> Stack:
+    place = offline.find_upper(arguments.directory)
+    upper = WritableLayer(offline.open_to_read(place), name=place.name)
+    names = offline.lower_names(upper, arguments.lower)
+    if not names:
+        raise Refused(
+            f"{place.label} was never mounted by unionfs: say with --lower which lower layers"
+            " it belongs to"
+        )
+    return Stack(upper, None, offline.open_lowers(names))

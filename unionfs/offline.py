@@ -1,0 +1,65 @@
+"""An upper directory that is looked at without being mounted: `diff` and `check`.
+
+A union records on upper's root which lowers and which work directory it was
+mounted with (`markers.set_layers`); uppers of kernel overlayfs and unpacked
+container layers know nothing of theirs, so they can be named.
+"""
+
+import argparse
+import os
+
+from unionfs import copies, markers, opening, places
+from unionfs.layer import Layer
+from unionfs.options import Options, Refused
+from unionfs.places import Place
+
+
+def require_root() -> None:
+    """Refuse where trusted attributes, and so the markers, would not be seen: xattr(7)."""
+    if os.geteuid() != 0:
+        raise Refused("not permitted: only root sees what an upper says (try sudo)")
+
+
+def add_layers(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what an upper directory was mounted with."""
+    parser.add_argument(
+        "--lower",
+        metavar="DIR",
+        action="append",
+        default=[],
+        help="a lower layer of the upper; may be repeated, the first is on top"
+        " [those of the last mount]",
+    )
+    parser.add_argument(
+        "--whiteout",
+        choices=("overlay", "aufs"),
+        help="how the upper says 'deleted': as overlayfs does, or by names .wh.* [overlay]",
+    )
+
+
+def find_upper(name: str) -> Place:
+    """Hold the directory *name* open; refuse what is none."""
+    return places.find("upper", name)
+
+
+def open_to_read(place: Place) -> int:
+    """Open a directory, without what is mounted below it where the kernel can do that."""
+    try:
+        return copies.open_read_only(place.fd)
+    except OSError as exc:
+        if exc.errno not in copies.UNAVAILABLE:
+            raise Refused(f"{place.label} cannot be opened: {exc.strerror}") from None
+    return os.open(".", copies.DIRECTORY, dir_fd=place.fd)
+
+
+def lower_names(upper: Layer, said: list[str]) -> list[str]:
+    """Return the lowers that were *said*, or else those that upper was last mounted over."""
+    return said or markers.lowers(upper)
+
+
+def open_lowers(names: list[str]) -> tuple[Layer, ...]:
+    """Open lowers, top first."""
+    try:
+        return opening.open_stack(Options(lowers=tuple(names))).lowers
+    except Refused as exc:
+        raise Refused(f"{exc} (or say with --lower which lower layers there are)") from None
