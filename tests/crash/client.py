@@ -12,7 +12,7 @@ import os
 import stat
 from collections import Counter
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import pyfuse3
 import trio
@@ -146,7 +146,7 @@ class Client:
             with contextlib.suppress(OSError):  # the listing's own descriptor
                 os.close(int(fd))
 
-    def __enter__(self) -> "Client":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exc: object) -> None:

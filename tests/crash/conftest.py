@@ -3,6 +3,7 @@
 UNIONFS_CRASH_DIR puts layers on another file system than the tmpfs /dev/shm.
 """
 
+import faulthandler
 import os
 import shutil
 import tempfile
@@ -14,6 +15,12 @@ from .sample import SEED
 
 def pytest_report_header():
     return f"crash tests: UNIONFS_CRASH_SEED={SEED}"
+
+
+@pytest.fixture(autouse=True)
+def _patience():
+    """Let a test take more than a minute on a busy machine: it forks daemons, a dump would too."""
+    faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture

@@ -82,7 +82,7 @@ def _become_daemon(main: Callable[[], int | None]) -> None:
         status = main() or 0
     except SystemExit as exc:
         status = exc.code if isinstance(exc.code, int) else 1
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - it must not go on as the test run
         traceback.print_exc()
     finally:
         sys.stderr.flush()

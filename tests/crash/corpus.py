@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from unionfs.syscalls import RENAME_EXCHANGE, RENAME_NOREPLACE
 
-from .client import Client, Dirs, Plain
+from .client import Client, Plain
 
 Verbs = Client | Plain
 LONG_AGO = 1_600_000_000  # seconds; the mtime of all that was planted
@@ -25,7 +25,7 @@ class Case(NamedTuple):
 
     name: str
     do: Callable[[Verbs], None]
-    prepare: Callable[[Verbs], None] = lambda verbs: None
+    prepare: Callable[[Verbs], None] = lambda _verbs: None
 
 
 def _file(path: str, content: bytes, mode: int = 0o640, uid: int = 5) -> None:

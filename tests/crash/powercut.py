@@ -11,6 +11,7 @@ last flush, a random subset is (of whole writes or of sectors), or a prefix.
 Each disk is mounted, the union is mounted over it, and its tree is compared
 with what was promised up to that point.
 """
+# ruff: noqa: T201 - a program for people
 
 import argparse
 import contextlib
@@ -258,11 +259,10 @@ def _broken(trial: Trial, recording: Recording, cut: Cut, seen: Tree) -> list[st
     """Say which promises the tree *seen* after a cut breaks."""
     words = []
     for actor, reached in zip(recording.actors, progress(recording, cut.at), strict=True):
-        if trial.fsync == "off":
-            reached = reached._replace(promised=0)
+        lasting = reached._replace(promised=0) if trial.fsync == "off" else reached
         top = actor.name + "/"
         own = {path.removeprefix(top): t for path, t in seen.items() if path.startswith(top)}
-        found = complaints(actor, reached, own)
+        found = complaints(actor, lasting, own)
         words += [f"{actor.name} {tuple(reached)}: {word}" for word in found]
     return words
 

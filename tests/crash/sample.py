@@ -1,7 +1,7 @@
 """How much is tried: all of it by hand, in CI what there is time for.
 
-UNIONFS_CRASH_SHARE=1 tries every case, 0.5 half of them.  UNIONFS_CRASH_SEED repeats a choice; the header of a
-test run prints it.
+UNIONFS_CRASH_SHARE=1 tries every case, 0.5 half of them.  UNIONFS_CRASH_SEED
+repeats a choice; the header of a test run prints it.
 """
 
 import os

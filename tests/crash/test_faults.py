@@ -11,7 +11,7 @@ from .trial import ERRNOS, Field, count, failed, faults
 def test_a_failed_call_changes_nothing_or_the_operation_is_done(directory, kind):
     field = Field(directory)
     wrong = {}
-    for case in chosen(kind(), share=0.05):
+    for case in chosen(kind(), share=0.015):
         expected = field.expect(case)
         calls = len(count(field, case, reading=True).calls)
         for moment, gate in faults(calls, ERRNOS):

@@ -27,7 +27,7 @@ def test_undisturbed_operations_do_what_a_plain_directory_does(field, kind):
 @pytest.mark.parametrize("kind", corpus.KINDS, ids=lambda kind: kind.__name__)
 def test_a_killed_daemon_leaves_the_old_tree_or_the_new(field, kind):
     wrong = {}
-    for case in chosen(kind(), share=0.15):
+    for case in chosen(kind(), share=0.05):
         expected = field.expect(case)
         for moment, gate in kills(len(count(field, case, reading=False).calls)):
             words = killed(field, case, expected, gate)

@@ -9,7 +9,7 @@ import random
 import pytest
 
 from . import disks, powercut
-from .powercut import Recording, Rebuilder, Trial, attempt, choose
+from .powercut import Rebuilder, Recording, Trial, attempt, choose
 from .recorder import Record
 from .sample import SEED
 

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from . import contender, corpus, script
+from . import contender, script
 from .client import Plain
 from .contender import Place
 from .corpus import Case
