@@ -30,6 +30,12 @@ class DotMarkers(Markers):
         """Tell whether *name* is a marker's."""
         return name.startswith(_PREFIX)
 
+    def hidden_by(self, name: bytes) -> bytes | None:
+        """Return the name that an entry of this name hides by it, or None."""
+        if not name.startswith(_PREFIX) or name.startswith(_PREFIX * 2):
+            return None
+        return name.removeprefix(_PREFIX)
+
     def classify(self, directory: Part, name: bytes) -> Finding:
         """Say what one layer's *directory* holds under *name*."""
         finding = super().classify(directory, name)

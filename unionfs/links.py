@@ -12,10 +12,14 @@ change time, so an entry is never taken for a file of another, newer lower.
 
 import errno
 import os
+import re
+import stat
 
 from unionfs.layer import Layer, WritableLayer, join
 
-_DIRECTORY = b"unionfs/links"
+DIRECTORY = b"unionfs/links"
+
+_KEY = re.compile(rb"[0-9a-f]+-[0-9a-f]+-[0-9a-f]+")
 
 
 def key(layer: Layer, st: os.stat_result) -> bytes:
@@ -23,15 +27,28 @@ def key(layer: Layer, st: os.stat_result) -> bytes:
     return b"%x-%x-%x" % (layer.number, st.st_ino, st.st_ctime_ns)
 
 
+def is_key(text: bytes) -> bool:
+    """Tell whether *text* has the form of a key."""
+    return _KEY.fullmatch(text) is not None
+
+
+def layer_of(entry: bytes) -> int:
+    """Return the number of the layer, from the bottom, of the file that a key stands for."""
+    return int(entry.split(b"-")[0], 16)
+
+
 class LinkIndex:
     """The entries of `work/unionfs/links`, their names kept in memory."""
 
     def __init__(self, work: WritableLayer) -> None:
         self.work = work
-        for path in (b"unionfs", _DIRECTORY):
-            if work.find(path) is None:
+        for path in (b"unionfs", DIRECTORY):
+            st = work.find(path)
+            if st is None:
                 work.mkdir(path, 0o700)
-        self._keys = {entry.name for entry in work.scan(_DIRECTORY)}
+            elif not stat.S_ISDIR(st.st_mode):  # a symlink would lead out of work
+                raise OSError(errno.ENOTDIR, f"{work.name}: {os.fsdecode(path)} is no directory")
+        self._keys = {entry.name for entry in work.scan(DIRECTORY)}
 
     def __contains__(self, entry: bytes) -> bool:
         return entry in self._keys
@@ -42,7 +59,7 @@ class LinkIndex:
     @staticmethod
     def path(entry: bytes) -> bytes:
         """Return the path of an entry in work."""
-        return join(_DIRECTORY, entry)
+        return join(DIRECTORY, entry)
 
     def add(self, staged: bytes, entry: bytes) -> None:
         """Enter the file staged in work."""

@@ -100,6 +100,11 @@ def is_private(name: str) -> bool:
     return name.startswith(_PREFIX) and not name.startswith(_ESCAPED)
 
 
+def short(name: str) -> str:
+    """Return the name of a marker's attribute as overlayfs.rst has it, without the prefix."""
+    return name.removeprefix(_PREFIX)
+
+
 def stored_name(name: str) -> str:
     """Return the name under which a user's attribute is kept on disk."""
     if name.startswith(_PREFIX):
@@ -235,6 +240,10 @@ class Markers:
     def reserved(self, name: bytes) -> bool:  # noqa: ARG002 (no name is taken by this format)
         """Tell whether users may not see or make *name*."""
         return False
+
+    def hidden_by(self, name: bytes) -> bytes | None:  # noqa: ARG002 (as above)
+        """Return the name that an entry of this name hides by it, or None."""
+        return None
 
     def classify(self, directory: Part, name: bytes) -> Finding:
         """Say what one layer's *directory* holds under *name*."""

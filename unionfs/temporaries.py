@@ -11,7 +11,7 @@ import stat
 from unionfs import markers
 from unionfs.layer import WritableLayer, join
 
-_DIRECTORY = b"work"
+DIRECTORY = b"work"
 
 
 class Temporaries:
@@ -20,14 +20,14 @@ class Temporaries:
     def __init__(self, work: WritableLayer) -> None:
         self.work = work
         self._numbers = itertools.count()
-        if work.find(_DIRECTORY) is None:
-            work.mkdir(_DIRECTORY, 0o700)
+        if work.find(DIRECTORY) is None:
+            work.mkdir(DIRECTORY, 0o700)
         else:
-            self._empty(_DIRECTORY)
+            self._empty(DIRECTORY)
 
     def name(self) -> bytes:
         """Return the path in work of a name not yet taken."""
-        return b"%s/#%x" % (_DIRECTORY, next(self._numbers))
+        return b"%s/#%x" % (DIRECTORY, next(self._numbers))
 
     def discard(self, path: bytes) -> None:
         """Remove a staged object, whatever it is; nothing there is no error."""

@@ -1,0 +1,154 @@
+"""What can be wrong with the marks of one object, judged by its attributes alone.
+
+A fault that means nothing to any reader, or a number that is only a hint, can
+be mended without a decision: the attribute goes.  One that may once have hidden
+or shown something cannot.  The formats are those of `markers`.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from unionfs import links, markers
+from unionfs.layer import Layer, WritableLayer
+
+Mend = Callable[[WritableLayer, bytes], None]
+
+_NLINK = re.compile(rb"[UL][+-][0-9]{1,9}")  # fs/overlayfs/inode.c, ovl_set_nlink_common
+_INO = re.compile(rb"[0-9a-f]{1,16}")
+_METACOPY_MIN = 4  # bytes: version, length, flags, digest algorithm (fs/overlayfs/overlayfs.h)
+
+
+class Fault(NamedTuple):
+    """Something wrong with one object."""
+
+    kind: str  # a word for programs
+    words: str  # for people
+    mend: Mend | None = None  # None: it takes a decision
+
+
+class _Subject(NamedTuple):
+    """One attribute of one object."""
+
+    value: bytes
+    st: os.stat_result
+    is_root: bool
+    whiteouts_are_files: bool  # in the directory of the object
+
+    @property
+    def is_directory(self) -> bool:
+        return stat.S_ISDIR(self.st.st_mode)
+
+    @property
+    def is_file(self) -> bool:
+        return stat.S_ISREG(self.st.st_mode)
+
+
+_Judge = Callable[[_Subject], tuple[str, bool] | None]  # words, and whether it may just go
+
+
+def of_object(
+    layer: Layer, path: bytes, st: os.stat_result, *, whiteouts_are_files: bool = False
+) -> Iterator[Fault]:
+    """Yield what is wrong with the marks of one object, each for itself."""
+    names = layer.attributes(path)
+    for name, judge in _JUDGES.items():
+        value = layer.find_attribute(path, name) if name in names else None
+        if value is None:
+            continue
+        verdict = judge(_Subject(value, st, path == b".", whiteouts_are_files))
+        if verdict is not None:
+            words, removable = verdict
+            yield Fault(markers.short(name), words, removing(name) if removable else None)
+
+
+def removing(*names: str) -> Mend:
+    """Return what removes attributes, those that are there."""
+
+    def mend(layer: WritableLayer, path: bytes) -> None:
+        for name in names:
+            if layer.find_attribute(path, name) is not None:
+                layer.remove_attribute(path, name)
+
+    return mend
+
+
+def _opaque(subject: _Subject) -> tuple[str, bool] | None:
+    if not subject.is_directory:
+        return "is marked opaque but is no directory", True
+    if subject.value in (b"y", b"x"):
+        return None
+    return f"the mark opaque is {subject.value!r}, neither y nor x, and so hides nothing", False
+
+
+def _redirect(subject: _Subject) -> tuple[str, bool] | None:
+    if not (subject.is_directory or subject.is_file):
+        return "has a redirect but is neither directory nor file", True
+    if markers.redirect_is_legal(subject.value):
+        return None
+    return f"illegal redirect {subject.value!r}: nothing below is shown", False
+
+
+def _metacopy(subject: _Subject) -> tuple[str, bool] | None:
+    if not subject.is_file:
+        return "is marked as metadata only but is no file", True
+    value = subject.value
+    if not value or (len(value) >= _METACOPY_MIN and value[:3] == bytes((0, len(value) & 255, 0))):
+        return None
+    return f"the mark metacopy is {value!r}, which kernel overlayfs refuses", False
+
+
+def _impure(subject: _Subject) -> tuple[str, bool] | None:
+    if subject.is_directory and subject.value == b"y":
+        return None
+    return f"the mark impure is {subject.value!r} or not on a directory", True
+
+
+def _whiteout(subject: _Subject) -> tuple[str, bool] | None:
+    if not subject.is_file or subject.st.st_size:
+        return "has the attribute of a whiteout but is no empty file", True
+    if subject.whiteouts_are_files:
+        return None
+    return "has the attribute of a whiteout, but its directory is not marked opaque=x", False
+
+
+def _nlink(subject: _Subject) -> tuple[str, bool] | None:
+    if subject.is_directory:
+        return "has a correction of the link count but is a directory", True
+    if not _NLINK.fullmatch(subject.value):
+        return f"damaged correction of the link count {subject.value!r}", True
+    if subject.value.startswith(b"U") and subject.st.st_nlink + int(subject.value[1:]) < 1:
+        return f"its link count is less than one with the correction {subject.value!r}", True
+    return None
+
+
+def _ino(subject: _Subject) -> tuple[str, bool] | None:
+    if _INO.fullmatch(subject.value) and int(subject.value, 16):
+        return None
+    return f"damaged inode number {subject.value!r}", True
+
+
+def _link(subject: _Subject) -> tuple[str, bool] | None:
+    if not subject.is_directory and links.is_key(subject.value):
+        return None
+    return f"damaged entry of the hard link index {subject.value!r}", True
+
+
+def _of_root(subject: _Subject) -> tuple[str, bool] | None:
+    return None if subject.is_root else ("has an attribute that belongs on upper's root", True)
+
+
+_JUDGES: dict[str, _Judge] = {
+    markers.OPAQUE: _opaque,
+    markers.REDIRECT: _redirect,
+    markers.METACOPY: _metacopy,
+    markers.IMPURE: _impure,
+    markers.WHITEOUT: _whiteout,
+    markers.NLINK: _nlink,
+    markers.INO: _ino,
+    markers.LINK: _link,
+    markers.LOWERS: _of_root,
+    markers.WORK: _of_root,
+}
