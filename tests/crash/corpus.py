@@ -149,7 +149,8 @@ def after_metadata() -> Iterator[Case]:
         ("linked", _both(("chmod", "h1", 0o611), ("rename", "h1", "big"))),
     ):
         for call in (
-            ("append", "big", b"more"), ("empty", "big"), ("truncate", "big", 70), ("unlink", "big"),
+            ("append", "big", b"more"), ("empty", "big"), ("truncate", "big", 70),
+            ("unlink", "big"),
             ("link", "big", "d/new"), ("rename", "big", "d/x"), ("chown", "big", 3, 4),
         ):  # fmt: skip
             yield Case(f"{name}, then {call[0]}", _call(*call), prepare)
@@ -236,8 +237,10 @@ def directory_renames() -> Iterator[Case]:
     exchanges = [(s, t) for s, t in itertools.combinations(sources, 2) if not t.startswith(s + "/")]
     yield from _cases("rename", *[(s, t, RENAME_EXCHANGE) for s, t in exchanges])
     moved = _call("rename", "d", "moved")
-    for call in (("rename", "moved", "again"), ("rename", "moved", "d"), ("append", "moved/x", b"!"),
-                 ("unlink", "moved/x"), ("rename", "moved/deep", "m/deep"), ("chmod", "moved", 0o700),
+    for call in (("rename", "moved", "again"), ("rename", "moved", "d"),
+                 ("append", "moved/x", b"!"),
+                 ("unlink", "moved/x"), ("rename", "moved/deep", "m/deep"),
+                 ("chmod", "moved", 0o700),
                  ("mkdir", "d"), ("create", "d"), ("rename", "m", "d")):  # fmt: skip
         yield Case(f"d moved, then {' '.join(map(str, call))}", _call(*call), moved)
 
