@@ -75,6 +75,9 @@ _FLAGS: dict[str, tuple[int, int]] = {
     "defaults": (-1, 0),
 }
 
+# The kernel shows them in the mount table, from where mount(8) takes them for a remount.
+_IN_MOUNT_TABLE = ("user_id=", "group_id=", "max_read=", "blksize=")
+
 # They speak to mount(8), systemd or libfuse, or ask for what we do anyway.
 _IGNORED = frozenset(
     {
@@ -93,7 +96,7 @@ _IGNORED = frozenset(
         "silent",
     }
 )
-_IGNORED_PREFIXES = ("x-", "X-", "comment=", "uhelper=", "helper=")
+_IGNORED_PREFIXES = ("x-", "X-", "comment=", "uhelper=", "helper=", *_IN_MOUNT_TABLE)
 
 # Options of others that a user may bring along -> what to say.
 _EXPLAINED = {

@@ -1,0 +1,108 @@
+"""The commands run as a user runs them: as processes, with their exit status and messages."""
+
+import contextlib
+import os
+import shlex
+import subprocess
+import sys
+import time
+from typing import NamedTuple
+
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+SECONDS = 30  # for a command to end
+
+
+class Result(NamedTuple):
+    """What a command left behind."""
+
+    status: int
+    out: str
+    err: str
+
+
+class Bench:
+    """A directory to work in, with layers `lower`, `upper`, `work` and a mount point `mnt`."""
+
+    def __init__(self, path):
+        self.path = str(path)
+        self.environment = {**os.environ, "PYTHONPATH": ROOT}
+        for name in ("lower", "upper", "work", "mnt"):
+            os.mkdir(self.at(name))
+        self.write("lower/file", "lower\n")
+
+    def at(self, name):
+        return os.path.join(self.path, name)
+
+    def write(self, name, text):
+        with open(self.at(name), "w") as file:
+            file.write(text)
+
+    def read(self, name):
+        with open(self.at(name)) as file:
+            return file.read()
+
+    def ls(self, name):
+        return sorted(os.listdir(self.at(name)))
+
+    def words(self, line):
+        return [sys.executable, "-m", "unionfs.cli", *shlex.split(line.format(bench=self.path))]
+
+    def unionfs(self, line, **kwargs):
+        return self.run(self.words(line), **kwargs)
+
+    def run(self, words, **kwargs):
+        done = subprocess.run(
+            words, cwd=self.path, env=self.environment, capture_output=True, text=True,
+            timeout=SECONDS, check=False, **kwargs,
+        )  # fmt: skip
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    def start(self, line, **kwargs):
+        return subprocess.Popen(
+            self.words(line), cwd=self.path, env=self.environment, text=True, **kwargs
+        )
+
+    def mounts(self):
+        with open("/proc/self/mounts") as lines:
+            return [line.split() for line in lines if self.path in line]
+
+    def processes(self):
+        """The processes that were started in here, by their command lines."""
+        found = []
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as environ:
+                if f"UNIONFS_TEST={self.path}\0".encode() in environ.read():
+                    with open(f"/proc/{pid}/cmdline") as line:
+                        found.append((int(pid), line.read().replace("\0", " ")))
+        return found
+
+
+def wait_for(claim, seconds=10):
+    """Wait until *claim* holds: what other processes do is not there at once."""
+    deadline = time.monotonic() + seconds
+    while not claim():
+        assert time.monotonic() < deadline, "did not come true"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def plain(tmp_path):
+    """A bench where nothing has to be mounted."""
+    return Bench(tmp_path)
+
+
+@pytest.fixture
+def bench(tmp_path):
+    """A bench to mount on; afterwards nothing is left: no mount, no process."""
+    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
+        pytest.skip("needs root and /dev/fuse")
+    bench = Bench(tmp_path)
+    bench.environment["UNIONFS_TEST"] = bench.path
+    yield bench
+    left = bench.mounts()
+    for mount in reversed(left):
+        subprocess.run(["umount", "-l", mount[1]], check=False)
+    assert not left
+    wait_for(lambda: not bench.processes())

@@ -1,0 +1,150 @@
+"""What the words of a user mean."""
+
+import pytest
+
+from unionfs import mountcalls as m
+from unionfs.arguments import before_parsing
+from unionfs.options import Options, Refused, checked_size, parse, settled, split_escaped, unescape
+
+
+@pytest.mark.parametrize(
+    ("strings", "expected"),
+    [
+        ([""], {}),
+        ([",,"], {}),
+        (["lowerdir=/a"], {"lowers": ("/a",)}),
+        (["lowerdir=/a:/b:/c"], {"lowers": ("/a", "/b", "/c")}),
+        ([r"lowerdir=/a\:b:/c\,d:/e\\f"], {"lowers": ("/a:b", "/c,d", "/e\\f")}),
+        ([r"lowerdir=/a\,"], {"lowers": ("/a,",)}),
+        (["lowerdir=/a,lowerdir+=/b,lowerdir+=/c:d"], {"lowers": ("/a", "/b", "/c:d")}),
+        (["lowerdir=/a", "lowerdir=/b"], {"lowers": ("/b",)}),
+        ([r"upperdir=/u\,1,workdir=/w\:2"], {"upper": "/u,1", "work": "/w:2"}),
+        (["upperdir=/u=1"], {"upper": "/u=1"}),
+        (["ram"], {"ram": ""}),
+        (["ram=10%"], {"ram": "10%"}),
+        (["ro"], {"flags": m.MS_RDONLY}),
+        (["ro,rw"], {}),
+        (["ro", "rw,nosuid"], {"flags": m.MS_NOSUID}),
+        (["nosuid,nodev,noexec"], {"flags": m.MS_NOSUID | m.MS_NODEV | m.MS_NOEXEC}),
+        (["nosuid,nodev,noexec,suid,dev,exec"], {}),
+        (["ro,nosuid,defaults"], {}),
+        (["noatime,relatime"], {"flags": m.MS_RELATIME}),
+        (["relatime,noatime"], {"flags": m.MS_NOATIME}),
+        (["noatime,atime"], {}),
+        (["sync,async,dirsync"], {"flags": m.MS_DIRSYNC}),
+        (["auto,noauto,nofail,_netdev,allow_other,default_permissions"], {}),
+        (["x-systemd.automount,x-gvfs-hide,comment=systemd.automount,X-mount.mkdir=0700"], {}),
+        (["user_id=0,group_id=0,max_read=4096"], {}),
+        ([r"fsname=a\,b,subtype=pyunionfs"], {"source": "a,b", "subtype": "pyunionfs"}),
+        (["remount,ro"], {"remount": True, "flags": m.MS_RDONLY}),
+        (["metacopy=off,redirect_dir=on"], {"metacopy": "off", "redirect_dir": "on"}),
+        (["whiteout=aufs,fsync=strict"], {"whiteout": "aufs", "fsync": "strict"}),
+        (["passthrough=all,loop=off,handshake=off"],
+         {"passthrough": "all", "loop": "off", "handshake": "off"}),
+    ],
+)  # fmt: skip
+def test_options_mean(strings, expected):
+    assert parse(strings, Options()) == Options(**expected)
+
+
+@pytest.mark.parametrize(
+    ("string", "message"),
+    [
+        ("bogus", "unknown option 'bogus'"),
+        ("bogus=1", "unknown option 'bogus=1'"),
+        ("ro=1", "unknown option 'ro=1'"),
+        ("nofail=1", "unknown option 'nofail=1'"),
+        ("user", "only root can mount"),
+        ("index=on", "hard links are always kept"),
+        ("volatile", "fsync=off"),
+        ("metacopy", "metacopy is one of on, off"),
+        ("metacopy=maybe", "metacopy is one of on, off"),
+        ("redirect_dir=follow", "redirect_dir is one of on, off"),
+        ("whiteout=", "whiteout is one of overlay, aufs"),
+        ("fsync=on", "fsync is one of auto, strict, off"),
+        ("lowerdir", "'lowerdir' needs a value"),
+        ("lowerdir=", "'lowerdir' needs a value"),
+        ("lowerdir=/a::/b", "empty name"),
+        ("lowerdir=/a:", "empty name"),
+        ("upperdir=", "'upperdir' needs a value"),
+        ("ram=lots", "bad size 'lots'"),
+        ("remount=ro", "unknown option 'remount=ro'"),
+    ],
+)
+def test_refused_options_are_named(string, message):
+    with pytest.raises(Refused, match=message):
+        parse([string], Options())
+
+
+@pytest.mark.parametrize("size", ["", "1", "4096", "512M", "512m", "64k", "2G", "1t", "1%", "100%"])
+def test_sizes_of_tmpfs_are_taken(size):
+    assert checked_size(size) == size
+
+
+@pytest.mark.parametrize(
+    "size", ["0", "0M", "-1", "1.5G", "12Q", "512MB", "101%", "0%", "%", "M", " 1", "1\n", "lots"]
+)
+def test_other_sizes_are_refused(size):
+    with pytest.raises(Refused, match="bad size"):
+        checked_size(size)
+
+
+@pytest.mark.parametrize(
+    ("said", "metacopy", "redirect_dir"),
+    [
+        ({}, "on", "on"),
+        ({"metacopy": "off"}, "off", "on"),
+        ({"redirect_dir": "off"}, "off", "off"),
+        ({"metacopy": "on"}, "on", "on"),
+        ({"metacopy": "off", "redirect_dir": "off"}, "off", "off"),
+        ({"whiteout": "aufs"}, "off", "off"),
+        ({"whiteout": "aufs", "metacopy": "off"}, "off", "off"),
+    ],
+)
+def test_what_was_not_said_is_decided(said, metacopy, redirect_dir):
+    options = settled(Options(**said))
+    assert (options.metacopy, options.redirect_dir) == (metacopy, redirect_dir)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"metacopy": "on", "redirect_dir": "off"}, "metacopy=on needs redirect_dir=on"),
+        ({"whiteout": "aufs", "metacopy": "on"}, "metacopy=on and whiteout=aufs"),
+        ({"whiteout": "aufs", "redirect_dir": "on"}, "redirect_dir=on and whiteout=aufs"),
+        ({"upper": "/u"}, "needs a work directory"),
+        ({"work": "/w"}, "without an upper"),
+        ({"ram": "", "upper": "/u", "work": "/w"}, "exclude each other"),
+        ({"ram": "1M", "work": "/w"}, "exclude each other"),
+    ],
+)
+def test_contradictions_are_refused(said, message):
+    with pytest.raises(Refused, match=message):
+        settled(Options(**said))
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--ram", "/mnt"], ["--ram=", "/mnt"]),
+        (["--ram", "512M", "/mnt"], ["--ram=512M", "/mnt"]),
+        (["--ram", "50%", "/mnt"], ["--ram=50%", "/mnt"]),
+        (["--ram", "12Q", "/mnt"], ["--ram=12Q", "/mnt"]),
+        (["--ram", "--lower", "9"], ["--ram=", "--lower", "9"]),
+        (["--ram=1M", "9"], ["--ram=1M", "9"]),
+        (["/mnt", "--ram"], ["/mnt", "--ram"]),
+        (["--ram", "--", "9"], ["--ram", "--", "9"]),
+        (["--", "command", "--ram", "5"], ["--", "command", "--ram", "5"]),
+        (["--ram", "9/mnt"], ["--ram=", "9/mnt"]),
+    ],
+)
+def test_the_word_after_ram_is_a_size_only_if_it_looks_like_one(words, expected):
+    assert before_parsing(words) == expected
+
+
+@pytest.mark.parametrize("name", ["a", "a:b", "a,b", "a\\b", "\\", ",", "::", "a\\:b\\", "é, ü"])
+def test_escaped_names_come_back(name):
+    escaped = name.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
+    assert parse([f"lowerdir={escaped}:/x"], Options()).lowers == (name, "/x")
+    assert unescape(escaped) == name
+    assert split_escaped(escaped, ",") == [escaped]
