@@ -6,6 +6,7 @@ such a name is kept under an escaped one (overlayfs.rst, "Nesting overlayfs
 mounts").
 """
 
+import errno
 import os
 import stat
 from typing import NamedTuple
@@ -14,6 +15,8 @@ from unionfs import markers
 from unionfs.copyup import CopyUp
 from unionfs.node import Node
 from unionfs.union import Union
+
+_ACL = b"system.posix_acl_"
 
 
 class Wish(NamedTuple):
@@ -98,9 +101,17 @@ class Attributes:
         layer.set_attribute(path, markers.stored_name(os.fsdecode(name)), value)
 
     def remove(self, node: Node, name: bytes) -> None:
-        """Remove an extended attribute; ENODATA, and no copy-up, where there is none."""
+        """Remove an extended attribute; where there is none, ENODATA and no copy-up.
+
+        An ACL that is not there is removed without an error: fs/posix_acl.c, vfs_remove_acl.
+        """
         self.union.writable()
-        self.get(node, name)
+        try:
+            self.get(node, name)
+        except OSError as exc:
+            if exc.errno == errno.ENODATA and name.startswith(_ACL):
+                return
+            raise
         self.copyup.metadata(node)
         layer, path = self.union.upper_place(node)
         layer.remove_attribute(path, markers.stored_name(os.fsdecode(name)))
