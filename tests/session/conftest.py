@@ -54,13 +54,15 @@ class Mirror:
         """Wait for the process to end; return its exit status and what it said last."""
         self.process.stdin.close()
         said = self.process.stdout.readlines() or [self.greeting]
-        return self.process.wait(timeout=20), json.loads(said[-1])
+        status = self.process.wait(timeout=20)
+        assert said[-1].startswith("{"), self.errors()
+        return status, json.loads(said[-1])
 
     def end(self):
         if self.process.returncode is None:
             with contextlib.suppress(BrokenPipeError):
                 self.ask("stop")
-            assert self.wait() == (0, CLEAN)
+            assert (*self.wait(), self.errors()) == (0, CLEAN, "")
         assert self.errors() == ""
         assert not mounts_at(self.point)
 
@@ -68,7 +70,7 @@ class Mirror:
 def mounts_at(point):
     """Return (type, source, options) of the mounts at *point*."""
     found = []
-    with open("/proc/self/mounts", encoding="utf-8") as lines:
+    with open("/proc/self/mounts", errors="surrogateescape", encoding="utf-8") as lines:
         for line in lines:
             source, path, kind, options, *_ = line.split(" ")
             if path == point:

@@ -56,6 +56,7 @@ class Mirror(pyfuse3.Operations):
         self.backing: dict[int, list[int]] = {}  # inode -> [backing id, opens]
         self.ino_of: dict[int, int] = {}  # handle -> inode passed through
         self.umasks: list[int] = []
+        self.handles: set[int] = set()
 
     def ino(self, path: str) -> int:
         ino = self.inos.get(path)
@@ -120,6 +121,7 @@ class Mirror(pyfuse3.Operations):
         self.inos[new], self.paths[ino] = ino, new
 
     def opened(self, ino: int, fd: int) -> pyfuse3.FileInfo:
+        self.handles.add(fd)
         if self.passthrough and self.session.granted.passthrough:
             use = self.backing.setdefault(ino, [0, 0])
             if not use[1]:
@@ -160,7 +162,13 @@ class Mirror(pyfuse3.Operations):
             use[1] -= 1
             if not use[1]:
                 self.session.unregister(use[0])
+        self.handles.remove(fh)
         os.close(fh)
+
+    def close(self) -> None:
+        """Close what clients still had open when the mount went away."""
+        for fh in self.handles:
+            os.close(fh)
 
     async def flush(self, fh):
         if self.flush_once:
@@ -299,8 +307,9 @@ def main(settings: dict) -> None:
         say({"errno": exc.errno})
     finally:
         session.close()
+        mirror.close()
     after = set(os.listdir("/proc/self/fd"))
-    with open("/proc/self/mounts", encoding="utf-8") as lines:
+    with open("/proc/self/mounts", errors="surrogateescape", encoding="utf-8") as lines:
         mounts = sum(line.startswith(settings["source"] + " ") for line in lines)
     left = len(after) - len(before)
     threads = sum(not thread.daemon for thread in threading.enumerate())  # trio's are daemons

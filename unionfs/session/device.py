@@ -36,6 +36,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import select
 import socket
 import struct
 from collections.abc import Callable
@@ -131,6 +132,12 @@ class Device(PlainReplies):
         os.close(self._peer)
         self._peer = -1
         return read_answer(reply) if self._offer is not None else None
+
+    def is_connected(self) -> bool:
+        """Say whether the filesystem is still there, mounted or at least in use."""
+        poll = select.poll()
+        poll.register(self.device, select.POLLIN)
+        return not any(event & select.POLLERR for _, event in poll.poll(0))
 
     def register(self, fd: int) -> int:
         """Return a backing id for the open file *fd*: FUSE_DEV_IOC_BACKING_OPEN.

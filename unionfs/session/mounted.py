@@ -2,7 +2,9 @@
 
 A stat(2) of the mount point would be a request to ourselves.  The mount may be
 moved (mount --move) or hidden by another one on top of it, so it is known by
-its id, proc_pid_mountinfo(5).
+its device number, proc_pid_mountinfo(5).  That number, like a mount's id, is
+used again for others as soon as the filesystem has gone; so it means something
+only as long as the connection to the kernel lives.
 """
 
 import os
@@ -15,7 +17,6 @@ from unionfs import mountcalls
 class Mount(NamedTuple):
     """One line of mountinfo."""
 
-    number: int
     device: tuple[int, int]
     point: bytes
 
@@ -23,9 +24,9 @@ class Mount(NamedTuple):
 def _mounts() -> Iterator[Mount]:
     with open("/proc/self/mountinfo", "rb") as lines:
         for line in lines:
-            number, _parent, device, _root, point, *_rest = line.split(b" ", 5)
+            _number, _parent, device, _root, point, *_rest = line.split(b" ", 5)
             major, _, minor = device.partition(b":")
-            yield Mount(int(number), (int(major), int(minor)), _unescaped(point))
+            yield Mount((int(major), int(minor)), _unescaped(point))
 
 
 def _unescaped(field: bytes) -> bytes:
@@ -45,12 +46,10 @@ def on_top_of(path: str) -> Mount | None:
     return found
 
 
-def detach(number: int) -> None:
-    """Unmount the mount *number*, in use or not, unless it is gone or another hides it."""
-    found = next((mount for mount in _mounts() if mount.number == number), None)
-    if found is None:
-        return
-    path = os.fsdecode(found.point)
-    top = on_top_of(path)
-    if top is not None and top.number == number:
-        mountcalls.umount(path, mountcalls.MNT_DETACH)
+def detach(device: tuple[int, int]) -> None:
+    """Unmount the filesystem with this device number wherever it is on top, in use or not."""
+    points = [mount.point for mount in _mounts() if mount.device == device]
+    for point in map(os.fsdecode, reversed(points)):
+        top = on_top_of(point)
+        if top is not None and top.device == device:
+            mountcalls.umount(point, mountcalls.MNT_DETACH)

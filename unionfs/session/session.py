@@ -208,11 +208,11 @@ class Session:
 
     def close(self) -> None:
         """Unmount if need be, and let go of everything."""
-        ours = isinstance(self._replies, Device)
-        if self._mount is not None and ours:
-            mounted.detach(self._mount.number)
+        device = self._replies if isinstance(self._replies, Device) else None
+        if device is not None and self._mount is not None and device.is_connected():
+            mounted.detach(self._mount.device)
         if self._initialized:
-            pyfuse3.close(unmount=not ours)
+            pyfuse3.close(unmount=device is None)
             self._initialized = False
         self._replies.close()
         self._replies = PlainReplies()
