@@ -24,15 +24,38 @@ def longest_names(trial: Trial) -> None:
 
 @beyond("paths near PATH_MAX", {"source": "new"})
 def longest_paths(_trial: Trial) -> None:
-    """Linux: path_resolution(7) allows 4096 bytes, the NUL included, in one call."""
-    directory = os.path.join(*["d" * 200] * 20)
+    """Linux: path_resolution(7) allows 4096 bytes, the NUL included, from the mount's root on."""
+    _rename_deep(PATH_MAX - 1 - len(_path_in_mount()))
+
+
+@beyond("paths beyond PATH_MAX, from a working directory", {"source": "new"})
+def deeper_paths(_trial: Trial) -> None:
+    """Linux: the limit is on what one call is given, not on how deep a tree may be."""
+    _rename_deep(PATH_MAX - 1)
+    refuses(lambda: os.rename("o" * PATH_MAX, "source"), errno.ENAMETOOLONG)
+
+
+def _rename_deep(length: int) -> None:
+    """Rename to, at and from a relative path of *length* bytes."""
+    component = "d" * 200 + "/"
+    directory = component * ((length - 1) // len(component))
     os.makedirs(directory)
-    old = os.path.join(directory, "o").ljust(PATH_MAX - 1, "o")
-    new = os.path.join(directory, "n").ljust(PATH_MAX - 1, "n")
+    old, new = directory.ljust(length, "o"), directory.ljust(length, "n")
     os.rename("source", old)
     os.rename(old, new)
     expect(trees.read(new) == "new", "another file")
-    refuses(lambda: os.rename(new, new + "n"), errno.ENAMETOOLONG)
+    os.rename(new, "source")
+
+
+def _path_in_mount() -> str:
+    """Return the path of the current directory, with a slash, as its file system sees it."""
+    path = os.getcwd()
+    inside = "/"
+    device = os.stat(path).st_dev
+    while path != "/" and os.stat(os.path.dirname(path)).st_dev == device:
+        path, name = os.path.split(path)
+        inside = f"/{name}{inside}"
+    return inside
 
 
 @beyond("names of any bytes", {"source": "new"})

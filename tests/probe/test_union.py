@@ -1,0 +1,28 @@
+"""The probe on our union: all holds, wherever sources and targets come from."""
+
+import pytest
+
+from tests.probe.filesystems import CASES, UNIONFS, prepared, verdicts
+
+LACKING = {
+    "whiteout-over-file",  # renameat2(2)'s WHITEOUT; kernel overlayfs lacks it as well
+    "whiteout-directory",
+    "deeper-paths",  # the daemon names things by their path in a layer, in one system call
+}
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_all_holds_on_a_union(case, base):
+    if UNIONFS.missing:
+        pytest.skip(UNIONFS.missing)
+    with prepared(UNIONFS, base / "stack", case) as directory:
+        report = verdicts(directory, case, rounds=300)
+        assert list(directory.iterdir()) == []
+    assert report["stderr"] == ""
+    assert report["file_system"] == "fuse.unionfs"
+    differing = {
+        check["name"]: (check["verdict"], check["seen"])
+        for check in report["checks"]
+        if check["verdict"] != "holds" and check["name"] not in LACKING
+    }
+    assert differing == {}
