@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from unionfs import arguments as words
-from unionfs import daemon, logs, mountcalls, opening, privateroot, uppers
+from unionfs import daemon, live, logs, mountcalls, opening, privateroot, uppers
 from unionfs.options import Options, Refused, settled
 from unionfs.stack import Stack
 
@@ -124,7 +124,7 @@ def _run_over(stack: Stack, options: Options, command: list[str], directory: str
             _become(command, root, bound, directory)
         for tree in bound:
             os.close(tree.tree)
-        return _attend(child, server.pid)
+        return _attend(child, server.pid, root)
     finally:
         _end_daemon(server)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -202,7 +202,7 @@ def _become(command: list[str], root: str, bound: list[privateroot.Bound], direc
         os._exit(status)
 
 
-def _attend(child: int, server: int) -> int:
+def _attend(child: int, server: int, root: str) -> int:
     """Pass signals on until the command has ended; return its exit status."""
     while True:
         info = signal.sigwaitinfo({*_FORWARDED, signal.SIGCHLD})
@@ -211,14 +211,13 @@ def _attend(child: int, server: int) -> int:
                 os.kill(child, info.si_signo)
             continue
         ended, status = os.waitpid(child, os.WNOHANG)
+        if (ended or _has_ended(server)) and live.find(root).status is None:
+            print("unionfs: the union's daemon died; the command is ended", file=sys.stderr)
+            privateroot.end_others()  # the command too, unless it got SIGBUS before
+            return _FAILED
         if ended:
             code = os.waitstatus_to_exitcode(status)
             return code if code >= 0 else 128 - code
-        if _has_ended(server):
-            print("unionfs: the union's daemon died; the command is ended", file=sys.stderr)
-            privateroot.end_others()
-            os.waitpid(child, 0)
-            return _FAILED
 
 
 def _has_ended(pid: int) -> bool:
