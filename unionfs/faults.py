@@ -9,7 +9,8 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 from unionfs import links, markers
 from unionfs.layer import Layer, WritableLayer
@@ -27,6 +28,18 @@ class Fault(NamedTuple):
     kind: str  # a word for programs
     words: str  # for people
     mend: Mend | None = None  # None: it takes a decision
+
+
+@dataclass(slots=True)
+class Problem:
+    """Something wrong, and how to mend it if that takes no decision."""
+
+    where: Literal["upper", "work"]
+    path: bytes
+    kind: str  # a word for programs
+    words: str  # for people
+    mend: Callable[[], None] | None = None
+    mended: bool = False
 
 
 class _Subject(NamedTuple):
@@ -73,6 +86,11 @@ def removing(*names: str) -> Mend:
                 layer.remove_attribute(path, name)
 
     return mend
+
+
+def unlist(layer: WritableLayer, path: bytes) -> None:
+    """Let a file say no more that it is in the hard link index."""
+    removing(markers.LINK, markers.NLINK)(layer, path)
 
 
 def _opaque(subject: _Subject) -> tuple[str, bool] | None:

@@ -32,9 +32,15 @@ def is_key(text: bytes) -> bool:
     return _KEY.fullmatch(text) is not None
 
 
-def layer_of(entry: bytes) -> int:
-    """Return the number of the layer, from the bottom, of the file that a key stands for."""
-    return int(entry.split(b"-")[0], 16)
+def may_be_of(entry: bytes, layers: int) -> bool:
+    """Tell whether a key may stand for a file of one of *layers* lowers; 0: not known how many."""
+    return not layers or 0 < int(entry.split(b"-")[0], 16) <= layers
+
+
+def is_usable(work: Layer) -> bool:
+    """Tell whether work has an index, and no symlink leads out of work to it."""
+    found = [work.find(path) for path in (b"unionfs", DIRECTORY)]
+    return all(st is not None and stat.S_ISDIR(st.st_mode) for st in found)
 
 
 class LinkIndex:

@@ -45,8 +45,7 @@ LINK = _PREFIX + "unionfs.link"
 LOWERS = _PREFIX + "unionfs.lowerdir"
 WORK = _PREFIX + "unionfs.workdir"
 
-# The number of the lowest layer.
-BOTTOM = 1
+BOTTOM = 1  # the number of the lowest layer
 
 _NO_DEVICE = 0
 _NAME_MAX = 255
@@ -224,14 +223,13 @@ def set_layers(layer: WritableLayer, lowers: list[str], work: str) -> None:
 
 def lowers(layer: Layer) -> list[str]:
     """Return the lowers that upper was last mounted over."""
-    value = layer.find_attribute(b".", LOWERS)
-    return [os.fsdecode(name) for name in value.split(b"\0")] if value else []
+    value = layer.find_attribute(b".", LOWERS) or b""
+    return [os.fsdecode(name) for name in value.split(b"\0") if name]
 
 
-def work(layer: Layer) -> str | None:
-    """Return the work directory that upper was last mounted with."""
-    value = layer.find_attribute(b".", WORK)
-    return os.fsdecode(value) if value else None
+def work(layer: Layer) -> str:
+    """Return the work directory that upper was last mounted with, "" for none."""
+    return os.fsdecode(layer.find_attribute(b".", WORK) or b"")
 
 
 class Markers:
@@ -261,7 +259,7 @@ class Markers:
             )
         if mode == stat.S_IFCHR and st.st_rdev == _NO_DEVICE:
             return Finding(Found.WHITEOUT, layer, path, st)
-        if directory.whiteouts_are_files and _is_whiteout_file(layer, path, st):
+        if directory.whiteouts_are_files and is_whiteout_file(layer, path, st):
             return Finding(Found.WHITEOUT, layer, path, st)
         if unmarked:
             return Finding(Found.FILE, layer, path, st)
@@ -276,7 +274,7 @@ class Markers:
             plain = entry.is_file(follow_symlinks=False)
             if plain and part.whiteouts_are_files:
                 path = join(part.path, entry.name)
-                shows[entry.name] = not _is_whiteout_file(part.layer, path, part.layer.stat(path))
+                shows[entry.name] = not is_whiteout_file(part.layer, path, part.layer.stat(path))
             elif plain or entry.is_dir(follow_symlinks=False) or entry.is_symlink():
                 shows[entry.name] = True
             else:
@@ -343,7 +341,8 @@ class Markers:
             upper.move(path, upper, target)
 
 
-def _is_whiteout_file(layer: Layer, path: bytes, st: os.stat_result) -> bool:
+def is_whiteout_file(layer: Layer, path: bytes, st: os.stat_result) -> bool:
+    """Tell whether a file in a directory with opaque=x is a whiteout."""
     return (
         stat.S_ISREG(st.st_mode)
         and st.st_size == 0

@@ -96,7 +96,7 @@ def open_upper(
                 " or leave upper and work out for a read-only union"
             )
         refuse_kernel_overlay(place)
-    fds = open_both(upper, work, attached)
+    fds = open_together([upper, work], attached)
     with contextlib.ExitStack() as undo:
         for fd, place in zip(fds, (upper, work), strict=True):
             undo.callback(os.close, fd)
@@ -107,21 +107,21 @@ def open_upper(
     return layers
 
 
-def open_both(upper: Place, work: Place, attached: list[Place]) -> list[int]:
-    """Open both in one copy of their mount; else as they are, and they join *attached*."""
-    names = [os.path.realpath(place.name) for place in (upper, work)]
+def open_together(writable: list[Place], attached: list[Place]) -> list[int]:
+    """Open directories in one copy of their mount; else as they are, and they join *attached*."""
+    names = [os.path.realpath(place.name) for place in writable]
     above = os.path.commonpath(names)
     try:
         fds = copies.open_siblings(above, tuple(os.path.relpath(name, above) for name in names))
     except OSError as exc:
         log.debug("no detached copy of %s: %s", above, exc)
     else:
-        if all(os.path.sameopenfile(*pair) for pair in zip(fds, (upper.fd, work.fd), strict=True)):
+        if all(map(os.path.sameopenfile, fds, (place.fd for place in writable))):
             return fds
         for fd in fds:
             os.close(fd)
-    attached += [upper, work]
-    return [os.open(".", copies.DIRECTORY, dir_fd=place.fd) for place in (upper, work)]
+    attached += writable
+    return [os.open(".", copies.DIRECTORY, dir_fd=place.fd) for place in writable]
 
 
 # Exclusive use
