@@ -13,7 +13,6 @@ import fcntl
 import logging
 import os
 import stat
-import tempfile
 from collections.abc import Callable, Iterator
 
 from unionfs import copies, mountcalls, mountinfo
@@ -54,6 +53,8 @@ def _tmpfs(parameters: dict[str, str]) -> int:
 
 def _hidden_tmpfs(parameters: dict[str, str]) -> int:
     """Return a tmpfs that was mounted for a moment only, for kernels before Linux 5.2."""
+    import tempfile  # noqa: PLC0415 - slow to import, and old kernels only
+
     place = tempfile.mkdtemp(prefix="unionfs-")
     try:
         data = ",".join(f"{key}={value}" for key, value in parameters.items())
