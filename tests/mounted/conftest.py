@@ -1,0 +1,192 @@
+"""Mounts for tests.
+
+`tree` gives a test the same literal tree in a plain directory (which proves the
+test), in upper and in a lower layer, under several sets of options: a test that
+uses it states a law of file systems, not of ours.  All those trees of a run are
+planted before one mount per variant.  `mounted` builds a union for one test.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import tempfile
+import threading
+from pathlib import Path
+
+import pytest
+from tests.mounted.mount import Mount
+from tests.mounted.witness import portrait
+from tests.trees import plant
+
+# Where the tree lies, and options.  `plain` is no union at all.
+VARIANTS = {
+    "plain": ("", ()),
+    "upper": ("upper", ()),
+    "lower": ("lower1", ()),
+    "passthrough=all": ("lower1", ("passthrough=all",)),
+    "passthrough=off": ("lower1", ("passthrough=off",)),
+    "loop=off": ("lower1", ("loop=off",)),
+    "handshake=off": ("lower1", ("handshake=off",)),
+    "metacopy=off": ("lower1", ("metacopy=off",)),
+}
+
+_STUCK = 50  # seconds after which a test's daemon is killed, so that its system calls return
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "tree(literal, prepare=None): the tree that `tree` shows")
+    config.addinivalue_line("markers", "unions_only: a law that is ours, not of all file systems")
+    config.addinivalue_line("markers", "without(*variants): where the law does not hold, and why")
+
+
+def pytest_generate_tests(metafunc):
+    if "tree" in metafunc.fixturenames:
+        without = {"plain"} if metafunc.definition.get_closest_marker("unions_only") else set()
+        for mark in metafunc.definition.iter_markers("without"):
+            without.update(mark.args)
+        names = [name for name in VARIANTS if name not in without]
+        metafunc.parametrize("variant", names, scope="session")
+
+
+@pytest.fixture(scope="session")
+def ground():
+    """A directory that other users may enter, unlike pytest's own."""
+    path = Path(tempfile.mkdtemp(prefix="unionfs-mounted-", dir="/var/tmp"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def base(ground, request):
+    """A directory for one test, below `ground`."""
+    path = Path(tempfile.mkdtemp(prefix=f"{request.node.originalname[:40]}-", dir=ground))
+    path.chmod(0o755)
+    return path
+
+
+@contextlib.contextmanager
+def _watched(mounts):
+    """Kill the daemons of a test that hangs in a system call."""
+
+    def give_up():
+        for mount in mounts():
+            if mount.process is not None:
+                os.kill(mount.process.pid, signal.SIGKILL)
+
+    timer = threading.Timer(_STUCK, give_up)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@pytest.fixture
+def mounted(base):
+    """Mount the union of *upper* (None: read-only) over *lowers*, all literals."""
+    made = []
+
+    def build(upper, *lowers, options=()):
+        directory = base / str(len(made))
+        directory.mkdir()
+        made.append(Mount.planted(directory, upper, *lowers, options=options))
+        return made[-1].start()
+
+    with _watched(lambda: made):
+        yield build
+    try:
+        for mount in made:
+            if mount.process is not None:
+                mount.stop()
+            assert mount.remains() == []
+    finally:
+        for mount in made:
+            mount.kill()
+
+
+class Shared:
+    """The mount of one variant, for all tests that use `tree`."""
+
+    def __init__(self, base, variant, items):
+        self.layer, options = VARIANTS[variant]
+        self.base = base
+        self.mount = None
+        for item in items:
+            self._plant(item)
+        if self.layer:
+            upper = base / "upper"
+            upper.mkdir(exist_ok=True)
+            (base / "work").mkdir()
+            (base / "lower1").mkdir(exist_ok=True)
+            self.mount = Mount(
+                base, lowers=[base / "lower1"], upper=upper, work=base / "work", options=options
+            )
+            self.mount.start()
+
+    def _plant(self, item):
+        mark = item.get_closest_marker("tree")
+        literal = mark.args[0] if mark else {}
+        top = self.base / (self.layer or "mnt")
+        top.mkdir(exist_ok=True)
+        plant(top / place(item), literal)
+        if mark and "prepare" in mark.kwargs:
+            mark.kwargs["prepare"](top / place(item))
+
+    def end(self):
+        """Unmount; what the tests left looks the same after a remount."""
+        if self.mount is None:
+            return
+        before = portrait(self.mount.path)
+        self.mount.remount()
+        assert portrait(self.mount.path) == before
+        self.mount.stop()
+
+
+def place(item):
+    """Return the name of a test's own directory in the shared mounts."""
+    return re.sub(r"[^\w.=-]", "_", f"{item.path.stem}.{item.name}")[:200]
+
+
+@pytest.fixture(scope="session")
+def shared(ground, request):
+    """Return the mount of a variant; a new one where a test has broken the last."""
+    made = {}
+
+    def of(variant):
+        if variant not in made or not (made[variant].mount is None or made[variant].mount.serves):
+            items = [
+                item
+                for item in request.session.items
+                if getattr(item, "callspec", None) and item.callspec.params.get("variant") == variant
+            ]
+            base = Path(tempfile.mkdtemp(prefix=f"{variant}-", dir=ground))
+            base.chmod(0o755)
+            made[variant] = Shared(base, variant, items)
+        return made[variant]
+
+    yield of
+    try:
+        for one in made.values():
+            one.end()
+    finally:
+        for one in made.values():
+            if one.mount is not None:
+                one.mount.kill()
+
+
+@pytest.fixture
+def tree(shared, variant, request):
+    """A directory that holds what the test's mark `tree` says; lower layers stay as they are."""
+    one = shared(variant)
+    name = place(request.node)
+    path = one.base / "mnt" / name
+    lower = one.base / "lower1" / name
+    before = portrait(lower)
+    with _watched(lambda: [one.mount] if one.mount else []):
+        yield path
+    assert portrait(lower) == before
+    if one.mount is not None:
+        one.mount.check()
