@@ -114,8 +114,13 @@ class Changes:
         self._upper_directory(parent)
         path = child_path(parent, name)
         self._act_as(caller)
-        if not (parent.lowers and self.union.markers.hides(upper, path)):
+        try:
+            self.union.markers.require_name(upper, path)
             maker(upper, path)
+        except FileExistsError:
+            if not parent.lowers:
+                raise
+        else:
             return path
         with self._crib(parent) as crib:
             staged = join(crib, b"new")
@@ -343,11 +348,13 @@ class Changes:
             if plan.clear and target.named:
                 self.union.markers.clear(upper, new.path)
         cover = self.union.shows_below(old.parent, old.name)
+        kinds = self.union.markers
+        move = kinds.move_directory if node.is_directory else kinds.move_file
         if target is None:
-            self.union.markers.move(upper, old.path, new.path, cover=cover)
+            move(upper, old.path, new.path, cover=cover)
         else:
             with self._keeping(replaced, target, new.path):
-                self.union.markers.move(upper, old.path, new.path, cover=cover)
+                move(upper, old.path, new.path, cover=cover)
             self._removed(new.parent, new.name, target, replaced)
         self.union.nodes.rename(node, old[:2], new[:2])
 

@@ -6,6 +6,7 @@ and then makes its one visible step.
 """
 
 import errno
+import os
 import stat
 
 from unionfs import markers
@@ -64,6 +65,11 @@ class DotMarkers(Markers):
         """Tell whether upper holds a whiteout for *path*."""
         return upper.find(_whiteout(path)) is not None
 
+    def require_name(self, upper: WritableLayer, path: bytes) -> None:
+        """Raise FileExistsError where there is a whiteout for *path*."""
+        if self.hides(upper, path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+
     def hide(self, work: WritableLayer, staged: bytes, upper: WritableLayer, path: bytes) -> bool:
         """Put a whiteout beside *path* and remove what upper holds there."""
         self._put(upper, path)
@@ -96,7 +102,7 @@ class DotMarkers(Markers):
         if layer.find(join(path, _OPAQUE)) is None:
             layer.mknod(join(path, _OPAQUE), stat.S_IFREG | 0o444, 0)
 
-    def move(self, upper: WritableLayer, path: bytes, target: bytes, *, cover: bool) -> None:
+    def move_file(self, upper: WritableLayer, path: bytes, target: bytes, *, cover: bool) -> None:
         """Rename in upper, between putting one whiteout and taking another away."""
         if cover:
             self._put(upper, path)
@@ -107,6 +113,8 @@ class DotMarkers(Markers):
                 self._take(upper, path)
             raise
         self._take(upper, target)
+
+    move_directory = move_file
 
     @staticmethod
     def _put(upper: WritableLayer, path: bytes) -> None:

@@ -286,6 +286,9 @@ class Markers:
         """Tell whether upper holds a whiteout for *path*, which is known not to show."""
         return upper.find(path) is not None
 
+    def require_name(self, upper: WritableLayer, path: bytes) -> None:
+        """Raise FileExistsError where a whiteout for *path* does not bear its name."""
+
     def hide(self, work: WritableLayer, staged: bytes, upper: WritableLayer, path: bytes) -> bool:
         """Put a whiteout at *path* in one step; tell whether a directory is left at *staged*."""
         st = upper.find(path)
@@ -322,23 +325,28 @@ class Markers:
         """Hide the directories below *path*."""
         set_opaque(layer, path)
 
-    def move(self, upper: WritableLayer, path: bytes, target: bytes, *, cover: bool) -> None:
+    def move_file(self, upper: WritableLayer, path: bytes, target: bytes, *, cover: bool) -> None:
         """Rename in upper, leaving a whiteout where something lies below (*cover*).
 
-        The target may be nothing, a whiteout, a file, or an empty directory.
-        Each state on disk is the old one or the new one.
+        The target may be nothing, a whiteout or what the object may replace; each
+        state on disk is the old one or the new one.
         """
-        if stat.S_ISDIR(upper.stat(path).st_mode):
-            held = upper.find(target)
-            if held is not None and is_whiteout(held):
-                upper.exchange(path, upper, target)
-                if not cover:
-                    upper.unlink(path)
-                return
         if cover:
             upper.move_and_cover(path, target)
         else:
             upper.move(path, upper, target)
+
+    def move_directory(
+        self, upper: WritableLayer, path: bytes, target: bytes, *, cover: bool
+    ) -> None:
+        """Rename a directory as `move_file` does; a whiteout at the target changes places."""
+        held = upper.find(target)
+        if held is None or not is_whiteout(held):
+            self.move_file(upper, path, target, cover=cover)
+            return
+        upper.exchange(path, upper, target)
+        if not cover:
+            upper.unlink(path)
 
 
 def is_whiteout_file(layer: Layer, path: bytes, st: os.stat_result) -> bool:

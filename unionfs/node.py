@@ -103,6 +103,19 @@ class Node:
         return self.format == stat.S_IFDIR
 
     @property
+    def is_plain(self) -> bool:
+        """Tell whether the host's attributes of a file are those that the union shows."""
+        return (
+            not (
+                self.links
+                or self.orphan
+                or self.format == stat.S_IFDIR
+                or (self.upper and self.lowers)
+            )
+            and len(self.lowers) < 2
+        )  # noqa: PLR2004 (the second part holds the content)
+
+    @property
     def is_merged(self) -> bool:
         """Tell whether this is a directory that shows content of a lower layer."""
         return self.format == stat.S_IFDIR and bool(self.lowers)

@@ -30,6 +30,7 @@ from unionfs.copyup import CopyUp, Job
 from unionfs.durability import Durability
 from unionfs.handle import OpenFile
 from unionfs.node import Node
+from unionfs.reading import Reading
 from unionfs.union import Union
 
 log = logging.getLogger(__name__)
@@ -89,6 +90,7 @@ class Operations(pyfuse3.Operations):
         self._attributes = Attributes(union, self._copyup)
         self._durability = Durability(union)
         self._backings = Backings(registry, enabled=passthrough)
+        self._reading = Reading()
         self._files: dict[int, OpenFile] = {}  # descriptor -> what is known of it
         self._listings: dict[int, _Listing] = {}  # handle -> an open directory
         self._next_listing = 1
@@ -101,12 +103,13 @@ class Operations(pyfuse3.Operations):
         entry = EntryAttributes()
         entry.st_ino = node.ino
         entry.st_mode = st.st_mode
-        entry.st_nlink = union.shown_links(node, st)
+        entry.st_nlink = st.st_nlink if node.is_plain else union.shown_links(node, st)
         entry.st_uid = st.st_uid
         entry.st_gid = st.st_gid
-        entry.st_rdev = st.st_rdev
+        if st.st_rdev:
+            entry.st_rdev = st.st_rdev
         entry.st_size = st.st_size
-        entry.st_blocks = union.shown_blocks(node, st) if node.lowers else st.st_blocks
+        entry.st_blocks = st.st_blocks if node.is_plain else union.shown_blocks(node, st)
         entry.st_atime_ns = st.st_atime_ns
         entry.st_mtime_ns = st.st_mtime_ns
         entry.st_ctime_ns = st.st_ctime_ns
@@ -313,23 +316,7 @@ class Operations(pyfuse3.Operations):
 
     @_replying
     async def read(self, fh: int, offset: int, size: int) -> bytes:
-        buffer = bytearray(size)
-        try:
-            count = os.preadv(fh, [buffer], offset, os.RWF_NOWAIT)
-        except OSError as exc:
-            if exc.errno not in (errno.EAGAIN, errno.EOPNOTSUPP):
-                raise
-            count = -1
-        if count == size:
-            return cast("bytes", buffer)  # pyfuse3 takes any buffer
-        return await self._read_slowly(fh, offset, size)
-
-    @staticmethod
-    async def _read_slowly(fh: int, offset: int, size: int) -> bytes:
-        """Read what is not in memory, or ends before *size* bytes, without holding others up."""
-        if offset + size > os.fstat(fh).st_size + _THREAD_BYTES:
-            return os.pread(fh, size, offset)
-        return await trio.to_thread.run_sync(os.pread, fh, size, offset)
+        return cast("bytes", await self._reading.read(fh, size, offset))  # any buffer will do
 
     @_replying
     async def write(self, fh: int, offset: int, data: bytes) -> int:
@@ -375,13 +362,26 @@ class Operations(pyfuse3.Operations):
                     return
                 continue
             name = names[index - len(_DOTS)]
-            found = self.union.lookup(listing.node, name)
-            if found is None:  # removed since the listing was taken
+            found = self._find_to_list(listing.node, name)
+            if found is None:
                 continue
             if not pyfuse3.readdir_reply(token, name, self._entry(*found), index + 1):
                 self.union.nodes.forget(found[0].ino, 0)
                 return
             found[0].lookups += 1
+
+    def _find_to_list(self, node: Node, name: bytes) -> tuple[Node, os.stat_result] | None:
+        """Look a listed name up; None where it is gone by now, or damaged.
+
+        A damaged name is left out (and logged), so that the others are listed; a
+        look-up of it says EIO.
+        """
+        try:
+            return self.union.lookup(node, name)
+        except OSError as exc:
+            if exc.errno != errno.EIO:
+                raise
+            return None
 
     def _reply_dot(self, token: pyfuse3.ReaddirToken, node: Node, index: int) -> bool:
         """List `.` or `..`, which the kernel does not count as a lookup."""

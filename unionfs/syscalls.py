@@ -56,3 +56,21 @@ def set_filesystem_ids(uid: int, gid: int) -> None:
     """Make new files of this thread belong to *uid* and *gid*: setfsuid(2), setfsgid(2)."""
     _libc.setfsuid(ctypes.c_uint(uid))
     _libc.setfsgid(ctypes.c_uint(gid))
+
+
+class _StatFs(ctypes.Structure):
+    """The beginning of struct statfs, statfs(2): all that is read of it is the type."""
+
+    _fields_ = (("type", ctypes.c_long), ("rest", ctypes.c_char * 248))
+
+
+_TMPFS_MAGIC = 0x01021994  # include/uapi/linux/magic.h
+
+
+def is_tmpfs(fd: int) -> bool:
+    """Tell whether an open file lies on tmpfs: fstatfs(2)."""
+    result = _StatFs()
+    if _libc.fstatfs(fd, ctypes.byref(result)) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return bool(result.type == _TMPFS_MAGIC)

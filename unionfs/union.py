@@ -27,6 +27,7 @@ from unionfs.stack import Stack
 from unionfs.temporaries import Temporaries
 
 _NAME_MAX = 255
+_HIDDEN = frozenset({Found.NOTHING, Found.WHITEOUT})
 _GONE = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
 
 
@@ -92,8 +93,21 @@ class Union:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         if parent.orphan or self.markers.reserved(name):
             return None
+        only = self._only_part(parent)
+        if only is not None:
+            finding = self.markers.classify(only, name)
+            if finding.found in _HIDDEN:
+                return None
+            if not finding.marks.redirect:
+                return self._sighting([finding])
         shown = rules.visible(self._column(parent, name))
         return self._sighting(shown) if shown else None
+
+    def _only_part(self, parent: Node) -> Part | None:
+        """Return the one layer's directory that makes up *parent*, the short way to its names."""
+        if parent.upper:
+            return None if parent.lowers or self.upper is None else Part(self.upper, parent.path)
+        return parent.lowers[0] if len(parent.lowers) == 1 else None
 
     def find(self, parent: Node, name: bytes) -> Sighting:
         """Return what shows under *name*; ENOENT where nothing does."""

@@ -44,6 +44,7 @@ def union(tmp_path):
                 for index, path in enumerate(lowers)
             ),
         )
+        features = {"fsync": "off", **features}  # what reaches the disk is for tests/crash
         driver = Driver(stack, Features(**features), tmp_path)
         driver.remount = lambda: remount(**features)
         drivers.append(driver)

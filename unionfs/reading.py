@@ -1,0 +1,47 @@
+"""Reading a file without holding up others: from memory at once, from a disk in a thread.
+
+`RWF_NOWAIT` (preadv2(2)) tells the one from the other.  Some file systems do
+not know it: for tmpfs, where nothing can be cold, the read is made at once, for
+the others (squashfs, network file systems) always in a thread.
+"""
+
+import errno
+import os
+
+import trio
+
+from unionfs import syscalls
+
+
+class Reading:
+    """The reads of one mount."""
+
+    def __init__(self) -> None:
+        self._in_memory: dict[int, bool] = {}  # st_dev without RWF_NOWAIT -> is it tmpfs?
+
+    async def read(self, fd: int, size: int, offset: int) -> bytes | bytearray | memoryview:
+        """Return up to *size* bytes at *offset*; fewer only at the end of the file."""
+        buffer = bytearray(size)
+        try:
+            count = os.preadv(fd, [buffer], offset, os.RWF_NOWAIT)
+        except OSError as exc:
+            if exc.errno == errno.EOPNOTSUPP and self._is_in_memory(fd):
+                return os.pread(fd, size, offset)
+            if exc.errno not in (errno.EOPNOTSUPP, errno.EAGAIN):
+                raise
+        else:
+            if count == size:
+                return buffer
+            if count == 0 or offset + count >= os.fstat(fd).st_size:
+                return memoryview(buffer)[:count]
+        own = os.dup(fd)  # the handle's own may be moved to upper meanwhile
+        try:
+            return await trio.to_thread.run_sync(os.pread, own, size, offset)
+        finally:
+            os.close(own)
+
+    def _is_in_memory(self, fd: int) -> bool:
+        device = os.fstat(fd).st_dev
+        if device not in self._in_memory:
+            self._in_memory[device] = syscalls.is_tmpfs(fd)
+        return self._in_memory[device]
