@@ -63,11 +63,13 @@ bench: setup
 
 man: build/unionfs.1
 
-build/unionfs.1: setup unionfs/cli.py unionfs/arguments.py
+build/unionfs.1: setup unionfs/cli.py unionfs/arguments.py tools/manual.py
 	mkdir -p build
-	$(BIN)argparse-manpage --module unionfs.cli --function parser --prog unionfs \
+	PYTHONPATH=. $(BIN)python tools/manual.py >build/manual.inc
+	PYTHONPATH=. $(BIN)argparse-manpage --module unionfs.cli --function parser --prog unionfs \
 		--project-name unionfs --manual-section 1 --manual-title 'User Commands' \
-		--author 'The unionfs authors' --output $@
+		--description 'see several directories as one; changes go to the top one alone' \
+		--include build/manual.inc --output $@
 
 install: man
 	tools/packages.sh $(BUILD_PACKAGES)

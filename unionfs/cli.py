@@ -67,12 +67,22 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     whole.add_argument("--version", action="version", version=f"unionfs {unionfs.__version__}")
-    subparsers = whole.add_subparsers(metavar="COMMAND", required=True)
+    commands = whole.add_subparsers(metavar="COMMAND", required=True)
     for name, (_, line) in COMMANDS.items():
-        _configured(
-            name, subparsers.add_parser(name, help=line, description=line.capitalize() + ".")
-        )
+        _configured(name, commands.add_parser(name, help=line, description=_sentence(line)))
     return whole
+
+
+def command_parser(name: str) -> tuple[argparse.ArgumentParser, _Command]:
+    """Return the parser of one command, and the module that carries it out."""
+    single = _Parser(
+        prog=f"unionfs {name}", description=_sentence(COMMANDS[name][1]), allow_abbrev=False
+    )
+    return single, _configured(name, single)
+
+
+def _sentence(line: str) -> str:
+    return line[0].upper() + line[1:] + "."
 
 
 def main() -> int:
@@ -94,11 +104,7 @@ def main() -> int:
 
 
 def _run(name: str, words: Sequence[str]) -> int:
-    line = COMMANDS[name][1]
-    single = _Parser(
-        prog=f"unionfs {name}", description=line.capitalize() + ".", allow_abbrev=False
-    )
-    module = _configured(name, single)
+    single, module = command_parser(name)
     return module.run(single.parse_args(arguments.before_parsing(words)))
 
 
