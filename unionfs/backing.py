@@ -7,6 +7,11 @@ reader of a lower one would not see what is written after copy-up.  So a file
 that was opened before its copy-up goes through the page cache until its last
 descriptor is closed, and content read in one way is dropped from the cache
 before it is read in the other.
+
+With `passthrough=all` lower files pass through as well, and an old reader stays
+on the lower file, as with overlayfs.  The first open after the copy-up then
+finds the inode bound to another backing file: it is left to its readers
+(`is_outdated`), and the name gets a new inode.
 """
 
 import dataclasses
@@ -32,6 +37,31 @@ class Registry(Protocol):
         """Patch the open reply that is about to be sent."""
 
 
+class Forecast:
+    """Will a new file be large?  As the latest ones were.
+
+    Registering a new file costs about as much as one write request, so it pays
+    only for files that get more than that; nothing says so when one is created.
+    """
+
+    _MOST = 2  # new files of one kind in a row that settle the matter
+
+    def __init__(self) -> None:
+        self._score = self._MOST
+
+    @property
+    def large(self) -> bool:
+        """Tell whether the next new file is expected to be large."""
+        return self._score > 0
+
+    def learn(self, size: int) -> None:
+        """Take note of the size of a new file, in bytes, at its first release."""
+        if size >= SMALL:
+            self._score = self._MOST
+        else:
+            self._score = max(self._score - 1, 0)
+
+
 @dataclasses.dataclass(slots=True)
 class _Opens:
     """How one node is open at the moment."""
@@ -39,6 +69,7 @@ class _Opens:
     cached: int = 0
     through: int = 0
     backing: int = 0  # the kernel's id, while `through` is not zero
+    lower: bool = False  # the backing file is one of a lower layer
 
 
 class Backings:
@@ -49,6 +80,11 @@ class Backings:
         self.enabled = enabled
         self._opens: dict[Node, _Opens] = {}  # node -> how it is open
         self._bypassed: set[int] = set()  # inode numbers whose page cache may be out of date
+
+    def is_outdated(self, node: Node) -> bool:
+        """Tell whether opens of *node* pass through to a lower file that was copied up since."""
+        opens = self._opens.get(node)
+        return opens is not None and opens.through > 0 and opens.lower and not node.lowers
 
     def open(self, node: Node, fd: int, *, eligible: bool) -> tuple[bool, bool]:
         """Count an open of *node* by *fd*; return whether it passes through, and may keep the cache.
@@ -61,7 +97,7 @@ class Backings:
         if opens is None:
             opens = self._opens[node] = _Opens()
         if opens.through or (eligible and not opens.cached):
-            if self._pass(opens, fd):
+            if self._pass(opens, fd, lower=bool(node.lowers)):
                 self._bypassed.add(node.ino)
                 return True, False
         opens.cached += 1
@@ -70,10 +106,10 @@ class Backings:
             return False, False
         return False, True
 
-    def _pass(self, opens: _Opens, fd: int) -> bool:
+    def _pass(self, opens: _Opens, fd: int, *, lower: bool) -> bool:
         if not opens.through:
             try:
-                opens.backing = self._registry.register(fd)
+                opens.backing, opens.lower = self._registry.register(fd), lower
             except OSError:  # such as a backing file on FUSE: the page cache then
                 return False
         self._registry.pass_through(opens.backing)

@@ -84,7 +84,7 @@ def _prepared(stack: Stack, options: Options, mountpoint: str) -> tuple["Session
     operations = Operations(
         Union(stack, features),
         session,
-        passthrough=options.passthrough != "off",
+        passthrough=options.passthrough,
         status=live.describe(stack, options),
     )
     return session, operations

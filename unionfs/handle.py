@@ -50,3 +50,4 @@ class OpenFile:
     node: Node
     through: bool  # the kernel passes its data to the backing file
     kills: bool  # opened for writing by a caller without privileges
+    new: bool = False  # created by this very open

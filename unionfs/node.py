@@ -86,6 +86,7 @@ class Node:
     impure: bool = False  # upper's directory is marked as holding copied-up objects
     unsynced: bool = False  # copied up, and the name not yet known to be on disk
     orphan: bool = False  # it lost its last name
+    left: bool = False  # its name has another node now; only open files still know it
 
     @property
     def path(self) -> bytes:
@@ -274,7 +275,8 @@ def _attach(node: Node, parent: Node, name: bytes) -> None:
 
 def _same(node: Node, sighting: Sighting) -> bool:
     return (
-        node.home == sighting.st.st_ino
+        not node.left
+        and node.home == sighting.st.st_ino
         and node.upper == sighting.upper
         and node.format == stat.S_IFMT(sighting.st.st_mode)
         and (node.pin < 0 or sighting.st.st_nlink > 0)

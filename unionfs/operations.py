@@ -17,14 +17,14 @@ import logging
 import os
 import stat
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import pyfuse3
 import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
 from unionfs.attributes import Attributes, Wish
-from unionfs.backing import SMALL, Backings, Registry
+from unionfs.backing import SMALL, Backings, Forecast, Registry
 from unionfs.changes import Caller, Changes
 from unionfs.copyup import CopyUp, Job
 from unionfs.durability import Durability
@@ -44,6 +44,8 @@ _THREAD_BYTES = 1 << 20
 
 # Flags that the kernel has dealt with, or that would make our own reads fail.
 _KERNEL_FLAGS = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_APPEND | os.O_DIRECT | os.O_NOATIME
+
+_SET_IDS = stat.S_ISUID | stat.S_ISGID
 
 _DOTS = (b".", b"..")
 
@@ -78,7 +80,12 @@ class Operations(pyfuse3.Operations):
     enable_acl = True
 
     def __init__(
-        self, union: Union, registry: Registry, *, passthrough: bool, status: dict[str, Any]
+        self,
+        union: Union,
+        registry: Registry,
+        *,
+        passthrough: Literal["off", "upper", "all"],
+        status: dict[str, Any],
     ) -> None:
         super().__init__()
         self.union = union
@@ -89,8 +96,10 @@ class Operations(pyfuse3.Operations):
         self._changes = Changes(union, self._copyup)
         self._attributes = Attributes(union, self._copyup)
         self._durability = Durability(union)
-        self._backings = Backings(registry, enabled=passthrough)
+        self._backings = Backings(registry, enabled=passthrough != "off")
+        self._lower_passes = passthrough == "all"
         self._reading = Reading()
+        self._forecast = Forecast()
         self._files: dict[int, OpenFile] = {}  # descriptor -> what is known of it
         self._listings: dict[int, _Listing] = {}  # handle -> an open directory
         self._next_listing = 1
@@ -281,28 +290,48 @@ class Operations(pyfuse3.Operations):
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         node = self.union.nodes[inode]
         if flags & os.O_ACCMODE == os.O_RDONLY and not flags & os.O_TRUNC:
-            return self._opened(node, self.union.open_to_read(node), writer=None)
+            self._leave_to_old_readers(node)
+            fd = self.union.open_to_read(node)
+            return self._opened(node, fd, kills=False, eligible=self._may_pass(node, fd, flags))
         truncate = bool(flags & os.O_TRUNC)
         await self._bring_content(node, 0 if truncate else None)
         self._copyup.metadata(node)
+        self._leave_to_old_readers(node)
         layer, path = self.union.upper_place(node)
         fd = layer.open_to_write(path, _host_flags(flags))
         if truncate and self.kills and ctx.uid:
             self._attributes.drop_privileges(node, os.fstat(fd))
-        return self._opened(node, fd, writer=ctx)
+        kills = self.kills and ctx.uid != 0
+        return self._opened(node, fd, kills=kills, eligible=self._may_pass(node, fd, flags))
 
-    def _opened(self, node: Node, fd: int, writer: RequestContext | None) -> FileInfo:
+    def _leave_to_old_readers(self, node: Node) -> None:
+        """Give the name of *node* a new inode where the kernel still reads the lower file.
+
+        At ESTALE the kernel looks the name up again and opens what it finds then
+        (path_lookup: do_filp_open, LOOKUP_REVAL).
+        """
+        if self._backings.is_outdated(node):
+            self.union.leave_behind(node)
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    def _opened(self, node: Node, fd: int, *, kills: bool, eligible: bool) -> FileInfo:
         """Enter a descriptor, and answer with it; no await may come before the reply."""
-        kills = writer is not None and writer.uid != 0 and self.kills
-        eligible = node.upper and not self.union.has_lower_content(node)
-        if eligible and self._backings.enabled:
-            st = os.fstat(fd)
-            eligible = stat.S_ISREG(st.st_mode) and (
-                not _has_privileges(st) if writer is not None else st.st_size >= SMALL
-            )
         through, keep = self._backings.open(node, fd, eligible=eligible)
         self._files[fd] = OpenFile(node, through, kills)
         return FileInfo(fh=fd, keep_cache=keep)
+
+    def _may_pass(self, node: Node, fd: int, flags: int) -> bool:
+        """Tell whether the kernel may serve this open by itself, and should."""
+        if not self._backings.enabled or (node.lowers and not self._lower_passes):
+            return False
+        st = os.fstat(fd)
+        if not stat.S_ISREG(st.st_mode):
+            return False
+        if flags & os.O_ACCMODE == os.O_RDONLY:
+            return st.st_size >= SMALL
+        # The backing file would keep O_APPEND when fcntl(2) takes it back, and set-uid bits
+        # have to fall where we see it.
+        return not flags & os.O_APPEND and not st.st_mode & _SET_IDS
 
     @_replying
     async def create(
@@ -312,7 +341,10 @@ class Operations(pyfuse3.Operations):
             self.union.nodes[parent], name, _host_flags(flags), mode, _caller(ctx)
         )
         entry = self._known_entry(node, st)
-        return self._opened(node, fd, writer=ctx), entry
+        eligible = self._forecast.large and not flags & os.O_APPEND and not mode & _SET_IDS
+        info = self._opened(node, fd, kills=self.kills and ctx.uid != 0, eligible=eligible)
+        self._files[fd].new = True
+        return info, entry
 
     @_replying
     async def read(self, fh: int, offset: int, size: int) -> bytes:
@@ -333,6 +365,8 @@ class Operations(pyfuse3.Operations):
     async def release(self, fh: int) -> None:
         file = self._files.pop(fh)
         self._backings.close(file.node, through=file.through)
+        if file.new and self._backings.enabled:
+            self._forecast.learn(os.fstat(fh).st_size)
         self.union.readers.discard(fh)
         os.close(fh)
 
@@ -454,7 +488,3 @@ def _caller(ctx: RequestContext) -> Caller:
 def _host_flags(flags: int) -> int:
     """Return the flags to open upper's file with: reading too, as mmap and the page cache need."""
     return (flags & ~_KERNEL_FLAGS & ~os.O_ACCMODE) | os.O_RDWR
-
-
-def _has_privileges(st: os.stat_result) -> bool:
-    return bool(st.st_mode & (stat.S_ISUID | stat.S_ISGID))

@@ -259,6 +259,14 @@ class Union:
             return work, self.links.path(node.link)
         return upper, node.path
 
+    def leave_behind(self, node: Node) -> None:
+        """Let the kernel's readers keep *node*, while its name gets a new one at its next look-up."""
+        if node.pin < 0:
+            layer, path = self.upper_place(node)
+            flags = os.O_PATH | (0 if layer.follow else os.O_NOFOLLOW) | os.O_CLOEXEC
+            node.pin = os.open(path, flags, dir_fd=layer.fd)
+        node.left = True
+
     def attributes(self, node: Node) -> os.stat_result:
         """Return the host's attributes of *node*; `shown_links` and `shown_blocks` correct them."""
         layer, path = self.place(node)
