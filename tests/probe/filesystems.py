@@ -75,7 +75,7 @@ def tmpfs(directory: Path) -> Iterator[Path]:
     try:
         yield directory
     finally:
-        _command("umount", directory)
+        _unmount(("umount",), directory)
 
 
 @contextlib.contextmanager
@@ -173,7 +173,7 @@ def verdicts(path: Path, case: Case, rounds: int) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _unmounted(point: Path, *command: str) -> Iterator[Path]:
-    """Unmount *point* at the end, once nobody is busy in it any more."""
+    """Unmount *point* at the end, by *command* if it has one of its own."""
     try:
         yield point
     finally:
@@ -186,7 +186,7 @@ def _unmount(command: tuple[str, ...], point: Path) -> None:
         result = subprocess.run([*command, point], cwd=ROOT, capture_output=True, check=False)
         if result.returncode == 0:
             return
-        time.sleep(0.1)  # EBUSY for a moment: the kernel drops references to files lazily
+        time.sleep(0.1)  # EBUSY for a moment: a daemon ends after its mount does
     _command("umount", "--lazy", point)
 
 

@@ -16,7 +16,7 @@ def test_all_holds_on_a_union(case, base):
     if UNIONFS.missing:
         pytest.skip(UNIONFS.missing)
     with prepared(UNIONFS, base / "stack", case) as directory:
-        report = verdicts(directory, case, rounds=300)
+        report = verdicts(directory, case, rounds=100)
         assert list(directory.iterdir()) == []
     assert report["stderr"] == ""
     assert report["file_system"] == "fuse.unionfs"

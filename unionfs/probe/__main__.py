@@ -6,7 +6,7 @@ import sys
 from unionfs.probe import configure, run
 
 parser = argparse.ArgumentParser(
-    prog="unionfs probe", description=sys.modules["unionfs.probe"].__doc__
+    prog="unionfs probe", description="Test what rename(2) does in a directory, on any file system."
 )
 configure(parser)
 sys.exit(run(parser.parse_args()))

@@ -79,6 +79,11 @@ class Table:
 def summary(findings: list[Finding]) -> str:
     """Return the last lines: how many of what, and the conclusion."""
     conclusion = "holds" if conforms(findings) else "does not hold"
+    untried = any(
+        finding.check.required and finding.outcome.verdict is Verdict.NOT_TRIED
+        for finding in findings
+    )
+    extent = ", as far as it was tried" if untried else ""
     return "\n".join(
         (
             "",
@@ -86,7 +91,7 @@ def summary(findings: list[Finding]) -> str:
             + _count(finding for finding in findings if finding.check.required),
             "Beyond POSIX:      "
             + _count(finding for finding in findings if not finding.check.required),
-            f"What POSIX requires of rename(2) {conclusion} here.",
+            f"What POSIX requires of rename(2) {conclusion} here{extent}.",
             "",
         )
     )
