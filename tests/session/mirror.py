@@ -1,3 +1,4 @@
+# ruff: noqa: ARG002, PLR0917 -- the handlers' arguments are pyfuse3's
 """A small filesystem to serve through a `Session`: it mirrors a directory, without union logic.
 
 Run as `python mirror.py SETTINGS`, where SETTINGS is JSON.  It prints a line

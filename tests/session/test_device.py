@@ -24,8 +24,10 @@ def kernel():
     """Return a device past INIT, and the socket on which the kernel would sit."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setblocking(False)
+    device = Device("/dev/null")
+    os.dup2(theirs.fileno(), device.device)
+    theirs.close()
     ours.send(reply(1))  # any request will do for the introduction, then any answer
-    device = Device(theirs.detach())
     device.introduce()
     os.read(device.fd, 100)
     os.write(device.fd, reply(1))

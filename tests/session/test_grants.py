@@ -39,8 +39,7 @@ def test_writing_asks_for_no_capabilities_when_killing_them_is_ours(mirror, swit
     served = mirror(switches={**switches, "passthrough": False})
     with open(served.point + "/f", "wb", buffering=0) as file:
         (before,) = served.counts("getxattr")
-        for _ in range(50):
-            file.write(b"x")
+        file.writelines([b"x"] * 50)
         writes, after = served.counts("write", "getxattr")
     assert (writes, after - before) == (50, requests)
 
@@ -69,3 +68,13 @@ def test_the_kernel_reads_ahead_more_than_by_default(mirror):
     name = f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb"
     with open(name, encoding="ascii") as file:
         assert int(file.read()) > 128
+
+
+@pytest.mark.parametrize(("passthrough", "requests"), [(False, False), (True, True)])
+def test_without_passthrough_what_was_written_stays_cached(mirror, passthrough, requests):
+    served = mirror(switches={"passthrough": passthrough})
+    with open(served.point + "/f", "w+b", buffering=0) as file:
+        file.write(b"x" * 100_000)
+        file.seek(0)
+        assert file.read() == b"x" * 100_000
+    assert (served.counts("read")[0] > 0) == requests

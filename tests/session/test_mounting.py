@@ -126,6 +126,16 @@ def test_it_unmounts_when_files_are_open(mirror):
     os.close(fd)
 
 
+def test_it_leaves_alone_a_later_mount_that_got_its_numbers(mirror):
+    first = mirror()
+    first.process.send_signal(signal.SIGSTOP)  # so that it notices its end late
+    mountcalls.umount(first.point)  # umount(8) would ask for a stat
+    second = mirror({"f": "text"})
+    first.process.send_signal(signal.SIGCONT)
+    assert first.wait() == (0, CLEAN)
+    assert read(second.point + "/f") == "text"
+
+
 def test_it_leaves_alone_what_is_mounted_over_it(mirror):
     served = mirror()
     subprocess.run(["mount", "-t", "tmpfs", "over", served.point], check=True)

@@ -44,18 +44,24 @@ def test_what_is_written_to_the_backing_file_is_read_at_once(served):
 
 
 def test_mappings_are_coherent_with_the_backing_file_both_ways(served):
-    with open(served.point + "/f", "r+b") as file, open(served.source + "/f", "r+b") as backing:
-        with mmap.mmap(file.fileno(), SIZE) as seen, mmap.mmap(backing.fileno(), SIZE) as below:
-            seen[0:3] = b"top"
-            below[-3:] = b"low"
-            assert (below[0:3], seen[-3:]) == (b"top", b"low")
+    with (
+        open(served.point + "/f", "r+b") as file,
+        open(served.source + "/f", "r+b") as backing,
+        mmap.mmap(file.fileno(), SIZE) as seen,
+        mmap.mmap(backing.fileno(), SIZE) as below,
+    ):
+        seen[0:3] = b"top"
+        below[-3:] = b"low"
+        assert (below[0:3], seen[-3:]) == (b"top", b"low")
 
 
 def test_two_opens_of_one_file_share_their_data(served):
-    with open(served.point + "/f", "r+b", buffering=0) as writer:
-        with open(served.point + "/f", "rb", buffering=0) as reader:
-            writer.write(b"shared")
-            assert reader.read(6) == b"shared"
+    with (
+        open(served.point + "/f", "r+b", buffering=0) as writer,
+        open(served.point + "/f", "rb", buffering=0) as reader,
+    ):
+        writer.write(b"shared")
+        assert reader.read(6) == b"shared"
 
 
 def test_an_error_after_the_reply_was_diverted_reaches_the_caller(mirror):

@@ -8,7 +8,7 @@ from unionfs.session.protocol import Init, Offer, Wish, add_wishes, read_answer,
 
 NEW = Offer((7, 45), 131072, Init.INIT_EXT | Init.CACHE_SYMLINKS | Init.PASSTHROUGH)
 OLD = Offer((7, 31), 131072, Init.CACHE_SYMLINKS)
-WISH = Wish(Init.CACHE_SYMLINKS | Init.PASSTHROUGH | Init.DONT_MASK, 64, 1)
+WISH = Wish(Init.CACHE_SYMLINKS | Init.PASSTHROUGH | Init.DONT_MASK, Init(0), 64, 1)
 
 
 def request(*, opcode=26, major=7, minor=45, flags=0, flags2=None, size=None):
@@ -72,6 +72,12 @@ def test_what_libfuse_answered_stays():
     after = read_answer(message)
     assert after.flags & before.flags == before.flags
     assert (after.max_write, after.max_readahead) == (before.max_write, before.max_readahead)
+
+
+def test_what_is_unwanted_is_removed():
+    message = reply(1 << 12 | 1)
+    add_wishes(message, NEW, Wish(Init(0), Init.AUTO_INVAL_DATA, 0, 0))
+    assert read_answer(message).flags == Init.ASYNC_READ
 
 
 def test_an_error_stays_an_error():

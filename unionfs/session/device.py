@@ -39,7 +39,6 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Callable
 
 from unionfs.session.privileges import CAP_FSETID, Without
 from unionfs.session.protocol import (
@@ -100,11 +99,10 @@ class PlainReplies:
 
 
 class Device(PlainReplies):
-    """An open, mounted /dev/fuse, and libfuse's descriptor `fd` in front of it."""
+    """An open /dev/fuse, `device`, and libfuse's descriptor `fd` in front of it."""
 
-    def __init__(self, device: int) -> None:
-        """Take over the descriptor *device*."""
-        self.device = device
+    def __init__(self, path: str = "/dev/fuse") -> None:
+        self.device = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._peer, self.fd = ours.detach(), theirs.detach()
         # O_DIRECT: one write is one packet (pipe(2)).
@@ -123,7 +121,7 @@ class Device(PlainReplies):
         return self._offer
 
     def answer(self, wish: Wish) -> Answer | None:
-        """Send libfuse's INIT reply to the kernel with *wish* added; then get out of the way."""
+        """Send libfuse's INIT reply to the kernel, changed by *wish*; then get out of the way."""
         reply = bytearray(os.read(self._peer, _REQUEST_BYTES))
         if self._offer is not None:
             add_wishes(reply, self._offer, wish)
@@ -204,18 +202,7 @@ class Device(PlainReplies):
         return notification
 
     def close(self) -> None:
-        """Close all but `fd`, which libfuse closes."""
+        """Close all but `fd`, which libfuse closes once pyfuse3 is initialized."""
         for fd in (self.device, self._peer, self._out, self._in):
             if fd != -1:
                 os.close(fd)
-
-
-def opened(mount: Callable[[int], None]) -> Device:
-    """Open /dev/fuse, call *mount* with the descriptor, and return it as a `Device`."""
-    device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
-    try:
-        mount(device)
-        return Device(device)
-    except BaseException:
-        os.close(device)
-        raise

@@ -25,12 +25,13 @@ which waits for a thread keeps nobody waiting.  Two rules make that sound:
    is called per pass, not per request.)
 """
 
+import os
+import select
 import time
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace, TracebackType
 from typing import Any, Protocol
 
-import select
 import trio
 
 # Seconds after which a loop under load makes a pass through trio.  A pass costs
@@ -70,10 +71,12 @@ class Patience:
         self._left = 1
 
     def hit(self) -> None:
+        """Note that a request came while polling."""
         self.seconds = SPIN_SECONDS
         self._asked = 1
 
     def missed(self) -> None:
+        """Note that none came."""
         self.seconds /= 2
         if self.seconds < _SPIN_FLOOR:
             self.seconds = 0.0
@@ -81,6 +84,7 @@ class Patience:
             self._left = self._asked
 
     def slept(self, seconds: float) -> None:
+        """Note how long the sleep until the next request was."""
         if self.seconds or seconds > _SHORT_SLEEP:
             return
         self._left -= 1
@@ -100,17 +104,20 @@ class Loop(trio.abc.Instrument):
     def watch(self, device: int) -> None:
         """Wait for *device* from now on.
 
-        Not for the descriptor that pyfuse3 knows: that one is changed under it.
+        It is not the descriptor that pyfuse3 knows: what that one means changes.
         """
         self._device = device
 
     async def wait_readable(self, _fd: int) -> None:
+        """Wait as pyfuse3 does: under its lock, in epoll."""
         await trio.lowlevel.wait_readable(self._device)
 
     def notify_closing(self, _fd: int) -> None:
+        """Wake who waits: `pyfuse3.terminate`."""
         trio.lowlevel.notify_closing(self._device)
 
     def after_task_step(self, _task: trio.lowlevel.Task) -> None:
+        """Keep the rule that replies are diverted within one step only; see `device`."""
         if self._replies.diverted is not None:
             self._replies.settle()
 
@@ -153,6 +160,9 @@ class FastLoop(Loop):
     def __init__(self, replies: Replies) -> None:
         super().__init__(replies)
         self.patience = Patience()
+        # With one processor the client can only go on when we let go of it.  With more,
+        # yielding would hand ours to whoever computes, for milliseconds.
+        self._alone = len(os.sched_getaffinity(0)) == 1
         self._poll = select.poll().poll
         self._next_pass = 0.0  # time.perf_counter()
         self._closed = False
@@ -162,12 +172,14 @@ class FastLoop(Loop):
         self._away: set[trio.lowlevel.Task] = set()  # workers whose handlers wait
 
     def watch(self, device: int) -> None:
+        """Wait for *device* from now on."""
         super().watch(device)
         poll = select.poll()
         poll.register(device, select.POLLIN)
         self._poll = poll.poll
 
     async def wait_readable(self, _fd: int) -> None:
+        """Return when a request can be read at once (rule 1)."""
         if self._replies.diverted is not None:
             self._replies.settle()
         self._serving = False
@@ -197,13 +209,15 @@ class FastLoop(Loop):
             if poll(0):
                 self.patience.hit()
                 return True
+            if self._alone:
+                os.sched_yield()
         self.patience.missed()
         return False
 
     async def _sleep(self) -> None:
         while True:
             if self._watched:
-                await self._resting.park()  # ended by _appoint: the watch is ours then
+                await self._resting.park()  # ended by after_task_step: the watch is ours then
             self._watched = True
             try:
                 await self._watch_in_epoll()
@@ -221,10 +235,12 @@ class FastLoop(Loop):
         self.patience.slept(time.perf_counter() - before)
 
     def notify_closing(self, fd: int) -> None:
+        """Wake who waits, one after the other as each leaves the watch to the next."""
         self._closed = True
         super().notify_closing(fd)
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        """Keep rule 2, and note which workers wait in a handler."""
         super().after_task_step(task)
         if self._serving:
             self._serving = False

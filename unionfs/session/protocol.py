@@ -103,9 +103,10 @@ class Answer(NamedTuple):
 
 
 class Wish(NamedTuple):
-    """What to add to libfuse's INIT reply, as far as the kernel offers it."""
+    """What to change in libfuse's INIT reply."""
 
-    flags: Init
+    flags: Init  # to add, as far as the kernel offers them
+    unwanted: Init  # to remove
     max_background: int
     max_stack_depth: int
 
@@ -133,7 +134,7 @@ def read_offer(request: bytes) -> Offer | None:
 
 
 def add_wishes(reply: bytearray, offer: Offer, wish: Wish) -> None:
-    """Add to an INIT reply what is wished and offered; what libfuse answered stays.
+    """Change an INIT reply as wished, as far as offered; what else libfuse answered stays.
 
     An error reply, and one of a protocol too old for flags, is left alone.
     """
@@ -159,7 +160,7 @@ def _allowed(answered: Init, offer: Offer, wish: Wish) -> Init:
         added &= ~Init.PASSTHROUGH  # process_init_reply() in fs/fuse/inode.c refuses both
     if added >> 32 and offer.flags & Init.INIT_EXT:
         added |= Init.INIT_EXT
-    return answered | added
+    return answered & ~wish.unwanted | added
 
 
 def read_answer(reply: bytes | bytearray) -> Answer | None:

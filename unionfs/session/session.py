@@ -11,7 +11,6 @@ import pyfuse3
 import trio
 
 from unionfs import mountcalls
-from unionfs.session import device as devices
 from unionfs.session import mounted, privileges
 from unionfs.session.device import Device, PlainReplies
 from unionfs.session.grants import Granted, Switches, granted
@@ -53,7 +52,7 @@ class Session:
     `mount`, then `serve`, then `close`, which must be called in any case.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # all but the first by name
         self,
         mountpoint: str,
         *,
@@ -89,19 +88,22 @@ class Session:
         """Mount, and make *operations* ready to serve; raise OSError when that cannot be."""
         if not (self._switches.handshake and self._mounted_by_us(operations)):
             self._mounted_by_libfuse(operations)
-        self._mount = mounted.on_top_of(self._path)
+            self._mount = mounted.on_top_of(self._path)
         make = FastLoop if self._switches.loop else Loop
         self._loop = make(self._replies)
 
     def _mounted_by_us(self, operations: pyfuse3.Operations) -> bool:
+        device = Device()
+        self._replies = device
         try:
-            device = devices.opened(self._mount_device)
+            self._mount_device(device.device)
         except OSError as exc:
+            self._drop_device()
             if exc.errno not in _NO_PRIVILEGE:
                 raise
             self._refused = f"mount(2): {exc.strerror}"
             return False
-        self._replies = device
+        self._mount = mounted.on_top_of(self._path)
         self._offer = device.introduce()
         pyfuse3.init(operations, f"/dev/fd/{device.fd}", set())
         self._initialized = True
@@ -172,13 +174,25 @@ class Session:
         self._started()
 
     def _finish(self, device: Device) -> Granted:
-        flags = _WISHED | Init.PASSTHROUGH if self._switches.passthrough else _WISHED
-        answer = device.answer(Wish(flags, _BACKGROUND_REQUESTS, self._depth))
+        answer = device.answer(self._wish())
         self._loop.watch(device.device)
         result = granted(self._offer, answer, loop=self._switches.loop)
         if result.passthrough and not device.can_register():
             result = dataclasses.replace(result, passthrough=False)
         return result
+
+    def _wish(self) -> Wish:
+        """Say what to change in the INIT reply.
+
+        AUTO_INVAL_DATA drops all that is cached of a file after each write to it, as
+        its mtime is new.  Passthrough needs that, as its writes go round the cache.
+        """
+        offered = self._offer.flags if self._offer is not None else Init(0)
+        if self._switches.passthrough and Init.PASSTHROUGH in offered:
+            flags, unwanted = _WISHED | Init.PASSTHROUGH, Init(0)
+        else:
+            flags, unwanted = _WISHED, Init.AUTO_INVAL_DATA
+        return Wish(flags, unwanted, _BACKGROUND_REQUESTS, self._depth)
 
     def register(self, fd: int) -> int:
         """Return a backing id for *fd*, to be given to `unregister`; OSError when not granted."""
@@ -213,6 +227,12 @@ class Session:
             mounted.detach(self._mount.device)
         if self._initialized:
             pyfuse3.close(unmount=device is None)
-            self._initialized = False
-        self._replies.close()
+        self._drop_device()
+        self._initialized = False
+
+    def _drop_device(self) -> None:
+        if isinstance(self._replies, Device):
+            self._replies.close()
+            if not self._initialized:
+                os.close(self._replies.fd)
         self._replies = PlainReplies()
