@@ -76,9 +76,14 @@ class Changes:
     ) -> tuple[Node, os.stat_result, int]:
         """Create a regular file; return its node, its attributes and an open descriptor."""
         fds: list[int] = []
-        self._make(parent, name, caller, lambda on, at: fds.append(on.create(at, flags, mode)))
-        st = os.fstat(fds[0])
-        return self._made(parent, name, st), st, fds[0]
+        try:
+            self._make(parent, name, caller, lambda on, at: fds.append(on.create(at, flags, mode)))
+            st = os.fstat(fds[0])
+            return self._made(parent, name, st), st, fds[0]
+        except BaseException:
+            for fd in fds:
+                os.close(fd)
+            raise
 
     def mknod(
         self, parent: Node, name: bytes, mode: int, device: int, caller: Caller
@@ -180,13 +185,19 @@ class Changes:
         self._remove(parent, name, sighting)
 
     def _counted(self, parent: Node, name: bytes, sighting: Sighting) -> Sighting:
-        """Copy up a lower file that has further names, so that its links can be counted.
+        """See that removing a name of a lower file with several is counted, in the same step.
 
-        Kernel overlayfs does the same with index=on (fs/overlayfs/util.c, ovl_nlink_start).
+        The file is copied up, and the name given to the copy in upper, whose st_nlink then
+        counts.  Kernel overlayfs does the first with index=on (fs/overlayfs/util.c,
+        ovl_nlink_start).
         """
-        if sighting.upper or sighting.st.st_nlink == 1:
+        if sighting.named or (sighting.st.st_nlink == 1 and not sighting.link):
             return sighting
-        self.copyup.metadata(self.union.nodes.adopt(parent, name, sighting))
+        node = self.union.nodes.adopt(parent, name, sighting)
+        self.copyup.metadata(node)
+        if node.link:
+            self._upper_directory(parent)
+            self._give_name(node, child_path(parent, name))
         return self.union.find(parent, name)
 
     def _remove(self, parent: Node, name: bytes, sighting: Sighting) -> None:
@@ -233,20 +244,15 @@ class Changes:
             try:
                 self._lost_link(sighting, node)
             except OSError:
-                log.exception("the link count of %r is now too high", child_path(parent, name))
+                log.exception("%r: its index entry is left", child_path(parent, name))
         if node is not None:
             self.union.nodes.detach(node, parent, name)
 
     def _lost_link(self, sighting: Sighting, node: Node | None) -> None:
+        """Remove the index entry of a file that no name shows any more."""
         _, work = self.union.writable()
         path = self.union.links.path(sighting.link)
-        links = sighting.links
-        if not sighting.named:
-            links -= 1
-            markers.set_links(work, path, links)
-            if node is not None:
-                node.links = links
-        if work.stat(path).st_nlink + links > 0:
+        if work.stat(path).st_nlink + markers.read(work, path).links > 0:
             return
         if node is not None:
             flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -378,13 +384,14 @@ class Changes:
         if upper.find(path) is not None:
             return
         entry = self.union.links.path(node.link)
-        markers.set_links(work, entry, node.links - 1)
+        markers.prepare_links(work, entry, node.links, node.links - 1)
         try:
             work.link(entry, upper, path)
         except BaseException:
-            markers.set_links(work, entry, node.links)
+            self.union.links.settle(node.link)
             raise
         node.links -= 1
+        self.union.links.settle(node.link)
 
     def _bring_tree(self, node: Node) -> None:
         """Copy a directory up with all that it shows, for want of redirects; then hide the lower.

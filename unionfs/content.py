@@ -31,7 +31,8 @@ def share(source: int, target: int) -> bool:
 
 def copy(source: int, target: int, size: int) -> None:
     """Copy the first *size* bytes; holes stay holes, and *target* gets that size."""
-    os.ftruncate(target, size)
+    if os.fstat(target).st_size != size:
+        os.ftruncate(target, size)
     position = 0
     while position < size:
         start = _next_data(source, position)

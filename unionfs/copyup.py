@@ -12,6 +12,7 @@ served: it knows only descriptors, and `publish` looks again.
 
 import dataclasses
 import errno
+import logging
 import os
 import stat
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ from unionfs.node import Node
 
 if TYPE_CHECKING:
     from unionfs.union import Union
+
+log = logging.getLogger(__name__)
 
 _BLOCK = 512  # bytes per unit of st_blocks: stat(2)
 _MUST_COPY = ("system.posix_acl_", "security.")  # fs/overlayfs/copy_up.c, ovl_must_copy_xattr
@@ -40,6 +43,7 @@ class Job:
     target: int
     staged: bytes  # empty: the content goes into the copy that upper has already
     size: int  # bytes to copy
+    length: int  # bytes that the file has then
     whole: bool  # all of the file, so that its modification time is kept
     sync: bool
     st: os.stat_result | None = None  # of a copy that is filled in place
@@ -49,6 +53,8 @@ class Job:
         """Copy the content; may run in a thread."""
         if not self.shared:
             content.copy(self.source, self.target, self.size)
+        if self.length > self.size:
+            os.ftruncate(self.target, self.length)
         if self.sync:
             os.fsync(self.target)
 
@@ -182,18 +188,18 @@ class CopyUp:
             self._pin(node, work, staged)
             return st
         if entry:
-            # The index entry and the name in upper make two links of the copy.
-            node.links = lower.st_nlink - 2
-            markers.set_links(work, staged, node.links)
+            # Two links, the entry and the name in upper; one, if a crash takes the staged name.
+            markers.prepare_links(work, staged, lower.st_nlink - 1, lower.st_nlink - 2)
             self.union.links.add(staged, entry)
         try:
             self._publish_name(node, work, staged)
         except BaseException:
             if entry:
                 self.union.links.remove(entry)
-                node.links = 0
             raise
-        node.link = entry
+        if entry:
+            node.link, node.links = entry, lower.st_nlink - 2
+            self.union.links.settle(entry)
         return st
 
     def _pin(self, node: Node, work: WritableLayer, staged: bytes) -> None:
@@ -214,7 +220,10 @@ class CopyUp:
             markers.set_impure(upper, directory)
             parent.impure = True
         work.move(staged, upper, node.path)
-        upper.utime(directory, before.st_atime_ns, before.st_mtime_ns)
+        try:
+            upper.utime(directory, before.st_atime_ns, before.st_mtime_ns)
+        except OSError:  # the copy is there: no error may say otherwise
+            log.exception("%r: its times are those of the copy-up", directory)
 
     # Content
 
@@ -238,7 +247,8 @@ class CopyUp:
             os.close(source)
             raise
         job = Job(
-            node, part, source, target, staged, copied, size is None,
+            node, part, source, target, staged, copied,
+            copied if size is None else size, size is None,
             self.union.features.fsync != "off" and copied > 0,
             self.union.attributes(node) if in_place else None,
         )  # fmt: skip

@@ -17,6 +17,7 @@ from unionfs.layer import Layer, WritableLayer
 
 Mend = Callable[[WritableLayer, bytes], None]
 
+_UNSETTLED = re.compile(rb"[0-9]{1,9}:-?[0-9]{1,9}")  # markers.prepare_links
 _NLINK = re.compile(rb"[UL][+-][0-9]{1,9}")  # fs/overlayfs/inode.c, ovl_set_nlink_common
 _INO = re.compile(rb"[0-9a-f]{1,16}")
 _METACOPY_MIN = 4  # bytes: version, length, flags, digest algorithm (fs/overlayfs/overlayfs.h)
@@ -142,6 +143,12 @@ def _nlink(subject: _Subject) -> tuple[str, bool] | None:
     return None
 
 
+def _unsettled(subject: _Subject) -> tuple[str, bool] | None:
+    if _UNSETTLED.fullmatch(subject.value):
+        return None
+    return f"damaged note on a change of the link count {subject.value!r}", True
+
+
 def _ino(subject: _Subject) -> tuple[str, bool] | None:
     if _INO.fullmatch(subject.value) and int(subject.value, 16):
         return None
@@ -165,6 +172,7 @@ _JUDGES: dict[str, _Judge] = {
     markers.IMPURE: _impure,
     markers.WHITEOUT: _whiteout,
     markers.NLINK: _nlink,
+    markers.UNSETTLED: _unsettled,
     markers.INO: _ino,
     markers.LINK: _link,
     markers.LOWERS: _of_root,

@@ -11,11 +11,15 @@ change time, so an entry is never taken for a file of another, newer lower.
 """
 
 import errno
+import logging
 import os
 import re
 import stat
 
+from unionfs import markers
 from unionfs.layer import Layer, WritableLayer, join
+
+log = logging.getLogger(__name__)
 
 DIRECTORY = b"unionfs/links"
 
@@ -55,6 +59,8 @@ class LinkIndex:
             elif not stat.S_ISDIR(st.st_mode):  # a symlink would lead out of work
                 raise OSError(errno.ENOTDIR, f"{work.name}: {os.fsdecode(path)} is no directory")
         self._keys = {entry.name for entry in work.scan(DIRECTORY)}
+        for entry in self._keys:
+            self.settle(entry)
 
     def __contains__(self, entry: bytes) -> bool:
         return entry in self._keys
@@ -72,10 +78,12 @@ class LinkIndex:
         self.work.link(staged, self.work, self.path(entry))
         self._keys.add(entry)
 
-    def take(self, staged: bytes, entry: bytes) -> None:
-        """Move the file staged in work to its entry."""
-        self.work.move(staged, self.work, self.path(entry))
-        self._keys.add(entry)
+    def settle(self, entry: bytes) -> None:
+        """End a change of an entry's link count; what is left undone here, the next mount does."""
+        try:
+            markers.settle_links(self.work, self.path(entry))
+        except OSError:
+            log.exception("the link count of %r is settled at the next mount", entry)
 
     def remove(self, entry: bytes) -> None:
         """Remove an entry; the file lives on under its other names."""

@@ -15,7 +15,8 @@ upper of ours can be mounted by the kernel and the reverse:
 Ours alone, private to the kernel's eyes too: `.unionfs.ino`, the inode number
 an object had before it was copied up, `.unionfs.link`, the entry of the hard
 link index that holds the file, and `.nlink`, in the kernel's form `U+2`: how
-many links the union shows beyond those that upper's inode has.
+many links the union shows beyond those that upper's inode has; `.unionfs.unsettled`
+(`N:L`) says that they are L as long as the inode has N.
 
 `DotMarkers` reads and writes the `.wh.` names of aufs(5) and OCI image layers
 (layer.md) instead of whiteouts and opaque attributes.
@@ -24,6 +25,7 @@ many links the union shows beyond those that upper's inode has.
 import errno
 import logging
 import os
+import re
 import stat
 from typing import NamedTuple
 
@@ -42,12 +44,14 @@ WHITEOUT = _PREFIX + "whiteout"
 NLINK = _PREFIX + "nlink"
 INO = _PREFIX + "unionfs.ino"
 LINK = _PREFIX + "unionfs.link"
+UNSETTLED = _PREFIX + "unionfs.unsettled"
 LOWERS = _PREFIX + "unionfs.lowerdir"
 WORK = _PREFIX + "unionfs.workdir"
 
 BOTTOM = 1  # the number of the lowest layer
 
 _NO_DEVICE = 0
+_NUMBER = re.compile(rb"-?[0-9]{1,9}")
 _NAME_MAX = 255
 
 
@@ -169,8 +173,16 @@ def read(layer: Layer, path: bytes) -> Marks:
         metacopy=METACOPY in names,
         ino=number if 0 < number < 1 << 64 else 0,
         link=layer.attribute(path, LINK) if LINK in names else b"",
-        links=_read_number(layer, path, NLINK, 10, b"U") if NLINK in names else 0,
+        links=_read_links(layer, path, names),
     )
+
+
+def _read_links(layer: Layer, path: bytes, names: list[str]) -> int:
+    if UNSETTLED in names:
+        at, _, links = layer.attribute(path, UNSETTLED).partition(b":")
+        if at == b"%d" % layer.stat(path).st_nlink and _NUMBER.fullmatch(links):
+            return int(links)
+    return _read_number(layer, path, NLINK, 10, b"U") if NLINK in names else 0
 
 
 def set_opaque(layer: WritableLayer, path: bytes) -> None:
@@ -213,6 +225,22 @@ def set_link(layer: WritableLayer, path: bytes, key: bytes) -> None:
 def set_links(layer: WritableLayer, path: bytes, links: int) -> None:
     """Set how many links the union shows beyond upper's st_nlink."""
     layer.set_attribute(path, NLINK, b"U%+d" % links)
+
+
+def prepare_links(layer: WritableLayer, path: bytes, now: int, after: int) -> None:
+    """Have the system call that changes st_nlink next change `links` from *now* to *after* too.
+
+    While st_nlink is what it is, the old number counts, so no crash falls between.
+    """
+    layer.set_attribute(path, UNSETTLED, b"%d:%d" % (layer.stat(path).st_nlink, now))
+    set_links(layer, path, after)
+
+
+def settle_links(layer: WritableLayer, path: bytes) -> None:
+    """End what `prepare_links` began, whether its system call was made or not."""
+    if layer.find_attribute(path, UNSETTLED) is not None:
+        set_links(layer, path, read(layer, path).links)
+        layer.remove_attribute(path, UNSETTLED)
 
 
 def set_layers(layer: WritableLayer, lowers: list[str], work: str) -> None:

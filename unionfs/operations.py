@@ -299,7 +299,7 @@ class Operations(pyfuse3.Operations):
         self._leave_to_old_readers(node)
         layer, path = self.union.upper_place(node)
         fd = layer.open_to_write(path, _host_flags(flags))
-        if truncate and self.kills and ctx.uid:
+        if truncate and ctx.uid:  # no setattr request comes with O_TRUNC
             self._attributes.drop_privileges(node, os.fstat(fd))
         kills = self.kills and ctx.uid != 0
         return self._opened(node, fd, kills=kills, eligible=self._may_pass(node, fd, flags))
@@ -442,8 +442,11 @@ class Operations(pyfuse3.Operations):
         return self._attributes.get(self.union.nodes[inode], name)
 
     @_replying
-    async def listxattr(self, inode: int, _ctx: RequestContext) -> list[bytes]:
-        return self._attributes.names(self.union.nodes[inode])
+    async def listxattr(self, inode: int, ctx: RequestContext) -> list[bytes]:
+        names = self._attributes.names(self.union.nodes[inode])
+        if ctx.uid == 0:
+            return names
+        return [name for name in names if not name.startswith(b"trusted.")]  # xattr(7)
 
     @_replying
     async def setxattr(self, inode: int, name: bytes, value: bytes, _ctx: RequestContext) -> None:

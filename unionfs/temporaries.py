@@ -8,7 +8,6 @@ emptying are the kernel's too (fs/overlayfs/super.c, ovl_workdir_create).
 import itertools
 import stat
 
-from unionfs import markers
 from unionfs.layer import WritableLayer, join
 
 DIRECTORY = b"work"
@@ -38,16 +37,8 @@ class Temporaries:
             self._empty(path)
             self.work.rmdir(path)
             return
-        if stat.S_ISREG(st.st_mode) and st.st_nlink > 1:
-            self._give_back_link(path)
         self.work.unlink(path)
 
     def _empty(self, path: bytes) -> None:
         for entry in self.work.scan(path):
             self.discard(join(path, entry.name))
-
-    def _give_back_link(self, path: bytes) -> None:
-        """Count a staged name, which was to become one in upper, as a lower one again."""
-        marks = markers.read(self.work, path)
-        if marks.link:
-            markers.set_links(self.work, path, marks.links + 1)
