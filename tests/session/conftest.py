@@ -11,7 +11,7 @@ import pytest
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 # What a mirror says last, when it has let go of everything.
 CLEAN = {"left": 0, "threads": 1, "mounts": 0}
-SERVER = [sys.executable, "-X", "dev", "-m", "tests.session.mirror"]
+SERVER = [sys.executable, "-W", "error", "-m", "tests.session.mirror"]
 
 
 class Mirror:
