@@ -149,14 +149,17 @@ def _read_redirect(layer: Layer, path: bytes) -> bytes:
     return redirect
 
 
-def _read_number(layer: Layer, path: bytes, name: str, base: int, prefix: bytes) -> int:
+def _read_number(layer: Layer, path: bytes, name: str, base: int, limit: int) -> int:
     """Return a number of ours; 0 where it is damaged, for it is only a hint."""
     value = layer.attribute(path, name)
     try:
-        return int(value.removeprefix(prefix), base)
+        number = int(value.removeprefix(b"U"), base)
     except ValueError:
-        log.warning("%s: %s: %s is damaged: %r", layer.name, os.fsdecode(path), name, value)
-        return 0
+        number = limit
+    if abs(number) < limit:
+        return number
+    log.warning("%s: %s: %s is damaged: %r", layer.name, os.fsdecode(path), name, value)
+    return 0
 
 
 def read(layer: Layer, path: bytes) -> Marks:
@@ -165,13 +168,12 @@ def read(layer: Layer, path: bytes) -> Marks:
     if not names:
         return UNMARKED
     opaque = layer.attribute(path, OPAQUE) if OPAQUE in names else b""
-    number = _read_number(layer, path, INO, 16, b"") if INO in names else 0
     return Marks(
         opaque=opaque == b"y",
         whiteouts_are_files=opaque == b"x",
         redirect=_read_redirect(layer, path) if REDIRECT in names else b"",
         metacopy=METACOPY in names,
-        ino=number if 0 < number < 1 << 64 else 0,
+        ino=max(0, _read_number(layer, path, INO, 16, 1 << 64)) if INO in names else 0,
         link=layer.attribute(path, LINK) if LINK in names else b"",
         links=_read_links(layer, path, names),
     )
@@ -182,7 +184,7 @@ def _read_links(layer: Layer, path: bytes, names: list[str]) -> int:
         at, _, links = layer.attribute(path, UNSETTLED).partition(b":")
         if at == b"%d" % layer.stat(path).st_nlink and _NUMBER.fullmatch(links):
             return int(links)
-    return _read_number(layer, path, NLINK, 10, b"U") if NLINK in names else 0
+    return _read_number(layer, path, NLINK, 10, 1 << 31) if NLINK in names else 0
 
 
 def set_opaque(layer: WritableLayer, path: bytes) -> None:
@@ -375,6 +377,11 @@ class Markers:
         upper.exchange(path, upper, target)
         if not cover:
             upper.unlink(path)
+
+
+def has_whiteout_files(layer: Layer, path: bytes) -> bool:
+    """Tell whether empty files with the attribute `whiteout` are whiteouts in a directory."""
+    return layer.find_attribute(path, OPAQUE) == b"x"
 
 
 def is_whiteout_file(layer: Layer, path: bytes, st: os.stat_result) -> bool:

@@ -335,4 +335,4 @@ class Union:
 def _root_part(layer: Layer) -> Part:
     if layer.number == markers.BOTTOM:
         return Part(layer, b".")
-    return Part(layer, b".", markers.read(layer, b".").whiteouts_are_files)
+    return Part(layer, b".", markers.has_whiteout_files(layer, b"."))
