@@ -144,7 +144,7 @@ class Examination:
         top, *below = sighting.lowers
         merged = tuple(below)
         lost = bool(marks.redirect) and not marks.opaque and not merged
-        certain = directory.certain and not lost
+        certain = marks.opaque or (directory.certain and not lost)
         if lost and directory.certain:
             words = f"its redirect {marks.redirect!r} leads to no directory of the lower layers"
             self._report(path, "redirect", words)

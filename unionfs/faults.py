@@ -103,8 +103,8 @@ def _opaque(subject: _Subject) -> tuple[str, bool] | None:
 
 
 def _redirect(subject: _Subject) -> tuple[str, bool] | None:
-    if not (subject.is_directory or subject.is_file):
-        return "has a redirect but is neither directory nor file", True
+    if subject.is_root or not (subject.is_directory or subject.is_file):
+        return "has a redirect but is neither a file nor a directory with a name", True
     if markers.redirect_is_legal(subject.value):
         return None
     return f"illegal redirect {subject.value!r}: nothing below is shown", False
