@@ -98,9 +98,11 @@ class DotMarkers(Markers):
                 upper.unlink(join(path, name))
 
     def make_opaque(self, layer: WritableLayer, path: bytes) -> None:
-        """Hide the directories below *path*."""
+        """Hide the directories below *path*; its modification time stays."""
         if layer.find(join(path, _OPAQUE)) is None:
+            st = layer.stat(path)
             layer.mknod(join(path, _OPAQUE), stat.S_IFREG | 0o444, 0)
+            layer.utime(path, st.st_atime_ns, st.st_mtime_ns)
 
     def move_file(self, upper: WritableLayer, path: bytes, target: bytes, *, cover: bool) -> None:
         """Rename in upper, between putting one whiteout and taking another away."""
