@@ -87,7 +87,7 @@ class Backings:
         return opens is not None and opens.through > 0 and opens.lower and not node.lowers
 
     def open(self, node: Node, fd: int, *, eligible: bool) -> tuple[bool, bool]:
-        """Count an open of *node* by *fd*; return whether it passes through, and may keep the cache.
+        """Count an open of *node* by *fd*; return whether it passes through, and keeps the cache.
 
         No await may come between this call and the reply to the open.
         """
@@ -96,10 +96,10 @@ class Backings:
         opens = self._opens.get(node)
         if opens is None:
             opens = self._opens[node] = _Opens()
-        if opens.through or (eligible and not opens.cached):
-            if self._pass(opens, fd, lower=bool(node.lowers)):
-                self._bypassed.add(node.ino)
-                return True, False
+        passes = opens.through or (eligible and not opens.cached)
+        if passes and self._pass(opens, fd, lower=bool(node.lowers)):
+            self._bypassed.add(node.ino)
+            return True, False
         opens.cached += 1
         if node.ino in self._bypassed:
             self._bypassed.discard(node.ino)
@@ -131,5 +131,5 @@ class Backings:
             del self._opens[node]
 
     def forget(self, ino: int) -> None:
-        """The kernel dropped the inode, and its page cache with it."""
+        """Take note that the kernel dropped an inode, and its page cache with it."""
         self._bypassed.discard(ino)

@@ -98,7 +98,7 @@ class CopyUp:
     # Objects without content
 
     def _bring(self, node: Node) -> None:
-        upper, work = self.union.writable()
+        _, work = self.union.writable()
         if not node.orphan and node.parent is not None:
             self.directories(node.parent)
         staged = self.union.temporaries.name()

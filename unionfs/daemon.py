@@ -102,9 +102,7 @@ def _serve(
     ours = mountinfo.top_at(mountpoint)
 
     def welcome() -> None:
-        operations.status["kernel"] = session.granted.as_json()
-        operations.kills = session.granted.kill_privileges
-        operations.cache_listing = session.cache_listing
+        operations.serve_with(session.granted, session.cache_listing)
         started()
 
     async def unmount_on_signal() -> None:

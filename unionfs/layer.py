@@ -133,7 +133,7 @@ class WritableLayer(Layer):
         os.rmdir(path, dir_fd=self.fd)
 
     def move(self, path: bytes, other: "WritableLayer", target: bytes) -> None:
-        """Rename, replacing what *target* names: rename(2)."""
+        """Give *path* the name *target*, replacing what has it: rename(2)."""
         os.rename(path, target, src_dir_fd=self.fd, dst_dir_fd=other.fd)
 
     def exchange(self, path: bytes, other: "WritableLayer", target: bytes) -> None:

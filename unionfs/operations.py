@@ -20,32 +20,22 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Literal, TypeVar, cast
 
 import pyfuse3
-import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
 from unionfs.attributes import Attributes, Wish
-from unionfs.backing import SMALL, Backings, Forecast, Registry
+from unionfs.backing import Registry
 from unionfs.changes import Caller, Changes
-from unionfs.copyup import CopyUp, Job
+from unionfs.copyup import CopyUp
 from unionfs.durability import Durability
-from unionfs.handle import OpenFile
+from unionfs.files import Files, host_flags
 from unionfs.node import Node
-from unionfs.reading import Reading
+from unionfs.session import Granted
 from unionfs.union import Union
 
 log = logging.getLogger(__name__)
 
 # Seconds; the largest that libfuse and the kernel both carry without overflow.
 _FOREVER = 1e8
-
-# Bytes from which copying leaves the event loop: a thread hop costs about 0.1 ms, copying
-# 1 MiB about 0.3 ms.
-_THREAD_BYTES = 1 << 20
-
-# Flags that the kernel has dealt with, or that would make our own reads fail.
-_KERNEL_FLAGS = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_APPEND | os.O_DIRECT | os.O_NOATIME
-
-_SET_IDS = stat.S_ISUID | stat.S_ISGID
 
 _DOTS = (b".", b"..")
 
@@ -90,20 +80,22 @@ class Operations(pyfuse3.Operations):
         super().__init__()
         self.union = union
         self.status = status  # what STATUS shows; the mount fills it in
-        self.kills = False  # FUSE_HANDLE_KILLPRIV_V2 was granted: set-uid bits are ours to drop
         self.cache_listing: Callable[[], None] = lambda: None
         self._copyup = CopyUp(union)
         self._changes = Changes(union, self._copyup)
         self._attributes = Attributes(union, self._copyup)
         self._durability = Durability(union)
-        self._backings = Backings(registry, enabled=passthrough != "off")
-        self._lower_passes = passthrough == "all"
-        self._reading = Reading()
-        self._forecast = Forecast()
-        self._files: dict[int, OpenFile] = {}  # descriptor -> what is known of it
+        self.files = Files(union, self._copyup, registry, passthrough)
         self._listings: dict[int, _Listing] = {}  # handle -> an open directory
         self._next_listing = 1
-        self._copying: dict[Node, trio.Event] = {}  # node -> the end of its copy-up
+
+    def serve_with(self, granted: Granted, cache_listing: Callable[[], None]) -> None:
+        """Take note of what the kernel granted, before the first request comes."""
+        self.status["kernel"] = granted.as_json()
+        self.files.kills = granted.kill_privileges
+        self.files.backings.enabled &= granted.passthrough
+        if granted.passthrough:
+            self.cache_listing = cache_listing
 
     # Entries
 
@@ -144,7 +136,7 @@ class Operations(pyfuse3.Operations):
         """Take back lookups; must not raise, pyfuse3 awaits it outside of any except."""
         try:
             for ino, count in inode_list:
-                self._backings.forget(ino)
+                self.files.backings.forget(ino)
                 self.union.nodes.forget(ino, count)
         except Exception:
             log.exception("forget%r failed", inode_list)
@@ -173,11 +165,11 @@ class Operations(pyfuse3.Operations):
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
         )
         if wish.size is not None:
-            await self._bring_content(node, wish.size)
+            await self.files.bring_content(node, wish.size)
         elif not self.union.features.metacopy:
-            await self._bring_content(node)
+            await self.files.bring_content(node)
         st = self._attributes.change(node, wish, -1 if fh is None else fh)
-        if self.kills and wish.size is not None and wish.mode is None and ctx.uid:
+        if self.files.kills and wish.size is not None and wish.mode is None and ctx.uid:
             st = self._attributes.drop_privileges(node, st)
         return self._entry(node, st)
 
@@ -236,7 +228,7 @@ class Operations(pyfuse3.Operations):
     ) -> EntryAttributes:
         node = self.union.nodes[inode]
         if not self.union.features.metacopy:
-            await self._bring_content(node)
+            await self.files.bring_content(node)
         st = self._changes.link(node, self.union.nodes[new_parent], new_name)
         return self._known_entry(node, st)
 
@@ -246,116 +238,31 @@ class Operations(pyfuse3.Operations):
             return
         found = self.union.lookup(parent, name)
         if found is not None:
-            await self._bring_content(found[0])
+            await self.files.bring_content(found[0])
 
     # Files
 
-    async def _bring_content(self, node: Node, size: int | None = None) -> None:
-        """Copy a file's content up, in a thread if it is large; others are served meanwhile."""
-        if self.union.upper is None:
-            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-        while self.union.has_lower_content(node):
-            event = self._copying.get(node)
-            if event is not None:
-                await event.wait()
-                continue
-            job = self._copyup.begin(node, size)
-            if job.size < _THREAD_BYTES or job.shared:
-                self._fill(job)
-            else:
-                await self._fill_in_thread(job)
-
-    def _fill(self, job: Job) -> None:
-        try:
-            job.fill()
-        except BaseException:
-            self._copyup.abandon(job)
-            raise
-        self._copyup.publish(job)
-
-    async def _fill_in_thread(self, job: Job) -> None:
-        event = self._copying[job.node] = trio.Event()
-        try:
-            await trio.to_thread.run_sync(job.fill)
-        except BaseException:
-            self._copyup.abandon(job)
-            raise
-        else:
-            self._copyup.publish(job)
-        finally:
-            del self._copying[job.node]
-            event.set()
-
     @_replying
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
-        node = self.union.nodes[inode]
-        if flags & os.O_ACCMODE == os.O_RDONLY and not flags & os.O_TRUNC:
-            self._leave_to_old_readers(node)
-            fd = self.union.open_to_read(node)
-            return self._opened(node, fd, kills=False, eligible=self._may_pass(node, fd, flags))
-        truncate = bool(flags & os.O_TRUNC)
-        await self._bring_content(node, 0 if truncate else None)
-        self._copyup.metadata(node)
-        self._leave_to_old_readers(node)
-        layer, path = self.union.upper_place(node)
-        fd = layer.open_to_write(path, _host_flags(flags))
-        if truncate and ctx.uid:  # no setattr request comes with O_TRUNC
-            self._attributes.drop_privileges(node, os.fstat(fd))
-        kills = self.kills and ctx.uid != 0
-        return self._opened(node, fd, kills=kills, eligible=self._may_pass(node, fd, flags))
-
-    def _leave_to_old_readers(self, node: Node) -> None:
-        """Give the name of *node* a new inode where the kernel still reads the lower file.
-
-        At ESTALE the kernel looks the name up again and opens what it finds then
-        (path_lookup: do_filp_open, LOOKUP_REVAL).
-        """
-        if self._backings.is_outdated(node):
-            self.union.leave_behind(node)
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-
-    def _opened(self, node: Node, fd: int, *, kills: bool, eligible: bool) -> FileInfo:
-        """Enter a descriptor, and answer with it; no await may come before the reply."""
-        through, keep = self._backings.open(node, fd, eligible=eligible)
-        self._files[fd] = OpenFile(node, through, kills)
-        return FileInfo(fh=fd, keep_cache=keep)
-
-    def _may_pass(self, node: Node, fd: int, flags: int) -> bool:
-        """Tell whether the kernel may serve this open by itself, and should."""
-        if not self._backings.enabled or (node.lowers and not self._lower_passes):
-            return False
-        st = os.fstat(fd)
-        if not stat.S_ISREG(st.st_mode):
-            return False
-        if flags & os.O_ACCMODE == os.O_RDONLY:
-            return st.st_size >= SMALL
-        # The backing file would keep O_APPEND when fcntl(2) takes it back, and set-uid bits
-        # have to fall where we see it.
-        return not flags & os.O_APPEND and not st.st_mode & _SET_IDS
+        return await self.files.open(self.union.nodes[inode], flags, ctx.uid)
 
     @_replying
     async def create(
         self, parent: int, name: bytes, mode: int, flags: int, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
         node, st, fd = self._changes.create(
-            self.union.nodes[parent], name, _host_flags(flags), mode, _caller(ctx)
+            self.union.nodes[parent], name, host_flags(flags), mode, _caller(ctx)
         )
         entry = self._known_entry(node, st)
-        eligible = self._forecast.large and not flags & os.O_APPEND and not mode & _SET_IDS
-        info = self._opened(node, fd, kills=self.kills and ctx.uid != 0, eligible=eligible)
-        self._files[fd].new = True
-        return info, entry
+        return self.files.created(node, fd, mode, flags, ctx.uid), entry
 
     @_replying
     async def read(self, fh: int, offset: int, size: int) -> bytes:
-        return cast("bytes", await self._reading.read(fh, size, offset))  # any buffer will do
+        return cast("bytes", await self.files.read(fh, size, offset))  # any buffer will do
 
     @_replying
     async def write(self, fh: int, offset: int, data: bytes) -> int:
-        file = self._files[fh]
-        if file.kills:
-            self._attributes.drop_privileges(file.node, os.fstat(fh))
-        return os.pwrite(fh, data, offset)
+        return self.files.write(fh, offset, data)
 
     async def flush(self, _fh: int) -> None:
         """Nothing is held back; said once, the kernel asks no more (fuse.h, FUSE_FLUSH)."""
@@ -363,16 +270,11 @@ class Operations(pyfuse3.Operations):
 
     @_replying
     async def release(self, fh: int) -> None:
-        file = self._files.pop(fh)
-        self._backings.close(file.node, through=file.through)
-        if file.new and self._backings.enabled:
-            self._forecast.learn(os.fstat(fh).st_size)
-        self.union.readers.discard(fh)
-        os.close(fh)
+        self.files.release(fh)
 
     @_replying
     async def fsync(self, fh: int, datasync: bool) -> None:  # noqa: FBT001 (pyfuse3's signature)
-        await self._durability.sync_file(self._files[fh].node, fh, datasync=datasync)
+        await self._durability.sync_file(self.files.node(fh), fh, datasync=datasync)
 
     # Directories
 
@@ -452,7 +354,7 @@ class Operations(pyfuse3.Operations):
     async def setxattr(self, inode: int, name: bytes, value: bytes, _ctx: RequestContext) -> None:
         node = self.union.nodes[inode]
         if not self.union.features.metacopy:
-            await self._bring_content(node)
+            await self.files.bring_content(node)
         self._attributes.set(node, name, value)
 
     @_replying
@@ -486,8 +388,3 @@ class _Listing:
 
 def _caller(ctx: RequestContext) -> Caller:
     return Caller(ctx.uid, ctx.gid, ctx.umask)
-
-
-def _host_flags(flags: int) -> int:
-    """Return the flags to open upper's file with: reading too, as mmap and the page cache need."""
-    return (flags & ~_KERNEL_FLAGS & ~os.O_ACCMODE) | os.O_RDWR

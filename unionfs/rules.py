@@ -104,7 +104,7 @@ class Plan(NamedTuple):
 
 
 def rename(facts: Facts) -> Plan:
-    """Decide a rename, as rename(2) and overlayfs do; raise its errno."""
+    """Decide what a rename takes, as rename(2) and overlayfs do; raise its errno."""
     if facts.source is Kind.NOTHING:
         raise OSError(errno.ENOENT, "no such name")
     if facts.same:

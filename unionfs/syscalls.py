@@ -33,7 +33,7 @@ _renameat2.argtypes = [
 
 
 def renameat2(old_fd: int, old: bytes, new_fd: int, new: bytes, flags: int) -> None:
-    """Rename with RENAME_NOREPLACE, RENAME_EXCHANGE or RENAME_WHITEOUT: renameat2(2)."""
+    """Call renameat2(2) with RENAME_NOREPLACE, RENAME_EXCHANGE or RENAME_WHITEOUT."""
     if _renameat2(old_fd, old, new_fd, new, flags) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), old, None, new)

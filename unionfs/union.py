@@ -260,7 +260,7 @@ class Union:
         return upper, node.path
 
     def leave_behind(self, node: Node) -> None:
-        """Let the kernel's readers keep *node*, while its name gets a new one at its next look-up."""
+        """Let the kernel's readers keep *node*; its name gets a new one at its next look-up."""
         if node.pin < 0:
             layer, path = self.upper_place(node)
             flags = os.O_PATH | (0 if layer.follow else os.O_NOFOLLOW) | os.O_CLOEXEC

@@ -113,7 +113,7 @@ class Dirs(NamedTuple):
 class _NoSession:
     """Stands for the session: nothing passes through, nothing is cached."""
 
-    granted = SimpleNamespace(passthrough=False, as_json=dict)
+    granted = SimpleNamespace(passthrough="off", as_json=dict)
 
     def cache_listing(self) -> None:
         pass
@@ -134,7 +134,7 @@ class Client:
         upper = WritableLayer(_directory(dirs.upper), name=dirs.upper)
         work = WritableLayer(_directory(dirs.work), name=dirs.work)
         self.union = Union(Stack(upper, work, lowers), features or Features())
-        self.operations = Operations(self.union, _NoSession(), passthrough=False, status={})
+        self.operations = Operations(self.union, _NoSession(), passthrough="off", status={})
         self._lookups: Counter[int] = Counter()
 
     def close(self) -> None:

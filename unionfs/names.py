@@ -1,0 +1,138 @@
+"""What a change of names has to see to: copies, link counts, pins, and where lower parts are.
+
+Shared by `changes` and `renames`.  Nothing here changes what the union shows.
+"""
+
+import contextlib
+import errno
+import logging
+import os
+from collections.abc import Iterator
+
+from unionfs import markers
+from unionfs.copyup import CopyUp
+from unionfs.layer import WritableLayer
+from unionfs.node import Node, Sighting, child_path
+from unionfs.union import Union
+
+log = logging.getLogger(__name__)
+
+
+def error(number: int) -> OSError:
+    """Return the error of a system call."""
+    return OSError(number, os.strerror(number))
+
+
+class Names:
+    """The names of one union in upper."""
+
+    def __init__(self, union: Union, copyup: CopyUp) -> None:
+        self.union = union
+        self.copyup = copyup
+
+    def directory(self, parent: Node) -> tuple[WritableLayer, WritableLayer]:
+        """Bring a directory up and return upper and work; ENOENT in a deleted directory."""
+        writable = self.union.writable()
+        if parent.orphan:
+            raise error(errno.ENOENT)
+        self.copyup.directories(parent)
+        return writable
+
+    def give_name(self, node: Node, path: bytes) -> None:
+        """Link a file of the link index under its lower name, unless copy-up chose that name."""
+        upper, work = self.union.writable()
+        if upper.find(path) is not None:
+            return
+        entry = self.union.links.path(node.link)
+        markers.prepare_links(work, entry, node.links, node.links - 1)
+        try:
+            work.link(entry, upper, path)
+        except BaseException:
+            self.union.links.settle(node.link)
+            raise
+        node.links -= 1
+        self.union.links.settle(node.link)
+
+    def counted(self, parent: Node, name: bytes, sighting: Sighting) -> Sighting:
+        """See that removing a name of a lower file with several is counted, in the same step.
+
+        The file is copied up, and the name given to the copy in upper, whose st_nlink then
+        counts.  Kernel overlayfs does the first with index=on (fs/overlayfs/util.c,
+        ovl_nlink_start).
+        """
+        if sighting.named or (sighting.st.st_nlink == 1 and not sighting.link):
+            return sighting
+        node = self.union.nodes.adopt(parent, name, sighting)
+        self.copyup.metadata(node)
+        if node.link:
+            self.directory(parent)
+            self.give_name(node, child_path(parent, name))
+        return self.union.find(parent, name)
+
+    def bring_tree(self, node: Node) -> None:
+        """Copy a directory up with all that it shows, for want of redirects; then hide the lower.
+
+        Nothing that is seen changes, at no step.
+        """
+        self.copyup.directories(node)
+        for name in self.union.listing(node):
+            child = self.union.nodes.adopt(node, name, self.union.find(node, name))
+            if child.is_directory and child.lowers:
+                self.bring_tree(child)
+            elif not child.is_directory:
+                self.copyup.whole(child)
+                if child.link:
+                    self.give_name(child, child_path(node, name))
+            self.union.nodes.forget(child.ino, 0)
+        layer, path = self.union.upper_place(node)
+        self.union.markers.make_opaque(layer, path)
+        node.lowers, node.redirect = (), b""
+
+    def anchor(self, node: Node, *, absolute: bool) -> None:
+        """Say on disk where the lower part of *node* is, before its name changes.
+
+        Within the same parent the old name will do; else it is a path from the root
+        of the union (overlayfs.rst, "redirect_dir").
+        """
+        if not node.lowers or node.redirect.startswith(b"/") or (node.redirect and not absolute):
+            return
+        redirect = node.lower_path if absolute else node.name
+        layer, path = self.union.upper_place(node)
+        markers.set_redirect(layer, path, redirect)
+        node.redirect = redirect
+
+    @contextlib.contextmanager
+    def keeping(self, node: Node | None, sighting: Sighting, path: bytes) -> Iterator[None]:
+        """Pin what is about to lose its last known name in upper, while the kernel knows it."""
+        upper, _ = self.union.writable()
+        if node is None or not sighting.named or node.link or node.pin >= 0 or node.aliases:
+            yield
+            return
+        node.pin = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=upper.fd)
+        try:
+            yield
+        except BaseException:
+            os.close(node.pin)
+            node.pin = -1
+            raise
+
+    def removed(self, parent: Node, name: bytes, sighting: Sighting, node: Node | None) -> None:
+        """Bring the link count and the node table up to date after a name is gone."""
+        if sighting.link:
+            try:
+                self._lost_link(sighting, node)
+            except OSError:
+                log.exception("%r: its index entry is left", child_path(parent, name))
+        if node is not None:
+            self.union.nodes.detach(node, parent, name)
+
+    def _lost_link(self, sighting: Sighting, node: Node | None) -> None:
+        """Remove the index entry of a file that no name shows any more."""
+        _, work = self.union.writable()
+        path = self.union.links.path(sighting.link)
+        if work.stat(path).st_nlink + markers.read(work, path).links > 0:
+            return
+        if node is not None:
+            flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+            node.pin, node.link = os.open(path, flags, dir_fd=work.fd), b""
+        self.union.links.remove(sighting.link)

@@ -1,0 +1,141 @@
+"""Renaming, in any direction between layers: rename(2), renameat2(2).
+
+The facts are gathered, `rules` decides, the names are prepared without any
+change that is seen, and one system call on upper does it.
+"""
+
+import errno
+from typing import NamedTuple
+
+from unionfs import rules, syscalls
+from unionfs.names import Names, error
+from unionfs.node import Node, Sighting, child_path
+from unionfs.rules import Facts, Kind, Plan
+
+
+class _Side(NamedTuple):
+    """One of the two names of a rename, and what it shows."""
+
+    parent: Node
+    name: bytes
+    sighting: Sighting | None
+
+    @property
+    def path(self) -> bytes:
+        return child_path(self.parent, self.name)
+
+
+def _kind(sighting: Sighting | None) -> Kind:
+    if sighting is None:
+        return Kind.NOTHING
+    return Kind.DIRECTORY if sighting.is_directory else Kind.FILE
+
+
+class Renames:
+    """The renames of one union."""
+
+    def __init__(self, names: Names) -> None:
+        self.names = names
+        self.union = names.union
+
+    def rename(
+        self, parent: Node, name: bytes, new_parent: Node, new_name: bytes, flags: int
+    ) -> None:
+        """Rename as renameat2(2) with RENAME_NOREPLACE or RENAME_EXCHANGE."""
+        self.union.writable()
+        source = self.union.find(parent, name)
+        if self.union.markers.reserved(new_name):
+            raise error(errno.EPERM)
+        target = self.union.look(new_parent, new_name)
+        if flags == syscalls.RENAME_EXCHANGE:
+            self._exchange(_Side(parent, name, source), new_parent, new_name, target)
+            return
+        if flags & ~syscalls.RENAME_NOREPLACE:
+            raise error(errno.EINVAL)
+        if flags and target is not None:
+            raise error(errno.EEXIST)
+        plan = rules.rename(self._facts(source, target, new_parent, new_name))
+        if not plan.nothing:
+            self._rename(plan, _Side(parent, name, source), _Side(new_parent, new_name, target))
+
+    def _facts(
+        self, source: Sighting, target: Sighting | None, new_parent: Node, new_name: bytes
+    ) -> Facts:
+        is_directory = target is not None and target.is_directory
+        return Facts(
+            source=_kind(source),
+            merged=bool(source.lowers),
+            target=_kind(target),
+            target_empty=is_directory
+            and target is not None
+            and self.union.is_empty(target, new_parent, new_name),
+            same=target is not None and source.ino == target.ino,
+            below_new=source.is_directory and self.union.shows_below(new_parent, new_name),
+        )
+
+    def _rename(self, plan: Plan, old: _Side, new: _Side) -> None:
+        upper, _ = self.names.directory(new.parent)
+        node = self._bring_name(old)
+        self._ready(node, plan, same_parent=old.parent is new.parent)
+        target = new.sighting
+        replaced = None
+        if target is not None:
+            if not target.is_directory:
+                target = self.names.counted(new.parent, new.name, target)
+            replaced = self.union.nodes.known(target)
+            if plan.clear and target.named:
+                self.union.markers.clear(upper, new.path)
+        cover = self.union.shows_below(old.parent, old.name)
+        kinds = self.union.markers
+        move = kinds.move_directory if node.is_directory else kinds.move_file
+        if target is None:
+            move(upper, old.path, new.path, cover=cover)
+        else:
+            with self.names.keeping(replaced, target, new.path):
+                move(upper, old.path, new.path, cover=cover)
+            self.names.removed(new.parent, new.name, target, replaced)
+        self.union.nodes.rename(node, old[:2], new[:2])
+
+    def _bring_name(self, side: _Side) -> Node:
+        """Make sure that upper holds this very name; return its node."""
+        if side.sighting is None:
+            raise error(errno.ENOENT)
+        node = self.union.nodes.adopt(side.parent, side.name, side.sighting)
+        self.names.directory(side.parent)
+        if node.is_directory and node.lowers and not self.union.features.redirect_dir:
+            self.names.bring_tree(node)
+        else:
+            self.names.copyup.metadata(node)
+        if node.link and not side.sighting.named:
+            self.names.give_name(node, side.path)
+        return node
+
+    def _ready(self, node: Node, plan: Plan, *, same_parent: bool) -> None:
+        """Mark a node in upper for its new name; at the old one the marks say nothing new."""
+        if node.is_directory:
+            layer, path = self.union.upper_place(node)
+            if node.lowers:
+                self.names.anchor(node, absolute=not same_parent)
+            elif plan.opaque:
+                self.union.markers.make_opaque(layer, path)
+        else:
+            self.names.anchor(node, absolute=True)
+
+    def _exchange(
+        self, old: _Side, new_parent: Node, new_name: bytes, target: Sighting | None
+    ) -> None:
+        if target is None or old.sighting is None:
+            raise error(errno.ENOENT)
+        new = _Side(new_parent, new_name, target)
+        if old.sighting.ino == target.ino:
+            return
+        upper, _ = self.union.writable()
+        for side, other in ((old, new), (new, old)):
+            node = self._bring_name(side)
+            opaque = not node.lowers and self.union.shows_below(other.parent, other.name)
+            self._ready(node, Plan(opaque=opaque), same_parent=old.parent is new.parent)
+        one = self.union.nodes.adopt(*old[:2], self.union.find(*old[:2]))
+        two = self.union.nodes.adopt(*new[:2], self.union.find(*new[:2]))
+        upper.exchange(old.path, upper, new.path)
+        self.union.nodes.rename(one, old[:2], new[:2])
+        self.union.nodes.rename(two, new[:2], old[:2])
