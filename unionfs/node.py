@@ -106,15 +106,9 @@ class Node:
     @property
     def is_plain(self) -> bool:
         """Tell whether the host's attributes of a file are those that the union shows."""
-        return (
-            not (
-                self.links
-                or self.orphan
-                or self.format == stat.S_IFDIR
-                or (self.upper and self.lowers)
-            )
-            and len(self.lowers) < 2
-        )  # noqa: PLR2004 (the second part holds the content)
+        if self.links or self.orphan or self.format == stat.S_IFDIR:
+            return False
+        return not self.lowers if self.upper else len(self.lowers) == 1
 
     @property
     def is_merged(self) -> bool:

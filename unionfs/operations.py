@@ -10,6 +10,7 @@ The kernel caches names, attributes and absence for ever: only this mount
 changes them, and it tells the kernel by its replies.
 """
 
+import contextlib
 import errno
 import functools
 import json
@@ -30,12 +31,17 @@ from unionfs.durability import Durability
 from unionfs.files import Files, host_flags
 from unionfs.node import Node
 from unionfs.session import Granted
+from unionfs.trouble import Trouble
 from unionfs.union import Union
 
 log = logging.getLogger(__name__)
 
 # Seconds; the largest that libfuse and the kernel both carry without overflow.
 _FOREVER = 1e8
+
+# Handlers whose first argument is a file handle, and a directory handle.
+_OF_FILES = frozenset({"read", "write", "release", "fsync"})
+_OF_LISTINGS = frozenset({"readdir", "releasedir", "fsyncdir"})
 
 _DOTS = (b".", b"..")
 
@@ -54,7 +60,10 @@ def _replying(handler: _Handler) -> _Handler:
         except FUSEError:
             raise
         except OSError as exc:
-            raise FUSEError(exc.errno or errno.EIO) from None
+            number = exc.errno or errno.EIO
+            if args[0].trouble.concerns(number):
+                args[0].tell(number, handler.__name__, args[1])
+            raise FUSEError(number) from None
         except Exception:
             log.exception("%s%r failed", handler.__name__, args[1:])
             raise FUSEError(errno.EIO) from None
@@ -80,6 +89,7 @@ class Operations(pyfuse3.Operations):
         super().__init__()
         self.union = union
         self.status = status  # what STATUS shows; the mount fills it in
+        self.trouble = Trouble()
         self.cache_listing: Callable[[], None] = lambda: None
         self._copyup = CopyUp(union)
         self._changes = Changes(union, self._copyup)
@@ -88,6 +98,18 @@ class Operations(pyfuse3.Operations):
         self.files = Files(union, self._copyup, registry, passthrough)
         self._listings: dict[int, _Listing] = {}  # handle -> an open directory
         self._next_listing = 1
+
+    def tell(self, number: int, request: str, subject: int) -> None:
+        """Log the failure of a request; *subject* is its first argument: an inode or a handle."""
+        node = self.union.root
+        with contextlib.suppress(KeyError, OSError):  # a stale number has no path to be told
+            if request in _OF_FILES:
+                node = self.files.node(subject)
+            elif request in _OF_LISTINGS:
+                node = self._listings[subject].node
+            elif request != "statfs":
+                node = self.union.nodes[subject]
+        self.trouble.tell(number, request, node.path)
 
     def serve_with(self, granted: Granted, cache_listing: Callable[[], None]) -> None:
         """Take note of what the kernel granted, before the first request comes."""

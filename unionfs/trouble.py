@@ -1,0 +1,57 @@
+"""Which errors an administrator should hear of: those of disks and layers, not of callers.
+
+A caller gets its errno in any case.  A line in the log names the path; the same
+errno is told again only after a while, with the number of those left out.
+"""
+
+import errno
+import logging
+import os
+import time
+
+log = logging.getLogger(__name__)
+
+_TOLD = frozenset(
+    {
+        errno.EIO,
+        errno.ENOTCONN,
+        errno.EUCLEAN,
+        errno.EROFS,
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+    }
+)
+
+# Seconds between two lines of one errno: a full disk fails every write.
+_QUIET = 10.0
+
+
+class Trouble:
+    """The errors of one mount."""
+
+    def __init__(self) -> None:
+        self._last: dict[int, float] = {}  # errno -> when it was told, time.monotonic()
+        self._left_out: dict[int, int] = {}  # errno -> errors since then
+
+    def concerns(self, number: int) -> bool:
+        """Tell whether errors of that number are told at all."""
+        return number in _TOLD
+
+    def tell(self, number: int, request: str, path: bytes) -> None:
+        """Log that *request* failed for *path*."""
+        now = time.monotonic()
+        if now - self._last.get(number, -_QUIET) < _QUIET:
+            self._left_out[number] = self._left_out.get(number, 0) + 1
+            return
+        self._last[number] = now
+        more = self._left_out.pop(number, 0)
+        log.error(
+            "%s of '%s': %s%s",
+            request,
+            os.fsdecode(path),
+            os.strerror(number),
+            f" (and {more} more such errors before)" if more else "",
+        )
