@@ -30,6 +30,9 @@ class Wish(NamedTuple):
     mtime_ns: int | None = None
 
 
+_NOTHING = Wish()
+
+
 class Attributes:
     """The verbs that change attributes of one union."""
 
@@ -44,7 +47,8 @@ class Attributes:
             self._resize(node, wish.size, fd)
         self.copyup.metadata(node)
         layer, path = self.union.upper_place(node)
-        if wish.uid != -1 or wish.gid != -1:
+        if wish.uid != -1 or wish.gid != -1 or wish == _NOTHING:
+            # A request without a wish is chown(-1, -1): it takes set-uid bits away, chown(2).
             layer.chown(path, wish.uid, wish.gid)
         if wish.mode is not None:
             layer.chmod(path, stat.S_IMODE(wish.mode))
