@@ -8,7 +8,7 @@ from .duel import Duel
 from .examples import SEED, for_all
 from .stages import KERNEL, Place
 from .strategies import entries, programs
-from .trees import AUFS, OVERLAY, Spelling
+from .trees import AUFS, FILES, OVERLAY, Spelling
 
 
 class Contest(NamedTuple):
@@ -26,6 +26,7 @@ CONTESTS = {
     "remounted": Contest(15, remounts=True),
     "without attributes": Contest(80, ("metacopy=off", "redirect_dir=off")),
     "aufs": Contest(80, ("whiteout=aufs",), spelling=AUFS),
+    "whiteouts by attribute": Contest(80, kernel=True, spelling=FILES),
     "passthrough": Contest(60, ("passthrough=all",)),
 }
 

@@ -14,6 +14,7 @@ from .stages import Mount, Place
 from .steps import Player, Step
 from .strategies import UPPER, Entry, Stack, stack_of
 from .trees import (
+    FILES,
     OVERLAY,
     PLAIN,
     Directory,
@@ -134,7 +135,10 @@ class Duel:
         places += [(upper, stack[UPPER]) for upper in uppers]
         for directory, layer in places:
             if layer is not None:
-                plant(os.path.join(directory, name), layer, self.spelling)
+                spelling = self.spelling
+                if spelling is FILES and layer in (stack[UPPER], stack[-1]):
+                    spelling = OVERLAY  # only the layers between have something to hide this way
+                plant(os.path.join(directory, name), layer, spelling)
         plant(os.path.join(self.place.plain, name), merged(stack), PLAIN)
 
     def _play(self, name: str, program: list[Step], identity: Identity) -> None:
@@ -143,7 +147,7 @@ class Duel:
             Player(os.path.join(self.union.target, name), identity.union),
         ]
         if self.kernel:
-            players.append(Player(os.path.join(self.kernel.target, name)))
+            players.append(Player(os.path.join(self.kernel.target, name), forgiving=True))
         try:
             for number, step in enumerate(program):
                 identity.forget()

@@ -41,8 +41,11 @@ Witness = Callable[[os.stat_result, str | int], None]
 class Player:
     """One program at work in one directory."""
 
-    def __init__(self, root: str, witness: Witness = lambda _st, _at: None) -> None:
+    def __init__(
+        self, root: str, witness: Witness = lambda _st, _at: None, *, forgiving: bool = False
+    ) -> None:
         self.root = root
+        self.forgiving = forgiving  # of names that are listed and not there
         self.witness = witness
         self.user = 0
         self._open: dict[int, int] = {}  # slot -> descriptor
@@ -107,6 +110,8 @@ class Player:
         found = []
         with os.scandir(self._at(path)) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
+                if self.forgiving and not os.path.lexists(entry.path):
+                    continue
                 st = entry.stat(follow_symlinks=False)
                 found.append((entry.name, stat.S_IFMT(st.st_mode)))
                 self.witness(st, entry.path)
