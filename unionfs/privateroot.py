@@ -97,7 +97,7 @@ def enter(root: str, bound: list[Bound], directory: str) -> None:
     try:
         os.chdir(directory)
     except OSError as exc:
-        log.warning("working directory '%s': %s; starting in /", directory, exc.strerror)
+        log.info("working directory '%s': %s; starting in /", directory, exc.strerror)
 
 
 def _attach(tree: int, target: str) -> None:
