@@ -83,7 +83,7 @@ class Names:
                 self.copyup.whole(child)
                 if child.link:
                     self.give_name(child, child_path(node, name))
-            self.union.nodes.forget(child.ino, 0)
+            self.union.nodes.drop_if_unknown(child)
         layer, path = self.union.upper_place(node)
         self.union.markers.make_opaque(layer, path)
         node.lowers, node.redirect = (), b""
@@ -125,6 +125,7 @@ class Names:
                 log.exception("%r: its index entry is left", child_path(parent, name))
         if node is not None:
             self.union.nodes.detach(node, parent, name)
+            self.union.nodes.drop_if_unknown(node)
 
     def _lost_link(self, sighting: Sighting, node: Node | None) -> None:
         """Remove the index entry of a file that no name shows any more."""

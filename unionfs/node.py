@@ -211,7 +211,7 @@ class NodeTable:
     def _detach_primary(self, node: Node) -> None:
         if node.parent is not None:
             node.parent.children -= 1
-            self._drop_if_unused(node.parent)
+            self.drop_if_unknown(node.parent)
 
     def rename(self, node: Node, old: tuple[Node, bytes], new: tuple[Node, bytes]) -> None:
         """Replace one name of *node* by another."""
@@ -224,14 +224,14 @@ class NodeTable:
             new[0].children -= 1
             return
         old[0].children -= 1
-        self._drop_if_unused(old[0])
+        self.drop_if_unknown(old[0])
 
     def detach(self, node: Node, parent: Node, name: bytes) -> None:
         """Take one name from *node*; without a name it is an orphan under its last parent."""
         if node.aliases and (parent, name) in node.aliases:
             node.aliases.remove((parent, name))
             parent.children -= 1
-            self._drop_if_unused(parent)
+            self.drop_if_unknown(parent)
         elif node.parent is parent and node.name == name:
             if node.aliases:
                 self._detach_primary(node)
@@ -244,9 +244,10 @@ class NodeTable:
         node = self._nodes.get(ino)
         if node is not None:
             node.lookups -= count
-            self._drop_if_unused(node)
+            self.drop_if_unknown(node)
 
-    def _drop_if_unused(self, node: Node | None) -> None:
+    def drop_if_unknown(self, node: Node | None) -> None:
+        """Let go of a node that the kernel does not know, and of parents kept for it alone."""
         while node is not None and node.lookups <= 0 and node.children == 0:
             if node.parent is None or self._nodes.get(node.ino) is not node:
                 return
@@ -257,7 +258,7 @@ class NodeTable:
             for parent, _ in node.aliases or ():
                 parent.children -= 1
                 if parent is not node.parent:
-                    self._drop_if_unused(parent)
+                    self.drop_if_unknown(parent)
             node.parent.children -= 1
             node = node.parent
 

@@ -324,7 +324,7 @@ class Operations(pyfuse3.Operations):
             if found is None:
                 continue
             if not pyfuse3.readdir_reply(token, name, self._entry(*found), index + 1):
-                self.union.nodes.forget(found[0].ino, 0)
+                self.union.nodes.drop_if_unknown(found[0])
                 return
             found[0].lookups += 1
 

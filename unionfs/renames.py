@@ -95,6 +95,7 @@ class Renames:
                 move(upper, old.path, new.path, cover=cover)
             self.names.removed(new.parent, new.name, target, replaced)
         self.union.nodes.rename(node, old[:2], new[:2])
+        self.union.nodes.drop_if_unknown(node)
 
     def _bring_name(self, side: _Side) -> Node:
         """Make sure that upper holds this very name; return its node."""
@@ -139,3 +140,5 @@ class Renames:
         upper.exchange(old.path, upper, new.path)
         self.union.nodes.rename(one, old[:2], new[:2])
         self.union.nodes.rename(two, new[:2], old[:2])
+        self.union.nodes.drop_if_unknown(one)
+        self.union.nodes.drop_if_unknown(two)

@@ -1,0 +1,143 @@
+"""How many system calls an operation takes; a change that needs more has to say so here."""
+
+import contextlib
+import os
+
+import pytest
+from tests.trees import WHITEOUT
+
+from unionfs import syscalls
+from unionfs.changes import ROOT
+
+COUNTED = [
+    "stat", "open", "close", "unlink", "rmdir", "rename", "mkdir", "link", "mknod", "symlink",
+    "listxattr", "getxattr", "setxattr", "removexattr", "fchdir", "chmod", "chown", "utime",
+    "ftruncate", "truncate", "fstat", "readlink", "copy_file_range", "lseek", "pread", "pwrite",
+    "scandir",
+]  # fmt: skip
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Count the system calls made in a `with` block."""
+
+    @contextlib.contextmanager
+    def counting():
+        calls = []
+        with monkeypatch.context() as patch:
+            for name in COUNTED:
+                patch.setattr(os, name, noting(name, getattr(os, name), calls))
+            real = syscalls.renameat2
+            patch.setattr(syscalls, "renameat2", noting("renameat2", real, calls))
+            yield calls
+
+    def noting(name, call, calls):
+        def noted(*args, **kwargs):
+            calls.append(name)
+            return call(*args, **kwargs)
+
+        return noted
+
+    return counting
+
+
+@pytest.fixture
+def stacked(union):
+    lower = {"d": {"low": "l", "gone": "x", "t": "x"}, "deep": {"e": {"f": "x"}}}
+    upper = {"d": {"up": "u", "gone": WHITEOUT}, "pure": {"up": "u", "t": "old"}}
+    u = union(upper, lower)
+    for path in ("d", "d/low", "d/up", "pure", "pure/up"):
+        u.node(path)
+    u.changes.mkdir(u.node("pure"), b"warm", 0o755, ROOT)[0].lookups += 1  # credentials are set
+    return u
+
+
+# What is looked up, and the calls for it: a stat, and fchdir with listxattr for marks, per layer.
+LOOKUPS = {
+    "pure/up": ["stat", "fchdir", "listxattr"],
+    "d/up": ["stat", "fchdir", "listxattr"],
+    "d/low": ["stat", "stat"],
+    "d/gone": ["stat"],
+    "d/absent": ["stat", "stat"],
+    "deep/e": ["stat"],
+}
+
+
+@pytest.mark.parametrize("path", LOOKUPS)
+def test_lookup(stacked, counted, path):
+    directory, _, name = path.rpartition("/")
+    parent = stacked.node(directory)
+    with counted() as calls:
+        found = stacked.union.lookup(parent, name.encode())
+    assert calls == LOOKUPS[path]
+    if found:
+        found[0].lookups += 1
+
+
+@pytest.mark.parametrize("path", ["d/up", "d/low"])
+def test_opening_to_read_is_one_call(stacked, counted, path):
+    node = stacked.node(path)
+    with counted() as calls:
+        stacked.open_fds.append(stacked.union.open_to_read(node))
+    assert calls == ["open"]
+
+
+CHANGES = {
+    "create, pure directory": (
+        lambda u, d: u.changes.create(d["pure"], b"n", os.O_RDWR, 0o644, ROOT),
+        ["open", "fstat"],
+    ),
+    "create, merged directory": (
+        lambda u, d: u.changes.create(d["d"], b"n", os.O_RDWR, 0o644, ROOT),
+        ["stat", "stat", "open", "fstat"],
+    ),
+    "mkdir, pure directory": (
+        lambda u, d: u.changes.mkdir(d["pure"], b"n", 0o755, ROOT),
+        ["mkdir", "stat"],
+    ),
+    "unlink, upper": (
+        lambda u, d: u.changes.unlink(d["pure"], b"up"),
+        ["stat", "fchdir", "listxattr", "open", "unlink"],
+    ),
+    "unlink, lower": (
+        lambda u, d: u.changes.unlink(d["d"], b"low"),
+        ["stat", "stat", "stat", "mknod"],
+    ),
+    "rename, upper": (
+        lambda u, d: u.changes.rename(d["pure"], b"up", d["pure"], b"n", 0),
+        ["stat", "fchdir", "listxattr", "stat", "rename"],
+    ),
+    "rename over, upper": (
+        lambda u, d: u.changes.rename(d["pure"], b"up", d["pure"], b"t", 0),
+        ["stat", "fchdir", "listxattr", "stat", "fchdir", "listxattr", "rename"],
+    ),
+    "rename over a lower file": (
+        lambda u, d: u.changes.rename(d["d"], b"up", d["d"], b"t", 0),
+        ["stat", "fchdir", "listxattr", "stat", "stat", "stat", "rename"],
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_change(stacked, counted, change):
+    call, expected = CHANGES[change]
+    directories = {name: stacked.node(name) for name in ("d", "pure")}
+    with counted() as calls:
+        made = call(stacked, directories)
+    assert calls == expected
+    if made:
+        made[0].lookups += 1
+        stacked.open_fds.extend(made[2:])
+
+
+@pytest.mark.parametrize("entries", [10, 2000])
+def test_no_operation_grows_with_its_directory(union, counted, entries):
+    u = union({"d": {"up": "x"}}, {"d": {f"f{number}": "x" for number in range(entries)}})
+    directory = u.node("d")
+    with counted() as calls:
+        u.union.lookup(directory, b"f1")[0].lookups += 1
+        u.changes.unlink(directory, b"f1")
+        u.changes.mkdir(directory, b"n", 0o755, ROOT)[0].lookups += 1
+        u.changes.rename(directory, b"up", directory, b"f3", 0)
+    assert len(calls) == 17
+    assert "scandir" not in calls
