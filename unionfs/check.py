@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from unionfs import markers, offline, paths, places, uppers
+from unionfs import offline, paths, places, uppers
 from unionfs.examination import Examination
 from unionfs.faults import Problem
 from unionfs.layer import Layer, WritableLayer
@@ -113,13 +113,8 @@ def _opened(arguments: argparse.Namespace) -> Iterator[_Layers]:
 
 def _companions(arguments: argparse.Namespace, upper: Place) -> tuple[list[str], str]:
     """Return the names of the lowers and of work, given or recorded; empty where unknown."""
-    fd = offline.open_to_read(upper)
-    try:
-        layer = Layer(fd, name=upper.name)
-        lowers = offline.lower_names(layer, arguments.lower)
-        recorded = markers.work(layer)
-    finally:
-        os.close(fd)
+    recorded_lowers, recorded = offline.recorded(upper)
+    lowers = arguments.lower or recorded_lowers
     if not lowers:
         _note("the lower layers are not known (--lower DIR): what depends on them is not checked")
     if arguments.work is not None:

@@ -280,11 +280,11 @@ def _mounted(directory: str) -> live.LiveMount | None:
 
 def _open_offline(arguments: argparse.Namespace) -> Stack:
     place = offline.find_upper(arguments.directory)
-    upper = WritableLayer(offline.open_to_read(place), name=place.name)
-    names = offline.lower_names(upper, arguments.lower)
+    names = arguments.lower or offline.recorded(place)[0]
     if not names:
         raise Refused(
             f"{place.label} was never mounted by unionfs: say with --lower which lower layers"
             " it belongs to"
         )
+    upper = WritableLayer(offline.open_to_read(place), name=place.name)
     return Stack(upper, None, offline.open_lowers(names))

@@ -50,6 +50,7 @@ class _Subject(NamedTuple):
     st: os.stat_result
     is_root: bool
     whiteouts_are_files: bool  # in the directory of the object
+    settled: bool  # the correction of the link count is in force
 
     @property
     def is_directory(self) -> bool:
@@ -72,7 +73,8 @@ def of_object(
         value = layer.find_attribute(path, name) if name in names else None
         if value is None:
             continue
-        verdict = judge(_Subject(value, st, path == b".", whiteouts_are_files))
+        settled = markers.UNSETTLED not in names
+        verdict = judge(_Subject(value, st, path == b".", whiteouts_are_files, settled))
         if verdict is not None:
             words, removable = verdict
             yield Fault(markers.short(name), words, removing(name) if removable else None)
@@ -138,7 +140,8 @@ def _nlink(subject: _Subject) -> tuple[str, bool] | None:
         return "has a correction of the link count but is a directory", True
     if not _NLINK.fullmatch(subject.value):
         return f"damaged correction of the link count {subject.value!r}", True
-    if subject.value.startswith(b"U") and subject.st.st_nlink + int(subject.value[1:]) < 1:
+    in_force = subject.settled and subject.value.startswith(b"U")
+    if in_force and subject.st.st_nlink + int(subject.value[1:]) < 1:
         return f"its link count is less than one with the correction {subject.value!r}", True
     return None
 

@@ -52,9 +52,17 @@ def open_to_read(place: Place) -> int:
     return os.open(".", copies.DIRECTORY, dir_fd=place.fd)
 
 
-def lower_names(upper: Layer, said: list[str]) -> list[str]:
-    """Return the lowers that were *said*, or else those that upper was last mounted over."""
-    return said or markers.lowers(upper)
+def recorded(upper: Place) -> tuple[list[str], str]:
+    """Return the lowers and the work directory that upper was last mounted with, as recorded."""
+    fd = open_to_read(upper)
+    here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        layer = Layer(fd, name=upper.name)
+        return markers.lowers(layer), markers.work(layer)
+    finally:
+        os.fchdir(here)  # reading attributes enters the layer; names given are relative to here
+        os.close(here)
+        os.close(fd)
 
 
 def open_lowers(names: list[str]) -> tuple[Layer, ...]:
