@@ -45,7 +45,14 @@ BOTTOM = {
 MARKED = ["d", "d/e", "d/e/f", "d/x", "f", "g", "out", "."]
 MARKED_BELOW = ["d", "d/e", "d/e/m", "g", "g/h", "f", "mid"]
 NAMES = ["opaque", "redirect", "metacopy", "impure", "whiteout", "nlink"]
-NAMES += ["unionfs.ino", "unionfs.link", "unionfs.lowerdir", "origin", "overlay.opaque"]
+NAMES += [
+    "unionfs.ino",
+    "unionfs.link",
+    "unionfs.lowerdir",
+    "unionfs.unsettled",
+    "origin",
+    "overlay.opaque",
+]
 PARTS = [b"", b".", b"..", b"d", b"e", b"f", b"g", b"h", b"mid", b"out", b"secret", b"x" * 256]
 SANE = {errno.EIO, errno.ENOENT, errno.ENAMETOOLONG}
 
@@ -55,7 +62,9 @@ values = st.one_of(
     st.binary(max_size=40),
     redirects,
     st.sampled_from([b"y", b"x", b"", b"U+1", b"U-9", b"L+1", b"U+" + b"9" * 400, b"1", b"7f"]),
-    st.sampled_from([b"1-2-3", b"9-9-9", b"../../../outside/secret", b"\0\4\0\0", b"-1", b"1_0"]),
+    st.sampled_from(
+        [b"1-2-3", b"9-9-9", b"../../../outside/secret", b"\0\4\0\0", b"-1", b"1_0", b"1:-1"]
+    ),
 )
 marks = st.tuples(st.sampled_from(NAMES), values)
 marks = st.one_of(marks, st.tuples(st.just("redirect"), redirects))
