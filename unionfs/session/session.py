@@ -194,11 +194,15 @@ class Session:
             flags, unwanted = _WISHED, Init.AUTO_INVAL_DATA
         return Wish(flags, unwanted, _BACKGROUND_REQUESTS, self._depth)
 
-    def register(self, fd: int) -> int:
-        """Return a backing id for *fd*, to be given to `unregister`; OSError when not granted."""
+    def register(self, fd: int, *, writable: bool = True) -> int:
+        """Return a backing id for *fd*, to be given to `unregister`; OSError when not granted.
+
+        It costs 20 us and more, so an id is better kept for later opens.  Say that it
+        is not *writable* only when nobody will write through it: see `Device.register`.
+        """
         if not self.granted.passthrough:
             raise OSError(errno.EOPNOTSUPP, "no kernel passthrough on this mount")
-        return self._replies.register(fd)
+        return self._replies.register(fd, writable=writable)
 
     def unregister(self, backing: int) -> None:
         """Let go of a backing id; open files that use it keep it."""
