@@ -3,10 +3,10 @@
 import os
 
 import pytest
+
 from tests.core.driver import Driver
 from tests.core.invariants import check
 from tests.trees import harvest, plant
-
 from unionfs.layer import Layer, WritableLayer
 from unionfs.stack import Stack
 from unionfs.union import Features

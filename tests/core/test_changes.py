@@ -5,8 +5,8 @@ import os
 import stat
 
 import pytest
-from tests.trees import WHITEOUT, Link, Opaque, Same, harvest
 
+from tests.trees import WHITEOUT, Link, Opaque, Same, harvest
 from unionfs.changes import Caller
 from unionfs.syscalls import RENAME_EXCHANGE, RENAME_NOREPLACE
 

@@ -4,6 +4,7 @@ import errno
 import os
 
 import pytest
+
 from tests.trees import Same, harvest
 
 METACOPY = "trusted.overlay.metacopy"

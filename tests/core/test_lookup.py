@@ -4,6 +4,7 @@ import errno
 import os
 
 import pytest
+
 from tests.trees import WHITEOUT, File, Link, Opaque, Same
 
 REDIRECT = "trusted.overlay.redirect"

@@ -4,8 +4,8 @@ import contextlib
 import os
 
 import pytest
-from tests.trees import WHITEOUT
 
+from tests.trees import WHITEOUT
 from unionfs import syscalls
 from unionfs.changes import ROOT
 
