@@ -12,12 +12,13 @@ export PATH="$PATH:/usr/sbin:/sbin"
 # All that the demonstration is going to change, or to add to.
 places='/etc /var/lib/dpkg /var/log /usr/share/doc /usr/bin /home'
 
-# One line per place: checksum of all names, kinds, modes, owners, sizes, times and contents in it.
+# One line per place: checksum of all names, kinds, modes, owners, sizes, times, contents in it.
 fingerprints() {
     for place in $places; do
         [ -e "$place" ] || continue
         sum=$({
-            find "$place" -xdev -printf '%p %y %m %U:%G %s %T@ %l\n' | sort
+            find "$place" -xdev \( -type d -printf '%p %y %m %U:%G %T@\n' \) -o \
+                -printf '%p %y %m %U:%G %s %T@ %l\n' | sort
             find "$place" -xdev -type f -print0 | sort -z | xargs -0r sha256sum
         } 2>&1 | sha256sum | cut -c 1-32)
         printf '%-14s %s\n' "$place" "$sum"
