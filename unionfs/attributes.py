@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from unionfs import markers
 from unionfs.copyup import CopyUp
+from unionfs.layer import Layer
 from unionfs.node import Node
 from unionfs.union import Union
 
@@ -31,6 +32,16 @@ class Wish(NamedTuple):
 
 
 _NOTHING = Wish()
+
+
+def _times(wish: Wish, layer: Layer, path: bytes) -> tuple[int, int]:
+    """Return access and modification time, what is not wished as it is."""
+    if wish.atime_ns is not None and wish.mtime_ns is not None:
+        return wish.atime_ns, wish.mtime_ns
+    st = layer.stat(path)
+    if wish.atime_ns is None:
+        return st.st_atime_ns, st.st_mtime_ns if wish.mtime_ns is None else wish.mtime_ns
+    return wish.atime_ns, st.st_mtime_ns
 
 
 class Attributes:
@@ -53,12 +64,7 @@ class Attributes:
         if wish.mode is not None:
             layer.chmod(path, stat.S_IMODE(wish.mode))
         if wish.atime_ns is not None or wish.mtime_ns is not None:
-            st = layer.stat(path)
-            layer.utime(
-                path,
-                st.st_atime_ns if wish.atime_ns is None else wish.atime_ns,
-                st.st_mtime_ns if wish.mtime_ns is None else wish.mtime_ns,
-            )
+            layer.utime(path, *_times(wish, layer, path))
         return layer.stat(path)
 
     def _resize(self, node: Node, size: int, fd: int) -> None:

@@ -35,7 +35,8 @@ class Names:
         writable = self.union.writable()
         if parent.orphan:
             raise error(errno.ENOENT)
-        self.copyup.directories(parent)
+        if not parent.upper:
+            self.copyup.directories(parent)
         return writable
 
     def give_name(self, node: Node, path: bytes) -> None:
