@@ -13,7 +13,7 @@ from .corpus import Case
 from .disks import detach
 from .real import Trigger
 from .sample import SEED, chosen
-from .trees import differences, harvest
+from .trees import Tree, differences, harvest
 from .trial import Field, judge, settled
 
 _CASES = [
@@ -101,17 +101,31 @@ def test_a_daemon_killed_at_any_call_leaves_the_old_tree_or_the_new(mounts, case
 _ACTORS = (script.replace_without_directory, script.account, script.delete_and_make_anew)
 
 
-@pytest.mark.parametrize("actor", _ACTORS, ids=lambda actor: actor.__name__)
-def test_a_program_finds_one_of_its_own_states_whenever_the_daemon_was_killed(directory, actor):
-    """Also without fsync: what the daemon wrote is the kernel's, kill -9 takes none of it."""
-    plain, mounts = f"{directory}/plain", Mounts(Field(directory))
+def _states(plain: str, actor, monkeypatch) -> list[Tree]:
+    """Return what *plain* shows before and after each system call of the actor that changes it."""
     script.plant(plain)
     states = [harvest(plain)]
-    for step in script.steps(actor, plain):
-        step.do()
-        states.append(harvest(plain))
-    lower = mounts.field.dirs.lowers[0]
-    script.plant(f"{lower}/top")
+
+    def write(fd: int, data: bytes) -> int:
+        states.append(harvest(plain))  # open(2) came first, and may have made or emptied the file
+        return os_write(fd, data)
+
+    os_write = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", write)
+        for step in script.steps(actor, plain):
+            step.do()
+            states.append(harvest(plain))
+    return states
+
+
+@pytest.mark.parametrize("actor", _ACTORS, ids=lambda actor: actor.__name__)
+def test_a_program_finds_one_of_its_own_states_whenever_the_daemon_was_killed(
+    mounts, actor, monkeypatch
+):
+    """Also without fsync: what the daemon wrote is the kernel's, kill -9 takes none of it."""
+    states = _states(f"{mounts.field.top}/plain", actor, monkeypatch)
+    script.plant(f"{mounts.field.dirs.lowers[0]}/top")
     steps = script.steps(actor, f"{mounts.mountpoint}/top")
 
     def work() -> None:
