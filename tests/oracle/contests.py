@@ -2,8 +2,6 @@
 
 from typing import NamedTuple
 
-from hypothesis import strategies as st
-
 from .duel import Duel
 from .examples import SEED, for_all
 from .stages import KERNEL, Place

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from hypothesis import strategies as st
 
 from .examples import for_all
-from .known import kernel_says
+from .known import kernel_may_differ, kernel_says
 from .stages import KERNEL, Mount, Place
 from .steps import Player, Step
 from .strategies import Entry, entries, programs, stack_of
@@ -102,7 +102,7 @@ def _play(
         right, said = plain.play(step), other.play(step)
         if who == THEM:
             said = kernel_says(step, said)
-        if said != right:
+        if said != right and not (who == THEM and kernel_may_differ(step, right, said)):
             yield f"step {number}, {step}: {said!r:.300}, plain {right!r:.300}"
 
 

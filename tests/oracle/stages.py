@@ -1,9 +1,10 @@
 """Where the same program is played: a plain directory, kernel overlayfs, and the union.
 
 Lowers lie on an ext4 and on a tmpfs, both made for the test, and all that is
-written to on the ext4, which uses inode numbers again at once.  Mounting costs most of a second, an example 20 ms;
-so one mount serves many examples, each in a directory of its own.  The layers
-get it under the mount, where nobody has asked for that name before.
+written to on the ext4, which uses inode numbers again at once.  Mounting costs
+most of a second, an example 20 ms; so one
+mount serves many examples, each in a directory of its own.  The layers get it
+under the mount, where nobody has asked for that name before.
 """
 
 import contextlib

@@ -1,6 +1,7 @@
 """Random stacks of layers and random programs, small names so that they collide."""
 
 import dataclasses
+import itertools
 import os
 import stat
 from collections import Counter
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from unionfs.syscalls import RENAME_EXCHANGE, RENAME_NOREPLACE
 
 from .steps import Step
-from .trees import PLANTED, WHITEOUT, Directory, Leaf, find, leaves, merged
+from .trees import PLANTED, WHITEOUT, Directory, Leaf, leaves, merged
 
 UPPER = 0
 LOWERS = 3
@@ -23,9 +24,8 @@ _OWNERS = ((0, 0), (0, 0), (1000, 1000), (1000, 0), (1001, 1000))
 
 # acl(5) as the kernel encodes it: user::rwx user:1000:rw- group::r-x mask::rwx other::r--
 _ACL = bytes.fromhex(
-    "02000000" "0100070" "0ffffffff" "02000600e8030000" "04000500ffffffff"
-    "10000700ffffffff" "20000400ffffffff"
-)  # fmt: skip
+    "02000000 01000700ffffffff 02000600e8030000 04000500ffffffff 10000700ffffffff 20000400ffffffff"
+)
 _ATTRIBUTES = (
     ("user.one", b"1"),
     ("user.empty", b""),
@@ -70,7 +70,7 @@ def entries(*, links: bool = True, marks: bool = True) -> st.SearchStrategy[list
         st.sampled_from(_SIZES[:-1]),
         st.none() | st.sampled_from(_ATTRIBUTES[:-2]),
     )
-    return st.lists(entry, min_size=1, max_size=16)
+    return st.lists(entry, min_size=1, max_size=20)
 
 
 # Stacks
@@ -166,11 +166,6 @@ def _drop_useless_whiteouts(upper: Directory, below: Directory | None) -> None:
             _drop_useless_whiteouts(thing, under if isinstance(under, Directory) else None)
 
 
-def shows(tree: Directory, path: str) -> bool:
-    """Tell whether *tree* shows anything at *path*."""
-    return find(tree, path) is not None
-
-
 # Programs
 
 
@@ -250,12 +245,50 @@ _FILES = [
 ]
 _BECOME = [_step("become", st.sampled_from((0, 1000)))]
 
+_CHANGES = st.one_of([*_NAMES, *_CONTENTS])
+_FILE = st.one_of(_FILES)
+
+
+@st.composite
+def _while_open(draw: st.DrawFn) -> list[Step]:
+    """Open a file, change it or its name by way of its path, and use the descriptor."""
+    slot, path = draw(_slot), draw(_path)
+    steps = [Step("open", (slot, path, draw(_ways)))]
+    for _ in range(draw(st.integers(1, 3))):
+        steps.append(_moved(draw(_CHANGES), path))
+        steps.append(_in_slot(draw(_FILE), slot))
+    return [*steps, Step("fread", (slot, 0, 5000)), Step("fstat", (slot,))]
+
+
+@st.composite
+def _again_and_again(draw: st.DrawFn) -> list[Step]:
+    """Change one path several times."""
+    path = draw(_path)
+    return [_moved(draw(_CHANGES), path) for _ in range(draw(st.integers(2, 4)))]
+
+
+def _moved(step: Step, path: str) -> Step:
+    """Return *step*, done to *path*."""
+    first, *others = step.args
+    if step.verb == "symlink":
+        return Step(step.verb, (first, path))
+    return Step(step.verb, (path, *others))
+
+
+def _in_slot(step: Step, slot: int) -> Step:
+    """Return *step*, done to what is open in *slot*."""
+    return Step(step.verb, (slot, *step.args[1:]))
+
 
 def programs(*, files: bool = True, users: bool = True) -> st.SearchStrategy[list[Step]]:
     """Return programs; with open files, and with changes of the user, where asked."""
-    kinds = [*_NAMES, *_CONTENTS, *_LOOKS]
+    singles = [*_NAMES, *_CONTENTS, *_LOOKS]
+    parts = [_again_and_again()] * 6
     if files:
-        kinds += _FILES
+        singles += _FILES
+        parts += [_while_open()] * 8
     if users:
-        kinds += _BECOME
-    return st.lists(st.one_of(kinds), min_size=1, max_size=24)
+        singles += _BECOME
+    parts += [single.map(lambda step: [step]) for single in singles]
+    several = st.lists(st.one_of(parts), min_size=1, max_size=12)
+    return several.map(lambda drawn: list(itertools.chain.from_iterable(drawn)))
