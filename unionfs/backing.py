@@ -24,6 +24,10 @@ from unionfs.node import Node
 SMALL = 128 << 10
 
 
+# Backing ids kept for files that are not open; each holds a file of the kernel's.
+_KEPT = 128
+
+
 class Registry(Protocol):
     """What `Session` offers for passthrough."""
 
@@ -79,6 +83,7 @@ class Backings:
         self._registry = registry
         self.enabled = enabled
         self._opens: dict[Node, _Opens] = {}  # node -> how it is open
+        self._kept: dict[int, int] = {}  # inode number -> backing id without an open, oldest first
         self._bypassed: set[int] = set()  # inode numbers whose page cache may be out of date
 
     def is_outdated(self, node: Node) -> bool:
@@ -97,7 +102,7 @@ class Backings:
         if opens is None:
             opens = self._opens[node] = _Opens()
         passes = opens.through or (eligible and not opens.cached)
-        if passes and self._pass(opens, fd, lower=bool(node.lowers)):
+        if passes and self._pass(node, opens, fd):
             self._bypassed.add(node.ino)
             return True, False
         opens.cached += 1
@@ -106,15 +111,19 @@ class Backings:
             return False, False
         return False, True
 
-    def _pass(self, opens: _Opens, fd: int, *, lower: bool) -> bool:
+    def _pass(self, node: Node, opens: _Opens, fd: int) -> bool:
         if not opens.through:
             try:
-                opens.backing, opens.lower = self._registry.register(fd), lower
+                opens.backing, opens.lower = self._backing(node, fd), bool(node.lowers)
             except OSError:  # such as a backing file on FUSE: the page cache then
                 return False
         self._registry.pass_through(opens.backing)
         opens.through += 1
         return True
+
+    def _backing(self, node: Node, fd: int) -> int:
+        kept = self._kept.pop(node.ino, None)
+        return self._registry.register(fd) if kept is None else kept
 
     def close(self, node: Node, *, through: bool) -> None:
         """Count a release."""
@@ -124,12 +133,23 @@ class Backings:
         if through:
             opens.through -= 1
             if not opens.through:
-                self._registry.unregister(opens.backing)
+                self._keep(node, opens)
         else:
             opens.cached -= 1
         if not opens.through and not opens.cached:
             del self._opens[node]
 
+    def _keep(self, node: Node, opens: _Opens) -> None:
+        """Keep a backing id for the next open: registering costs more than all else of it."""
+        if node.orphan or opens.lower:  # nothing opens it again; its content may come to upper
+            self._registry.unregister(opens.backing)
+            return
+        self._kept[node.ino] = opens.backing
+        if len(self._kept) > _KEPT:
+            self._registry.unregister(self._kept.pop(next(iter(self._kept))))
+
     def forget(self, ino: int) -> None:
         """Take note that the kernel dropped an inode, and its page cache with it."""
         self._bypassed.discard(ino)
+        if ino in self._kept:
+            self._registry.unregister(self._kept.pop(ino))
