@@ -80,6 +80,7 @@ def _prepared(stack: Stack, options: Options, mountpoint: str) -> tuple["Session
             handshake=options.handshake == "on",
             passthrough=options.passthrough != "off",
         ),
+        stack_depth=2 if _has_overlay(stack) else 1,
     )
     operations = Operations(
         Union(stack, features),
@@ -88,6 +89,14 @@ def _prepared(stack: Stack, options: Options, mountpoint: str) -> tuple["Session
         status=live.describe(stack, options),
     )
     return session, operations
+
+
+def _has_overlay(stack: Stack) -> bool:
+    """Tell whether a layer lies on a kernel overlay, which takes a passthrough of depth two."""
+    overlays = {mount.device for mount in mountinfo.mounts() if mount.kind == "overlay"}
+    layers = filter(None, (stack.upper, *stack.lowers))
+    devices = {f"{os.major(layer.device)}:{os.minor(layer.device)}" for layer in layers}
+    return not overlays.isdisjoint(devices)
 
 
 def _serve(

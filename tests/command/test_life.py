@@ -243,3 +243,20 @@ def test_the_names_in_the_mount_table_can_be_chosen(bench):
     assert bench.mounts()[0][0] == "my\\040root"
     assert bench.mounts()[0][2] == "fuse.other"
     assert bench.unionfs("umount mnt").status == 0
+
+
+@pytest.mark.parametrize("kind", ["plain", "overlay"])
+def test_files_on_a_kernel_overlay_are_read_right(bench, kind):
+    for name in ("ovl", "ovlupper", "ovlwork"):
+        os.mkdir(bench.at(name))
+    options = "lowerdir=lower,upperdir=ovlupper,workdir=ovlwork"
+    if kind == "overlay":
+        words = ["mount", "-t", "overlay", "overlay", "ovl", "-o", options]
+        subprocess.run(words, cwd=bench.path, check=True)
+    bench.write("ovl/data", "x" * 1000000)
+    assert bench.unionfs("mount --lower ovl --ram -o passthrough=all mnt") == (0, "", "")
+    text = bench.read("mnt/data")
+    assert bench.unionfs("umount mnt") == (0, "", "")
+    if kind == "overlay":
+        subprocess.run(["umount", bench.at("ovl")], check=True)
+    assert text == "x" * 1000000
