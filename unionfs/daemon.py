@@ -134,7 +134,7 @@ def _serve(
 
 def _unmount(mountpoint: str, ours: mountinfo.MountInfo | None) -> None:
     top = mountinfo.top_at(mountpoint)
-    if top is None or ours is None or top.number != ours.number:
+    if top is None or ours is None or top[:2] != ours[:2]:  # number and device
         log.warning("%s is hidden or moved: unmount it by hand", mountpoint)
         return
     try:

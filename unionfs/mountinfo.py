@@ -43,12 +43,15 @@ def parse(line: str) -> MountInfo:
 
 
 def top_at(target: str) -> MountInfo | None:
-    """Return the mount that lies on top at *target*, or None where nothing is mounted."""
-    return max(
-        (mount for mount in mounts() if mount.target == target),
-        key=lambda mount: mount.number,
-        default=None,
-    )
+    """Return the mount that lies on top at *target*, or None where nothing is mounted.
+
+    It is the last one in the list; numbers say nothing, they are used again.
+    """
+    found = None
+    for mount in mounts():
+        if mount.target == target:
+            found = mount
+    return found
 
 
 def _unescape(text: str) -> str:
