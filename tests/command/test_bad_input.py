@@ -183,7 +183,7 @@ def test_a_mount_point_with_content_is_warned_of(bench):
 def test_others_than_root_are_refused(bench):
     # The modules are loaded before: another user may be unable to read this checkout.
     program = (
-        "import locale, os, sys; from unionfs import cli, mount;"
+        "import os, sys; from unionfs import cli; cli.command_parser('mount')[0].format_help();"
         f"sys.argv = ['unionfs', 'mount', *{LAYERS.split()!r}, 'mnt'];"
         "os.setuid(65534); sys.exit(cli.main())"
     )
