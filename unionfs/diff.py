@@ -100,8 +100,9 @@ class _Comparison:
 
     def walk(self) -> list[_Entry]:
         """Return all changes."""
-        upper, *lowers = self.union.root.lowers
-        root = _Directory(b".", upper, tuple(lowers), tuple(lowers), b".")
+        upper, *below = self.union.root.lowers
+        lowers = tuple(below)
+        root = _Directory(b".", _as_upper(upper), lowers, lowers, b".")
         self._compare_roots(root)
         self.directories.append(root)
         while self.directories:
@@ -180,7 +181,9 @@ class _Comparison:
             self.found.append(_Entry(path, "changed", words, old))
         if now.is_directory:
             below = before.lowers if before is not None and before.is_directory else ()
-            self.directories.append(_Directory(path, now.lowers[0], now.lowers[1:], below, old))
+            self.directories.append(
+                _Directory(path, _as_upper(now.lowers[0]), now.lowers[1:], below, old)
+            )
 
     def _compare_renamed(self, entry: _Entry, now: Sighting) -> None:
         before = self._resolve(entry.origin)
@@ -189,7 +192,9 @@ class _Comparison:
         if now.is_directory:
             upper, *below = now.lowers
             merged = tuple(below)
-            self.directories.append(_Directory(entry.path, upper, merged, merged, entry.origin))
+            self.directories.append(
+                _Directory(entry.path, _as_upper(upper), merged, merged, entry.origin)
+            )
 
     def _resolve(self, path: bytes) -> Sighting | None:
         """Return what the lowers alone show at *path*."""
@@ -203,6 +208,11 @@ class _Comparison:
                 return None
             parts = sighting.lowers
         return sighting
+
+
+def _as_upper(part: Part) -> Part:
+    """Return a directory of upper, where whiteouts that are files do not count."""
+    return part._replace(whiteouts_are_files=False)
 
 
 def _node(parts: tuple[Part, ...]) -> Node:

@@ -64,9 +64,9 @@ class Examination:
 
     def run(self) -> list[Problem]:
         """Return all problems, those of upper first."""
-        top, *lowers = self.union.root.lowers
-        self._judge(b".", self.upper.stat(b"."), whiteouts_are_files=False)
-        self._directories.append(_Directory(b".", top, tuple(lowers), certain=bool(lowers)))
+        lowers = self.union.root.lowers[1:]
+        self._judge(b".", self.upper.stat(b"."))
+        self._directories.append(_Directory(b".", self._part(b"."), lowers, certain=bool(lowers)))
         while self._directories:
             directory = self._directories.pop()
             names = sorted(entry.name for entry in self.upper.scan(directory.path))
@@ -78,6 +78,10 @@ class Examination:
         if self.work is not None:
             self.problems += leftovers.problems(self.work, self._layers, self._judged)
         return self.problems
+
+    def _part(self, path: bytes) -> Part:
+        """Return a directory of upper, where whiteouts that are files do not count."""
+        return Part(self.upper, path)
 
     def _report(
         self, path: bytes, kind: str, words: str, mend: Callable[[], None] | None = None
@@ -95,20 +99,14 @@ class Examination:
         hidden = self.union.markers.hidden_by(name)
         if hidden is not None:
             self._judge_whiteout(directory, path, hidden)
-        elif self._is_whiteout(directory, path, st):
+        elif markers.is_whiteout(st):
             self._judge_whiteout(directory, path, name)
         elif not self.union.markers.reserved(name):
-            in_force = directory.part.whiteouts_are_files
-            self._judge(path, st, whiteouts_are_files=in_force)
+            self._judge(path, st)
             if stat.S_ISDIR(st.st_mode):
                 self._visit_directory(directory, name)
             else:
                 self._visit_file(directory, name, st)
-
-    def _is_whiteout(self, directory: _Directory, path: bytes, st: os.stat_result) -> bool:
-        if markers.is_whiteout(st):
-            return True
-        return directory.part.whiteouts_are_files and markers.is_whiteout_file(self.upper, path, st)
 
     def _judge_whiteout(self, directory: _Directory, path: bytes, hidden: bytes) -> None:
         mend = functools.partial(_remove, self.upper, directory.path, path)
@@ -123,12 +121,12 @@ class Examination:
         except OSError:
             return True  # a lower that cannot be read: nothing is known to be useless
 
-    def _judge(self, path: bytes, st: os.stat_result, *, whiteouts_are_files: bool) -> None:
+    def _judge(self, path: bytes, st: os.stat_result) -> None:
         if not stat.S_ISDIR(st.st_mode) and st.st_nlink > 1:
             if st.st_ino in self._judged:
                 return
             self._judged.add(st.st_ino)
-        found = faults.of_object(self.upper, path, st, whiteouts_are_files=whiteouts_are_files)
+        found = faults.of_object(self.upper, path, st)
         for kind, words, mend in found:
             call = functools.partial(mend, self.upper, path) if mend else None
             self._report(path, kind, words, call)
@@ -138,11 +136,10 @@ class Examination:
         marks = self._marks(path)
         sighting = self._look(directory, name) if marks is not None else None
         if marks is None or sighting is None:  # damaged, which is reported: its content is judged
-            self._directories.append(_Directory(path, Part(self.upper, path), (), certain=False))
+            self._directories.append(_Directory(path, self._part(path), (), certain=False))
             return
         self._judge_number(path, marks, sighting.st)
-        top, *below = sighting.lowers
-        merged = tuple(below)
+        merged = sighting.lowers[1:]
         lost = bool(marks.redirect) and not marks.opaque and not merged
         certain = marks.opaque or (directory.certain and not lost)
         if lost and directory.certain:
@@ -150,7 +147,7 @@ class Examination:
             self._report(path, "redirect", words)
         if merged:
             self._judge_place(path, directory, marks.redirect, merged[0])
-        self._directories.append(_Directory(path, top, merged, certain))
+        self._directories.append(_Directory(path, self._part(path), merged, certain))
 
     def _marks(self, path: bytes) -> Marks | None:
         """Return the marks of an object, None where they are damaged."""

@@ -49,7 +49,6 @@ class _Subject(NamedTuple):
     value: bytes
     st: os.stat_result
     is_root: bool
-    whiteouts_are_files: bool  # in the directory of the object
     settled: bool  # the correction of the link count is in force
 
     @property
@@ -64,9 +63,7 @@ class _Subject(NamedTuple):
 _Judge = Callable[[_Subject], tuple[str, bool] | None]  # words, and whether it may just go
 
 
-def of_object(
-    layer: Layer, path: bytes, st: os.stat_result, *, whiteouts_are_files: bool = False
-) -> Iterator[Fault]:
+def of_object(layer: Layer, path: bytes, st: os.stat_result) -> Iterator[Fault]:
     """Yield what is wrong with the marks of one object, each for itself."""
     names = layer.attributes(path)
     for name, judge in _JUDGES.items():
@@ -74,7 +71,7 @@ def of_object(
         if value is None:
             continue
         settled = markers.UNSETTLED not in names
-        verdict = judge(_Subject(value, st, path == b".", whiteouts_are_files, settled))
+        verdict = judge(_Subject(value, st, path == b".", settled))
         if verdict is not None:
             words, removable = verdict
             yield Fault(markers.short(name), words, removing(name) if removable else None)
@@ -99,8 +96,10 @@ def unlist(layer: WritableLayer, path: bytes) -> None:
 def _opaque(subject: _Subject) -> tuple[str, bool] | None:
     if not subject.is_directory:
         return "is marked opaque but is no directory", True
-    if subject.value in (b"y", b"x"):
+    if subject.value == b"y":
         return None
+    if subject.value == b"x":  # overlayfs.rst, "whiteouts and opaque directories": for lowers
+        return "is marked opaque=x: whiteouts that are files count in lower layers only", False
     return f"the mark opaque is {subject.value!r}, neither y nor x, and so hides nothing", False
 
 
@@ -130,9 +129,7 @@ def _impure(subject: _Subject) -> tuple[str, bool] | None:
 def _whiteout(subject: _Subject) -> tuple[str, bool] | None:
     if not subject.is_file or subject.st.st_size:
         return "has the attribute of a whiteout but is no empty file", True
-    if subject.whiteouts_are_files:
-        return None
-    return "has the attribute of a whiteout, but its directory is not marked opaque=x", False
+    return "has the attribute of a whiteout, which counts in lower layers only: it shows", False
 
 
 def _nlink(subject: _Subject) -> tuple[str, bool] | None:

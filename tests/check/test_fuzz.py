@@ -184,7 +184,8 @@ def test_check_finds_what_is_damaged_and_repairs_once(upper, middle, work):
         driver.close()
         if not (middle or work):
             reported = {line[len("- upper/") :].split(":")[0] for line in found}
-            assert set(damaged) <= reported
+            one_name = {"f" if path == "l" else path for path in damaged}  # of two
+            assert one_name <= reported
         left = [line for line in patient.check(mend=True) if line.startswith("-")]
         assert patient.check() == left
         assert patient.check(mend=True) == left

@@ -13,7 +13,7 @@ from unionfs.stack import Stack
 
 REDIRECT = "trusted.overlay.redirect"
 METACOPY = "trusted.overlay.metacopy"
-OPAQUE_X = "trusted.overlay.opaque"
+OPAQUE = "trusted.overlay.opaque"
 
 
 @pytest.fixture(autouse=True)
@@ -200,9 +200,12 @@ def test_names_of_aufs_are_read_when_asked_for(tmp_path):
     ]
 
 
-def test_whiteouts_that_are_files_are_read(tmp_path):
-    upper = {"d": {"a": File("", xattrs=(("trusted.overlay.whiteout", b"y"),))}}
-    assert lines(tmp_path, upper, LOWER, marks={"d": {OPAQUE_X: b"x"}}) == ["deleted d/a"]
+def test_whiteouts_that_are_files_count_in_lowers_only(tmp_path):
+    hiding = {"d": {"a": File("", xattrs=(("trusted.overlay.whiteout", b"y"),))}}
+    plant(tmp_path / "lower0", hiding)
+    os.setxattr(tmp_path / "lower0" / "d", OPAQUE, b"x")
+    upper = {"d": {"a": ""}}
+    assert lines(tmp_path, upper, hiding, LOWER, marks={"d": {OPAQUE: b"x"}}) == ["added d/a"]
 
 
 def test_the_root_itself_can_be_changed(tmp_path):
