@@ -9,8 +9,8 @@ LINKS ?= /usr/local/bin
 # What it takes to build pyfuse3 and to mount.
 BUILD_PACKAGES = fuse3 libfuse3-dev pkg-config gcc libc6-dev python3-dev python3-venv
 # What the tests run over the union or compare it with.
-TEST_PACKAGES = xfsprogs btrfs-progs squashfs-tools erofs-utils e2fsprogs attr acl rsync sqlite3 \
-	logrotate git passwd fuse-overlayfs strace mount procps util-linux
+TEST_PACKAGES = xfsprogs btrfs-progs squashfs-tools erofs-utils e2fsprogs attr acl libcap2-bin rsync \
+	sqlite3 logrotate git passwd fuse-overlayfs unionfs-fuse mergerfs strace mount procps util-linux
 
 .PHONY: help setup setup-tests demo check test ci bench man install uninstall clean
 

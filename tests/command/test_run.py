@@ -165,7 +165,6 @@ def test_the_size_of_the_ram_is_honoured(bench):
 
 
 def test_the_summary_names_what_changed(probe):
-    pytest.importorskip("unionfs.diff")
     result = probe.unionfs("run -- sh -c 'echo after >probe; rm lower/file; mkdir fresh'")
     assert result.status == 0
     for line in (f"added    {probe.path}/fresh", f"deleted  {probe.path}/lower/file",
