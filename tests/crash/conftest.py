@@ -10,6 +10,7 @@ import tempfile
 
 import pytest
 
+from . import disks
 from .sample import SEED
 
 
@@ -21,6 +22,11 @@ def pytest_report_header():
 def _patience():
     """Let a test take more than a minute on a busy machine: it forks daemons, a dump would too."""
     faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _seclusion():
+    disks.seclude()
 
 
 @pytest.fixture

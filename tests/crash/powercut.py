@@ -327,6 +327,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--contender", choices=CONTENDERS, default="union")
     parser.add_argument("--fsync", choices=("auto", "strict", "off"), default="auto")
     chosen = parser.parse_args(argv)
+    disks.seclude()
     made, broken, seed = 0, 0, chosen.seed
     while made < chosen.cuts:
         trial = Trial(chosen.fs, chosen.contender, chosen.fsync, seed)
