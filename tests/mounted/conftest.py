@@ -86,13 +86,17 @@ def _watched(mounts):
 
 @pytest.fixture
 def mounted(base):
-    """Mount the union of *upper* (None: read-only) over *lowers*, all literals."""
+    """Mount the union of *upper* (None: read-only) over *lowers*, all literals.
+
+    *prepare* is called with the directory of `upper`, `lower1`, ... before.
+    """
     made = []
 
-    def build(upper, *lowers, options=()):
+    def build(upper, *lowers, options=(), prepare=lambda directory: None):
         directory = base / str(len(made))
         directory.mkdir()
         made.append(Mount.planted(directory, upper, *lowers, options=options))
+        prepare(directory)
         return made[-1].start()
 
     with _watched(lambda: made):

@@ -8,6 +8,8 @@ import stat
 import traceback
 
 NOBODY = 65534
+# ENOTSUP is the same number; system calls are documented with the other name.
+_NAMES = errno.errorcode | {errno.EOPNOTSUPP: "EOPNOTSUPP"}
 _HASHED = 4 << 20  # bytes; larger files are compared by their metadata
 
 
@@ -16,7 +18,7 @@ def failure(function, *args, **kwargs):
     try:
         function(*args, **kwargs)
     except OSError as exc:
-        return errno.errorcode[exc.errno]
+        return _NAMES[exc.errno]
     return ""
 
 
