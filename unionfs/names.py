@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from unionfs import markers
 from unionfs.copyup import CopyUp
-from unionfs.layer import WritableLayer
+from unionfs.layer import WritableLayer, join
 from unionfs.node import Node, Sighting, child_path
 from unionfs.union import Union
 
@@ -76,7 +76,8 @@ class Names:
         Nothing that is seen changes, at no step.
         """
         self.copyup.directories(node)
-        for name in self.union.listing(node):
+        shown = self.union.listing(node)
+        for name in shown:
             child = self.union.nodes.adopt(node, name, self.union.find(node, name))
             if child.is_directory and child.lowers:
                 self.bring_tree(child)
@@ -86,7 +87,12 @@ class Names:
                     self.give_name(child, child_path(node, name))
             self.union.nodes.drop_if_unknown(child)
         layer, path = self.union.upper_place(node)
+        st = layer.stat(path)
+        whiteouts = {entry.name for entry in layer.scan(path)}.difference(shown)
         self.union.markers.make_opaque(layer, path)
+        for name in whiteouts:  # they have nothing to hide any more
+            layer.unlink(join(path, name))
+        layer.utime(path, st.st_atime_ns, st.st_mtime_ns)
         node.lowers, node.redirect = (), b""
 
     def anchor(self, node: Node, *, absolute: bool) -> None:
