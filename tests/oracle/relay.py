@@ -10,11 +10,11 @@ from typing import NamedTuple
 from hypothesis import strategies as st
 
 from .examples import for_all
-from .known import kernel_may_differ, kernel_says
+from .known import kernel_may_differ, kernel_says, kernel_tree
 from .stages import KERNEL, Mount, Place
 from .steps import Player, Step
 from .strategies import Entry, entries, programs, stack_of
-from .trees import OVERLAY, PLAIN, differences, harvest, merged, plant
+from .trees import OVERLAY, PLAIN, Harvest, differences, harvest, merged, mtime_of, plant
 
 US = "unionfs"
 THEM = "overlay"
@@ -86,11 +86,23 @@ def run(place: Place, mount: Mount, runners: list[Runner], turns: list[Turn]) ->
 
 
 def _compare(place: Place, mount: Mount, runner: Runner, who: str, when: str) -> None:
-    plain = harvest(os.path.join(place.plain, runner.name))
-    found = differences(
-        plain, harvest(os.path.join(mount.target, runner.name), forgiving=who == THEM)
-    )
+    plain = os.path.join(place.plain, runner.name)
+    seen = harvest(os.path.join(mount.target, runner.name), forgiving=who == THEM)
+    expected = harvest(plain)
+    if who == THEM:
+        expected = kernel_tree(expected, seen)
+    found = differences(expected, seen)
     assert not found, "\n".join([*found, when])
+    if who == THEM:
+        _take_new_times(plain, expected)
+
+
+def _take_new_times(plain: str, expected: Harvest) -> None:
+    """Let the plain directory have the new times that are overlayfs's own, for the next turn."""
+    for path, thing in expected.items():
+        at = os.path.join(plain, path)
+        if not thing.mtime and mtime_of(os.lstat(at)):
+            os.utime(at, follow_symlinks=False)
 
 
 def _play(

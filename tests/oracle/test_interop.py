@@ -8,6 +8,9 @@ from .relay import THEM, US, Turn, draw, plant_all, run, turns
 EXAMPLES = 40
 _OFF = ("metacopy=off", "redirect_dir=off")
 _NOT_EVEN_FOLLOWED = ("metacopy=off", "redirect_dir=nofollow")
+_MARKS = {
+    f"trusted.overlay.{mark}" for mark in ("opaque", "redirect", "metacopy", "overlay.opaque")
+}
 _MAY_HOLD_NEITHER = {"trusted.overlay.redirect", "trusted.overlay.metacopy"}
 
 
@@ -17,6 +20,7 @@ def test_an_upper_passes_between_us_and_the_kernel_and_shows_the_same_tree(place
     runners = draw(EXAMPLES, turns(*order), SEED)
     plant_all(place, mount.upper, runners)
     run(place, mount, runners, turns(*order))
+    assert attributes_below(mount.upper) >= _MARKS, "the examples were too tame"
 
 
 def test_an_upper_without_redirects_and_metacopy_mounts_where_neither_is_followed(place):
