@@ -63,10 +63,10 @@ bench: setup
 
 man: build/unionfs.1
 
-build/unionfs.1: setup unionfs/cli.py unionfs/arguments.py tools/manual.py
+build/unionfs.1: setup unionfs/commands.py unionfs/arguments.py tools/manual.py
 	mkdir -p build
 	PYTHONPATH=. $(BIN)python tools/manual.py >build/manual.inc
-	PYTHONPATH=. $(BIN)argparse-manpage --module unionfs.cli --function parser --prog unionfs \
+	PYTHONPATH=. $(BIN)argparse-manpage --module unionfs.commands --function parser --prog unionfs \
 		--project-name unionfs --manual-section 1 --manual-title 'User Commands' \
 		--description 'see several directories as one; changes go to the top one alone' \
 		--include build/manual.inc --output $@

@@ -6,7 +6,7 @@ subcommand.  Its --include takes sections in the form of help2man's.
 
 import sys
 
-from unionfs import cli
+from unionfs import commands
 from unionfs.arguments import LAYER_OPTIONS
 
 EXAMPLES = """\
@@ -32,8 +32,8 @@ def main() -> None:
     """Print all sections."""
     out = sys.stdout
     out.write(section("mount options", LAYER_OPTIONS))
-    for name in cli.COMMANDS:
-        parser, _ = cli.command_parser(name)
+    for name in commands.COMMANDS:
+        parser, _ = commands.command_parser(name)
         note = (parser.epilog or "").replace(LAYER_OPTIONS, "").strip()
         if note:
             out.write(section(f"notes on '{parser.prog}'", note))

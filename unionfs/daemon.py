@@ -6,14 +6,13 @@ file system is synced (fsync=off: not), so that what was written before
 umount(8) survives a power cut that comes after the daemon has gone.
 """
 
-import gc
 import logging
 import os
 import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from unionfs import live, mountcalls, mountinfo
+from unionfs import live, mountcalls, mountinfo, opening
 from unionfs.options import Options
 from unionfs.stack import Stack
 
@@ -25,6 +24,16 @@ log = logging.getLogger(__name__)
 
 _FAILED = 1  # exit status
 _ENDING = (signal.SIGTERM, signal.SIGINT)
+
+
+def open_and_serve(options: Options, mountpoint: str, started: Callable[[], None]) -> int:
+    """Open the layers, mount and serve; raise Refused where that cannot be."""
+    opening.require_privileges()
+    stack = opening.open_stack(options, mountpoint)
+    try:
+        return serve(stack, options, mountpoint, started)
+    finally:
+        stack.close()
 
 
 def serve(
@@ -61,12 +70,10 @@ def serve(
 
 def _prepared(stack: Stack, options: Options, mountpoint: str) -> tuple["Session", "Operations"]:
     """Import what is slow to import, and build the union."""
-    gc.disable()  # importing makes little garbage and many objects: some 6 % of its time
     from unionfs.operations import Operations  # noqa: PLC0415 - so that bad input is told at once
     from unionfs.session import Session, Switches  # noqa: PLC0415
     from unionfs.union import Features, Union  # noqa: PLC0415
 
-    gc.enable()
     features = Features(
         metacopy=options.metacopy == "on",
         redirect_dir=options.redirect_dir == "on",

@@ -1,21 +1,17 @@
 """`unionfs mount`: the command that returns when the mount serves.
 
-The daemon is a child that inherits stderr until it serves: its complaints are
-the command's, its exit status too.  One byte through a pipe says "it serves";
-then the parent leaves with status 0 and the child lets go of the terminal.
+It reads the command line and hands the daemon its orders (`background`); what
+it takes to mount is imported only where this process itself needs it.
 """
 
 import argparse
+import dataclasses
 import os
-import signal
 import sys
-from collections.abc import Callable
 
 from unionfs import arguments as words
-from unionfs import daemon, live, logs, mountcalls, opening
-from unionfs.options import Options, Refused, parse, settled
-
-_FAILED = 1  # exit status
+from unionfs import background
+from unionfs.options import Options, settled
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -32,107 +28,36 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Mount, or change the flags of a live mount."""
-    logs.to_stderr(arguments.verbose)
     base = Options(subtype=_own_name(), source=getattr(arguments, "source", "") or "unionfs")
     options = words.options_from(arguments, base)
     if options.remount:
-        return _remount(arguments.mountpoint, arguments.options)
+        from unionfs import remount  # noqa: PLC0415 - a mount does not need it
+
+        return remount.remount(arguments.mountpoint, arguments.options)
     options = settled(options)
     mountpoint = os.path.realpath(arguments.mountpoint)
     if arguments.foreground:
-        return _serve(options, mountpoint, started=lambda: None)
-    return _in_background(options, mountpoint)
+        return _in_foreground(options, mountpoint, arguments.verbose)
+    return _in_background(options, mountpoint, arguments)
+
+
+def _in_background(options: Options, mountpoint: str, arguments: argparse.Namespace) -> int:
+    daemon: background.Daemon | None = arguments.daemon
+    if daemon is None:  # because this is not root, or by an odd way to say it
+        from unionfs import opening  # noqa: PLC0415 - the daemon looks itself
+
+        opening.require_privileges()
+        daemon = background.start()
+    return daemon.mount(mountpoint, dataclasses.asdict(options), arguments.verbose)
+
+
+def _in_foreground(options: Options, mountpoint: str, verbosity: int) -> int:
+    from unionfs import daemon, logs  # noqa: PLC0415 - only here is this process the daemon
+
+    logs.to_stderr(verbosity)
+    return daemon.open_and_serve(options, mountpoint, started=lambda: None)
 
 
 def _own_name() -> str:
     """Return the file system's subtype: Debian's unionfs-fuse owns the other name too."""
     return "pyunionfs" if os.path.basename(sys.argv[0]) == "pyunionfs" else "unionfs"
-
-
-def _serve(options: Options, mountpoint: str, started: Callable[[], None]) -> int:
-    opening.require_privileges()
-    stack = opening.open_stack(options, mountpoint)
-    try:
-        return daemon.serve(stack, options, mountpoint, started)
-    finally:
-        stack.close()
-
-
-def _in_background(options: Options, mountpoint: str) -> int:
-    """Fork the daemon; return 0 in the parent when it serves, else its exit status."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child:
-        os.close(writing)
-        return _await(child, reading)
-    os.close(reading)
-    os.setsid()
-
-    def let_go() -> None:
-        _leave_terminal()
-        os.write(writing, b"1")
-        os.close(writing)
-
-    return _serve(options, mountpoint, let_go)
-
-
-def _await(child: int, reading: int) -> int:
-    try:
-        if os.read(reading, 1):
-            return 0
-    except KeyboardInterrupt:
-        os.kill(child, signal.SIGTERM)
-    _, status = os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(status)
-    if code < 0:
-        print(f"unionfs: the daemon died of {signal.Signals(-code).name}", file=sys.stderr)
-    return code if code > 0 else _FAILED
-
-
-def _leave_terminal() -> None:
-    """Log to syslog, and let go of the descriptors that the command came with."""
-    logs.to_syslog()
-    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    for fd in range(3):
-        os.dup2(null, fd)
-    os.close(null)
-
-
-# Remounting
-
-# What statvfs(3) says -> the flag of mount(2); the others are the same bits.
-_ST_RELATIME = 4096
-_SAME_BITS = (
-    mountcalls.MS_RDONLY
-    | mountcalls.MS_NOSUID
-    | mountcalls.MS_NODEV
-    | mountcalls.MS_NOEXEC
-    | mountcalls.MS_SYNCHRONOUS
-    | mountcalls.MS_NOATIME
-    | mountcalls.MS_NODIRATIME
-)
-
-
-def _remount(mountpoint: str, strings: list[str]) -> int:
-    """Change the flags of a live mount, starting from those that it has."""
-    mounted = live.find(mountpoint)
-    if mounted.status is None:
-        raise Refused(f"the daemon of '{mountpoint}' is dead: unmount it and mount it again")
-    options = parse(strings, Options(flags=_flags_at(mounted.mountpoint)))
-    if not options.flags & mountcalls.MS_RDONLY and mounted.status["layers"]["upper"] is None:
-        raise Refused(
-            f"'{mountpoint}' has no upper layer, so it stays read-only:"
-            " mount it again with --upper and --work, or with --ram"
-        )
-    flags = options.flags | mountcalls.MS_REMOUNT
-    try:
-        mountcalls.mount("none", mounted.mountpoint, "none", flags)
-    except OSError as exc:
-        print(f"unionfs: cannot remount '{mountpoint}': {exc.strerror}", file=sys.stderr)
-        return _FAILED
-    return 0
-
-
-def _flags_at(path: str) -> int:
-    said = os.statvfs(path).f_flag
-    return said & _SAME_BITS | (mountcalls.MS_RELATIME if said & _ST_RELATIME else 0)

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tests.command.conftest import wait_for
+
 LAYERS = "--lower lower --upper upper --work work"
 
 
@@ -164,6 +166,7 @@ def test_a_full_upper_is_mounted_all_the_same(bench):
     result = bench.unionfs("mount --lower lower --upper fs/upper --work fs/work mnt")
     if result.status == 0:
         os.unlink(bench.at("mnt/big"))
+        wait_for(lambda: os.statvfs(bench.at("mnt")).f_bfree)  # the kernel's FORGET frees it
         bench.write("mnt/small", "fits")
         bench.unionfs("umount mnt")
     subprocess.run(["umount", bench.at("fs")], check=True)
@@ -183,7 +186,8 @@ def test_a_mount_point_with_content_is_warned_of(bench):
 def test_others_than_root_are_refused(bench):
     # The modules are loaded before: another user may be unable to read this checkout.
     program = (
-        "import os, sys; from unionfs import cli; cli.command_parser('mount')[0].format_help();"
+        "import os, sys; from unionfs import cli, commands, opening;"
+        "commands.command_parser('mount')[0].format_help();"
         f"sys.argv = ['unionfs', 'mount', *{LAYERS.split()!r}, 'mnt'];"
         "os.setuid(65534); sys.exit(cli.main())"
     )
