@@ -96,7 +96,14 @@ class Attributes:
     def get(self, node: Node, name: bytes) -> bytes:
         """Return an extended attribute; ENODATA where there is none."""
         layer, path = self.union.place(node)
-        return layer.attribute(path, markers.stored_name(os.fsdecode(name)))
+        try:
+            return layer.attribute(path, markers.stored_name(os.fsdecode(name)))
+        except OSError as exc:
+            if exc.errno == errno.EOPNOTSUPP and name.startswith(_ACL):
+                # The kernel asks before it decides on access, and would pass this error on: a
+                # file system without ACLs, squashfs say, has none to apply (fs/fuse/acl.c).
+                raise OSError(errno.ENODATA, os.strerror(errno.ENODATA)) from None
+            raise
 
     def names(self, node: Node) -> list[bytes]:
         """Return the names of a node's extended attributes."""
