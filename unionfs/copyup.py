@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 from unionfs import content, markers
 from unionfs.layer import Layer, WritableLayer
 from unionfs.links import key
-from unionfs.markers import Part
 from unionfs.node import Node
+from unionfs.whiteouts import Part
 
 if TYPE_CHECKING:
     from unionfs.union import Union
@@ -232,13 +232,13 @@ class CopyUp:
         _, work = self.union.writable()
         part = node.lowers[-1]
         source = part.layer.open(part.path, os.O_RDONLY)
-        staged = b""
+        staged, before = b"", None
         try:
             st = os.fstat(source)
             copied = st.st_size if size is None else min(size, st.st_size)
-            in_place = self._fills_in_place(node)
-            if in_place:
+            if self._fills_in_place(node):
                 layer, path = self.union.upper_place(node)
+                before = layer.stat(path)
                 target = layer.open_to_write(path, os.O_RDWR)
             else:
                 staged = self.union.temporaries.name()
@@ -250,7 +250,7 @@ class CopyUp:
             node, part, source, target, staged, copied,
             copied if size is None else size, size is None,
             self.union.features.fsync != "off" and copied > 0,
-            self.union.attributes(node) if in_place else None,
+            before,
         )  # fmt: skip
         try:
             job.shared = copied == st.st_size > 0 and content.share(source, target)
@@ -313,11 +313,14 @@ class CopyUp:
 
     def abandon(self, job: Job) -> None:
         """Drop a copy that is not wanted any more."""
-        if job.staged:
-            self.union.temporaries.discard(job.staged)
-        elif job.st is not None:
-            os.ftruncate(job.target, job.st.st_size)
-        job.close()
+        try:
+            if job.staged:
+                self.union.temporaries.discard(job.staged)
+            elif job.st is not None and job.node.lowers:  # else another request has filled it
+                os.ftruncate(job.target, job.st.st_size)
+                os.utime(job.target, ns=(job.st.st_atime_ns, job.st.st_mtime_ns))
+        finally:
+            job.close()
 
 
 def copy_attributes(

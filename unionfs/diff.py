@@ -28,11 +28,11 @@ from typing import Any, Literal, NamedTuple
 
 from unionfs import differences, live, markers, offline, paths
 from unionfs.layer import Layer, WritableLayer, join
-from unionfs.markers import Part
 from unionfs.node import Node, Sighting
 from unionfs.options import Refused
 from unionfs.stack import Stack
 from unionfs.union import Features, Union
+from unionfs.whiteouts import Part
 
 Kind = Literal["added", "changed", "deleted"]
 Whiteout = Literal["overlay", "aufs"]

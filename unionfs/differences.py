@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 from unionfs import markers
 from unionfs.layer import Layer
-from unionfs.markers import Part
 from unionfs.node import Sighting
+from unionfs.whiteouts import Part
 
 # Bytes compared at a time.
 _CHUNK = 1 << 20

@@ -9,10 +9,9 @@ import errno
 import os
 import stat
 
-from unionfs import markers
 from unionfs.layer import WritableLayer, join
-from unionfs.markers import Finding, Markers, Part
 from unionfs.rules import Found
+from unionfs.whiteouts import BOTTOM, Finding, Markers, Part
 
 _PREFIX = b".wh."
 _OPAQUE = b".wh..wh..opq"
@@ -41,7 +40,7 @@ class DotMarkers(Markers):
         """Say what one layer's *directory* holds under *name*."""
         finding = super().classify(directory, name)
         layer, path = finding.layer, finding.path
-        if layer.number == markers.BOTTOM or finding.found in (Found.WHITEOUT, Found.FILE):
+        if layer.number == BOTTOM or finding.found in (Found.WHITEOUT, Found.FILE):
             return finding
         hidden = layer.find(_whiteout(path)) is not None
         if finding.found is Found.NOTHING:

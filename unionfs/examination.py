@@ -18,14 +18,15 @@ import stat
 from collections.abc import Callable
 from typing import NamedTuple
 
-from unionfs import faults, leftovers, links, markers, paths
+from unionfs import faults, leftovers, links, markers, paths, whiteouts
 from unionfs.diff import Whiteout
 from unionfs.faults import Problem, unlist
 from unionfs.layer import Layer, WritableLayer, join
-from unionfs.markers import Marks, Part
+from unionfs.markers import Marks
 from unionfs.node import Node, Sighting
 from unionfs.stack import Stack
 from unionfs.union import Features, Union
+from unionfs.whiteouts import Part
 
 
 class _Directory(NamedTuple):
@@ -99,7 +100,7 @@ class Examination:
         hidden = self.union.markers.hidden_by(name)
         if hidden is not None:
             self._judge_whiteout(directory, path, hidden)
-        elif markers.is_whiteout(st):
+        elif whiteouts.is_whiteout(st):
             self._judge_whiteout(directory, path, name)
         elif not self.union.markers.reserved(name):
             self._judge(path, st)

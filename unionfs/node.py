@@ -20,7 +20,7 @@ import stat
 from typing import NamedTuple
 
 from unionfs.layer import Layer, join
-from unionfs.markers import Part
+from unionfs.whiteouts import Part
 
 ROOT_INO = 1
 

@@ -16,16 +16,16 @@ import stat
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from unionfs import markers, rules, syscalls
+from unionfs import markers, rules, syscalls, whiteouts
 from unionfs.dotmarkers import DotMarkers
 from unionfs.handle import LowerReaders
 from unionfs.layer import Layer, Pins, WritableLayer, join, path_of_pin
 from unionfs.links import LinkIndex, key
-from unionfs.markers import Finding, Markers, Part
 from unionfs.node import ROOT_INO, Node, NodeTable, Sighting, number
 from unionfs.rules import Found
 from unionfs.stack import Stack
 from unionfs.temporaries import Temporaries
+from unionfs.whiteouts import Finding, Markers, Part
 
 log = logging.getLogger(__name__)
 
@@ -344,6 +344,6 @@ class Union:
 
 
 def _root_part(layer: Layer) -> Part:
-    if layer.number == markers.BOTTOM:
+    if layer.number == whiteouts.BOTTOM:
         return Part(layer, b".")
-    return Part(layer, b".", markers.has_whiteout_files(layer, b"."))
+    return Part(layer, b".", whiteouts.has_whiteout_files(layer, b"."))

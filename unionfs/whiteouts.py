@@ -1,0 +1,178 @@
+"""What a layer holds under a name, and how deletions are kept: overlayfs's whiteouts.
+
+A whiteout is a character device 0:0 that bears the name, or, in a directory
+marked `opaque=x`, an empty regular file with the attribute `whiteout`
+(overlayfs.rst, "whiteouts and opaque directories").  Only this module and
+`dotmarkers`, for aufs's names, make and read whiteouts.
+"""
+
+import os
+import stat
+from typing import NamedTuple
+
+from unionfs.layer import Layer, WritableLayer, join
+from unionfs.markers import OPAQUE, UNMARKED, WHITEOUT, Marks, read, set_opaque
+from unionfs.rules import Found
+
+BOTTOM = 1  # the number of the lowest layer
+
+_NO_DEVICE = 0
+
+
+class Part(NamedTuple):
+    """A directory or file of one lower layer."""
+
+    layer: Layer
+    path: bytes
+    whiteouts_are_files: bool = False
+
+
+class Finding(NamedTuple):
+    """What one layer holds under one name, with all that was read of it."""
+
+    found: Found
+    layer: Layer
+    path: bytes
+    st: os.stat_result | None
+    marks: Marks = UNMARKED
+
+    @property
+    def part(self) -> Part:
+        """The place of this finding, to be remembered."""
+        return Part(self.layer, self.path, self.marks.whiteouts_are_files)
+
+
+def is_whiteout(st: os.stat_result) -> bool:
+    """Tell whether *st* is that of a character device 0:0."""
+    return stat.S_ISCHR(st.st_mode) and st.st_rdev == _NO_DEVICE
+
+
+class Markers:
+    """Whiteouts and opaque directories as overlayfs keeps them."""
+
+    def reserved(self, name: bytes) -> bool:  # noqa: ARG002 (no name is taken by this format)
+        """Tell whether users may not see or make *name*."""
+        return False
+
+    def hidden_by(self, name: bytes) -> bytes | None:  # noqa: ARG002 (as above)
+        """Return the name that an entry of this name hides by it, or None."""
+        return None
+
+    def classify(self, directory: Part, name: bytes) -> Finding:
+        """Say what one layer's *directory* holds under *name*."""
+        layer = directory.layer
+        path = join(directory.path, name)
+        st = layer.find(path)
+        if st is None:
+            return Finding(Found.NOTHING, layer, path, None)
+        mode = stat.S_IFMT(st.st_mode)
+        unmarked = layer.number == BOTTOM  # marks there would speak of layers below
+        if mode == stat.S_IFDIR:
+            marks = UNMARKED if unmarked else read(layer, path)
+            return Finding(
+                Found.OPAQUE if marks.opaque else Found.DIRECTORY, layer, path, st, marks
+            )
+        if mode == stat.S_IFCHR and st.st_rdev == _NO_DEVICE:
+            return Finding(Found.WHITEOUT, layer, path, st)
+        if directory.whiteouts_are_files and is_whiteout_file(layer, path, st):
+            return Finding(Found.WHITEOUT, layer, path, st)
+        if unmarked:
+            return Finding(Found.FILE, layer, path, st)
+        marks = read(layer, path)
+        metacopy = marks.metacopy and mode == stat.S_IFREG
+        return Finding(Found.METACOPY if metacopy else Found.FILE, layer, path, st, marks)
+
+    def listing(self, part: Part) -> dict[bytes, bool]:
+        """Map the names of one directory of one layer to whether they show (are no whiteouts)."""
+        shows: dict[bytes, bool] = {}
+        for entry in part.layer.scan(part.path):
+            plain = entry.is_file(follow_symlinks=False)
+            if plain and part.whiteouts_are_files:
+                path = join(part.path, entry.name)
+                shows[entry.name] = not is_whiteout_file(part.layer, path, part.layer.stat(path))
+            elif plain or entry.is_dir(follow_symlinks=False) or entry.is_symlink():
+                shows[entry.name] = True
+            else:
+                st = part.layer.find(join(part.path, entry.name))
+                shows[entry.name] = st is not None and not is_whiteout(st)
+        return shows
+
+    def hides(self, upper: WritableLayer, path: bytes) -> bool:
+        """Tell whether upper holds a whiteout for *path*, which is known not to show."""
+        return upper.find(path) is not None
+
+    def require_name(self, upper: WritableLayer, path: bytes) -> None:
+        """Raise FileExistsError where a whiteout for *path* does not bear its name."""
+
+    def hide(self, work: WritableLayer, staged: bytes, upper: WritableLayer, path: bytes) -> bool:
+        """Put a whiteout at *path* in one step; tell whether a directory is left at *staged*."""
+        st = upper.find(path)
+        if st is None:
+            upper.mknod(path, stat.S_IFCHR, _NO_DEVICE)
+            return False
+        work.mknod(staged, stat.S_IFCHR, _NO_DEVICE)
+        if stat.S_ISDIR(st.st_mode):
+            work.exchange(staged, upper, path)
+            return True
+        work.move(staged, upper, path)
+        return False
+
+    def publish(
+        self, work: WritableLayer, staged: bytes, upper: WritableLayer, path: bytes
+    ) -> None:
+        """Put a staged object at *path*, where upper holds nothing, a whiteout or a file."""
+        held = upper.find(path)
+        if held is not None and stat.S_ISDIR(work.stat(staged).st_mode):
+            work.exchange(staged, upper, path)
+            work.unlink(staged)
+        else:
+            work.move(staged, upper, path)
+
+    def clear(self, upper: WritableLayer, path: bytes) -> None:
+        """Empty an upper directory that shows nothing of its whiteouts, and let it go on so."""
+        names = [entry.name for entry in upper.scan(path)]
+        if names:
+            set_opaque(upper, path)
+            for name in names:
+                upper.unlink(join(path, name))
+
+    def make_opaque(self, layer: WritableLayer, path: bytes) -> None:
+        """Hide the directories below *path*."""
+        set_opaque(layer, path)
+
+    def move_file(self, upper: WritableLayer, path: bytes, target: bytes, *, cover: bool) -> None:
+        """Rename in upper, leaving a whiteout where something lies below (*cover*).
+
+        The target may be nothing, a whiteout or what the object may replace; each
+        state on disk is the old one or the new one.
+        """
+        if cover:
+            upper.move_and_cover(path, target)
+        else:
+            upper.move(path, upper, target)
+
+    def move_directory(
+        self, upper: WritableLayer, path: bytes, target: bytes, *, cover: bool
+    ) -> None:
+        """Rename a directory as `move_file` does; a whiteout at the target changes places."""
+        held = upper.find(target)
+        if held is None or not is_whiteout(held):
+            self.move_file(upper, path, target, cover=cover)
+            return
+        upper.exchange(path, upper, target)
+        if not cover:
+            upper.unlink(path)
+
+
+def has_whiteout_files(layer: Layer, path: bytes) -> bool:
+    """Tell whether empty files with the attribute `whiteout` are whiteouts in a directory."""
+    return layer.find_attribute(path, OPAQUE) == b"x"
+
+
+def is_whiteout_file(layer: Layer, path: bytes, st: os.stat_result) -> bool:
+    """Tell whether a file in a directory with opaque=x is a whiteout."""
+    return (
+        stat.S_ISREG(st.st_mode)
+        and st.st_size == 0
+        and layer.find_attribute(path, WHITEOUT) is not None
+    )
