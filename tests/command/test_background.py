@@ -1,0 +1,50 @@
+"""The daemon that is started ahead."""
+
+import os
+
+import pytest
+
+from unionfs import background
+
+
+@pytest.mark.parametrize(
+    ("line", "likely"),
+    [
+        ("mount --lower a b", True),
+        ("mount -o lowerdir=a b", True),
+        ("mount -f --lower a b", False),
+        ("mount --foreground --lower a b", False),
+        ("mount --help", False),
+        ("mount", False),
+        ("", False),
+        ("--help", False),
+        ("unionfs / -o lowerdir=a", True),
+        ("status /no/such/place", False),
+        ("diff upper", False),
+    ],
+)
+def test_it_is_started_where_it_will_be_needed(line, likely, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert background.is_likely(line.split()) is likely
+
+
+def test_only_root_starts_it(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 1)
+    assert not background.is_likely(["mount", "--lower", "a", "b"])
+
+
+def test_it_is_dismissed_when_the_command_does_not_need_it(bench):
+    """Also when the command line is read only after it has been started."""
+    assert bench.unionfs("mount --lower nope mnt").status == 2
+    assert bench.unionfs("mount --bogus mnt").status == 2
+    assert bench.unionfs("mount -o remount,ro mnt").status == 2
+    assert bench.processes() == []
+
+
+def test_combined_short_options_may_fool_it(bench):
+    process = bench.start("mount -vf --lower lower mnt")
+    while not bench.mounts():
+        assert process.poll() is None
+    assert bench.unionfs("umount mnt").status == 0
+    assert process.wait(timeout=10) == 0
+    assert bench.processes() == []
