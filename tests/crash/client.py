@@ -123,7 +123,7 @@ class Client:
     """The verbs, as requests to the core over the layers in *dirs*."""
 
     def __init__(self, dirs: Dirs, features: Features | None = None) -> None:
-        self._before = set(os.listdir("/proc/self/fd"))
+        self._before = _descriptors()
         self._home = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
         self._umask = os.umask(0)
         number = len(dirs.lowers)
@@ -142,9 +142,8 @@ class Client:
         os.fchdir(self._home)
         os.umask(self._umask)
         syscalls.set_filesystem_ids(0, 0)
-        for fd in set(os.listdir("/proc/self/fd")) - self._before:
-            with contextlib.suppress(OSError):  # the listing's own descriptor
-                os.close(int(fd))
+        for fd in _descriptors() - self._before:
+            os.close(int(fd))
 
     def __enter__(self) -> Self:
         return self
@@ -394,6 +393,11 @@ class Client:
             return bytes(await self.operations.read(info.fh, 0, size))
         finally:
             await self.operations.release(info.fh)
+
+
+def _descriptors() -> set[str]:
+    """Return the open descriptors, without that of the listing itself."""
+    return {fd for fd in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{fd}")}
 
 
 def _directory(path: str) -> int:
