@@ -29,6 +29,7 @@ from unionfs.changes import Caller, Changes
 from unionfs.copyup import CopyUp
 from unionfs.durability import Durability
 from unionfs.files import Files, host_flags
+from unionfs.listings import Listings
 from unionfs.node import Node
 from unionfs.session import Granted
 from unionfs.trouble import Trouble
@@ -42,8 +43,6 @@ _FOREVER = 1e8
 # Handlers whose first argument is a file handle, and a directory handle.
 _OF_FILES = frozenset({"read", "write", "release", "fsync"})
 _OF_LISTINGS = frozenset({"readdir", "releasedir", "fsyncdir"})
-
-_DOTS = (b".", b"..")
 
 STATUS = b"trusted.unionfs.status"
 
@@ -96,8 +95,7 @@ class Operations(pyfuse3.Operations):
         self._attributes = Attributes(union, self._copyup)
         self._durability = Durability(union)
         self.files = Files(union, self._copyup, registry, passthrough)
-        self._listings: dict[int, _Listing] = {}  # handle -> an open directory
-        self._next_listing = 1
+        self._listings = Listings(union)
 
     def tell(self, number: int, request: str, subject: int) -> None:
         """Log the failure of a request; *subject* is its first argument: an inode or a handle."""
@@ -106,7 +104,7 @@ class Operations(pyfuse3.Operations):
             if request in _OF_FILES:
                 node = self.files.node(subject)
             elif request in _OF_LISTINGS:
-                node = self._listings[subject].node
+                node = self._listings.node(subject)
             elif request != "statfs":
                 node = self.union.nodes[subject]
         self.trouble.tell(number, request, node.path)
@@ -302,60 +300,27 @@ class Operations(pyfuse3.Operations):
 
     @_replying
     async def opendir(self, inode: int, _ctx: RequestContext) -> int:
-        handle = self._next_listing
-        self._next_listing += 1
-        self._listings[handle] = _Listing(self.union.nodes[inode])
+        handle = self._listings.open(self.union.nodes[inode])
         self.cache_listing()
         return handle
 
     @_replying
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
-        listing = self._listings[fh]
-        if start_id == 0 or listing.names is None:
-            listing.names = self.union.listing(listing.node)
-        names = listing.names
-        for index in range(start_id, len(names) + len(_DOTS)):
-            if index < len(_DOTS):
-                if not self._reply_dot(token, listing.node, index):
-                    return
-                continue
-            name = names[index - len(_DOTS)]
-            found = self._find_to_list(listing.node, name)
-            if found is None:
-                continue
-            if not pyfuse3.readdir_reply(token, name, self._entry(*found), index + 1):
-                self.union.nodes.drop_if_unknown(found[0])
+        for name, node, st, after in self._listings.read(fh, start_id):
+            entry = _dot(node) if st is None else self._entry(node, st)
+            if not pyfuse3.readdir_reply(token, name, entry, after):
+                self.union.nodes.drop_if_unknown(node)
                 return
-            found[0].lookups += 1
-
-    def _find_to_list(self, node: Node, name: bytes) -> tuple[Node, os.stat_result] | None:
-        """Look a listed name up; None where it is gone by now, or damaged.
-
-        A damaged name is left out (and logged), so that the others are listed; a
-        look-up of it says EIO.
-        """
-        try:
-            return self.union.lookup(node, name)
-        except OSError as exc:
-            if exc.errno != errno.EIO:
-                raise
-            return None
-
-    def _reply_dot(self, token: pyfuse3.ReaddirToken, node: Node, index: int) -> bool:
-        """List `.` or `..`, which the kernel does not count as a lookup."""
-        shown = node.parent or node if index else node
-        entry = EntryAttributes()
-        entry.st_ino = shown.ino
-        entry.st_mode = stat.S_IFDIR
-        return pyfuse3.readdir_reply(token, _DOTS[index], entry, index + 1)
+            if st is not None:
+                node.lookups += 1
 
     @_replying
     async def releasedir(self, fh: int) -> None:
-        del self._listings[fh]
+        self._listings.close(fh)
 
     @_replying
     async def fsyncdir(self, fh: int, _datasync: bool) -> None:  # noqa: FBT001 (as `fsync`)
-        await self._durability.sync_directory(self._listings[fh].node)
+        await self._durability.sync_directory(self._listings.node(fh))
 
     # Attributes and the file system
 
@@ -398,14 +363,12 @@ _FIGURES = (
 )  # fmt: skip
 
 
-class _Listing:
-    """An open directory: its node, and the names it showed when reading began."""
-
-    __slots__ = ("names", "node")
-
-    def __init__(self, node: Node) -> None:
-        self.node = node
-        self.names: list[bytes] | None = None
+def _dot(node: Node) -> EntryAttributes:
+    """Return the entry of `.` or `..`: of a name like that, the kernel takes the number only."""
+    entry = EntryAttributes()
+    entry.st_ino = node.ino
+    entry.st_mode = stat.S_IFDIR
+    return entry
 
 
 def _caller(ctx: RequestContext) -> Caller:

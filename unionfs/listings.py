@@ -1,0 +1,86 @@
+"""Open directories: what was listed when reading began, at offsets that stay.
+
+An offset is an index into the names of that moment (telldir(3)), `.` and `..`
+first; names that came later are not listed, and names that went are left out.
+Reading from the start again lists anew (rewinddir(3)).
+"""
+
+import errno
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from unionfs.node import Node
+from unionfs.union import Union
+
+_DOTS = (b".", b"..")
+
+
+class Listed(NamedTuple):
+    """One entry of a listing."""
+
+    name: bytes
+    node: Node
+    st: os.stat_result | None  # None for `.` and `..`, which are no look-ups
+    after: int  # the offset that follows
+
+
+class _Listing:
+    """An open directory: its node, and the names it showed when reading began."""
+
+    __slots__ = ("names", "node")
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.names: list[bytes] | None = None
+
+
+class Listings:
+    """The open directories of one mount, by handle."""
+
+    def __init__(self, union: Union) -> None:
+        self.union = union
+        self._open: dict[int, _Listing] = {}  # handle -> an open directory
+        self._next = 1
+
+    def open(self, node: Node) -> int:
+        """Open a directory and return its handle."""
+        handle = self._next
+        self._next += 1
+        self._open[handle] = _Listing(node)
+        return handle
+
+    def node(self, handle: int) -> Node:
+        """Return the node of an open directory."""
+        return self._open[handle].node
+
+    def close(self, handle: int) -> None:
+        """Forget an open directory."""
+        del self._open[handle]
+
+    def read(self, handle: int, start: int) -> Iterator[Listed]:
+        """Yield the entries from the offset *start* on."""
+        listing = self._open[handle]
+        node = listing.node
+        if start == 0 or listing.names is None:
+            listing.names = self.union.listing(node)
+        for offset in range(start, len(_DOTS)):
+            yield Listed(_DOTS[offset], node.parent or node if offset else node, None, offset + 1)
+        for index in range(max(start - len(_DOTS), 0), len(listing.names)):
+            name = listing.names[index]
+            found = self._find(node, name)
+            if found is not None:
+                yield Listed(name, *found, index + len(_DOTS) + 1)
+
+    def _find(self, node: Node, name: bytes) -> tuple[Node, os.stat_result] | None:
+        """Look a listed name up; None where it is gone by now, or damaged.
+
+        A damaged name is left out (and logged), so that the others are listed; a
+        look-up of it says EIO.
+        """
+        try:
+            return self.union.lookup(node, name)
+        except OSError as exc:
+            if exc.errno != errno.EIO:
+                raise
+            return None
