@@ -181,7 +181,12 @@ class Changes:
         with self._names.keeping(node, sighting, path):
             if below:
                 staged = self.union.temporaries.name()
-                if self.union.markers.hide(work, staged, upper, path):
+                try:
+                    directory_left = self.union.markers.hide(work, staged, upper, path)
+                except BaseException:
+                    self.union.temporaries.discard(staged)
+                    raise
+                if directory_left:
                     self._tidy(staged)
             elif sighting.is_directory:
                 self._empty_of_whiteouts(path)

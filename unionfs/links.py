@@ -58,6 +58,7 @@ class LinkIndex:
                 work.mkdir(path, 0o700)
             elif not stat.S_ISDIR(st.st_mode):  # a symlink would lead out of work
                 raise OSError(errno.ENOTDIR, f"{work.name}: {os.fsdecode(path)} is no directory")
+        self._unsettled: set[bytes] = set()  # entries of which the end of a change failed
         self._keys = {entry.name for entry in work.scan(DIRECTORY)}
         for entry in self._keys:
             self.settle(entry)
@@ -81,9 +82,19 @@ class LinkIndex:
     def settle(self, entry: bytes) -> None:
         """End a change of an entry's link count; what is left undone here, the next mount does."""
         try:
-            markers.settle_links(self.work, self.path(entry))
+            self._settle(entry)
         except OSError:
+            self._unsettled.add(entry)
             log.exception("the link count of %r is settled at the next mount", entry)
+
+    def require_settled(self, entry: bytes) -> None:
+        """Settle what is unsettled before a name goes: st_nlink would be again what it was."""
+        if entry in self._unsettled:
+            self._settle(entry)
+
+    def _settle(self, entry: bytes) -> None:
+        markers.settle_links(self.work, self.path(entry))
+        self._unsettled.discard(entry)
 
     def remove(self, entry: bytes) -> None:
         """Remove an entry; the file lives on under its other names."""
@@ -93,3 +104,4 @@ class LinkIndex:
             if exc.errno != errno.ENOENT:
                 raise
         self._keys.discard(entry)
+        self._unsettled.discard(entry)

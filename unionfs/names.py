@@ -61,14 +61,16 @@ class Names:
         counts.  Kernel overlayfs does the first with index=on (fs/overlayfs/util.c,
         ovl_nlink_start).
         """
-        if sighting.named or (sighting.st.st_nlink == 1 and not sighting.link):
-            return sighting
-        node = self.union.nodes.adopt(parent, name, sighting)
-        self.copyup.metadata(node)
-        if node.link:
-            self.directory(parent)
-            self.give_name(node, child_path(parent, name))
-        return self.union.find(parent, name)
+        if not sighting.named and (sighting.st.st_nlink > 1 or sighting.link):
+            node = self.union.nodes.adopt(parent, name, sighting)
+            self.copyup.metadata(node)
+            if node.link:
+                self.directory(parent)
+                self.give_name(node, child_path(parent, name))
+            sighting = self.union.find(parent, name)
+        if sighting.link:
+            self.union.links.require_settled(sighting.link)
+        return sighting
 
     def bring_tree(self, node: Node) -> None:
         """Copy a directory up with all that it shows, for want of redirects; then hide the lower.
