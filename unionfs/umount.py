@@ -11,6 +11,7 @@ from unionfs import live, mountcalls
 from unionfs.options import Refused
 
 _FAILED = 1  # exit status
+_SECONDS = 5  # after which one wants to know what is waited for
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -41,8 +42,20 @@ def _unmount(name: str, *, lazy: bool) -> int:
         except OSError as exc:
             return _complain(name, exc)
         if daemon is not None and not lazy:
-            select.select([daemon], [], [])  # readable when the process has ended, pidfd_open(2)
+            _wait(daemon, name, mounted.pid)
     return 0
+
+
+def _wait(daemon: int, name: str, pid: int | None) -> None:
+    """Return when the daemon has ended: its descriptor is readable then, pidfd_open(2)."""
+    if select.select([daemon], [], [], _SECONDS)[0]:
+        return
+    print(
+        f"unionfs: '{name}' is unmounted here; its daemon (process {pid}) goes on until it is"
+        " unmounted in all mount namespaces and all is on disk: waiting",
+        file=sys.stderr,
+    )
+    select.select([daemon], [], [])
 
 
 def _descriptor_of(pid: int | None) -> int | None:

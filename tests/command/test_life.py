@@ -260,3 +260,19 @@ def test_files_on_a_kernel_overlay_are_read_right(bench, kind):
     if kind == "overlay":
         subprocess.run(["umount", bench.at("ovl")], check=True)
     assert text == "x" * 1000000
+
+
+def test_umount_says_what_it_waits_for(bench):
+    assert bench.unionfs(f"mount {LAYERS} mnt").status == 0
+    holder = subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", "echo ready; exec cat"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert holder.stdout.readline() == b"ready\n"
+    umount = bench.start("umount mnt", stderr=subprocess.PIPE)
+    assert "goes on until it is unmounted in all mount namespaces" in umount.stderr.readline()
+    assert bench.mounts() == []
+    assert umount.poll() is None
+    holder.communicate()
+    umount.communicate(timeout=10)
+    assert umount.returncode == 0
