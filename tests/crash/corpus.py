@@ -26,6 +26,7 @@ class Case(NamedTuple):
     name: str
     do: Callable[[Verbs], None]
     prepare: Callable[[Verbs], None] = lambda _verbs: None
+    fills: bool = False  # content comes into a copy that has several names, and changes its mtime
 
 
 def _file(path: str, content: bytes, mode: int = 0o640, uid: int = 5) -> None:
@@ -153,7 +154,8 @@ def after_metadata() -> Iterator[Case]:
             ("unlink", "big"),
             ("link", "big", "d/new"), ("rename", "big", "d/x"), ("chown", "big", 3, 4),
         ):  # fmt: skip
-            yield Case(f"{name}, then {call[0]}", _call(*call), prepare)
+            fills = name == "linked" and call[0] in {"append", "empty", "truncate"}
+            yield Case(f"{name}, then {call[0]}", _call(*call), prepare, fills)
 
 
 def links() -> Iterator[Case]:

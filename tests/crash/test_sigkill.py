@@ -1,6 +1,7 @@
 """kill -9 of a real daemon at each of its modifying calls; and no call goes around the count."""
 
 import contextlib
+import errno
 import os
 import signal
 
@@ -78,9 +79,11 @@ def _kill(mounts: Mounts, do, at: int) -> None:
     mounts.trigger.set(at)
     with contextlib.suppress(OSError):
         do()
-    mounts.trigger.set(0)
-    if mounts.unmount() != -signal.SIGKILL:
+    if contender.wait(mounts.pid) != -signal.SIGKILL:
         raise AssertionError(f"the daemon was not killed at call {at}")
+    with pytest.raises(OSError, match=os.strerror(errno.ENOTCONN)):
+        os.listdir(mounts.mountpoint)
+    detach(mounts.mountpoint)
     mounts.mount()
 
 
