@@ -17,7 +17,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from unionfs import content, markers
+from unionfs import content, markers, syscalls
 from unionfs.layer import Layer, WritableLayer
 from unionfs.links import key
 from unionfs.node import Node
@@ -69,6 +69,12 @@ class CopyUp:
 
     def __init__(self, union: "Union") -> None:
         self.union = union
+        # A tmpfs has no disk to wait for.
+        self._syncs = (
+            union.work is not None
+            and union.features.fsync != "off"
+            and not syscalls.is_tmpfs(union.work.fd)
+        )
 
     def metadata(self, node: Node) -> None:
         """Bring *node* to upper; the content of a file may stay where it is."""
@@ -249,7 +255,7 @@ class CopyUp:
         job = Job(
             node, part, source, target, staged, copied,
             copied if size is None else size, size is None,
-            self.union.features.fsync != "off" and copied > 0,
+            self._syncs and copied > 0,
             before,
         )  # fmt: skip
         try:

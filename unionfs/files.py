@@ -55,7 +55,7 @@ class Files:
     # Copying up
 
     async def bring_content(self, node: Node, size: int | None = None) -> None:
-        """Copy a file's content up, in a thread if it is large; others are served meanwhile."""
+        """Copy a file's content up, in a thread if it is large or has to reach the disk."""
         self.union.writable()
         while self.union.has_lower_content(node):
             event = self._copying.get(node)
@@ -63,7 +63,7 @@ class Files:
                 await event.wait()
                 continue
             job = self._copyup.begin(node, size)
-            if job.size < _THREAD_BYTES or job.shared:
+            if not job.sync and (job.size < _THREAD_BYTES or job.shared):
                 self._fill(job)
             else:
                 await self._fill_in_thread(job)
