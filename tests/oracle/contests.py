@@ -20,11 +20,11 @@ class Contest(NamedTuple):
 
 
 CONTESTS = {
-    "as it is mounted": Contest(400, kernel=True),
-    "remounted": Contest(15, remounts=True),
+    "as it is mounted": Contest(300, kernel=True),
+    "remounted": Contest(10, remounts=True),
     "without attributes": Contest(80, ("metacopy=off", "redirect_dir=off")),
     "aufs": Contest(80, ("whiteout=aufs",), spelling=AUFS),
-    "whiteouts by attribute": Contest(80, kernel=True, spelling=FILES),
+    "whiteouts by attribute": Contest(80, spelling=FILES),
     "passthrough": Contest(60, ("passthrough=all",)),
 }
 

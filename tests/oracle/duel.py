@@ -12,7 +12,7 @@ from . import markers_on_disk
 from .known import kernel_may_differ, kernel_says, kernel_tree
 from .stages import Mount, Place
 from .steps import Player, Step
-from .strategies import UPPER, Entry, Stack, stack_of
+from .strategies import UPPER, Entry, Stack, stack_of, without_useless_whiteouts
 from .trees import (
     FILES,
     OVERLAY,
@@ -100,6 +100,8 @@ class Duel:
         name = f"e{self.examples:06}"
         self.examples += 1
         stack = stack_of(planned)
+        if self.spelling is FILES:  # overlayfs lists such a whiteout that nothing lies below
+            stack = without_useless_whiteouts(stack)
         self._plant(name, stack)
         lowers = [fingerprint(os.path.join(lower, name)) for lower in self.place.lowers]
         with contextlib.closing(Identity()) as identity:

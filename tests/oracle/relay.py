@@ -42,13 +42,14 @@ class Runner(NamedTuple):
         return "\n".join(lines)
 
 
-def draw(count: int, turns: list[Turn], seed: int) -> list[Runner]:
+def draw(count: int, turns: list[Turn], seed: int, *, links: bool = True) -> list[Runner]:
     """Draw examples, without links between lower files: those take an index to be kept.
 
-    Kernel overlayfs without `index=on` breaks them (overlayfs.rst, "Non-standard behavior").
+    *links*: programs may make some in upper.  Kernel overlayfs without `index=on`
+    breaks them where they are in a lower (overlayfs.rst, "Non-standard behavior").
     """
     drawn: list[Runner] = []
-    wanted = st.tuples(*[programs(files=False)] * sum(turn.plays for turn in turns))
+    wanted = st.tuples(*[programs(files=False, links=links)] * sum(turn.plays for turn in turns))
 
     @for_all(count, entries(links=False), wanted, shrink=False, seed=seed)
     def take(planned, played):

@@ -15,6 +15,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 
+from unionfs import mountcalls
+
 from .strategies import LOWERS
 
 KERNEL = ("redirect_dir=on", "metacopy=on")
@@ -86,7 +88,8 @@ class Mount:
         if os.path.ismount(self.target):
             subprocess.run(["umount", "-l", self.target], check=False, timeout=_TIMEOUT)
         if self._daemon is not None:
-            self._daemon.wait(_TIMEOUT)
+            self._daemon.kill()
+            self._daemon.wait()
 
     def leftovers(self) -> list[str]:
         """Return what is in work that should not be there while nothing is under way."""
@@ -108,14 +111,17 @@ class Place:
         self._mounts: list[Mount] = []
 
     def make(self) -> None:
-        os.makedirs(self.disk)
-        os.makedirs(self.ram)
+        # A mount namespace that another process makes from the common one would keep our
+        # mounts alive, and a daemon serves until its last mount has gone.
+        mountcalls.unshare_mounts()
+        run("mount", "-t", "tmpfs", "-o", "noatime,size=2g", "oracle", self.top)
+        os.mkdir(self.disk)
+        os.mkdir(self.ram)
         image = os.path.join(self.top, "image")
         with open(image, "xb") as file:
             file.truncate(1 << 30)
         run("mke2fs", "-q", "-t", "ext4", "-N", "400000", "-E", "lazy_itable_init=1", image)
         run("mount", "-o", "loop,noatime", image, self.disk)
-        run("mount", "-t", "tmpfs", "-o", "noatime,size=1g", "oracle", self.ram)
         for directory in (self.plain, *self.lowers):
             os.mkdir(directory)
 
@@ -133,7 +139,7 @@ class Place:
     def leave(self) -> None:
         for mount in self._mounts:
             mount.leave()
-        for directory in (self.ram, self.disk):
+        for directory in (self.disk, self.top):
             if os.path.ismount(directory):
                 subprocess.run(["umount", "-l", directory], check=False, timeout=_TIMEOUT)
 

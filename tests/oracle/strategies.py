@@ -54,6 +54,13 @@ class Entry(NamedTuple):
         return f"layer {self.layer}: {self.path} {self.kind} {more}"
 
 
+def _list_of(element: st.SearchStrategy, most: int) -> st.SearchStrategy[list]:
+    """Return lists of which all lengths are as likely: those of `lists` are short mostly."""
+    return st.integers(1, most).flatmap(
+        lambda size: st.lists(element, min_size=size, max_size=size)
+    )
+
+
 _KINDS = ("file", "file", "file", "dir", "dir", "link", "symlink", "fifo", "device")
 _MARKS = ("whiteout", "whiteout", "opaque")
 
@@ -70,7 +77,7 @@ def entries(*, links: bool = True, marks: bool = True) -> st.SearchStrategy[list
         st.sampled_from(_SIZES[:-1]),
         st.none() | st.sampled_from(_ATTRIBUTES[:-2]),
     )
-    return st.lists(entry, min_size=1, max_size=20)
+    return _list_of(entry, 20)
 
 
 # Stacks
@@ -155,6 +162,14 @@ def _untie(tree: Directory, tied: set[int]) -> None:
             _untie(thing, tied)
         elif id(thing) in tied and thing is not None:
             tree.entries[name] = dataclasses.replace(thing)
+
+
+def without_useless_whiteouts(layers: Stack) -> Stack:
+    """Return layers of which none has a whiteout that hides nothing."""
+    for number, layer in enumerate(layers):
+        if layer is not None:
+            _drop_useless_whiteouts(layer, merged(layers[number + 1 :]))
+    return layers
 
 
 def _drop_useless_whiteouts(upper: Directory, below: Directory | None) -> None:
@@ -245,6 +260,8 @@ _FILES = [
 ]
 _BECOME = [_step("become", st.sampled_from((0, 1000)))]
 
+_LINKING = frozenset({"link", "flink"})
+
 _CHANGES = st.one_of([*_NAMES, *_CONTENTS])
 _FILE = st.one_of(_FILES)
 
@@ -280,15 +297,18 @@ def _in_slot(step: Step, slot: int) -> Step:
     return Step(step.verb, (slot, *step.args[1:]))
 
 
-def programs(*, files: bool = True, users: bool = True) -> st.SearchStrategy[list[Step]]:
-    """Return programs; with open files, and with changes of the user, where asked."""
-    singles = [*_NAMES, *_CONTENTS, *_LOOKS]
+def programs(*, files: bool = True, links: bool = True) -> st.SearchStrategy[list[Step]]:
+    """Return programs, where asked with open files, and with hard links."""
+    singles = [*_NAMES, *_CONTENTS, *_LOOKS, *_BECOME]
     parts = [_again_and_again()] * 6
     if files:
         singles += _FILES
         parts += [_while_open()] * 8
-    if users:
-        singles += _BECOME
     parts += [single.map(lambda step: [step]) for single in singles]
-    several = st.lists(st.one_of(parts), min_size=1, max_size=12)
-    return several.map(lambda drawn: list(itertools.chain.from_iterable(drawn)))
+    several = _list_of(st.one_of(parts), 12)
+
+    def joined(drawn: list[list[Step]]) -> list[Step]:
+        steps = itertools.chain.from_iterable(drawn)
+        return [step for step in steps if links or step.verb not in _LINKING]
+
+    return several.map(joined)
