@@ -16,6 +16,8 @@ import threading
 from pathlib import Path
 
 import pytest
+
+from tests.mounted import disks
 from tests.mounted.mount import Mount
 from tests.mounted.witness import portrait
 from tests.trees import plant
@@ -32,6 +34,7 @@ VARIANTS = {
     "metacopy=off": ("lower1", ("metacopy=off",)),
 }
 
+_GROUND = os.environ.get("UNIONFS_TEST_GROUND")
 _STUCK = 50  # seconds after which a test's daemon is killed, so that its system calls return
 
 
@@ -52,10 +55,17 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture(scope="session")
 def ground():
-    """A directory that other users may enter, unlike pytest's own."""
-    path = Path(tempfile.mkdtemp(prefix="unionfs-mounted-", dir="/var/tmp"))
-    path.chmod(0o755)
-    yield path
+    """A directory that other users may enter, unlike pytest's own, on a tmpfs of its own.
+
+    So the host's disk, which a clean end of a mount syncs, does not decide how long the
+    tests take; UNIONFS_TEST_GROUND=DIR has them run in DIR all the same.
+    """
+    path = Path(tempfile.mkdtemp(prefix="unionfs-mounted-", dir=_GROUND))
+    with contextlib.ExitStack() as stack:
+        if _GROUND is None:
+            stack.enter_context(disks.mounted(path, "-t", "tmpfs", "-o", "size=3g", "tmpfs"))
+        path.chmod(0o755)
+        yield path
     shutil.rmtree(path)
 
 
@@ -92,11 +102,12 @@ def mounted(base):
     """
     made = []
 
-    def build(upper, *lowers, options=(), prepare=lambda directory: None):
+    def build(upper, *lowers, options=(), prepare=None):
         directory = base / str(len(made))
         directory.mkdir()
         made.append(Mount.planted(directory, upper, *lowers, options=options))
-        prepare(directory)
+        if prepare is not None:
+            prepare(directory)
         return made[-1].start()
 
     with _watched(lambda: made):
@@ -164,7 +175,8 @@ def shared(ground, request):
             items = [
                 item
                 for item in request.session.items
-                if getattr(item, "callspec", None) and item.callspec.params.get("variant") == variant
+                if getattr(item, "callspec", None)
+                and item.callspec.params.get("variant") == variant
             ]
             base = Path(tempfile.mkdtemp(prefix=f"{variant}-", dir=ground))
             base.chmod(0o755)

@@ -52,6 +52,8 @@ def writable(kind, base, mib=None):
         file.truncate((mib or size) * MIB)
     _run(*command, image)
     with mounted(point, "-o", "loop", image) as path:
+        if kind == "ext4":
+            (path / "lost+found").rmdir()
         yield path
     image.unlink()
 

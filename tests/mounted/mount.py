@@ -95,7 +95,8 @@ class Mount:
 
     def check(self):
         """Nothing was logged, and nothing is being staged."""
-        assert self.log.read_text() == ""
+        logged = self.log.read_text()
+        assert logged == "", logged
         if self.work is not None:
             assert os.listdir(self.work / "work") == []
 

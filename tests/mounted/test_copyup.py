@@ -1,5 +1,6 @@
 """What copying up leaves in upper, what it costs, and that it changes nothing that is seen."""
 
+import contextlib
 import mmap
 import os
 import subprocess
@@ -7,6 +8,7 @@ import threading
 import time
 
 import pytest
+
 from tests.mounted.witness import failure, portrait
 from tests.trees import WHITEOUT, File, Link, Opaque, Same, harvest
 
@@ -184,9 +186,12 @@ def test_two_writers_of_a_large_lower_file_share_one_copy(mounted):
 def test_a_file_unlinked_or_renamed_while_it_is_copied(mounted):
     union = mounted({}, {}, prepare=_dense)
     opened = []
-    copying = threading.Thread(
-        target=lambda: opened.append(os.open(union.path / "big", os.O_RDWR))
-    )
+
+    def open_big():
+        with contextlib.suppress(FileNotFoundError):
+            opened.append(os.open(union.path / "big", os.O_RDWR))
+
+    copying = threading.Thread(target=open_big)
     copying.start()
     (union.path / "big").rename(union.path / "moved")
     (union.path / "moved").unlink()

@@ -6,6 +6,7 @@ import os
 import shutil
 
 import pytest
+
 from tests.mounted.witness import failure
 from tests.trees import harvest
 
@@ -59,7 +60,7 @@ class Stream:
         _libc.closedir(self._stream)
 
 
-SOME = {f"f{n:03}": "" for n in range(300)}
+SOME = {f"f{n:03}": "" for n in range(300)}  # more than one answer to readdir holds
 
 
 @pytest.mark.tree(SOME)

@@ -7,6 +7,7 @@ import shutil
 import stat
 
 import pytest
+
 from tests.mounted.witness import apart, failure
 
 ONE = {"f": "0123456789"}
@@ -94,7 +95,6 @@ def test_a_reader_opened_before_the_first_write_sees_it(tree):
         assert os.pread(reader, 100, 0) == b"new34"
         assert os.fstat(reader).st_size == 5
     os.close(reader)
-
 
 
 @pytest.mark.without("passthrough=all")  # as above

@@ -9,6 +9,7 @@ import stat
 import struct
 
 import pytest
+
 from tests.mounted.witness import apart, failure
 from tests.trees import Link
 

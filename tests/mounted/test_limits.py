@@ -10,6 +10,7 @@ import fcntl
 import os
 
 import pytest
+
 from tests.mounted.witness import failure
 
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+
 from tests.mounted.witness import failure
 from tests.trees import Same, harvest
 

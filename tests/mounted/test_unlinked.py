@@ -5,6 +5,7 @@ import os
 import stat
 
 import pytest
+
 from tests.mounted.witness import failure
 from tests.trees import Same
 

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+
 from tests.mounted.witness import as_user, failure
 from tests.trees import File, harvest
 
@@ -52,7 +53,9 @@ ROOMS = {
     ],
 )
 def test_another_user_may_do_what_the_modes_allow(tree, call, names, error):
-    words = [f"{tree}/{word}" if isinstance(word, str) and "." not in word else word for word in names]
+    words = [
+        f"{tree}/{word}" if isinstance(word, str) and "." not in word else word for word in names
+    ]
     if call is os.rename:
         words = [f"{tree}/{word}" for word in names]
     before = harvest(tree)

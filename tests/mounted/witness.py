@@ -45,7 +45,7 @@ def _answer(writing, function, args):
             answer = (True, function(*args))
         except OSError as exc:
             answer = (False, exc)
-        except BaseException:
+        except BaseException:  # noqa: BLE001 (pytest's failures, too, are told to the parent)
             answer = (False, AssertionError(traceback.format_exc()))
         with open(writing, "wb") as pipe:
             pickle.dump(answer, pipe)
