@@ -36,3 +36,14 @@ def directory():
     )
     yield top
     shutil.rmtree(top)
+
+
+@pytest.fixture
+def disk(directory):
+    """Return a directory on ext4: on a tmpfs the union waits for no disk."""
+    place = f"{directory}/disk"
+    os.mkdir(place)
+    disks.make("ext4", f"{directory}/image")
+    with disks.mounted("ext4", f"{directory}/image", place):
+        os.mkdir(f"{place}/top")
+        yield f"{place}/top"

@@ -18,8 +18,8 @@ def _faults(field, kind):
 
 
 @pytest.mark.parametrize("kind", corpus.KINDS, ids=lambda kind: kind.__name__)
-def test_a_failed_call_changes_nothing_or_the_operation_is_done(directory, kind):
-    field, wrong = Field(directory), {}
+def test_a_failed_call_changes_nothing_or_the_operation_is_done(disk, kind):
+    field, wrong = Field(disk), {}
     expected = functools.cache(field.expect)
     for case, moment, gate in chosen(_faults(field, kind), share=0.003):
         words = failed(field, case, expected(case), gate)

@@ -26,8 +26,8 @@ _DIRECTORY = Case("chmod d", lambda v: v.chmod("d", 0o700))
         ("off", _DIRECTORY, False),
     ],
 )
-def test_a_copy_is_synced_before_it_is_published_as_the_mode_says(directory, fsync, case, synced):
-    gate = count(Field(directory, Features(fsync=fsync)), case, reading=False)
+def test_a_copy_is_synced_before_it_is_published_as_the_mode_says(disk, fsync, case, synced):
+    gate = count(Field(disk, Features(fsync=fsync)), case, reading=False)
     names = [call.name for call in gate.calls]
     published = names.index("rename")
     assert ("fsync" in names[:published]) == synced
