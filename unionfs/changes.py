@@ -54,6 +54,8 @@ class Changes:
         """Let the host decide owner, group and mode of new objects, as for the caller itself."""
         if caller == self._acting:
             return
+        if caller.uid:
+            syscalls.keep_capabilities_across_setfsuid()
         syscalls.set_filesystem_ids(caller.uid, caller.gid)
         os.umask(caller.umask)
         self._acting = caller

@@ -42,12 +42,20 @@ def renameat2(old_fd: int, old: bytes, new_fd: int, new: bytes, flags: int) -> N
 def keep_capabilities_across_setfsuid() -> None:
     """Let `set_filesystem_ids` change owners without dropping capabilities.
 
-    SECBIT_NO_SETUID_FIXUP, capabilities(7); it lasts for this process and its children.
+    SECBIT_NO_SETUID_FIXUP, capabilities(7); it lasts for this thread and its children.
     """
     bits = _libc.prctl(_PR_GET_SECUREBITS, 0, 0, 0, 0)
-    if bits >= 0 and bits & _SECBIT_NO_SETUID_FIXUP:
-        return
-    if _libc.prctl(_PR_SET_SECUREBITS, max(bits, 0) | _SECBIT_NO_SETUID_FIXUP, 0, 0, 0) != 0:
+    if not bits & _SECBIT_NO_SETUID_FIXUP:
+        _set_securebits(bits | _SECBIT_NO_SETUID_FIXUP)
+
+
+def drop_capabilities_with_setfsuid() -> None:
+    """Take `keep_capabilities_across_setfsuid` back."""
+    _set_securebits(_libc.prctl(_PR_GET_SECUREBITS, 0, 0, 0, 0) & ~_SECBIT_NO_SETUID_FIXUP)
+
+
+def _set_securebits(bits: int) -> None:
+    if _libc.prctl(_PR_SET_SECUREBITS, bits, 0, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"prctl(PR_SET_SECUREBITS): {os.strerror(number)}")
 

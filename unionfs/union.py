@@ -16,7 +16,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from unionfs import markers, rules, syscalls, whiteouts
+from unionfs import markers, rules, whiteouts
 from unionfs.dotmarkers import DotMarkers
 from unionfs.handle import LowerReaders
 from unionfs.layer import Layer, Pins, WritableLayer, join, path_of_pin
@@ -57,7 +57,6 @@ class Union:
         self.readers = LowerReaders()
         self.nodes = NodeTable(self._root())
         if stack.upper is not None and stack.work is not None:
-            syscalls.keep_capabilities_across_setfsuid()
             os.umask(0)
             self.pins = Pins()
             self.temporaries = Temporaries(stack.work)

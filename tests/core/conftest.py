@@ -7,6 +7,7 @@ import pytest
 from tests.core.driver import Driver
 from tests.core.invariants import check
 from tests.trees import harvest, plant
+from unionfs import syscalls
 from unionfs.layer import Layer, WritableLayer
 from unionfs.stack import Stack
 from unionfs.union import Features
@@ -58,3 +59,5 @@ def union(tmp_path):
     assert [harvest(path) for path in sorted(tmp_path.glob("lower*"))] == before
     os.chdir(cwd)
     os.umask(umask)
+    syscalls.set_filesystem_ids(0, 0)
+    syscalls.drop_capabilities_with_setfsuid()
