@@ -31,7 +31,7 @@ class Wish(NamedTuple):
     mtime_ns: int | None = None
 
 
-_NOTHING = Wish()
+NOTHING = Wish()  # what chown(-1, -1) arrives as
 
 
 def _times(wish: Wish, layer: Layer, path: bytes) -> tuple[int, int]:
@@ -58,8 +58,8 @@ class Attributes:
             self._resize(node, wish.size, fd)
         self.copyup.metadata(node)
         layer, path = self.union.upper_place(node)
-        if wish.uid != -1 or wish.gid != -1 or wish == _NOTHING:
-            # A request without a wish is chown(-1, -1): it takes set-uid bits away, chown(2).
+        if wish.uid != -1 or wish.gid != -1 or wish == NOTHING:
+            # With nothing too: it takes set-uid bits away, chown(2).
             layer.chown(path, wish.uid, wish.gid)
         if wish.mode is not None:
             layer.chmod(path, stat.S_IMODE(wish.mode))
@@ -79,6 +79,16 @@ class Attributes:
             layer.truncate(opened, size)
         finally:
             os.close(opened)
+
+    def require_owner(self, node: Node, uid: int) -> None:
+        """Refuse to take set-uid bits from another's file by `NOTHING`: the kernel cannot.
+
+        fs/attr.c, notify_change, makes a change of the mode of it.
+        """
+        st = self.union.attributes(node)
+        privileged = st.st_mode & (stat.S_ISUID | stat.S_ISGID) and not node.is_directory
+        if privileged and uid not in (0, st.st_uid):
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
     def drop_privileges(self, node: Node, st: os.stat_result) -> os.stat_result:
         """Take set-uid and set-gid from a file that an unprivileged caller changed.

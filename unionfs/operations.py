@@ -23,7 +23,7 @@ from typing import Any, Literal, TypeVar, cast
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
-from unionfs.attributes import Attributes, Wish
+from unionfs.attributes import NOTHING, Attributes, Wish
 from unionfs.backing import Registry
 from unionfs.changes import Caller, Changes
 from unionfs.copyup import CopyUp
@@ -184,6 +184,8 @@ class Operations(pyfuse3.Operations):
             atime_ns=attr.st_atime_ns if fields.update_atime else None,
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
         )
+        if wish == NOTHING:
+            self._attributes.require_owner(node, ctx.uid)
         if wish.size is not None:
             await self.files.bring_content(node, wish.size)
         elif not self.union.features.metacopy:
