@@ -110,9 +110,12 @@ class Player:
         found = []
         with os.scandir(self._at(path)) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
-                if self.forgiving and not os.path.lexists(entry.path):
-                    continue
-                st = entry.stat(follow_symlinks=False)
+                try:
+                    st = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    if self.forgiving:
+                        continue
+                    raise
                 found.append((entry.name, stat.S_IFMT(st.st_mode)))
                 self.witness(st, entry.path)
                 if entry.inode() != st.st_ino:

@@ -8,9 +8,7 @@ from .relay import THEM, US, Turn, draw, plant_all, run, turns
 EXAMPLES = 60
 _OFF = ("metacopy=off", "redirect_dir=off")
 _NOT_EVEN_FOLLOWED = ("metacopy=off", "redirect_dir=nofollow")
-_MARKS = {
-    f"trusted.overlay.{mark}" for mark in ("opaque", "redirect", "metacopy", "overlay.opaque")
-}
+_MARKS = {f"trusted.overlay.{mark}" for mark in ("opaque", "redirect", "metacopy")}
 _MAY_HOLD_NEITHER = {"trusted.overlay.redirect", "trusted.overlay.metacopy"}
 
 
