@@ -15,6 +15,8 @@ finds the inode bound to another backing file: it is left to its readers
 """
 
 import dataclasses
+import os
+from collections.abc import Callable
 from typing import Protocol
 
 from unionfs.node import Node
@@ -79,8 +81,11 @@ class _Opens:
 class Backings:
     """The passthrough state of all open nodes of one mount."""
 
-    def __init__(self, registry: Registry, *, enabled: bool) -> None:
+    def __init__(
+        self, registry: Registry, open_to_read: Callable[[Node], int], *, enabled: bool
+    ) -> None:
         self._registry = registry
+        self._open_to_read = open_to_read
         self.enabled = enabled
         self._opens: dict[Node, _Opens] = {}  # node -> how it is open
         self._kept: dict[int, int] = {}  # inode number -> backing id without an open, oldest first
@@ -122,8 +127,21 @@ class Backings:
         return True
 
     def _backing(self, node: Node, fd: int) -> int:
+        """Return a backing id, registered by a descriptor that cannot write.
+
+        The kernel opens the file anew for each open.  An id by a descriptor that could write
+        would keep upper's file system from being remounted read-only as long as it is kept.
+        """
         kept = self._kept.pop(node.ino, None)
-        return self._registry.register(fd) if kept is None else kept
+        if kept is not None:
+            return kept
+        if node.lowers:  # of a lower layer, so it cannot write
+            return self._registry.register(fd)
+        own = self._open_to_read(node)
+        try:
+            return self._registry.register(own)
+        finally:
+            os.close(own)
 
     def close(self, node: Node, *, through: bool) -> None:
         """Count a release."""

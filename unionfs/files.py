@@ -43,7 +43,7 @@ class Files:
         self.union = union
         # FUSE_HANDLE_KILLPRIV_V2 was granted: set-uid bits are ours to drop at writes.
         self.kills = False
-        self.backings = Backings(registry, enabled=passthrough != "off")
+        self.backings = Backings(registry, self._open_upper_to_read, enabled=passthrough != "off")
         self._lower_passes = passthrough == "all"
         self._copyup = copyup
         self._attributes = Attributes(union, copyup)
@@ -51,6 +51,10 @@ class Files:
         self._forecast = Forecast()
         self._open: dict[int, OpenFile] = {}  # descriptor -> what is known of it
         self._copying: dict[Node, trio.Event] = {}  # node -> the end of its copy-up
+
+    def _open_upper_to_read(self, node: Node) -> int:
+        layer, path = self.union.place(node)
+        return layer.open(path, os.O_RDONLY)
 
     # Copying up
 
