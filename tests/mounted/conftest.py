@@ -18,9 +18,10 @@ from pathlib import Path
 import pytest
 
 from tests.mounted import disks
-from tests.mounted.mount import Mount
+from tests.mounted.mount import EXTRA, Mount
 from tests.mounted.witness import portrait
 from tests.trees import plant
+from unionfs import mountcalls
 
 # Where the tree lies, and options.  `plain` is no union at all.
 VARIANTS = {
@@ -50,6 +51,8 @@ def pytest_generate_tests(metafunc):
         for mark in metafunc.definition.iter_markers("without"):
             without.update(mark.args)
         names = [name for name in VARIANTS if name not in without]
+        if without.intersection(EXTRA):  # no union of this run keeps that law
+            names = ["plain"]
         metafunc.parametrize("variant", names, scope="session")
 
 
@@ -60,6 +63,7 @@ def ground():
     So the host's disk, which a clean end of a mount syncs, does not decide how long the
     tests take; UNIONFS_TEST_GROUND=DIR has them run in DIR all the same.
     """
+    mountcalls.unshare_mounts()  # whoever unshares from here has copies, and holds daemons up
     path = Path(tempfile.mkdtemp(prefix="unionfs-mounted-", dir=_GROUND))
     with contextlib.ExitStack() as stack:
         if _GROUND is None:
@@ -150,6 +154,10 @@ class Shared:
         if mark and "prepare" in mark.kwargs:
             mark.kwargs["prepare"](top / place(item))
 
+    @property
+    def serves(self):
+        return self.mount is None or self.mount.serves
+
     def end(self):
         """Unmount; what the tests left looks the same after a remount."""
         if self.mount is None:
@@ -165,32 +173,43 @@ def place(item):
     return re.sub(r"[^\w.=-]", "_", f"{item.path.stem}.{item.name}")[:200]
 
 
-@pytest.fixture(scope="session")
-def shared(ground, request):
-    """Return the mount of a variant; a new one where a test has broken the last."""
-    made = {}
+def shared_below(directory):
+    """Make the fixture `shared` of the tests in *directory*."""
 
-    def of(variant):
-        if variant not in made or not (made[variant].mount is None or made[variant].mount.serves):
-            items = [
-                item
-                for item in request.session.items
-                if getattr(item, "callspec", None)
-                and item.callspec.params.get("variant") == variant
-            ]
-            base = Path(tempfile.mkdtemp(prefix=f"{variant}-", dir=ground))
-            base.chmod(0o755)
-            made[variant] = Shared(base, variant, items)
-        return made[variant]
+    @pytest.fixture(scope="session")
+    def shared(ground, request):
+        """Return the mount of a variant; a new one where a test has broken the last."""
+        made = {}
 
-    yield of
-    try:
-        for one in made.values():
-            one.end()
-    finally:
-        for one in made.values():
-            if one.mount is not None:
-                one.mount.kill()
+        def of(variant):
+            if variant not in made or not made[variant].serves:
+                base = Path(tempfile.mkdtemp(prefix=f"{variant}-", dir=ground))
+                base.chmod(0o755)
+                items = [
+                    item
+                    for item in request.session.items
+                    if directory in item.path.parents and _variant_of(item) == variant
+                ]
+                made[variant] = Shared(base, variant, items)
+            return made[variant]
+
+        yield of
+        try:
+            for one in made.values():
+                one.end()
+        finally:
+            for one in made.values():
+                if one.mount is not None:
+                    one.mount.kill()
+
+    return shared
+
+
+def _variant_of(item):
+    return item.callspec.params.get("variant") if hasattr(item, "callspec") else None
+
+
+shared = shared_below(Path(__file__).parent)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -12,10 +13,12 @@ from tests.mounted.conftest import (  # noqa: F401 (fixtures and hooks, by their
     mounted,
     pytest_configure,
     pytest_generate_tests,
-    shared,
+    shared_below,
     tree,
 )
 from tests.mounted.mount import EXTRA, ROOT
+
+shared = shared_below(Path(__file__).parent)
 
 
 class Done(NamedTuple):

@@ -40,6 +40,13 @@ SOURCE = {
 }
 
 
+def _aged(path):
+    """Date the source back: rsync takes two times in one second for the same."""
+    for top, directories, files in os.walk(path):
+        for name in directories + files:
+            os.utime(os.path.join(top, name), ns=(1, 10**18 + 123456789), follow_symlinks=False)
+
+
 def _same(one, two):
     """Compare trees but for the times of directories."""
 
@@ -52,7 +59,7 @@ def _same(one, two):
     assert known(one) == known(two)
 
 
-@pytest.mark.tree(SOURCE)
+@pytest.mark.tree(SOURCE, prepare=_aged)
 @pytest.mark.parametrize(
     "copy",
     [
