@@ -79,9 +79,9 @@ def _features(path, *, inodes):
     st = os.lstat(path)
     features = [stat.filemode(st.st_mode), st.st_uid, st.st_gid, st.st_rdev, st.st_mtime_ns]
     if inodes:
-        features += [st.st_ino, st.st_nlink]
-    if not stat.S_ISDIR(st.st_mode):
-        features.append(st.st_size)
+        features.append(st.st_ino)
+    if not stat.S_ISDIR(st.st_mode):  # those of directories say nothing of a union, as in overlayfs
+        features += [st.st_size, st.st_nlink] if inodes else [st.st_size]
     for name in sorted(os.listxattr(path, follow_symlinks=False)):
         if not name.startswith("trusted.overlay."):
             features.append((name, os.getxattr(path, name, follow_symlinks=False)))
