@@ -59,7 +59,8 @@ ci: check
 
 bench: setup
 	$(BIN)pip install --quiet --disable-pip-version-check '.[bench]'
-	$(BIN)python -m bench
+	mkdir -p build
+	$(BIN)python -m bench --json build/bench.json --plots docs --readme
 
 man: build/unionfs.1
 
