@@ -51,7 +51,8 @@ check: setup
 	$(BIN)pytest -q tests/core
 
 test: setup-tests
-	$(BIN)pytest tests
+	$(BIN)pytest tests --ignore=tests/mounted --ignore=tests/programs
+	$(BIN)pytest tests/mounted tests/programs  # their mounts live as long as the process: its namespace stays
 
 ci: export CI = true
 ci: check
