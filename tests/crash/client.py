@@ -2,8 +2,7 @@
 
 `Client` turns system calls into the requests that the kernel sends to
 `Operations`, keeps the count of lookups, and forgets everything after each
-call.  `Plain` has the same verbs for a directory or a mount, so that one list
-of operations runs on all of them.
+call.  Its verbs are those of `plain`.
 """
 
 import contextlib
@@ -31,75 +30,6 @@ _NO_FIELDS = dict.fromkeys(
     ("update_atime", "update_mtime", "update_ctime", "update_mode", "update_uid", "update_gid",
      "update_size"), False,
 )  # fmt: skip
-
-
-class Plain:
-    """The verbs, as system calls below a directory."""
-
-    def __init__(self, top: str) -> None:
-        self.top = top
-
-    def path(self, name: str) -> str:
-        return f"{self.top}/{name}"
-
-    def append(self, name: str, data: bytes) -> None:
-        self._write(name, data, os.O_APPEND)
-
-    def overwrite(self, name: str, data: bytes) -> None:
-        self._write(name, data, 0)
-
-    def _write(self, name: str, data: bytes, flags: int) -> None:
-        fd = os.open(self.path(name), os.O_WRONLY | flags)
-        try:
-            os.write(fd, data)
-        finally:
-            os.close(fd)
-
-    def empty(self, name: str) -> None:
-        os.close(os.open(self.path(name), os.O_WRONLY | os.O_TRUNC))
-
-    def create(self, name: str, mode: int = 0o644) -> None:
-        os.close(os.open(self.path(name), os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
-
-    def truncate(self, name: str, size: int) -> None:
-        os.truncate(self.path(name), size)
-
-    def chmod(self, name: str, mode: int) -> None:
-        os.chmod(self.path(name), mode)
-
-    def chown(self, name: str, uid: int, gid: int) -> None:
-        os.chown(self.path(name), uid, gid, follow_symlinks=False)
-
-    def utime(self, name: str, ns: int) -> None:
-        os.utime(self.path(name), ns=(ns, ns), follow_symlinks=False)
-
-    def setxattr(self, name: str, attribute: str, value: bytes) -> None:
-        os.setxattr(self.path(name), attribute, value, follow_symlinks=False)
-
-    def removexattr(self, name: str, attribute: str) -> None:
-        os.removexattr(self.path(name), attribute, follow_symlinks=False)
-
-    def mkdir(self, name: str, mode: int = 0o755) -> None:
-        os.mkdir(self.path(name), mode)
-
-    def rmdir(self, name: str) -> None:
-        os.rmdir(self.path(name))
-
-    def unlink(self, name: str) -> None:
-        os.unlink(self.path(name))
-
-    def symlink(self, target: str, name: str) -> None:
-        os.symlink(target, self.path(name))
-
-    def mknod(self, name: str, mode: int, device: int = 0) -> None:
-        os.mknod(self.path(name), mode, device)
-
-    def link(self, name: str, new: str) -> None:
-        os.link(self.path(name), self.path(new), follow_symlinks=False)
-
-    def rename(self, name: str, new: str, flags: int = 0) -> None:
-        old_path, new_path = os.fsencode(self.path(name)), os.fsencode(self.path(new))
-        syscalls.renameat2(-100, old_path, -100, new_path, flags)
 
 
 class Dirs(NamedTuple):

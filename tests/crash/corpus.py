@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from unionfs.syscalls import RENAME_EXCHANGE, RENAME_NOREPLACE
 
-from .client import Client, Plain
+from .client import Client
+from .plain import Plain
 
 Verbs = Client | Plain
 LONG_AGO = 1_600_000_000  # seconds; the mtime of all that was planted

@@ -29,9 +29,10 @@ from typing import NamedTuple
 from unionfs.union import Features
 
 from . import disks, script
-from .client import Client, Dirs, Plain
+from .client import Client, Dirs
 from .contender import CONTENDERS, Place
 from .corpus import Verbs
+from .plain import Plain
 from .recorder import Record, read_log
 from .script import Actor
 from .trees import Tree, differences, harvest

@@ -3,7 +3,7 @@
 import os
 
 from . import corpus, disks
-from .client import Plain
+from .plain import Plain
 from .trees import differences, harvest
 from .trial import Field, settled
 

@@ -8,10 +8,10 @@ import signal
 import pytest
 
 from . import contender, script
-from .client import Plain
 from .contender import Place
 from .corpus import Case
 from .disks import detach
+from .plain import Plain
 from .real import Trigger
 from .sample import SEED, chosen
 from .trees import Tree, differences, harvest

@@ -13,9 +13,10 @@ from typing import NamedTuple
 from unionfs.union import Features
 
 from . import corpus
-from .client import Client, Dirs, Plain
+from .client import Client, Dirs
 from .corpus import Case
 from .gate import Gate, PowerOff, dying_after, dying_before, failing
+from .plain import Plain
 from .trees import Tree, differences, harvest
 
 _RECENT = 1_700_000_000 * 10**9  # ns; a later mtime is "now", whichever moment that was
