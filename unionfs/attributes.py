@@ -120,6 +120,11 @@ class Attributes:
         layer, path = self.union.place(node)
         return [os.fsencode(name) for name in markers.shown_names(layer.attributes(path))]
 
+    def names_for(self, node: Node, uid: int) -> list[bytes]:
+        """Return the names that the user *uid* may see: xattr(7), "Trusted extended attributes"."""
+        names = self.names(node)
+        return names if uid == 0 else [name for name in names if not name.startswith(b"trusted.")]
+
     def set(self, node: Node, name: bytes, value: bytes) -> None:
         """Set an extended attribute."""
         self.union.writable()

@@ -39,9 +39,6 @@ class Registry(Protocol):
     def unregister(self, backing: int) -> None:
         """Let go of a backing id."""
 
-    def pass_through(self, backing: int, *, direct_io: bool = False) -> None:
-        """Patch the open reply that is about to be sent."""
-
 
 class Forecast:
     """Will a new file be large?  As the latest ones were.
@@ -96,25 +93,25 @@ class Backings:
         opens = self._opens.get(node)
         return opens is not None and opens.through > 0 and opens.lower and not node.lowers
 
-    def open(self, node: Node, fd: int, *, eligible: bool) -> tuple[bool, bool]:
-        """Count an open of *node* by *fd*; return whether it passes through, and keeps the cache.
+    def open(self, node: Node, fd: int, *, eligible: bool) -> tuple[int, bool]:
+        """Count an open of *node* by *fd*; return its backing id or 0, and whether the cache stays.
 
         No await may come between this call and the reply to the open.
         """
         if not self.enabled:
-            return False, True
+            return 0, True
         opens = self._opens.get(node)
         if opens is None:
             opens = self._opens[node] = _Opens()
         passes = opens.through or (eligible and not opens.cached)
         if passes and self._pass(node, opens, fd):
             self._bypassed.add(node.ino)
-            return True, False
+            return opens.backing, False
         opens.cached += 1
         if node.ino in self._bypassed:
             self._bypassed.discard(node.ino)
-            return False, False
-        return False, True
+            return 0, False
+        return 0, True
 
     def _pass(self, node: Node, opens: _Opens, fd: int) -> bool:
         if not opens.through:
@@ -122,7 +119,6 @@ class Backings:
                 opens.backing, opens.lower = self._backing(node, fd), bool(node.lowers)
             except OSError:  # such as a backing file on FUSE: the page cache then
                 return False
-        self._registry.pass_through(opens.backing)
         opens.through += 1
         return True
 

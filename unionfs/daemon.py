@@ -17,6 +17,7 @@ from unionfs.options import Options
 from unionfs.stack import Stack
 
 if TYPE_CHECKING:
+    from unionfs.direct import Direct
     from unionfs.operations import Operations
     from unionfs.session import Session
 
@@ -50,11 +51,11 @@ def serve(
     """
     os.chdir("/")  # a daemon keeps no directory busy
     os.umask(0)  # modes come with the requests
-    session, operations = _prepared(stack, options, mountpoint)
+    session, operations, direct = _prepared(stack, options, mountpoint)
     # A signal between mounting and serving would leave a dead mount behind.
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     try:
-        session.mount(operations)
+        session.mount(operations, direct)
         log.info("mounted at %s", mountpoint)
         _serve(session, operations, mountpoint, started, before_unmounting)
     except OSError as exc:
@@ -68,9 +69,12 @@ def serve(
     return 0
 
 
-def _prepared(stack: Stack, options: Options, mountpoint: str) -> tuple["Session", "Operations"]:
+def _prepared(
+    stack: Stack, options: Options, mountpoint: str
+) -> tuple["Session", "Operations", "Direct"]:
     """Import what is slow to import, and build the union."""
-    from unionfs.operations import Operations  # noqa: PLC0415 - so that bad input is told at once
+    from unionfs.direct import Direct  # noqa: PLC0415 - so that bad input is told at once
+    from unionfs.operations import Operations  # noqa: PLC0415
     from unionfs.session import Session, Switches  # noqa: PLC0415
     from unionfs.union import Features, Union  # noqa: PLC0415
 
@@ -87,6 +91,7 @@ def _prepared(stack: Stack, options: Options, mountpoint: str) -> tuple["Session
         mount_flags=options.flags | (0 if stack.upper else mountcalls.MS_RDONLY),
         switches=Switches(
             loop=options.loop == "on",
+            direct=options.direct == "on",
             handshake=options.handshake == "on",
             passthrough=options.passthrough != "off",
         ),
@@ -98,7 +103,7 @@ def _prepared(stack: Stack, options: Options, mountpoint: str) -> tuple["Session
         passthrough=options.passthrough,
         status=live.describe(stack, options),
     )
-    return session, operations
+    return session, operations, Direct(operations)
 
 
 def _has_overlay(stack: Stack) -> bool:
@@ -121,7 +126,7 @@ def _serve(
     ours = mountinfo.top_at(mountpoint)
 
     def welcome() -> None:
-        operations.serve_with(session.granted, session.cache_listing)
+        operations.serve_with(session.granted)
         started()
 
     async def unmount_on_signal() -> None:

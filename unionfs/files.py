@@ -7,12 +7,11 @@ at, in a thread if it is much, and threads see descriptors alone.
 import errno
 import os
 import stat
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import trio
-from pyfuse3 import FileInfo
 
-from unionfs.attributes import Attributes
+from unionfs.attributes import Attributes, Wish
 from unionfs.backing import SMALL, Backings, Forecast, Registry
 from unionfs.copyup import CopyUp, Job
 from unionfs.handle import OpenFile
@@ -28,6 +27,14 @@ _THREAD_BYTES = 1 << 20
 _KERNEL_FLAGS = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_APPEND | os.O_DIRECT | os.O_NOATIME
 
 _SET_IDS = stat.S_ISUID | stat.S_ISGID
+
+
+class Opened(NamedTuple):
+    """The answer to an open."""
+
+    fd: int  # the file handle
+    backing: int  # the id of the backing file that the kernel is to use, or 0
+    keep_cache: bool
 
 
 class Files:
@@ -47,7 +54,7 @@ class Files:
         self._lower_passes = passthrough == "all"
         self._copyup = copyup
         self._attributes = Attributes(union, copyup)
-        self._reading = Reading()
+        self.reading = Reading()
         self._forecast = Forecast()
         self._open: dict[int, OpenFile] = {}  # descriptor -> what is known of it
         self._copying: dict[Node, trio.Event] = {}  # node -> the end of its copy-up
@@ -95,12 +102,23 @@ class Files:
 
     # Opening
 
-    async def open(self, node: Node, flags: int, uid: int) -> FileInfo:
+    async def open(self, node: Node, flags: int, uid: int) -> Opened:
         """Open an existing file for the caller *uid*."""
-        if flags & os.O_ACCMODE == os.O_RDONLY and not flags & os.O_TRUNC:
+        if self.waits_to_open(node, flags):
+            await self.bring_content(node, 0 if flags & os.O_TRUNC else None)
+        return self.open_at_once(node, flags, uid)
+
+    def waits_to_open(self, node: Node, flags: int) -> bool:
+        """Tell whether content has to be copied up first."""
+        reads = flags & (os.O_ACCMODE | os.O_TRUNC) == os.O_RDONLY
+        return not reads and self.union.has_lower_content(node)
+
+    def open_at_once(self, node: Node, flags: int, uid: int) -> Opened:
+        """Open a file that does not have to wait; no await may come before the reply."""
+        if flags & (os.O_ACCMODE | os.O_TRUNC) == os.O_RDONLY:
             self._leave_to_old_readers(node)
             return self._answer(node, self.union.open_to_read(node), flags, uid)
-        await self.bring_content(node, 0 if flags & os.O_TRUNC else None)
+        self.union.writable()
         self._copyup.metadata(node)
         self._leave_to_old_readers(node)
         layer, path = self.union.upper_place(node)
@@ -109,7 +127,7 @@ class Files:
             self._attributes.drop_privileges(node, os.fstat(fd))
         return self._answer(node, fd, flags, uid)
 
-    def _answer(self, node: Node, fd: int, flags: int, uid: int) -> FileInfo:
+    def _answer(self, node: Node, fd: int, flags: int, uid: int) -> Opened:
         try:
             eligible = self._may_pass(node, fd, flags)
         except BaseException:
@@ -142,18 +160,17 @@ class Files:
         # have to fall where we see it.
         return not flags & os.O_APPEND and not st.st_mode & _SET_IDS
 
-    def _enter(self, node: Node, fd: int, *, kills: bool, eligible: bool) -> FileInfo:
-        """Enter a descriptor, and answer with it; no await may come before the reply."""
-        through, keep = self.backings.open(node, fd, eligible=eligible)
-        self._open[fd] = OpenFile(node, through, kills)
-        return FileInfo(fh=fd, keep_cache=keep)
+    def _enter(self, node: Node, fd: int, *, kills: bool, eligible: bool) -> Opened:
+        backing, keep = self.backings.open(node, fd, eligible=eligible)
+        self._open[fd] = OpenFile(node, backing != 0, kills)
+        return Opened(fd, backing, keep)
 
-    def created(self, node: Node, fd: int, mode: int, flags: int, uid: int) -> FileInfo:
+    def created(self, node: Node, fd: int, mode: int, flags: int, uid: int) -> Opened:
         """Answer with the descriptor of a file that was just made."""
         eligible = self._forecast.large and not flags & os.O_APPEND and not mode & _SET_IDS
-        info = self._enter(node, fd, kills=self.kills and uid != 0, eligible=eligible)
+        opened = self._enter(node, fd, kills=self.kills and uid != 0, eligible=eligible)
         self._open[fd].new = True
-        return info
+        return opened
 
     def node(self, fd: int) -> Node:
         """Return the node of an open file."""
@@ -161,11 +178,19 @@ class Files:
 
     # Using
 
-    async def read(self, fd: int, size: int, offset: int) -> bytes | bytearray | memoryview:
-        """Return up to *size* bytes at *offset*; fewer only at the end of the file."""
-        return await self._reading.read(fd, size, offset)
+    def waits_to_change(self, node: Node, wish: Wish) -> bool:
+        """Tell whether content has to be copied up before the attributes change."""
+        moves = wish.size is not None or not self.union.features.metacopy
+        return moves and self.union.has_lower_content(node)
 
-    def write(self, fd: int, offset: int, data: bytes) -> int:
+    def change(self, node: Node, wish: Wish, fd: int, uid: int) -> os.stat_result:
+        """Change attributes for the caller *uid* at once, and return the new ones."""
+        st = self._attributes.change(node, wish, fd)
+        if self.kills and wish.size is not None and wish.mode is None and uid:
+            st = self._attributes.drop_privileges(node, st)
+        return st
+
+    def write(self, fd: int, offset: int, data: bytes | memoryview) -> int:
         """Write *data* at *offset* and return how much of it was written."""
         file = self._open[fd]
         if file.kills:

@@ -24,14 +24,13 @@ import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
 from unionfs.attributes import NOTHING, Attributes, Wish
-from unionfs.backing import Registry
 from unionfs.changes import Caller, Changes
 from unionfs.copyup import CopyUp
 from unionfs.durability import Durability
-from unionfs.files import Files, host_flags
+from unionfs.files import Files, Opened, host_flags
 from unionfs.listings import Listings
 from unionfs.node import Node
-from unionfs.session import Granted
+from unionfs.session import Granted, Session
 from unionfs.trouble import Trouble
 from unionfs.union import Union
 
@@ -54,24 +53,21 @@ def _replying(handler: _Handler) -> _Handler:
 
     @functools.wraps(handler)
     async def reply(*args: Any) -> Any:
+        args[0].session.taken()
         try:
             return await handler(*args)
         except FUSEError:
             raise
-        except OSError as exc:
-            number = exc.errno or errno.EIO
-            if args[0].trouble.concerns(number):
-                args[0].tell(number, handler.__name__, args[1])
+        except Exception as exc:  # noqa: BLE001 - told
+            name = handler.__name__
+            number = args[0].explain(exc, name, lambda: args[0].subject(name, args[1]))
             raise FUSEError(number) from None
-        except Exception:
-            log.exception("%s%r failed", handler.__name__, args[1:])
-            raise FUSEError(errno.EIO) from None
 
     return cast("_Handler", reply)
 
 
 class Operations(pyfuse3.Operations):
-    """The handlers of one mount."""
+    """The handlers of one mount; with `direct`, of the requests that this one declines."""
 
     supports_dot_lookup = False
     enable_writeback_cache = False
@@ -80,42 +76,55 @@ class Operations(pyfuse3.Operations):
     def __init__(
         self,
         union: Union,
-        registry: Registry,
+        session: Session,
         *,
         passthrough: Literal["off", "upper", "all"],
         status: dict[str, Any],
     ) -> None:
         super().__init__()
         self.union = union
+        self.session = session
         self.status = status  # what STATUS shows; the mount fills it in
         self.trouble = Trouble()
-        self.cache_listing: Callable[[], None] = lambda: None
+        self.caches_listings = False  # does the kernel keep them?
         self._copyup = CopyUp(union)
-        self._changes = Changes(union, self._copyup)
-        self._attributes = Attributes(union, self._copyup)
+        self.changes = Changes(union, self._copyup)
+        self.attributes = Attributes(union, self._copyup)
         self._durability = Durability(union)
-        self.files = Files(union, self._copyup, registry, passthrough)
-        self._listings = Listings(union)
+        self.files = Files(union, self._copyup, session, passthrough)
+        self.listings = Listings(union)
 
-    def tell(self, number: int, request: str, subject: int) -> None:
-        """Log the failure of a request; *subject* is its first argument: an inode or a handle."""
-        node = self.union.root
-        with contextlib.suppress(KeyError, OSError):  # a stale number has no path to be told
-            if request in _OF_FILES:
-                node = self.files.node(subject)
-            elif request in _OF_LISTINGS:
-                node = self._listings.node(subject)
-            elif request != "statfs":
-                node = self.union.nodes[subject]
-        self.trouble.tell(number, request, node.path)
+    def explain(self, error: Exception, request: str, subject: Callable[[], Node]) -> int:
+        """Return the errno of a failed request, and log what an administrator should know of.
 
-    def serve_with(self, granted: Granted, cache_listing: Callable[[], None]) -> None:
+        What is no `OSError` is a bug, and EIO; pyfuse3 would end the mount.
+        """
+        if not isinstance(error, OSError):
+            log.error("%s failed", request, exc_info=error)
+            return errno.EIO
+        number = error.errno or errno.EIO
+        if self.trouble.concerns(number):
+            node = self.union.root
+            with contextlib.suppress(KeyError, OSError):  # a stale number has no path to be told
+                node = subject()
+            self.trouble.tell(number, request, node.path)
+        return number
+
+    def subject(self, request: str, first: int) -> Node:
+        """Return the node that a request is about; *first* is its first argument."""
+        if request in _OF_FILES:
+            return self.files.node(first)
+        if request in _OF_LISTINGS:
+            return self.listings.node(first)
+        return self.union.root if request == "statfs" else self.union.nodes[first]
+
+    def serve_with(self, granted: Granted) -> None:
         """Take note of what the kernel granted, before the first request comes."""
         self.status["kernel"] = granted.as_json()
         self.files.kills = granted.kill_privileges
         self.files.backings.enabled &= granted.passthrough
-        if granted.passthrough:
-            self.cache_listing = cache_listing
+        self.caches_listings = granted.passthrough  # it brings AUTO_INVAL_DATA, by which
+        # the kernel sees that a directory has changed (fs/fuse/readdir.c)
 
     # Entries
 
@@ -154,12 +163,16 @@ class Operations(pyfuse3.Operations):
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         """Take back lookups; must not raise, pyfuse3 awaits it outside of any except."""
+        for ino, count in inode_list:
+            self.forget_node(ino, count)
+
+    def forget_node(self, ino: int, count: int) -> None:
+        """Take back *count* lookups of one node; must not raise, as nobody is told."""
         try:
-            for ino, count in inode_list:
-                self.files.backings.forget(ino)
-                self.union.nodes.forget(ino, count)
+            self.files.backings.forget(ino)
+            self.union.nodes.forget(ino, count)
         except Exception:
-            log.exception("forget%r failed", inode_list)
+            log.exception("forget of %d failed", ino)
 
     @_replying
     async def getattr(self, inode: int, _ctx: RequestContext) -> EntryAttributes:
@@ -185,15 +198,10 @@ class Operations(pyfuse3.Operations):
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
         )
         if wish == NOTHING:
-            self._attributes.require_owner(node, ctx.uid)
-        if wish.size is not None:
+            self.attributes.require_owner(node, ctx.uid)
+        if self.files.waits_to_change(node, wish):
             await self.files.bring_content(node, wish.size)
-        elif not self.union.features.metacopy:
-            await self.files.bring_content(node)
-        st = self._attributes.change(node, wish, -1 if fh is None else fh)
-        if self.files.kills and wish.size is not None and wish.mode is None and ctx.uid:
-            st = self._attributes.drop_privileges(node, st)
-        return self._entry(node, st)
+        return self._entry(node, self.files.change(node, wish, -1 if fh is None else fh, ctx.uid))
 
     @_replying
     async def readlink(self, inode: int, _ctx: RequestContext) -> bytes:
@@ -205,30 +213,30 @@ class Operations(pyfuse3.Operations):
     async def mknod(
         self, parent: int, name: bytes, mode: int, rdev: int, ctx: RequestContext
     ) -> EntryAttributes:
-        made = self._changes.mknod(self.union.nodes[parent], name, mode, rdev, _caller(ctx))
+        made = self.changes.mknod(self.union.nodes[parent], name, mode, rdev, _caller(ctx))
         return self._known_entry(*made)
 
     @_replying
     async def mkdir(
         self, parent: int, name: bytes, mode: int, ctx: RequestContext
     ) -> EntryAttributes:
-        made = self._changes.mkdir(self.union.nodes[parent], name, mode, _caller(ctx))
+        made = self.changes.mkdir(self.union.nodes[parent], name, mode, _caller(ctx))
         return self._known_entry(*made)
 
     @_replying
     async def symlink(
         self, parent: int, name: bytes, target: bytes, ctx: RequestContext
     ) -> EntryAttributes:
-        made = self._changes.symlink(self.union.nodes[parent], name, target, _caller(ctx))
+        made = self.changes.symlink(self.union.nodes[parent], name, target, _caller(ctx))
         return self._known_entry(*made)
 
     @_replying
     async def unlink(self, parent: int, name: bytes, _ctx: RequestContext) -> None:
-        self._changes.unlink(self.union.nodes[parent], name)
+        self.changes.unlink(self.union.nodes[parent], name)
 
     @_replying
     async def rmdir(self, parent: int, name: bytes, _ctx: RequestContext) -> None:
-        self._changes.rmdir(self.union.nodes[parent], name)
+        self.changes.rmdir(self.union.nodes[parent], name)
 
     @_replying
     async def rename(
@@ -242,7 +250,7 @@ class Operations(pyfuse3.Operations):
     ) -> None:
         nodes = self.union.nodes
         await self._bring_source(nodes[parent], name)
-        self._changes.rename(nodes[parent], name, nodes[new_parent], new_name, flags)
+        self.changes.rename(nodes[parent], name, nodes[new_parent], new_name, flags)
 
     @_replying
     async def link(
@@ -251,7 +259,7 @@ class Operations(pyfuse3.Operations):
         node = self.union.nodes[inode]
         if not self.union.features.metacopy:
             await self.files.bring_content(node)
-        st = self._changes.link(node, self.union.nodes[new_parent], new_name)
+        st = self.changes.link(node, self.union.nodes[new_parent], new_name)
         return self._known_entry(node, st)
 
     async def _bring_source(self, parent: Node, name: bytes) -> None:
@@ -266,21 +274,26 @@ class Operations(pyfuse3.Operations):
 
     @_replying
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
-        return await self.files.open(self.union.nodes[inode], flags, ctx.uid)
+        return self._opened(await self.files.open(self.union.nodes[inode], flags, ctx.uid))
 
     @_replying
     async def create(
         self, parent: int, name: bytes, mode: int, flags: int, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
-        node, st, fd = self._changes.create(
+        node, st, fd = self.changes.create(
             self.union.nodes[parent], name, host_flags(flags), mode, _caller(ctx)
         )
         entry = self._known_entry(node, st)
-        return self.files.created(node, fd, mode, flags, ctx.uid), entry
+        return self._opened(self.files.created(node, fd, mode, flags, ctx.uid)), entry
+
+    def _opened(self, opened: Opened) -> FileInfo:
+        if opened.backing:
+            self.session.pass_through(opened.backing)
+        return FileInfo(fh=opened.fd, keep_cache=opened.keep_cache)
 
     @_replying
     async def read(self, fh: int, offset: int, size: int) -> bytes:
-        return cast("bytes", await self.files.read(fh, size, offset))  # any buffer will do
+        return cast("bytes", await self.files.reading.read(fh, size, offset))  # any buffer will do
 
     @_replying
     async def write(self, fh: int, offset: int, data: bytes) -> int:
@@ -302,13 +315,14 @@ class Operations(pyfuse3.Operations):
 
     @_replying
     async def opendir(self, inode: int, _ctx: RequestContext) -> int:
-        handle = self._listings.open(self.union.nodes[inode])
-        self.cache_listing()
+        handle = self.listings.open(self.union.nodes[inode])
+        if self.caches_listings:
+            self.session.cache_listing()
         return handle
 
     @_replying
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
-        for name, node, st, after in self._listings.read(fh, start_id):
+        for name, node, st, after in self.listings.read(fh, start_id):
             entry = _dot(node) if st is None else self._entry(node, st)
             if not pyfuse3.readdir_reply(token, name, entry, after):
                 self.union.nodes.drop_if_unknown(node)
@@ -318,11 +332,11 @@ class Operations(pyfuse3.Operations):
 
     @_replying
     async def releasedir(self, fh: int) -> None:
-        self._listings.close(fh)
+        self.listings.close(fh)
 
     @_replying
     async def fsyncdir(self, fh: int, _datasync: bool) -> None:  # noqa: FBT001 (as `fsync`)
-        await self._durability.sync_directory(self._listings.node(fh))
+        await self._durability.sync_directory(self.listings.node(fh))
 
     # Attributes and the file system
 
@@ -330,25 +344,22 @@ class Operations(pyfuse3.Operations):
     async def getxattr(self, inode: int, name: bytes, _ctx: RequestContext) -> bytes:
         if name == STATUS and inode == pyfuse3.ROOT_INODE:
             return json.dumps(self.status).encode()
-        return self._attributes.get(self.union.nodes[inode], name)
+        return self.attributes.get(self.union.nodes[inode], name)
 
     @_replying
     async def listxattr(self, inode: int, ctx: RequestContext) -> list[bytes]:
-        names = self._attributes.names(self.union.nodes[inode])
-        if ctx.uid == 0:
-            return names
-        return [name for name in names if not name.startswith(b"trusted.")]  # xattr(7)
+        return self.attributes.names_for(self.union.nodes[inode], ctx.uid)
 
     @_replying
     async def setxattr(self, inode: int, name: bytes, value: bytes, _ctx: RequestContext) -> None:
         node = self.union.nodes[inode]
         if not self.union.features.metacopy:
             await self.files.bring_content(node)
-        self._attributes.set(node, name, value)
+        self.attributes.set(node, name, value)
 
     @_replying
     async def removexattr(self, inode: int, name: bytes, _ctx: RequestContext) -> None:
-        self._attributes.remove(self.union.nodes[inode], name)
+        self.attributes.remove(self.union.nodes[inode], name)
 
     @_replying
     async def statfs(self, _ctx: RequestContext) -> pyfuse3.StatvfsData:

@@ -42,6 +42,7 @@ class Options:
     fsync: Literal["auto", "strict", "off"] = "auto"
     passthrough: Literal["upper", "all", "off"] = "upper"
     loop: OnOff = "on"
+    direct: OnOff = "on"
     handshake: OnOff = "on"
 
 
@@ -122,6 +123,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "fsync": ("auto", "strict", "off"),
     "passthrough": ("upper", "all", "off"),
     "loop": ("on", "off"),
+    "direct": ("on", "off"),
     "handshake": ("on", "off"),
 }
 

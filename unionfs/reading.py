@@ -19,26 +19,31 @@ class Reading:
     def __init__(self) -> None:
         self._in_memory: dict[int, bool] = {}  # st_dev without RWF_NOWAIT -> is it tmpfs?
 
-    async def read(self, fd: int, size: int, offset: int) -> bytes | bytearray | memoryview:
+    async def read(self, fd: int, size: int, offset: int) -> bytes | memoryview:
         """Return up to *size* bytes at *offset*; fewer only at the end of the file."""
-        buffer = bytearray(size)
-        try:
-            count = os.preadv(fd, [buffer], offset, os.RWF_NOWAIT)
-        except OSError as exc:
-            if exc.errno == errno.EOPNOTSUPP and self._is_in_memory(fd):
-                return os.pread(fd, size, offset)
-            if exc.errno not in (errno.EOPNOTSUPP, errno.EAGAIN):
-                raise
-        else:
-            if count == size:
-                return buffer
-            if count == 0 or offset + count >= os.fstat(fd).st_size:
-                return memoryview(buffer)[:count]
+        buffer = memoryview(bytearray(size))
+        count = self.at_once(fd, buffer, offset)
+        if count is not None:
+            return buffer[:count]
         own = os.dup(fd)  # the handle's own may be moved to upper meanwhile
         try:
             return await trio.to_thread.run_sync(os.pread, own, size, offset)
         finally:
             os.close(own)
+
+    def at_once(self, fd: int, buffer: memoryview, offset: int) -> int | None:
+        """Fill *buffer* from *offset* on; return the bytes read, or None where it would wait."""
+        try:
+            count = os.preadv(fd, [buffer], offset, os.RWF_NOWAIT)
+        except OSError as exc:
+            if exc.errno == errno.EOPNOTSUPP and self._is_in_memory(fd):
+                return os.preadv(fd, [buffer], offset)
+            if exc.errno not in (errno.EOPNOTSUPP, errno.EAGAIN):
+                raise
+            return None
+        if count in (0, len(buffer)) or offset + count >= os.fstat(fd).st_size:
+            return count
+        return None
 
     def _is_in_memory(self, fd: int) -> bool:
         device = os.fstat(fd).st_dev

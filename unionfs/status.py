@@ -9,7 +9,10 @@ from unionfs import live
 from unionfs.options import Refused
 
 # Of what the kernel answered; the rest is for --json.
-_SHOWN = ("protocol", "loop", "handshake", "passthrough", "max_readahead", "max_write", "refused")
+_SHOWN = (
+    "protocol", "loop", "direct", "handshake", "passthrough",
+    "max_readahead", "max_write", "refused",
+)  # fmt: skip
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

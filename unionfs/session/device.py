@@ -7,8 +7,8 @@ device itself is put on N (dup2), and libfuse never notices.
 
 **Diverted replies.**  FOPEN_PASSTHROUGH and FOPEN_CACHE_DIR must stand in the
 replies of OPEN, CREATE and OPENDIR, and pyfuse3 cannot say them.  So the handler
-calls `divert`, which puts a pipe on N; libfuse's reply lands there; `settle`
-puts the device back, changes the reply and sends it on.  Why nothing else gets
+calls `divert`, which puts the pair's end on N again; libfuse's reply lands there;
+`settle` puts the device back, changes the reply and sends it on.  Why nothing else gets
 there, and nothing gets lost, whatever the handler and its worker do:
 
 1. *N is diverted only within one step of one trio task*: `divert` is called in a
@@ -22,7 +22,7 @@ there, and nothing gets lost, whatever the handler and its worker do:
    asking, `settle` comes first.  No request is read while N is diverted.  A
    reply of another worker comes in another step, when N is the device again.
 3. *An error reply* (16 bytes, no body) is sent on as it is: `patch_open`.
-4. *If no reply came* (the handler raised what pyfuse3 does not catch), the pipe
+4. *If no reply came* (the handler raised what pyfuse3 does not catch), the pair
    is empty: only N is put back.
 5. *Other threads* never reply.  They may send notifications (pyfuse3's
    invalidate_entry_async); such a message has no request's number: it is sent on
@@ -30,6 +30,13 @@ there, and nothing gets lost, whatever the handler and its worker do:
 
 A handler that waits after `divert` breaks the contract; then, by 1, the reply
 goes out unchanged: an ordinary open.
+
+**Routed requests.**  Where requests are read by `dispatch`, libfuse gets those
+that it shall serve through the pair as well: `route` puts the pair's end on N
+and the request into it, libfuse reads it within the same step, and its handler
+first calls `taken`, which puts the device back.  What libfuse answers without a
+handler (a request that pyfuse3 does not know) lands in the pair, is short, and
+is sent on by `settle` as it is.
 """
 
 import contextlib
@@ -71,6 +78,8 @@ _CACHE_LISTING = OpenPatch(FOPEN_CACHE_DIR | FOPEN_KEEP_CACHE, 0xFF, 0)
 # Without KEEP_CACHE the kernel drops what it has cached of the inode, which would be stale
 # after a write to the backing file.
 _KEPT_WHEN_PASSING = 0xFF & ~FOPEN_KEEP_CACHE
+# Of a routed request: the reply, if there is one in the pair, stays as it is.
+_AS_IT_IS = OpenPatch(0, 0xFF, 0)
 
 
 class PlainReplies:
@@ -80,6 +89,9 @@ class PlainReplies:
 
     def settle(self) -> None:
         """Nothing is ever diverted."""
+
+    def taken(self) -> None:
+        """Nothing is ever routed."""
 
     def register(self, _fd: int, *, writable: bool) -> int:  # noqa: ARG002
         """Refuse."""
@@ -104,9 +116,8 @@ class Device(PlainReplies):
     def __init__(self, path: str = "/dev/fuse") -> None:
         self.device = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._peer, self.fd = ours.detach(), theirs.detach()
-        # O_DIRECT: one write is one packet (pipe(2)).
-        self._out, self._in = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK | os.O_DIRECT)
+        self._peer, self._other = ours.detach(), theirs.detach()
+        self.fd = os.dup(self._other)
         self._reply = bytearray(_REPLY_BYTES)
         self._offer: Offer | None = None
         self.diverted = None
@@ -127,8 +138,7 @@ class Device(PlainReplies):
             add_wishes(reply, self._offer, wish)
         os.write(self.device, reply)
         os.dup2(self.device, self.fd, inheritable=False)
-        os.close(self._peer)
-        self._peer = -1
+        os.set_blocking(self._peer, False)
         return read_answer(reply) if self._offer is not None else None
 
     def is_connected(self) -> bool:
@@ -178,8 +188,30 @@ class Device(PlainReplies):
         self._divert(_CACHE_LISTING)
 
     def _divert(self, patch: OpenPatch) -> None:
-        os.dup2(self._in, self.fd, inheritable=False)
+        os.dup2(self._other, self.fd, inheritable=False)
         self.diverted = patch
+
+    def route(self, request: memoryview) -> bool:
+        """Let libfuse read *request* next; say whether there was room for it."""
+        try:
+            os.write(self._peer, request)
+        except OSError:  # EMSGSIZE, ENOBUFS
+            return False
+        self._divert(_AS_IT_IS)
+        return True
+
+    def taken(self) -> None:
+        """Put the device back as soon as libfuse has read the routed request."""
+        if self.diverted is _AS_IT_IS:
+            self.diverted = None
+            os.dup2(self.device, self.fd, inheritable=False)
+
+    def send(self, reply: bytes | bytearray | memoryview) -> None:
+        """Send a reply to the kernel."""
+        try:  # noqa: SIM105 - contextlib.suppress costs as much as all else here
+            os.write(self.device, reply)
+        except OSError:  # ENOENT: the request was aborted; ENODEV: unmounted.  libfuse, too,
+            pass  # only reports these, and goes on.
 
     def settle(self) -> None:
         """Put the device back, and send on what libfuse has written meanwhile."""
@@ -195,18 +227,14 @@ class Device(PlainReplies):
     def _send_on(self, patch: OpenPatch) -> bool:
         """Send one message on; say whether the reply is still to come."""
         reply = self._reply
-        size = os.readv(self._out, [reply])
+        size = os.readv(self._peer, [reply])
         notification = is_notification(reply)
-        if not notification:
+        if not notification and patch is not _AS_IT_IS:
             patch_open(reply, size, patch)
-        # ENOENT: the request was aborted; ENODEV: unmounted; EINVAL of a notification: its
-        # object is unknown.  libfuse, too, only reports these, and goes on.
-        with contextlib.suppress(OSError):
-            os.write(self.device, memoryview(reply)[:size])
+        self.send(memoryview(reply)[:size])  # EINVAL of a notification: its object is unknown
         return notification
 
     def close(self) -> None:
         """Close all but `fd`, which libfuse closes once pyfuse3 is initialized."""
-        for fd in (self.device, self._peer, self._out, self._in):
-            if fd != -1:
-                os.close(fd)
+        for fd in (self.device, self._peer, self._other):
+            os.close(fd)

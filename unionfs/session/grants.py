@@ -13,6 +13,7 @@ class Switches:
     """Which of the session's devices are used, where kernel and privilege allow."""
 
     loop: bool = True  # requests are taken without a pass through trio
+    direct: bool = True  # most requests are answered without libfuse; needs loop and handshake
     handshake: bool = True  # we mount and add flags to INIT; without it pyfuse3 does all
     passthrough: bool = True  # of file data; needs the handshake
 
@@ -25,6 +26,7 @@ class Granted:
     """
 
     loop: bool = False
+    direct: bool = False
     handshake: bool = False
     passthrough: bool = False
     protocol: tuple[int, int] = (0, 0)
@@ -49,6 +51,7 @@ class Granted:
         """Return it for `unionfs status`."""
         return {
             "loop": self.loop,
+            "direct": self.direct,
             "handshake": self.handshake,
             "passthrough": self.passthrough,
             "protocol": ".".join(map(str, self.protocol)) if any(self.protocol) else None,

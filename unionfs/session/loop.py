@@ -18,7 +18,8 @@ which waits for a thread keeps nobody waiting.  Two rules make that sound:
 
 1. *A worker leaves the wait only when a poll with time zero has just said
    "readable", with no await since.*  So at most one worker reads per request,
-   and none blocks the process in read(2), without any lock.
+   and none blocks the process in read(2), without any lock.  (With a
+   `Dispatcher` it leaves only when a request for libfuse has been read.)
 2. *When a task step ends, one of the idle workers watches the device in epoll,*
    the others rest.  `after_task_step`, a trio instrument, keeps it: trio calls
    it after every step of every task, whether the task waits or has ended.  (It
@@ -33,6 +34,8 @@ from types import SimpleNamespace, TracebackType
 from typing import Any, Protocol
 
 import trio
+
+from unionfs.session.dispatch import Dispatcher, Turn
 
 # Seconds after which a loop under load makes a pass through trio.  A pass costs
 # about 15 us, so 2 ms cost less than 1 %.
@@ -160,6 +163,7 @@ class FastLoop(Loop):
     def __init__(self, replies: Replies) -> None:
         super().__init__(replies)
         self.patience = Patience()
+        self._dispatcher: Dispatcher | None = None
         # With one processor the client can only go on when we let go of it.  With more,
         # yielding would hand ours to whoever computes, for milliseconds.
         self._alone = len(os.sched_getaffinity(0)) == 1
@@ -178,20 +182,32 @@ class FastLoop(Loop):
         poll.register(device, select.POLLIN)
         self._poll = poll.poll
 
+    def serve_with(self, dispatcher: Dispatcher) -> None:
+        """Let *dispatcher* take the requests from now on."""
+        self._dispatcher = dispatcher
+
     async def wait_readable(self, _fd: int) -> None:
-        """Return when a request can be read at once (rule 1)."""
+        """Return when libfuse can read a request at once (rule 1)."""
         if self._replies.diverted is not None:
             self._replies.settle()
         self._serving = False
         if self._away:
             self._away.discard(trio.lowlevel.current_task())
-        if time.perf_counter() >= self._next_pass:
-            await trio.lowlevel.checkpoint()
-            self._schedule_pass()
-        if self._closed:
-            raise trio.ClosedResourceError
-        if not (self._poll(0) or self._spin()):
-            await self._sleep()
+        while True:
+            if time.perf_counter() >= self._next_pass:
+                await trio.lowlevel.checkpoint()
+                self._schedule_pass()
+            if self._closed:
+                raise trio.ClosedResourceError
+            if self._dispatcher is None:
+                if not (self._poll(0) or self._spin()):
+                    await self._sleep()
+                break
+            turn = self._dispatcher.serve(self._next_pass)
+            if turn is Turn.ROUTED:
+                break
+            if turn is Turn.IDLE and not self._spin():
+                await self._sleep()
         self._serving = True
 
     def _schedule_pass(self) -> None:

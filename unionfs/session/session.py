@@ -13,6 +13,7 @@ import trio
 from unionfs import mountcalls
 from unionfs.session import mounted, privileges
 from unionfs.session.device import Device, PlainReplies
+from unionfs.session.dispatch import Dispatcher, Handlers
 from unionfs.session.grants import Granted, Switches, granted
 from unionfs.session.loop import FastLoop, Loop
 from unionfs.session.protocol import Init, Offer, Wish
@@ -29,6 +30,9 @@ _WISHED = (
     | Init.HANDLE_KILLPRIV_V2
     | Init.DIRECT_IO_ALLOW_MMAP
 )
+# The oldest protocol whose structs are those of `messages`.
+_KNOWN_PROTOCOL = (7, 31)
+
 _BACKGROUND_REQUESTS = 64
 READAHEAD_KIB = 1024
 
@@ -83,9 +87,14 @@ class Session:
         self._trio = SimpleNamespace()
         self._started: Callable[[], None] = lambda: None
         self._served = False
+        self._handlers: Handlers | None = None
 
-    def mount(self, operations: pyfuse3.Operations) -> None:
-        """Mount, and make *operations* ready to serve; raise OSError when that cannot be."""
+    def mount(self, operations: pyfuse3.Operations, handlers: Handlers | None = None) -> None:
+        """Mount, and make *operations* ready to serve; raise OSError when that cannot be.
+
+        What *handlers* answers does not come to *operations*.
+        """
+        self._handlers = handlers
         if not (self._switches.handshake and self._mounted_by_us(operations)):
             self._mounted_by_libfuse(operations)
             self._mount = mounted.on_top_of(self._path)
@@ -179,7 +188,17 @@ class Session:
         result = granted(self._offer, answer, loop=self._switches.loop)
         if result.passthrough and not device.can_register():
             result = dataclasses.replace(result, passthrough=False)
-        return result
+        return dataclasses.replace(result, direct=self._dispatches(device, result))
+
+    def _dispatches(self, device: Device, granted: Granted) -> bool:
+        """Answer requests without libfuse from now on, where that can be."""
+        handlers, loop = self._handlers, self._loop
+        if not (self._switches.direct and handlers and isinstance(loop, FastLoop)):
+            return False
+        if granted.protocol < _KNOWN_PROTOCOL:
+            return False
+        loop.serve_with(Dispatcher(device, handlers, granted.max_write))
+        return True
 
     def _wish(self) -> Wish:
         """Say what to change in the INIT reply.
@@ -216,6 +235,10 @@ class Session:
         goes to the backing file.
         """
         self._replies.pass_through(backing, direct_io=direct_io)
+
+    def taken(self) -> None:
+        """Take note that a handler of pyfuse3's was called; each has to say so first."""
+        self._replies.taken()
 
     def cache_listing(self) -> None:
         """Have the kernel keep the listing of the directory whose opendir is being handled.

@@ -1,0 +1,303 @@
+"""Requests answered directly: those of `operations` that never wait, without pyfuse3.
+
+The same verbs of the union, between the bytes of a request and those of its
+reply; `session.dispatch` says why.  A request that may have to wait (for
+content to be copied up, or for a cold disk) is declined before anything was
+done, and comes to `operations`.
+"""
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+from unionfs.attributes import NOTHING, Wish
+from unionfs.changes import Caller
+from unionfs.files import Opened, host_flags
+from unionfs.node import Node
+from unionfs.operations import STATUS, Operations
+from unionfs.session import messages
+from unionfs.session.dispatch import NO_REPLY, Handler
+from unionfs.session.protocol import FOPEN_CACHE_DIR, FOPEN_KEEP_CACHE, FOPEN_PASSTHROUGH
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def _name(body: memoryview, start: int = 0) -> bytes:
+    """Return the name that ends *body*, without its zero byte."""
+    return bytes(body[start:-1])
+
+
+def _names(body: memoryview, start: int = 0) -> list[bytes]:
+    """Return the two names that end *body*."""
+    return bytes(body[start:-1]).split(b"\0")
+
+
+def _open_flags(opened: Opened) -> int:
+    keep = FOPEN_KEEP_CACHE if opened.keep_cache else 0
+    return keep | FOPEN_PASSTHROUGH if opened.backing else keep
+
+
+class Direct:
+    """The direct handlers of one mount."""
+
+    def __init__(self, operations: Operations) -> None:
+        self._operations = operations
+        self._union = operations.union
+        self._nodes = operations.union.nodes
+        self._files = operations.files
+        self._listings = operations.listings
+        self._changes = operations.changes
+        self._attributes = operations.attributes
+        self.table: Mapping[int, Handler] = {
+            messages.LOOKUP: self._lookup,
+            messages.FORGET: self._forget,
+            messages.BATCH_FORGET: self._forget_many,
+            messages.GETATTR: self._getattr,
+            messages.SETATTR: self._setattr,
+            messages.READLINK: self._readlink,
+            messages.SYMLINK: self._symlink,
+            messages.MKDIR: self._mkdir,
+            messages.UNLINK: self._unlink,
+            messages.RMDIR: self._rmdir,
+            messages.RENAME: self._rename,
+            messages.RENAME2: self._rename2,
+            messages.LINK: self._link,
+            messages.OPEN: self._open,
+            messages.CREATE: self._create,
+            messages.READ: self._read,
+            messages.WRITE: self._write,
+            messages.RELEASE: self._release,
+            messages.OPENDIR: self._opendir,
+            messages.READDIR: self._readdir,
+            messages.READDIRPLUS: self._readdirplus,
+            messages.RELEASEDIR: self._releasedir,
+            messages.GETXATTR: self._getxattr,
+            messages.LISTXATTR: self._listxattr,
+        }
+
+    def explain(self, error: Exception, opcode: int, node: int) -> int:
+        """Return the errno of a failed request, and log what an administrator should know of."""
+        request = self.table[opcode].__name__[1:]
+        return self._operations.explain(error, request, lambda: self._nodes[node])
+
+    def _links_and_blocks(self, node: Node, st: os.stat_result) -> tuple[int, int]:
+        if node.is_plain:
+            return st.st_nlink, st.st_blocks
+        return self._union.shown_links(node, st), self._union.shown_blocks(node, st)
+
+    def _entry(self, unique: int, node: Node, st: os.stat_result) -> bytes:
+        """Return the reply that the kernel counts as a look-up."""
+        node.lookups += 1
+        return messages.entry(unique, node.ino, st, *self._links_and_blocks(node, st))
+
+    # Names
+
+    def _lookup(self, unique: int, parent: int, body: memoryview, _uid: int, _gid: int) -> bytes:
+        found = self._union.lookup(self._nodes[parent], bytes(body[:-1]))
+        if found is None:
+            return messages.absent(unique)
+        return self._entry(unique, *found)
+
+    def _forget(self, _unique: int, node: int, body: memoryview, _uid: int, _gid: int) -> bytes:
+        (count,) = messages.FORGET_IN.unpack_from(body)
+        self._operations.forget_node(node, count)
+        return NO_REPLY
+
+    def _forget_many(
+        self, _unique: int, _node: int, body: memoryview, _uid: int, _gid: int
+    ) -> bytes:
+        (count,) = messages.BATCH_FORGET_IN.unpack_from(body)
+        start = messages.BATCH_FORGET_IN.size
+        end = start + count * messages.FORGET_ONE.size
+        for node, lookups in messages.FORGET_ONE.iter_unpack(body[start:end]):
+            self._operations.forget_node(node, lookups)
+        return NO_REPLY
+
+    def _mkdir(self, unique: int, parent: int, body: memoryview, uid: int, gid: int) -> bytes:
+        mode, umask = messages.MKDIR_IN.unpack_from(body)
+        name = _name(body, messages.MKDIR_IN.size)
+        made = self._changes.mkdir(self._nodes[parent], name, mode, Caller(uid, gid, umask))
+        return self._entry(unique, *made)
+
+    def _symlink(self, unique: int, parent: int, body: memoryview, uid: int, gid: int) -> bytes:
+        name, target = _names(body)
+        made = self._changes.symlink(self._nodes[parent], name, target, Caller(uid, gid, 0))
+        return self._entry(unique, *made)
+
+    def _unlink(self, unique: int, parent: int, body: memoryview, _uid: int, _gid: int) -> bytes:
+        self._changes.unlink(self._nodes[parent], _name(body))
+        return messages.empty(unique)
+
+    def _rmdir(self, unique: int, parent: int, body: memoryview, _uid: int, _gid: int) -> bytes:
+        self._changes.rmdir(self._nodes[parent], _name(body))
+        return messages.empty(unique)
+
+    def _rename(
+        self, unique: int, parent: int, body: memoryview, _uid: int, _gid: int
+    ) -> bytes | None:
+        (target,) = messages.RENAME_IN.unpack_from(body)
+        return self._move(unique, parent, target, 0, _names(body, messages.RENAME_IN.size))
+
+    def _rename2(
+        self, unique: int, parent: int, body: memoryview, _uid: int, _gid: int
+    ) -> bytes | None:
+        target, flags = messages.RENAME2_IN.unpack_from(body)
+        return self._move(unique, parent, target, flags, _names(body, messages.RENAME2_IN.size))
+
+    def _move(
+        self, unique: int, parent: int, target: int, flags: int, names: list[bytes]
+    ) -> bytes | None:
+        if not self._union.features.metacopy:
+            return None  # the source may have to be copied up
+        old, new = names
+        self._changes.rename(self._nodes[parent], old, self._nodes[target], new, flags)
+        return messages.empty(unique)
+
+    def _link(
+        self, unique: int, parent: int, body: memoryview, _uid: int, _gid: int
+    ) -> bytes | None:
+        if not self._union.features.metacopy:
+            return None
+        (number,) = messages.LINK_IN.unpack_from(body)
+        node = self._nodes[number]
+        st = self._changes.link(node, self._nodes[parent], _name(body, messages.LINK_IN.size))
+        return self._entry(unique, node, st)
+
+    def _readlink(self, unique: int, node: int, _body: memoryview, _uid: int, _gid: int) -> bytes:
+        return messages.data(unique, self._union.readlink(self._nodes[node]))
+
+    # Attributes
+
+    def _getattr(self, unique: int, ino: int, _body: memoryview, _uid: int, _gid: int) -> bytes:
+        node = self._nodes[ino]
+        st = self._union.attributes(node)
+        return messages.attributes(unique, ino, st, *self._links_and_blocks(node, st))
+
+    def _setattr(
+        self, unique: int, ino: int, body: memoryview, uid: int, _gid: int
+    ) -> bytes | None:
+        valid, fh, size, atime, mtime, atime_ns, mtime_ns, mode, owner, group = (
+            messages.SETATTR_IN.unpack_from(body)
+        )
+        wish = Wish(
+            mode if valid & messages.FATTR_MODE else None,
+            owner if valid & messages.FATTR_UID else -1,
+            group if valid & messages.FATTR_GID else -1,
+            size if valid & messages.FATTR_SIZE else None,
+            atime * 10**9 + atime_ns if valid & messages.FATTR_ATIME else None,
+            mtime * 10**9 + mtime_ns if valid & messages.FATTR_MTIME else None,
+        )
+        node = self._nodes[ino]
+        if wish == NOTHING:
+            self._attributes.require_owner(node, uid)
+        if self._files.waits_to_change(node, wish):
+            return None
+        st = self._files.change(node, wish, fh if valid & messages.FATTR_FH else -1, uid)
+        return messages.attributes(unique, ino, st, *self._links_and_blocks(node, st))
+
+    def _getxattr(
+        self, unique: int, node: int, body: memoryview, _uid: int, _gid: int
+    ) -> bytes | None:
+        (room,) = messages.GETXATTR_IN.unpack_from(body)
+        name = _name(body, messages.GETXATTR_IN.size)
+        if name == STATUS:
+            return None
+        return _sized(unique, self._attributes.get(self._nodes[node], name), room)
+
+    def _listxattr(self, unique: int, node: int, body: memoryview, uid: int, _gid: int) -> bytes:
+        (room,) = messages.GETXATTR_IN.unpack_from(body)
+        names = self._attributes.names_for(self._nodes[node], uid)
+        return _sized(unique, b"".join(name + b"\0" for name in names), room)
+
+    # Files
+
+    def _open(self, unique: int, ino: int, body: memoryview, uid: int, _gid: int) -> bytes | None:
+        (flags,) = messages.OPEN_IN.unpack_from(body)
+        node = self._nodes[ino]
+        if self._files.waits_to_open(node, flags):
+            return None
+        opened = self._files.open_at_once(node, flags, uid)
+        return messages.opened(unique, opened.fd, _open_flags(opened), opened.backing)
+
+    def _create(self, unique: int, parent: int, body: memoryview, uid: int, gid: int) -> bytes:
+        flags, mode, umask = messages.CREATE_IN.unpack_from(body)
+        node, st, fd = self._changes.create(
+            self._nodes[parent],
+            _name(body, messages.CREATE_IN.size),
+            host_flags(flags),
+            mode,
+            Caller(uid, gid, umask),
+        )
+        node.lookups += 1
+        opened = self._files.created(node, fd, mode, flags, uid)
+        return messages.created(unique, node.ino, st, fd, _open_flags(opened), opened.backing)
+
+    def _read(
+        self, unique: int, _node: int, body: memoryview, _uid: int, _gid: int
+    ) -> memoryview | None:
+        fd, offset, size = messages.READ_IN.unpack_from(body)
+        head = messages.HEADER_BYTES
+        reply = bytearray(head + size)
+        count = self._files.reading.at_once(fd, memoryview(reply)[head:], offset)
+        if count is None:
+            return None
+        messages.put_header(reply, unique, head + count)
+        return memoryview(reply)[: head + count]
+
+    def _write(self, unique: int, _node: int, body: memoryview, _uid: int, _gid: int) -> bytes:
+        fd, offset, size = messages.WRITE_IN.unpack_from(body)
+        start = messages.WRITE_IN.size
+        return messages.count(unique, self._files.write(fd, offset, body[start : start + size]))
+
+    def _release(self, unique: int, _node: int, body: memoryview, _uid: int, _gid: int) -> bytes:
+        (fd,) = messages.RELEASE_IN.unpack_from(body)
+        self._files.release(fd)
+        return messages.empty(unique)
+
+    # Directories
+
+    def _opendir(self, unique: int, node: int, _body: memoryview, _uid: int, _gid: int) -> bytes:
+        handle = self._listings.open(self._nodes[node])
+        flags = FOPEN_CACHE_DIR | FOPEN_KEEP_CACHE if self._operations.caches_listings else 0
+        return messages.opened(unique, handle, flags)
+
+    def _readdirplus(
+        self, unique: int, _node: int, body: memoryview, _uid: int, _gid: int
+    ) -> bytes:
+        handle, start, room = messages.READ_IN.unpack_from(body)
+        listing = messages.Listing(room)
+        for name, node, st, after in self._listings.read(handle, start):
+            if st is None:
+                if not listing.add_dot(name, node.ino, after):
+                    break
+            elif listing.add_entry(name, node.ino, st, *self._links_and_blocks(node, st), after):
+                node.lookups += 1
+            else:
+                self._nodes.drop_if_unknown(node)
+                break
+        return listing.reply(unique)
+
+    def _readdir(self, unique: int, _node: int, body: memoryview, _uid: int, _gid: int) -> bytes:
+        handle, start, room = messages.READ_IN.unpack_from(body)
+        listing = messages.Listing(room)
+        for name, node, st, after in self._listings.read(handle, start):
+            fits = listing.add(name, node.ino, node.format if st is None else st.st_mode, after)
+            self._nodes.drop_if_unknown(node)
+            if not fits:
+                break
+        return listing.reply(unique)
+
+    def _releasedir(self, unique: int, _node: int, body: memoryview, _uid: int, _gid: int) -> bytes:
+        (handle,) = messages.RELEASE_IN.unpack_from(body)
+        self._listings.close(handle)
+        return messages.empty(unique)
+
+
+def _sized(unique: int, value: bytes, room: int) -> bytes:
+    """Answer with an attribute's value, or with its size where no *room* is given: getxattr(2)."""
+    if not room:
+        return messages.count(unique, len(value))
+    if len(value) > room:
+        raise OSError(errno.ERANGE, os.strerror(errno.ERANGE))
+    return messages.data(unique, value)

@@ -1,0 +1,202 @@
+"""Requests read and replies made without libfuse: the structs of include/uapi/linux/fuse.h.
+
+A reply is made with its header in one piece, so that one write(2) sends it.
+Pure functions over bytes; what a request's body holds beyond the struct, names
+above all, follows at the struct's size.
+"""
+
+import os
+import stat
+import struct
+from typing import Final
+
+# Opcodes
+LOOKUP: Final = 1
+FORGET: Final = 2
+GETATTR: Final = 3
+SETATTR: Final = 4
+READLINK: Final = 5
+SYMLINK: Final = 6
+MKDIR: Final = 9
+UNLINK: Final = 10
+RMDIR: Final = 11
+RENAME: Final = 12
+LINK: Final = 13
+OPEN: Final = 14
+READ: Final = 15
+WRITE: Final = 16
+RELEASE: Final = 18
+GETXATTR: Final = 22
+LISTXATTR: Final = 23
+OPENDIR: Final = 27
+READDIR: Final = 28
+RELEASEDIR: Final = 29
+CREATE: Final = 35
+BATCH_FORGET: Final = 42
+READDIRPLUS: Final = 44
+RENAME2: Final = 45
+
+# struct fuse_*_in; x stands for what is not looked at
+FORGET_IN = struct.Struct("=Q")  # nlookup
+BATCH_FORGET_IN = struct.Struct("=I4x")  # count
+FORGET_ONE = struct.Struct("=QQ")  # nodeid nlookup
+MKDIR_IN = struct.Struct("=II")  # mode umask
+RENAME_IN = struct.Struct("=Q")  # newdir
+RENAME2_IN = struct.Struct("=QI4x")  # newdir flags
+LINK_IN = struct.Struct("=Q")  # oldnodeid
+OPEN_IN = struct.Struct("=I4x")  # flags
+CREATE_IN = struct.Struct("=III4x")  # flags mode umask
+READ_IN = struct.Struct("=QQI")  # fh offset size, for READDIR too
+WRITE_IN = struct.Struct("=QQI20x")  # fh offset size
+RELEASE_IN = struct.Struct("=Q")  # fh
+GETXATTR_IN = struct.Struct("=I4x")  # size
+# valid fh size atime mtime atimensec mtimensec mode uid gid
+SETATTR_IN = struct.Struct("=I4xQQ8xqq8xII4xI4xII4x")
+
+# Bits of setattr's `valid`
+FATTR_MODE = 1 << 0
+FATTR_UID = 1 << 1
+FATTR_GID = 1 << 2
+FATTR_SIZE = 1 << 3
+FATTR_ATIME = 1 << 4
+FATTR_MTIME = 1 << 5
+FATTR_FH = 1 << 6
+
+_HEADER = "IiQ"  # len error unique
+# ino size blocks atime mtime ctime, their nanoseconds, mode nlink uid gid rdev blksize flags
+_ATTR = "QQQqqqIIIIIIIIII"
+_ENTRY = "QQQQII"  # nodeid generation entry_valid attr_valid, their nanoseconds
+_OPEN = "QIi"  # fh open_flags backing_id
+
+_EMPTY = struct.Struct("=" + _HEADER)
+_ENTRY_OUT = struct.Struct("=" + _HEADER + _ENTRY + _ATTR)
+_ABSENT_OUT = struct.Struct("=" + _HEADER + "8x8xQ8x8x88x")
+_ATTR_OUT = struct.Struct("=" + _HEADER + "Q8x" + _ATTR)
+_OPEN_OUT = struct.Struct("=" + _HEADER + _OPEN)
+_CREATE_OUT = struct.Struct("=" + _HEADER + _ENTRY + _ATTR + _OPEN)
+_COUNT_OUT = struct.Struct("=" + _HEADER + "I4x")
+_DIRENT = struct.Struct("=QQII")  # ino off namelen type; the name, padded to 8, follows
+_DIRENTPLUS = struct.Struct("=" + _ENTRY + _ATTR + "QQII")
+
+HEADER_BYTES = _EMPTY.size
+
+_SECOND = 10**9
+_BLOCK_SIZE = 4096  # st_blksize, as libfuse has it
+
+# Seconds for which the kernel may keep names and attributes: without end.
+FOREVER = 10**8
+
+
+def empty(unique: int) -> bytes:
+    """Return a reply that says only that it was done."""
+    return _EMPTY.pack(HEADER_BYTES, 0, unique)
+
+
+def error(unique: int, number: int) -> bytes:
+    """Return the reply with the errno *number*."""
+    return _EMPTY.pack(HEADER_BYTES, -number, unique)
+
+
+def absent(unique: int) -> bytes:
+    """Return the reply to a lookup that found nothing, to be remembered."""
+    return _ABSENT_OUT.pack(_ABSENT_OUT.size, 0, unique, FOREVER)
+
+
+def entry(unique: int, ino: int, st: os.stat_result, links: int, blocks: int) -> bytes:
+    """Return the reply that names an object; *links* and *blocks* take the place of *st*'s."""
+    return _ENTRY_OUT.pack(
+        _ENTRY_OUT.size, 0, unique,
+        ino, 0, FOREVER, FOREVER, 0, 0,
+        ino, st.st_size, blocks, st[7], st[8], st[9],
+        st.st_atime_ns % _SECOND, st.st_mtime_ns % _SECOND, st.st_ctime_ns % _SECOND,
+        st.st_mode, links, st.st_uid, st.st_gid, st.st_rdev, _BLOCK_SIZE, 0,
+    )  # fmt: skip
+
+
+def attributes(unique: int, ino: int, st: os.stat_result, links: int, blocks: int) -> bytes:
+    """Return the reply to GETATTR and SETATTR."""
+    return _ATTR_OUT.pack(
+        _ATTR_OUT.size, 0, unique, FOREVER,
+        ino, st.st_size, blocks, st[7], st[8], st[9],
+        st.st_atime_ns % _SECOND, st.st_mtime_ns % _SECOND, st.st_ctime_ns % _SECOND,
+        st.st_mode, links, st.st_uid, st.st_gid, st.st_rdev, _BLOCK_SIZE, 0,
+    )  # fmt: skip
+
+
+def opened(unique: int, handle: int, flags: int, backing: int = 0) -> bytes:
+    """Return the reply to OPEN and OPENDIR; *flags* are FOPEN_*."""
+    return _OPEN_OUT.pack(_OPEN_OUT.size, 0, unique, handle, flags, backing)
+
+
+def created(  # noqa: PLR0913, PLR0917
+    unique: int, ino: int, st: os.stat_result, handle: int, flags: int, backing: int
+) -> bytes:
+    """Return the reply to CREATE, of a new file with the attributes *st*."""
+    return _CREATE_OUT.pack(
+        _CREATE_OUT.size, 0, unique,
+        ino, 0, FOREVER, FOREVER, 0, 0,
+        ino, st.st_size, st.st_blocks, st[7], st[8], st[9],
+        st.st_atime_ns % _SECOND, st.st_mtime_ns % _SECOND, st.st_ctime_ns % _SECOND,
+        st.st_mode, st.st_nlink, st.st_uid, st.st_gid, st.st_rdev, _BLOCK_SIZE, 0,
+        handle, flags, backing,
+    )  # fmt: skip
+
+
+def count(unique: int, number: int) -> bytes:
+    """Return the reply to WRITE, and to GETXATTR and LISTXATTR that ask for a size."""
+    return _COUNT_OUT.pack(_COUNT_OUT.size, 0, unique, number)
+
+
+def data(unique: int, content: bytes | bytearray) -> bytes:
+    """Return a reply that carries bytes."""
+    return _EMPTY.pack(HEADER_BYTES + len(content), 0, unique) + content
+
+
+def put_header(buffer: bytearray, unique: int, size: int) -> None:
+    """Head *buffer*, of which *size* bytes are the reply, that many after the header included."""
+    _EMPTY.pack_into(buffer, 0, size, 0, unique)
+
+
+class Listing:
+    """The reply to READDIR or READDIRPLUS while it is filled, up to *room* bytes of entries."""
+
+    __slots__ = ("_content", "_room")
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._content = bytearray()
+
+    def add(self, name: bytes, ino: int, mode: int, offset: int) -> bool:
+        """Add a name and its number; False where there is no room left."""
+        head = _DIRENT.pack(ino, offset, len(name), stat.S_IFMT(mode) >> 12)
+        return self._put(head + name, -len(name) % 8)
+
+    def add_dot(self, name: bytes, ino: int, offset: int) -> bool:
+        """Add `.` or `..` to a READDIRPLUS: without a node, as it is no look-up."""
+        attributes = bytes(_DIRENTPLUS.size - _DIRENT.size)
+        head = _DIRENT.pack(ino, offset, len(name), stat.S_IFDIR >> 12)
+        return self._put(attributes + head + name, -len(name) % 8)
+
+    def add_entry(  # noqa: PLR0913, PLR0917
+        self, name: bytes, ino: int, st: os.stat_result, links: int, blocks: int, offset: int
+    ) -> bool:
+        """Add a name with its attributes, which the kernel counts as a look-up."""
+        head = _DIRENTPLUS.pack(
+            ino, 0, FOREVER, FOREVER, 0, 0,
+            ino, st.st_size, blocks, st[7], st[8], st[9],
+            st.st_atime_ns % _SECOND, st.st_mtime_ns % _SECOND, st.st_ctime_ns % _SECOND,
+            st.st_mode, links, st.st_uid, st.st_gid, st.st_rdev, _BLOCK_SIZE, 0,
+            ino, offset, len(name), st.st_mode >> 12,
+        )  # fmt: skip
+        return self._put(head + name, -len(name) % 8)
+
+    def _put(self, entry: bytes, padding: int) -> bool:
+        if len(self._content) + len(entry) + padding > self._room:
+            return False
+        self._content += entry
+        self._content += bytes(padding)
+        return True
+
+    def reply(self, unique: int) -> bytes:
+        """Return the reply."""
+        return data(unique, self._content)
