@@ -21,6 +21,7 @@ options of -o (separated by commas; \\, \\: and \\\\ stand for themselves in nam
   passthrough=upper|all|off
                         which files the kernel reads and writes without the daemon [upper]
   loop=on|off           the fast event loop [on]
+  direct=on|off         most requests answered without libfuse [on]
   handshake=on|off      the extended kernel handshake [on]
   fsname=NAME           the source shown in the mount table [unionfs]
 """

@@ -41,24 +41,24 @@ class Registry(Protocol):
 
 
 class Forecast:
-    """Will a new file be large?  As the latest ones were.
+    """Will a file that is opened for writing while small become large?  As the latest ones did.
 
-    Registering a new file costs about as much as one write request, so it pays
-    only for files that get more than that; nothing says so when one is created.
+    Registering a file costs about as much as one write request, so it pays only
+    for files that get more than that; nothing says so when one is opened.
     """
 
-    _MOST = 2  # new files of one kind in a row that settle the matter
+    _MOST = 2  # files of one kind in a row that settle the matter
 
     def __init__(self) -> None:
         self._score = self._MOST
 
     @property
     def large(self) -> bool:
-        """Tell whether the next new file is expected to be large."""
+        """Tell whether the next one is expected to be large."""
         return self._score > 0
 
     def learn(self, size: int) -> None:
-        """Take note of the size of a new file, in bytes, at its first release."""
+        """Take note of the size of a file, in bytes, when one who could write it closes it."""
         if size >= SMALL:
             self._score = self._MOST
         else:

@@ -22,6 +22,8 @@ from unionfs.session.protocol import FOPEN_CACHE_DIR, FOPEN_KEEP_CACHE, FOPEN_PA
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_CAPABILITY = b"security.capability"
+
 
 def _name(body: memoryview, start: int = 0) -> bytes:
     """Return the name that ends *body*, without its zero byte."""
@@ -201,6 +203,8 @@ class Direct:
     ) -> bytes | None:
         (room,) = messages.GETXATTR_IN.unpack_from(body)
         name = _name(body, messages.GETXATTR_IN.size)
+        if node == self._files.newest and name == _CAPABILITY:
+            return messages.error(unique, errno.ENODATA)  # asked for before the first write
         if name == STATUS:
             return None
         return _sized(unique, self._attributes.get(self._nodes[node], name), room)

@@ -50,6 +50,8 @@ class Files:
         self.union = union
         # FUSE_HANDLE_KILLPRIV_V2 was granted: set-uid bits are ours to drop at writes.
         self.kills = False
+        # The number of the file made last, as long as nobody gave one extended attributes.
+        self.newest = 0
         self.backings = Backings(registry, self._open_upper_to_read, enabled=passthrough != "off")
         self._lower_passes = passthrough == "all"
         self._copyup = copyup
@@ -134,8 +136,8 @@ class Files:
             self.union.readers.discard(fd)
             os.close(fd)
             raise
-        kills = self.kills and uid != 0 and flags & os.O_ACCMODE != os.O_RDONLY
-        return self._enter(node, fd, kills=kills, eligible=eligible)
+        writes = flags & os.O_ACCMODE != os.O_RDONLY
+        return self._enter(node, fd, uid, writes=writes, eligible=eligible)
 
     def _leave_to_old_readers(self, node: Node) -> None:
         """Give the name of *node* a new inode where the kernel still reads the lower file.
@@ -158,19 +160,20 @@ class Files:
             return st.st_size >= SMALL
         # The backing file would keep O_APPEND when fcntl(2) takes it back, and set-uid bits
         # have to fall where we see it.
-        return not flags & os.O_APPEND and not st.st_mode & _SET_IDS
+        if flags & os.O_APPEND or st.st_mode & _SET_IDS:
+            return False
+        return st.st_size >= SMALL or self._forecast.large
 
-    def _enter(self, node: Node, fd: int, *, kills: bool, eligible: bool) -> Opened:
+    def _enter(self, node: Node, fd: int, uid: int, *, writes: bool, eligible: bool) -> Opened:
         backing, keep = self.backings.open(node, fd, eligible=eligible)
-        self._open[fd] = OpenFile(node, backing != 0, kills)
+        self._open[fd] = OpenFile(node, backing != 0, writes, writes and self.kills and uid != 0)
         return Opened(fd, backing, keep)
 
     def created(self, node: Node, fd: int, mode: int, flags: int, uid: int) -> Opened:
         """Answer with the descriptor of a file that was just made."""
         eligible = self._forecast.large and not flags & os.O_APPEND and not mode & _SET_IDS
-        opened = self._enter(node, fd, kills=self.kills and uid != 0, eligible=eligible)
-        self._open[fd].new = True
-        return opened
+        self.newest = node.ino
+        return self._enter(node, fd, uid, writes=True, eligible=eligible)
 
     def node(self, fd: int) -> Node:
         """Return the node of an open file."""
@@ -201,7 +204,7 @@ class Files:
         """Close a descriptor that the kernel no longer uses."""
         file = self._open.pop(fd)
         self.backings.close(file.node, through=file.through)
-        if file.new and self.backings.enabled:
+        if file.writes and self.backings.enabled:
             self._forecast.learn(os.fstat(fd).st_size)
         self.union.readers.discard(fd)
         os.close(fd)

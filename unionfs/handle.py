@@ -49,5 +49,5 @@ class OpenFile:
 
     node: Node
     through: bool  # the kernel passes its data to the backing file
-    kills: bool  # opened for writing by a caller without privileges
-    new: bool = False  # created by this very open
+    writes: bool  # opened for writing
+    kills: bool  # and that by a caller without privileges

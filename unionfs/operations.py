@@ -355,6 +355,7 @@ class Operations(pyfuse3.Operations):
         node = self.union.nodes[inode]
         if not self.union.features.metacopy:
             await self.files.bring_content(node)
+        self.files.newest = 0
         self.attributes.set(node, name, value)
 
     @_replying

@@ -30,6 +30,7 @@ VARIANTS = {
     "lower": ("lower1", ()),
     "passthrough=all": ("lower1", ("passthrough=all",)),
     "passthrough=off": ("lower1", ("passthrough=off",)),
+    "direct=off": ("lower1", ("direct=off",)),
     "loop=off": ("lower1", ("loop=off",)),
     "handshake=off": ("lower1", ("handshake=off",)),
     "metacopy=off": ("lower1", ("metacopy=off",)),

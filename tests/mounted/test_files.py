@@ -258,8 +258,6 @@ def test_large_reads_and_writes_are_whole(tree):
         assert os.pread(file.fileno(), len(data), 0) == data
 
 
-# Passthrough keeps the flags of open(2) for its own descriptor of the backing file.
-@pytest.mark.without("upper", "lower", "passthrough=all", "loop=off", "metacopy=off")
 @pytest.mark.tree(ONE)
 def test_append_is_taken_back_by_fcntl(tree):
     fd = os.open(tree / "f", os.O_RDWR | os.O_APPEND)

@@ -3,10 +3,14 @@
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 
 import pytest
+
+from tests.session.kernel import reply
+from unionfs.session.device import Device
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 # What a mirror says last, when it has let go of everything.
@@ -102,3 +106,23 @@ def mirror(tmp_path):
             one.process.stdout.close()
             while mounts_at(one.point):
                 subprocess.run(["umount", "-l", one.point], check=True)
+
+
+@pytest.fixture
+def kernel():
+    """Return a device past INIT, and the socket on which the kernel would sit."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    device = Device("/dev/null")
+    os.dup2(theirs.fileno(), device.device)
+    theirs.close()
+    ours.send(reply(1))  # any request will do for the introduction, then any answer
+    device.introduce()
+    os.read(device.fd, 100)
+    os.write(device.fd, reply(1))
+    device.answer(None)
+    assert ours.recv(100) == reply(1)
+    yield device, ours
+    device.close()
+    os.close(device.fd)
+    ours.close()

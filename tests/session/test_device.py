@@ -1,42 +1,17 @@
 """Diverted replies, with a socket in the place of /dev/fuse."""
 
 import os
-import socket
 import struct
 
 import pytest
 
-from unionfs.session.device import Device
+from tests.session.kernel import reply
 
 FH = 0x1122334455667788
 
 
-def reply(unique, *, error=0, body=b""):
-    return struct.pack("=IiQ", 16 + len(body), error, unique) + body
-
-
 def open_out(flags, backing=0):
     return struct.pack("=QIi", FH, flags, backing)
-
-
-@pytest.fixture
-def kernel():
-    """Return a device past INIT, and the socket on which the kernel would sit."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours.setblocking(False)
-    device = Device("/dev/null")
-    os.dup2(theirs.fileno(), device.device)
-    theirs.close()
-    ours.send(reply(1))  # any request will do for the introduction, then any answer
-    device.introduce()
-    os.read(device.fd, 100)
-    os.write(device.fd, reply(1))
-    device.answer(None)
-    assert ours.recv(100) == reply(1)
-    yield device, ours
-    device.close()
-    os.close(device.fd)
-    ours.close()
 
 
 @pytest.mark.parametrize("before", [b"", b"entry" * 26])

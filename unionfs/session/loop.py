@@ -35,7 +35,7 @@ from typing import Any, Protocol
 
 import trio
 
-from unionfs.session.dispatch import Dispatcher, Turn
+from unionfs.session.dispatch import Dispatcher
 
 # Seconds after which a loop under load makes a pass through trio.  A pass costs
 # about 15 us, so 2 ms cost less than 1 %.
@@ -199,15 +199,10 @@ class FastLoop(Loop):
                 self._schedule_pass()
             if self._closed:
                 raise trio.ClosedResourceError
-            if self._dispatcher is None:
-                if not (self._poll(0) or self._spin()):
-                    await self._sleep()
-                break
-            turn = self._dispatcher.serve(self._next_pass)
-            if turn is Turn.ROUTED:
-                break
-            if turn is Turn.IDLE and not self._spin():
+            if not (self._poll(0) or self._spin()):
                 await self._sleep()
+            if self._dispatcher is None or self._dispatcher.serve(self._next_pass):
+                break
         self._serving = True
 
     def _schedule_pass(self) -> None:

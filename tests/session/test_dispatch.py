@@ -1,0 +1,139 @@
+"""Requests answered without libfuse, and those handed to it."""
+
+import errno
+import os
+import socket
+import struct
+import time
+
+import pytest
+
+from tests.session.kernel import reply, request
+from unionfs.session import messages
+from unionfs.session.dispatch import NO_REPLY, Dispatcher
+
+SO_SNDBUFFORCE = 32  # socket(7)
+GETATTR, FORGET, READ, STATFS = 3, 2, 15, 17
+
+
+class Answers:
+    """A handler of each kind."""
+
+    def __init__(self):
+        self.seen = []
+        self.table = {GETATTR: self.answer, FORGET: self.keep_silent, READ: self.decline}
+
+    def answer(self, unique, node, body, uid, gid):
+        self.seen.append((node, bytes(body), uid, gid))
+        if node == 13:
+            raise FileNotFoundError(errno.ENOENT, "gone")
+        return messages.data(unique, b"answer")
+
+    def keep_silent(self, _unique, node, _body, _uid, _gid):
+        self.seen.append(node)
+        return NO_REPLY
+
+    def decline(self, *_arguments):
+        return None
+
+    def explain(self, error, opcode, node):
+        self.seen.append((opcode, node))
+        return error.errno
+
+
+def soon():
+    return time.perf_counter() + 1
+
+
+@pytest.fixture
+def dispatched(kernel):
+    device, sent = kernel
+    answers = Answers()
+    return Dispatcher(device, answers, 1 << 20), answers, device, sent
+
+
+def test_a_request_is_answered_from_its_bytes(dispatched):
+    dispatcher, answers, _, sent = dispatched
+    sent.send(request(GETATTR, 5, 77, b"body", uid=3, gid=4))
+    assert not dispatcher.serve(soon())
+    assert sent.recv(1000) == reply(5, body=b"answer")
+    assert answers.seen == [(77, b"body", 3, 4)]
+
+
+def test_what_waits_is_answered_in_one_turn(dispatched):
+    dispatcher, answers, _, sent = dispatched
+    for number in range(3):
+        sent.send(request(GETATTR, 5 + number, number))
+    sent.send(request(FORGET, 9, 99))
+    assert not dispatcher.serve(soon())
+    assert [sent.recv(1000) for _ in range(3)] == [reply(5 + n, body=b"answer") for n in range(3)]
+    assert answers.seen == [(0, b"", 0, 0), (1, b"", 0, 0), (2, b"", 0, 0), 99]
+    with pytest.raises(BlockingIOError):
+        sent.recv(1000)
+
+
+def test_when_the_time_is_over_one_request_is_answered(dispatched):
+    dispatcher, answers, _, sent = dispatched
+    for number in range(2):
+        sent.send(request(GETATTR, 5, number))
+    assert not dispatcher.serve(0.0)
+    assert len(answers.seen) == 1
+
+
+def test_an_error_is_told_and_answered(dispatched):
+    dispatcher, answers, _, sent = dispatched
+    sent.send(request(GETATTR, 5, 13))
+    assert not dispatcher.serve(soon())
+    assert sent.recv(1000) == reply(5, error=-errno.ENOENT)
+    assert answers.seen[1:] == [(GETATTR, 13)]
+
+
+@pytest.mark.parametrize("opcode", [READ, STATFS])
+def test_what_is_declined_or_unknown_comes_to_libfuse(dispatched, opcode):
+    dispatcher, _, device, sent = dispatched
+    message = request(opcode, 5, 77, b"body")
+    sent.send(message)
+    assert dispatcher.serve(soon())
+    assert os.read(device.fd, 1000) == message
+    device.taken()  # as its handler says
+    os.write(device.fd, reply(5, body=b"x" * 5000))
+    assert sent.recv(10000) == reply(5, body=b"x" * 5000)
+
+
+def test_what_libfuse_answers_without_a_handler_is_sent_on_as_it_is(dispatched):
+    dispatcher, _, device, sent = dispatched
+    sent.send(request(STATFS, 5, 77))
+    assert dispatcher.serve(soon())
+    os.read(device.fd, 1000)
+    os.write(device.fd, reply(5, body=struct.pack("=QIi", 1, 0xFFFF, 9)))
+    device.settle()
+    assert sent.recv(1000) == reply(5, body=struct.pack("=QIi", 1, 0xFFFF, 9))
+
+
+def test_a_routed_open_can_carry_a_backing_id(dispatched):
+    dispatcher, _, device, sent = dispatched
+    sent.send(request(STATFS, 5, 77))
+    assert dispatcher.serve(soon())
+    os.read(device.fd, 1000)
+    device.taken()
+    device.pass_through(7, direct_io=False)
+    os.write(device.fd, reply(5, body=struct.pack("=QIi", 1, 0, 0)))
+    device.settle()
+    assert sent.recv(1000) == reply(5, body=struct.pack("=QIi", 1, 0x80, 7))
+
+
+def test_a_request_too_large_for_libfuse_is_an_error(dispatched):
+    dispatcher, _, _, sent = dispatched
+    sent.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 1 << 20)
+    sent.send(request(STATFS, 5, 77, bytes(500000)))
+    assert not dispatcher.serve(soon())
+    assert sent.recv(1000) == reply(5, error=-errno.EIO)
+
+
+def test_an_unmounted_device_is_left_to_libfuse(dispatched):
+    dispatcher, _, device, _ = dispatched
+    end, other = os.pipe()
+    os.dup2(other, device.device)  # reading it is an error other than "nothing there"
+    assert dispatcher.serve(soon())
+    os.close(end)
+    os.close(other)
