@@ -151,7 +151,7 @@ class Changes:
 
     def _made(self, parent: Node, name: bytes, st: os.stat_result) -> Node:
         upper, _ = self.union.writable()
-        sighting = Sighting(number(upper, st), st, upper=True, named=True, lowers=())
+        sighting = Sighting(number(upper, st), st, upper=True, named=True, below=())
         return self.union.nodes.adopt(parent, name, sighting)
 
     # Removing names
@@ -235,7 +235,7 @@ class Changes:
             layer.link(source, upper, path)
         st = self.union.attributes(node)
         self.union.nodes.adopt(
-            parent, name, Sighting(node.ino, st, upper=True, named=True, lowers=node.lowers)
+            parent, name, Sighting(node.ino, st, upper=True, named=True, below=node.lowers)
         )
         return st
 

@@ -124,9 +124,9 @@ class CopyUp:
         node.upper, node.home, node.unsynced = True, st.st_ino, True
         if node.format == stat.S_IFREG:
             node.redirect = self._content_path(node)
-            node.lowers = (node.lowers[-1],)
+            node.below = (node.lowers[-1],)
         elif node.format != stat.S_IFDIR:
-            node.lowers = ()
+            node.below = ()
 
     def _content_path(self, node: Node) -> bytes:
         """Return where a file's content is found again: the redirect of a metadata-only copy."""
@@ -282,7 +282,7 @@ class CopyUp:
     def publish(self, job: Job) -> None:
         """Put a filled copy in its place, if it is still wanted; close its descriptors."""
         node = job.node
-        if not node.lowers or node.lowers[-1] is not job.part:  # another request was faster
+        if not node.lowers or node.lowers[-1] != job.part:  # another request was faster
             self.abandon(job)
             return
         try:
@@ -293,7 +293,7 @@ class CopyUp:
         except BaseException:
             self.abandon(job)
             raise
-        node.lowers, node.redirect = (), b""
+        node.below, node.redirect = (), b""
         self.union.readers.move(node, job.target)
         job.close()
 

@@ -125,7 +125,7 @@ class _Comparison:
     def _compare_roots(self, root: _Directory) -> None:
         if root.before:
             old, new = (
-                Sighting(0, parts[0].layer.stat(b"."), upper=False, named=False, lowers=parts)
+                Sighting(0, parts[0].layer.stat(b"."), upper=False, named=False, below=parts)
                 for parts in (root.before, (root.upper,))
             )
             if words := differences.between(old, new):
@@ -217,7 +217,7 @@ def _as_upper(part: Part) -> Part:
 
 def _node(parts: tuple[Part, ...]) -> Node:
     """Return a node to ask a union about: a directory with just these parts."""
-    return Node(0, stat.S_IFDIR, 0, None, b"", upper=False, lowers=parts)
+    return Node(0, stat.S_IFDIR, 0, None, b"", upper=False, below=parts)
 
 
 # The command

@@ -26,6 +26,8 @@ def _whiteout(path: bytes) -> bytes:
 class DotMarkers(Markers):
     """Whiteouts and opaque directories as aufs keeps them; attributes stay overlayfs's."""
 
+    bear_names = False
+
     def reserved(self, name: bytes) -> bool:
         """Tell whether *name* is a marker's."""
         return name.startswith(_PREFIX)

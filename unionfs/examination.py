@@ -272,4 +272,4 @@ def _remove(layer: WritableLayer, parent: bytes, path: bytes) -> None:
 
 def _node(parts: tuple[Part, ...]) -> Node:
     """Return a node to ask a union about: a directory with just these parts."""
-    return Node(0, stat.S_IFDIR, 0, None, b"", upper=False, lowers=parts)
+    return Node(0, stat.S_IFDIR, 0, None, b"", upper=False, below=parts)

@@ -20,7 +20,6 @@ from collections.abc import Iterator
 
 from unionfs import syscalls
 
-_ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR})
 _NO_ATTRIBUTES = frozenset({errno.ENODATA, errno.EOPNOTSUPP})
 _OPEN = os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -49,10 +48,8 @@ class Layer:
         """Return the attributes of *path*, or None where nothing bears that name."""
         try:
             return os.stat(path, dir_fd=self.fd, follow_symlinks=False)
-        except OSError as exc:
-            if exc.errno in _ABSENT:
-                return None
-            raise
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
     def open(self, path: bytes, flags: int) -> int:
         """Open an existing object and return a descriptor."""

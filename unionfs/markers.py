@@ -45,7 +45,7 @@ UNSETTLED = _PREFIX + "unionfs.unsettled"
 LOWERS = _PREFIX + "unionfs.lowerdir"
 WORK = _PREFIX + "unionfs.workdir"
 
-
+_READ = frozenset({OPAQUE, REDIRECT, METACOPY, NLINK, INO, LINK, UNSETTLED})
 _NUMBER = re.compile(rb"-?[0-9]{1,9}")
 _NAME_MAX = 255
 
@@ -132,7 +132,7 @@ def _read_number(layer: Layer, path: bytes, name: str, base: int, limit: int) ->
 def read(layer: Layer, path: bytes) -> Marks:
     """Read the marks of one object; EIO, logged, where a redirect is damaged."""
     names = layer.attributes(path)
-    if not names:
+    if not names or _READ.isdisjoint(names):
         return UNMARKED
     opaque = layer.attribute(path, OPAQUE) if OPAQUE in names else b""
     return Marks(

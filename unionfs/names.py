@@ -95,7 +95,7 @@ class Names:
         for name in whiteouts:  # they have nothing to hide any more
             layer.unlink(join(path, name))
         layer.utime(path, st.st_atime_ns, st.st_mtime_ns)
-        node.lowers, node.redirect = (), b""
+        node.below, node.redirect = (), b""
 
     def anchor(self, node: Node, *, absolute: bool) -> None:
         """Say on disk where the lower part of *node* is, before its name changes.

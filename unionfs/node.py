@@ -8,7 +8,8 @@ spare number.
 
 A node computes its upper path from its parents, so renaming a directory
 touches one node.  Lower layers do not change, so the places of the lower parts
-are kept as they were found.
+are kept as they were found.  The kernel may know a million files of the lowers:
+of such a file only the directory that holds it is kept, which is its parent's.
 """
 
 import dataclasses
@@ -41,6 +42,10 @@ def _hashed(*facts: int) -> int:
     return int.from_bytes(digest, "little") >> 1 | 1 << 62
 
 
+# Lower parts, top first; or, of a file that one lower directory holds, just that directory.
+Below = tuple[Part, ...] | Part
+
+
 class Sighting(NamedTuple):
     """What the layers were seen to hold under one name of the union."""
 
@@ -48,10 +53,17 @@ class Sighting(NamedTuple):
     st: os.stat_result  # of the object that shows
     upper: bool  # the object is in upper (or in the hard link index)
     named: bool  # upper holds it under this very name
-    lowers: tuple[Part, ...]  # a directory's lower parts; where a file's content is in a lower
+    below: Below  # a directory's lower parts; where a file's content is in a lower
+    name: bytes = b""  # in the directory that `below` may be
     redirect: bytes = b""
     link: bytes = b""
     links: int = 0
+
+    @property
+    def lowers(self) -> tuple[Part, ...]:
+        """Return the lower parts, top first."""
+        below = self.below
+        return (below.child(self.name),) if isinstance(below, Part) else below
 
     @property
     def is_directory(self) -> bool:
@@ -75,7 +87,7 @@ class Node:
     parent: "Node | None"
     name: bytes
     upper: bool
-    lowers: tuple[Part, ...]
+    below: Below  # a directory that holds the file does so under `name`
     redirect: bytes = b""  # the marker of that name: where the lower parts of a moved node are
     link: bytes = b""  # the entry of the hard link index that holds the file
     links: int = 0  # links that the union shows beyond the host's st_nlink
@@ -91,12 +103,20 @@ class Node:
     @property
     def path(self) -> bytes:
         """Return the path in the union, which is that in upper."""
-        names = []
-        node = self
-        while node.parent is not None:
-            names.append(node.name)
-            node = node.parent
-        return b"/".join(reversed(names)) if names else b"."
+        parent = self.parent
+        if parent is None:
+            return b"."
+        path = self.name
+        while parent.parent is not None:
+            path = parent.name + b"/" + path
+            parent = parent.parent
+        return path
+
+    @property
+    def lowers(self) -> tuple[Part, ...]:
+        """Return the lower parts, top first."""
+        below = self.below
+        return (below.child(self.name),) if isinstance(below, Part) else below
 
     @property
     def is_directory(self) -> bool:
@@ -108,12 +128,24 @@ class Node:
         """Tell whether the host's attributes of a file are those that the union shows."""
         if self.links or self.orphan or self.format == stat.S_IFDIR:
             return False
-        return not self.lowers if self.upper else len(self.lowers) == 1
+        below = self.below
+        return not below if self.upper else isinstance(below, Part) or len(below) == 1
+
+    @property
+    def is_unmarked(self) -> bool:
+        """Tell whether no mark on disk says anything of a file, nor of a directory of upper alone.
+
+        Only this mount makes marks, and knows of them here.
+        """
+        if self.redirect or self.link or self.links or self.left or self.pin >= 0:
+            return False
+        below = self.below
+        return not below if self.upper else isinstance(below, Part)
 
     @property
     def is_merged(self) -> bool:
         """Tell whether this is a directory that shows content of a lower layer."""
-        return self.format == stat.S_IFDIR and bool(self.lowers)
+        return self.format == stat.S_IFDIR and bool(self.below)
 
     @property
     def lower_path(self) -> bytes:
@@ -126,6 +158,11 @@ class Node:
             names.append(node.redirect or node.name)
             node = node.parent
         return b"/" + b"/".join(reversed(names))
+
+    def move(self, parent: "Node | None", name: bytes) -> None:
+        """Take another name; the lower parts stay where they were found."""
+        self.below = self.lowers
+        self.parent, self.name = parent, name
 
 
 class NodeTable:
@@ -149,6 +186,17 @@ class NodeTable:
         """Return all nodes."""
         return list(self._nodes.values())
 
+    def unmarked(self, ino: int, st: os.stat_result, *, upper: bool) -> bool:
+        """Tell whether an object, of upper or of a lower, is known and bears no marks."""
+        node = self._nodes.get(ino)
+        return (
+            node is not None
+            and node.home == st.st_ino
+            and node.upper == upper
+            and node.format == stat.S_IFMT(st.st_mode)
+            and node.is_unmarked
+        )
+
     def known(self, sighting: Sighting) -> Node | None:
         """Return the node of what was seen, if there is one."""
         node = self._nodes.get(sighting.ino)
@@ -169,8 +217,7 @@ class NodeTable:
             return self._add(parent, name, sighting)
         if node.orphan:
             node.orphan = False
-            self._detach_primary(node)
-            _attach(node, parent, name)
+            self._reattach(node, parent, name)
         elif node.parent is not parent or node.name != name:
             self._add_name(node, parent, name)
         return node
@@ -186,10 +233,10 @@ class NodeTable:
             parent,
             name,
             sighting.upper,
-            sighting.lowers,
-            redirect=sighting.redirect,
-            link=sighting.link,
-            links=sighting.links,
+            sighting.below,
+            sighting.redirect,
+            sighting.link,
+            sighting.links,
         )
         parent.children += 1
         self._nodes[ino] = node
@@ -197,8 +244,7 @@ class NodeTable:
 
     def _add_name(self, node: Node, parent: Node, name: bytes) -> None:
         if node.is_directory:  # the layers were changed under the mount
-            self._detach_primary(node)
-            _attach(node, parent, name)
+            self._reattach(node, parent, name)
         elif (parent, name) not in (node.aliases or ()):
             node.aliases = [*(node.aliases or ()), (parent, name)]
             parent.children += 1
@@ -207,6 +253,11 @@ class NodeTable:
     def _spares(sighting: Sighting) -> "itertools.starmap[int]":
         facts = (sighting.ino, sighting.st.st_dev, sighting.st.st_ino)
         return itertools.starmap(_hashed, ((*facts, turn) for turn in itertools.count()))
+
+    def _reattach(self, node: Node, parent: Node, name: bytes) -> None:
+        self._detach_primary(node)
+        node.move(parent, name)
+        parent.children += 1
 
     def _detach_primary(self, node: Node) -> None:
         if node.parent is not None:
@@ -217,7 +268,7 @@ class NodeTable:
         """Replace one name of *node* by another."""
         new[0].children += 1
         if (node.parent, node.name) == old:
-            node.parent, node.name = new
+            node.move(*new)
         elif node.aliases and old in node.aliases:
             node.aliases[node.aliases.index(old)] = new
         else:
@@ -235,7 +286,7 @@ class NodeTable:
         elif node.parent is parent and node.name == name:
             if node.aliases:
                 self._detach_primary(node)
-                node.parent, node.name = node.aliases.pop()
+                node.move(*node.aliases.pop())
             else:
                 node.orphan = True
 
@@ -261,11 +312,6 @@ class NodeTable:
                     self.drop_if_unknown(parent)
             node.parent.children -= 1
             node = node.parent
-
-
-def _attach(node: Node, parent: Node, name: bytes) -> None:
-    node.parent, node.name = parent, name
-    parent.children += 1
 
 
 def _same(node: Node, sighting: Sighting) -> bool:

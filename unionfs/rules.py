@@ -25,6 +25,8 @@ class Found(enum.Enum):
     OPAQUE = enum.auto()  # a directory that hides the ones below it
 
 
+# Getting a member from its enumeration takes a call before Python 3.12.
+_NOTHING, _WHITEOUT = Found.NOTHING, Found.WHITEOUT
 _FILES = frozenset({Found.FILE, Found.METACOPY})
 _LAST = frozenset({Found.FILE, Found.OPAQUE})
 
@@ -45,9 +47,9 @@ def visible(column: Iterable[Finding]) -> list[Finding]:
     shown: list[Finding] = []
     for finding in column:
         found = finding.found
-        if found is Found.NOTHING:
+        if found is _NOTHING:
             continue
-        if found is Found.WHITEOUT:
+        if found is _WHITEOUT:
             break
         if shown and (found in _FILES) != (shown[0].found in _FILES):
             break

@@ -18,6 +18,9 @@ BOTTOM = 1  # the number of the lowest layer
 
 _NO_DEVICE = 0
 
+# Getting a member from its enumeration takes a call before Python 3.12.
+_NOTHING, _WHITEOUT, _FILE, _METACOPY, _DIRECTORY, _OPAQUE = Found
+
 
 class Part(NamedTuple):
     """A directory or file of one lower layer."""
@@ -25,6 +28,10 @@ class Part(NamedTuple):
     layer: Layer
     path: bytes
     whiteouts_are_files: bool = False
+
+    def child(self, name: bytes) -> "Part":
+        """Return the place of a file in this directory."""
+        return Part(self.layer, join(self.path, name))
 
 
 class Finding(NamedTuple):
@@ -47,8 +54,25 @@ def is_whiteout(st: os.stat_result) -> bool:
     return stat.S_ISCHR(st.st_mode) and st.st_rdev == _NO_DEVICE
 
 
+def read_marks(layer: Layer, path: bytes) -> Marks:
+    """Read the marks of one object; in the lowest layer they would speak of layers below."""
+    return UNMARKED if layer.number == BOTTOM else read(layer, path)
+
+
+def shown(layer: Layer, path: bytes, st: os.stat_result, marks: Marks) -> Finding:
+    """Return the finding of an object that is no whiteout."""
+    mode = stat.S_IFMT(st.st_mode)
+    if mode == stat.S_IFDIR:
+        found = _OPAQUE if marks.opaque else _DIRECTORY
+    else:
+        found = _METACOPY if marks.metacopy and mode == stat.S_IFREG else _FILE
+    return Finding(found, layer, path, st, marks)
+
+
 class Markers:
     """Whiteouts and opaque directories as overlayfs keeps them."""
+
+    bear_names = True  # is a whiteout found under the name that it hides?
 
     def reserved(self, name: bytes) -> bool:  # noqa: ARG002 (no name is taken by this format)
         """Tell whether users may not see or make *name*."""
@@ -64,23 +88,10 @@ class Markers:
         path = join(directory.path, name)
         st = layer.find(path)
         if st is None:
-            return Finding(Found.NOTHING, layer, path, None)
-        mode = stat.S_IFMT(st.st_mode)
-        unmarked = layer.number == BOTTOM  # marks there would speak of layers below
-        if mode == stat.S_IFDIR:
-            marks = UNMARKED if unmarked else read(layer, path)
-            return Finding(
-                Found.OPAQUE if marks.opaque else Found.DIRECTORY, layer, path, st, marks
-            )
-        if mode == stat.S_IFCHR and st.st_rdev == _NO_DEVICE:
-            return Finding(Found.WHITEOUT, layer, path, st)
-        if directory.whiteouts_are_files and is_whiteout_file(layer, path, st):
-            return Finding(Found.WHITEOUT, layer, path, st)
-        if unmarked:
-            return Finding(Found.FILE, layer, path, st)
-        marks = read(layer, path)
-        metacopy = marks.metacopy and mode == stat.S_IFREG
-        return Finding(Found.METACOPY if metacopy else Found.FILE, layer, path, st, marks)
+            return Finding(_NOTHING, layer, path, None)
+        if is_whiteout_in(directory, path, st):
+            return Finding(_WHITEOUT, layer, path, st)
+        return shown(layer, path, st, read_marks(layer, path))
 
     def listing(self, part: Part) -> dict[bytes, bool]:
         """Map the names of one directory of one layer to whether they show (are no whiteouts)."""
@@ -167,6 +178,13 @@ class Markers:
 def has_whiteout_files(layer: Layer, path: bytes) -> bool:
     """Tell whether empty files with the attribute `whiteout` are whiteouts in a directory."""
     return layer.find_attribute(path, OPAQUE) == b"x"
+
+
+def is_whiteout_in(directory: Part, path: bytes, st: os.stat_result) -> bool:
+    """Tell whether what *directory* holds at *path* is a whiteout of either kind."""
+    return is_whiteout(st) or (
+        directory.whiteouts_are_files and is_whiteout_file(directory.layer, path, st)
+    )
 
 
 def is_whiteout_file(layer: Layer, path: bytes, st: os.stat_result) -> bool:

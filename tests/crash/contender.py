@@ -46,16 +46,18 @@ def overlay(place: Place, fsync: str = "auto") -> Iterator[int]:
         unmount(place.mountpoint)
 
 
-def arguments(place: Place, fsync: str) -> list[str]:
+def arguments(place: Place, fsync: str, *options: str) -> list[str]:
     """Return the command line that mounts *place* and stays in front."""
     lowers = [word for lower in place.lower.split(":") for word in ("--lower", lower)]
     return [
-        "mount", "-f", "-o", f"fsync={fsync}", *lowers, "--upper", place.upper,
-        "--work", place.work, place.mountpoint,
+        "mount", "-f", "-o", ",".join((f"fsync={fsync}", *options)), *lowers,
+        "--upper", place.upper, "--work", place.work, place.mountpoint,
     ]  # fmt: skip
 
 
-def start(place: Place, fsync: str, prepare: Callable[[], None] = lambda: None) -> int:
+def start(
+    place: Place, fsync: str, *options: str, prepare: Callable[[], None] = lambda: None
+) -> int:
     """Fork a daemon that mounts *place*, and return its process id once it serves.
 
     *prepare* runs in the daemon before the command does.
@@ -65,7 +67,7 @@ def start(place: Place, fsync: str, prepare: Callable[[], None] = lambda: None) 
     device = os.stat(place.mountpoint).st_dev
     pid = os.fork()
     if pid == 0:
-        sys.argv = ["unionfs", *arguments(place, fsync)]
+        sys.argv = ["unionfs", *arguments(place, fsync, *options)]
         _become_daemon(lambda: (prepare(), cli.main())[1])
     end = time.monotonic() + _PATIENCE
     while os.stat(place.mountpoint).st_dev == device:

@@ -1,11 +1,14 @@
 """A real daemon on a real mount that kills itself at one of its system calls.
 
-The daemon is forked from this process (`contender.start`), and the calls of
-the core are replaced in it as in `gate`.  What they shall do stands in memory
-that both processes share, so that the parent counts the calls of one
-operation, and says at which of them the daemon gets its SIGKILL.
+`Mortal` is such a mount, `Trigger` says when it dies.  The daemon is forked
+from this process (`contender.start`), and the calls of the core are replaced in
+it as in `gate`.  What they shall do stands in memory that both processes share,
+so that the parent counts the calls of one operation, and says at which of them
+the daemon gets its SIGKILL.
 """
 
+import contextlib
+import errno
 import fcntl
 import mmap
 import os
@@ -15,6 +18,9 @@ from collections.abc import Callable
 
 from unionfs import syscalls
 
+from . import contender
+from .contender import Place
+from .disks import detach
 from .gate import CHANGING, makes
 
 _STATE = struct.Struct("qq")  # calls seen; the call at which to die: +n before it, -n after it
@@ -57,3 +63,66 @@ class Trigger:
                     os.kill(os.getpid(), signal.SIGKILL)
 
         return call
+
+
+class Mortal:
+    """A union that is mounted, killed, and mounted anew."""
+
+    def __init__(self, place: Place, *options: str) -> None:
+        self.place = place
+        self.options = options  # as -o takes them
+        self.trigger = Trigger()
+        self._pid = 0  # 0: no daemon runs
+        os.makedirs(place.mountpoint, exist_ok=True)
+
+    def mount(self) -> None:
+        self.trigger.set(0)
+        prepare = self.trigger.install
+        self._pid = contender.start(self.place, "auto", *self.options, prepare=prepare)
+
+    def unmount(self) -> None:
+        """Unmount; the daemon must end well."""
+        detach(self.place.mountpoint)
+        status = self._wait()
+        if status != 0:
+            raise OSError(f"the daemon ended with status {status}")
+
+    def calls(self, do: Callable[[], object]) -> int:
+        """Do it on the mount; return how many calls the daemon made for it."""
+        self.trigger.set(0)
+        do()
+        return self.trigger.calls
+
+    def die(self, at: int, do: Callable[[], object]) -> None:
+        """Do it while the daemon dies at call *at*, and let go of the dead mount."""
+        self.trigger.set(at)
+        with contextlib.suppress(OSError):
+            do()
+        status = self._wait()
+        if status != -signal.SIGKILL:
+            raise OSError(f"the daemon was not killed at call {at}: {status}")
+        try:
+            os.listdir(self.place.mountpoint)
+        except OSError as exc:
+            if exc.errno != errno.ENOTCONN:
+                raise
+        else:
+            raise OSError("a dead mount still serves")
+        detach(self.place.mountpoint)
+
+    def _wait(self) -> int:
+        pid, self._pid = self._pid, 0
+        return contender.wait(pid)
+
+    def end(self) -> None:
+        """End whatever a failed test left."""
+        while os.path.ismount(self.place.mountpoint):
+            detach(self.place.mountpoint)
+        if self._pid:
+            with contextlib.suppress(ChildProcessError, ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+                os.waitpid(self._pid, 0)
+
+    def staged(self) -> list[str]:
+        """Return what lies in the staging area."""
+        return os.listdir(f"{self.place.work}/work")

@@ -1,18 +1,14 @@
 """kill -9 of a real daemon at each of its modifying calls; and no call goes around the count."""
 
-import contextlib
-import errno
 import os
-import signal
 
 import pytest
 
-from . import contender, script
+from . import script
 from .contender import Place
 from .corpus import Case
-from .disks import detach
 from .plain import Plain
-from .real import Trigger
+from .real import Mortal
 from .sample import SEED, chosen
 from .trees import Tree, differences, harvest
 from .trial import Field, judge, settled
@@ -35,69 +31,44 @@ class Mounts:
 
     def __init__(self, field: Field) -> None:
         self.field = field
-        self.trigger = Trigger()
-        self.mountpoint = f"{field.top}/mnt"
-        os.makedirs(self.mountpoint, exist_ok=True)
+        lowers, upper, work = field.dirs
+        self.union = Mortal(Place(":".join(lowers), upper, work, f"{field.top}/mnt"))
+        self.mountpoint = self.union.place.mountpoint
         self.plain = Plain(self.mountpoint)
-        self.pid = 0
 
-    def mount(self) -> None:
-        self.trigger.set(0)
-        lowers, upper, work = self.field.dirs
-        place = Place(":".join(lowers), upper, work, self.mountpoint)
-        self.pid = contender.start(place, "auto", self.trigger.install)
+    def calls(self, do) -> int:
+        """Return how many calls the daemon makes for it."""
+        self.field.fresh()
+        self.union.mount()
+        calls = self.union.calls(do)
+        self.union.unmount()
+        return calls
 
-    def unmount(self) -> int:
-        detach(self.mountpoint)
-        return contender.wait(self.pid)
+    def kill(self, at: int, do) -> None:
+        """Do it on a fresh upper, have the daemon killed at a call, and mount anew."""
+        self.field.fresh()
+        self.union.mount()
+        self.union.die(at, do)
+        self.union.mount()
 
 
 @pytest.fixture
 def mounts(directory):
     mounts = Mounts(Field(directory))
     yield mounts
-    while os.path.ismount(mounts.mountpoint):
-        detach(mounts.mountpoint)
-    with contextlib.suppress(ChildProcessError, ProcessLookupError):
-        os.kill(mounts.pid, signal.SIGKILL)
-        os.waitpid(mounts.pid, 0)
-
-
-def _calls(mounts: Mounts, case: Case) -> int:
-    mounts.field.fresh()
-    mounts.mount()
-    mounts.trigger.set(0)
-    case.do(mounts.plain)
-    calls = mounts.trigger.calls
-    mounts.unmount()
-    return calls
-
-
-def _kill(mounts: Mounts, do, at: int) -> None:
-    """Mount, do it, and have the daemon killed at a call; mount anew."""
-    mounts.mount()
-    mounts.trigger.set(at)
-    with contextlib.suppress(OSError):
-        do()
-    if contender.wait(mounts.pid) != -signal.SIGKILL:
-        raise AssertionError(f"the daemon was not killed at call {at}")
-    with pytest.raises(OSError, match=os.strerror(errno.ENOTCONN)):
-        os.listdir(mounts.mountpoint)
-    detach(mounts.mountpoint)
-    mounts.mount()
+    mounts.union.end()
 
 
 @pytest.mark.parametrize("case", _CASES, ids=lambda case: case.name)
 def test_a_daemon_killed_at_any_call_leaves_the_old_tree_or_the_new(mounts, case):
     expected = mounts.field.expect(case)
-    numbers = range(1, _calls(mounts, case) + 1)
+    numbers = range(1, mounts.calls(lambda: case.do(mounts.plain)) + 1)
     for at in chosen([at for number in numbers for at in (number, -number)], share=0.1):
-        mounts.field.fresh()
-        _kill(mounts, lambda: case.do(mounts.plain), at)
+        mounts.kill(at, lambda: case.do(mounts.plain))
         seen = settled(harvest(mounts.mountpoint, times=True))
         assert (SEED, at, judge(expected, seen)) == (SEED, at, [])
-        assert (SEED, at, mounts.field.staged()) == (SEED, at, [])
-        assert mounts.unmount() == 0
+        assert (SEED, at, mounts.union.staged()) == (SEED, at, [])
+        mounts.union.unmount()
     assert mounts.field.unchanged()
 
 
@@ -135,16 +106,9 @@ def test_a_program_finds_one_of_its_own_states_whenever_the_daemon_was_killed(
         for step in steps:
             step.do()
 
-    mounts.field.fresh()
-    mounts.mount()
-    mounts.trigger.set(0)
-    work()
-    calls = mounts.trigger.calls
-    assert mounts.unmount() == 0
-    for at in chosen(range(1, calls + 1), share=0.05):
-        mounts.field.fresh()
-        _kill(mounts, work, at)
+    for at in chosen(range(1, mounts.calls(work) + 1), share=0.05):
+        mounts.kill(at, work)
         seen = harvest(f"{mounts.mountpoint}/top")
         allowed = seen in states or min((differences(s, seen) for s in states), key=len)
         assert (SEED, at, allowed) == (SEED, at, True)
-        assert mounts.unmount() == 0
+        mounts.union.unmount()
