@@ -176,26 +176,35 @@ class Changes:
         self._remove(parent, name, sighting)
 
     def _remove(self, parent: Node, name: bytes, sighting: Sighting) -> None:
-        upper, work = self._names.directory(parent)
+        upper, _ = self._names.directory(parent)
         path = child_path(parent, name)
         below = not sighting.named or self.union.shows_below(parent, name)
         node = self.union.nodes.known(sighting)
-        with self._names.keeping(node, sighting, path):
+        pinned = self._names.pin(node, sighting, path)
+        try:
             if below:
-                staged = self.union.temporaries.name()
-                try:
-                    directory_left = self.union.markers.hide(work, staged, upper, path)
-                except BaseException:
-                    self.union.temporaries.discard(staged)
-                    raise
-                if directory_left:
-                    self._tidy(staged)
+                self._hide(path)
             elif sighting.is_directory:
                 self._empty_of_whiteouts(path)
                 upper.rmdir(path)
             else:
                 upper.unlink(path)
+        except BaseException:
+            self._names.unpin(pinned)
+            raise
         self._names.removed(parent, name, sighting, node)
+
+    def _hide(self, path: bytes) -> None:
+        """Put a whiteout at *path*, in place of what upper holds there."""
+        upper, work = self.union.writable()
+        staged = self.union.temporaries.name()
+        try:
+            directory_left = self.union.markers.hide(work, staged, upper, path)
+        except BaseException:
+            self.union.temporaries.discard(staged)
+            raise
+        if directory_left:
+            self._tidy(staged)
 
     def _empty_of_whiteouts(self, path: bytes) -> None:
         """Take the whiteouts out of an upper directory that shows nothing."""

@@ -3,11 +3,9 @@
 Shared by `changes` and `renames`.  Nothing here changes what the union shows.
 """
 
-import contextlib
 import errno
 import logging
 import os
-from collections.abc import Iterator
 
 from unionfs import markers
 from unionfs.copyup import CopyUp
@@ -16,6 +14,8 @@ from unionfs.node import Node, Sighting, child_path
 from unionfs.union import Union
 
 log = logging.getLogger(__name__)
+
+_PIN = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def error(number: int) -> OSError:
@@ -110,20 +110,23 @@ class Names:
         markers.set_redirect(layer, path, redirect)
         node.redirect = redirect
 
-    @contextlib.contextmanager
-    def keeping(self, node: Node | None, sighting: Sighting, path: bytes) -> Iterator[None]:
-        """Pin what is about to lose its last known name in upper, while the kernel knows it."""
-        upper, _ = self.union.writable()
+    def pin(self, node: Node | None, sighting: Sighting, path: bytes) -> Node | None:
+        """Pin what is about to lose its last known name in upper, while the kernel knows it.
+
+        Return it if it was pinned by this; `unpin` it if it keeps its name.
+        """
         if node is None or not sighting.named or node.link or node.pin >= 0 or node.aliases:
-            yield
-            return
-        node.pin = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=upper.fd)
-        try:
-            yield
-        except BaseException:
+            return None
+        upper, _ = self.union.writable()
+        node.pin = os.open(path, _PIN, dir_fd=upper.fd)
+        return node
+
+    @staticmethod
+    def unpin(node: Node | None) -> None:
+        """Take back what `pin` did, if anything."""
+        if node is not None:
             os.close(node.pin)
             node.pin = -1
-            raise
 
     def removed(self, parent: Node, name: bytes, sighting: Sighting, node: Node | None) -> None:
         """Bring the link count and the node table up to date after a name is gone."""
@@ -143,6 +146,5 @@ class Names:
         if work.stat(path).st_nlink + markers.read(work, path).links > 0:
             return
         if node is not None:
-            flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-            node.pin, node.link = os.open(path, flags, dir_fd=work.fd), b""
+            node.pin, node.link = os.open(path, _PIN, dir_fd=work.fd), b""
         self.union.links.remove(sighting.link)

@@ -25,6 +25,18 @@ class _Side(NamedTuple):
         return child_path(self.parent, self.name)
 
 
+def _only_upper_matters(*sides: _Side) -> bool:
+    """Tell whether the names are in directories of upper alone, of plain files or free."""
+    for parent, _, sighting in sides:
+        if parent.below or parent.orphan or not parent.upper:
+            return False
+        if sighting is not None and (
+            sighting.below or sighting.redirect or sighting.link or sighting.is_directory
+        ):
+            return False
+    return True
+
+
 def _kind(sighting: Sighting | None) -> Kind:
     if sighting is None:
         return Kind.NOTHING
@@ -47,16 +59,46 @@ class Renames:
         if self.union.markers.reserved(new_name):
             raise error(errno.EPERM)
         target = self.union.look(new_parent, new_name)
+        old, new = _Side(parent, name, source), _Side(new_parent, new_name, target)
         if flags == syscalls.RENAME_EXCHANGE:
-            self._exchange(_Side(parent, name, source), new_parent, new_name, target)
+            self._exchange(old, new_parent, new_name, target)
             return
         if flags & ~syscalls.RENAME_NOREPLACE:
             raise error(errno.EINVAL)
         if flags and target is not None:
             raise error(errno.EEXIST)
+        if self.union.markers.bear_names and _only_upper_matters(old, new):
+            self._rename_in_upper(source, old, new)
+            return
         plan = rules.rename(self._facts(source, target, new_parent, new_name))
         if not plan.nothing:
-            self._rename(plan, _Side(parent, name, source), _Side(new_parent, new_name, target))
+            self._rename(plan, old, new)
+
+    def _rename_in_upper(self, source: Sighting, old: _Side, new: _Side) -> None:
+        """Rename where there is nothing to copy up, to mark or to hide: as upper does it.
+
+        So editors and package managers replace files; the way for all cases takes four times
+        as long, most of it to find out just that.
+        """
+        upper, _ = self.union.writable()
+        target, nodes = new.sighting, self.union.nodes
+        if target is None:
+            upper.move(old.path, upper, new.path)
+        elif target.ino != source.ino:  # links of one file keep both names: rename(2)
+            path = new.path
+            replaced = nodes.known(target)
+            pinned = self.names.pin(replaced, target, path)
+            try:
+                upper.move(old.path, upper, path)
+            except BaseException:
+                self.names.unpin(pinned)
+                raise
+            self.names.removed(new.parent, new.name, target, replaced)
+        else:
+            return
+        node = nodes.adopt(old.parent, old.name, source)
+        nodes.rename(node, old[:2], new[:2])
+        nodes.drop_if_unknown(node)
 
     def _facts(
         self, source: Sighting, target: Sighting | None, new_parent: Node, new_name: bytes
@@ -91,8 +133,12 @@ class Renames:
         if target is None:
             move(upper, old.path, new.path, cover=cover)
         else:
-            with self.names.keeping(replaced, target, new.path):
+            pinned = self.names.pin(replaced, target, new.path)
+            try:
                 move(upper, old.path, new.path, cover=cover)
+            except BaseException:
+                self.names.unpin(pinned)
+                raise
             self.names.removed(new.parent, new.name, target, replaced)
         self.union.nodes.rename(node, old[:2], new[:2])
         self.union.nodes.drop_if_unknown(node)
