@@ -18,9 +18,10 @@ from typing import NamedTuple
 
 from unionfs import syscalls
 from unionfs.copyup import CopyUp
+from unionfs.inodes import number
 from unionfs.layer import WritableLayer, join
 from unionfs.names import Names, error
-from unionfs.node import Node, Sighting, child_path, number
+from unionfs.node import Node, Sighting, child_path
 from unionfs.renames import Renames
 from unionfs.union import Union
 

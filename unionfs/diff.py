@@ -133,9 +133,9 @@ class _Comparison:
 
     def _visit_all(self, directory: _Directory) -> None:
         names = self.union.markers.listing(directory.upper)
-        for name, shows in names.items():
+        for name, hint in names.items():
             with self._reporting(join(directory.path, name), join(directory.old, name)):
-                self._visit(directory, name, shows=shows)
+                self._visit(directory, name, shows=hint != 0)
         if directory.before and not directory.merged:
             for name in self.union.listing(_node(directory.before)):
                 if name not in names:

@@ -285,10 +285,8 @@ class Direct:
     def _readdir(self, unique: int, _node: int, body: memoryview, _uid: int, _gid: int) -> bytes:
         handle, start, room = messages.READ_IN.unpack_from(body)
         listing = messages.Listing(room)
-        for name, node, st, after in self._listings.read(handle, start):
-            fits = listing.add(name, node.ino, node.format if st is None else st.st_mode, after)
-            self._nodes.drop_if_unknown(node)
-            if not fits:
+        for name, ino, kind, after in self._listings.read_names(handle, start):
+            if not listing.add(name, ino, kind, after):
                 break
         return listing.reply(unique)
 

@@ -53,13 +53,13 @@ class DotMarkers(Markers):
             return finding._replace(found=Found.OPAQUE)
         return finding
 
-    def listing(self, part: Part) -> dict[bytes, bool]:
+    def listing(self, part: Part) -> dict[bytes, int]:
         """Map the names of one directory of one layer to whether they show."""
         found = super().listing(part)
         shows = {name: shown for name, shown in found.items() if not name.startswith(_PREFIX)}
         for name in found:
             if name.startswith(_PREFIX) and not name.startswith(b".wh..wh."):
-                shows.setdefault(name.removeprefix(_PREFIX), False)
+                shows.setdefault(name.removeprefix(_PREFIX), 0)
         return shows
 
     def hides(self, upper: WritableLayer, path: bytes) -> bool:

@@ -7,17 +7,19 @@ Reading from the start again lists anew (rewinddir(3)).
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from unionfs.node import Node
 from unionfs.union import Union
+from unionfs.whiteouts import read_hint
 
 _DOTS = (b".", b"..")
 
 
 class Listed(NamedTuple):
-    """One entry of a listing."""
+    """One entry of a listing, looked up."""
 
     name: bytes
     node: Node
@@ -25,14 +27,20 @@ class Listed(NamedTuple):
     after: int  # the offset that follows
 
 
+# One entry of a listing, as the layers' own listings tell it: its name, inode number and
+# stat.S_IFMT, and the offset that follows.  (There may be 100,000, and a record takes its time.)
+Hinted = tuple[bytes, int, int, int]
+
+
 class _Listing:
     """An open directory: its node, and the names it showed when reading began."""
 
-    __slots__ = ("names", "node")
+    __slots__ = ("hints", "names", "node")
 
     def __init__(self, node: Node) -> None:
         self.node = node
         self.names: list[bytes] | None = None
+        self.hints: list[int] = []  # beside `names`; see `Union.listing`
 
 
 class Listings:
@@ -59,18 +67,43 @@ class Listings:
         del self._open[handle]
 
     def read(self, handle: int, start: int) -> Iterator[Listed]:
-        """Yield the entries from the offset *start* on."""
-        listing = self._open[handle]
-        node = listing.node
-        if start == 0 or listing.names is None:
-            listing.names = self.union.listing(node)
+        """Look up the entries from the offset *start* on."""
+        names, _ = self._names(handle, start)
+        node = self._open[handle].node
         for offset in range(start, len(_DOTS)):
-            yield Listed(_DOTS[offset], node.parent or node if offset else node, None, offset + 1)
-        for index in range(max(start - len(_DOTS), 0), len(listing.names)):
-            name = listing.names[index]
+            yield Listed(_DOTS[offset], self._dot(node, offset), None, offset + 1)
+        for index in range(max(start - len(_DOTS), 0), len(names)):
+            name = names[index]
             found = self._find(node, name)
             if found is not None:
                 yield Listed(name, *found, index + len(_DOTS) + 1)
+
+    def read_names(self, handle: int, start: int) -> Iterator[Hinted]:
+        """Yield the entries from the offset *start* on; no look-up is made where none is needed."""
+        names, hints = self._names(handle, start)
+        node = self._open[handle].node
+        for offset in range(start, len(_DOTS)):
+            yield _DOTS[offset], self._dot(node, offset).ino, stat.S_IFDIR, offset + 1
+        for index in range(max(start - len(_DOTS), 0), len(names)):
+            ino, kind = read_hint(hints[index])
+            if not ino:
+                found = self._find(node, names[index])
+                if found is None:
+                    continue
+                ino, kind = found[0].ino, found[0].format
+                self.union.nodes.drop_if_unknown(found[0])
+            yield names[index], ino, kind, index + len(_DOTS) + 1
+
+    def _names(self, handle: int, start: int) -> tuple[list[bytes], list[int]]:
+        listing = self._open[handle]
+        if start == 0 or listing.names is None:
+            shown = self.union.listing(listing.node)
+            listing.names, listing.hints = list(shown), list(shown.values())
+        return listing.names, listing.hints
+
+    @staticmethod
+    def _dot(node: Node, offset: int) -> Node:
+        return node.parent or node if offset else node
 
     def _find(self, node: Node, name: bytes) -> tuple[Node, os.stat_result] | None:
         """Look a listed name up; None where it is gone by now, or damaged.

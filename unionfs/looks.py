@@ -17,10 +17,11 @@ import stat
 from collections.abc import Iterator, Sequence
 
 from unionfs import markers, rules, whiteouts
+from unionfs.inodes import ROOT_INO, number
 from unionfs.layer import Layer, WritableLayer, join
 from unionfs.links import LinkIndex, key
 from unionfs.markers import UNMARKED
-from unionfs.node import ROOT_INO, Node, NodeTable, Sighting, number
+from unionfs.node import Node, NodeTable, Sighting
 from unionfs.rules import Found
 from unionfs.stack import Stack
 from unionfs.whiteouts import BOTTOM, Finding, Markers, Part

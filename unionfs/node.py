@@ -1,10 +1,7 @@
 """The objects that the kernel knows, and the names by which they are reached.
 
-A node's inode number is ours to give: the host's number with the layer's in
-the upper bits, kept in an attribute when the object is copied up, so that it
-is the same before and after, and after a remount of the same layers.  Numbers
-are unique among live nodes; where two would collide, the later one gets a
-spare number.
+Inode numbers (`inodes`) are unique among live nodes; where two would collide, the
+later one gets a spare number.
 
 A node computes its upper path from its parents, so renaming a directory
 touches one node.  Lower layers do not change, so the places of the lower parts
@@ -14,33 +11,14 @@ of such a file only the directory that holds it is kept, which is its parent's.
 
 import dataclasses
 import errno
-import hashlib
 import itertools
 import os
 import stat
 from typing import NamedTuple
 
-from unionfs.layer import Layer, join
+from unionfs.inodes import ROOT_INO, hashed
+from unionfs.layer import join
 from unionfs.whiteouts import Part
-
-ROOT_INO = 1
-
-# Bits of a host inode number that fit below the layer's number.
-_HOST_BITS = 48
-
-
-def number(layer: Layer, st: os.stat_result) -> int:
-    """Return the inode number that the union gives to an object of *layer*."""
-    if st.st_dev == layer.device and ROOT_INO < st.st_ino < 1 << _HOST_BITS:
-        return layer.number << _HOST_BITS | st.st_ino
-    return _hashed(layer.number, st.st_dev, st.st_ino)
-
-
-def _hashed(*facts: int) -> int:
-    """Return a number above all those that `number` makes of a layer and a host's number."""
-    digest = hashlib.blake2b(repr(facts).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1 | 1 << 62
-
 
 # Lower parts, top first; or, of a file that one lower directory holds, just that directory.
 Below = tuple[Part, ...] | Part
@@ -252,7 +230,7 @@ class NodeTable:
     @staticmethod
     def _spares(sighting: Sighting) -> "itertools.starmap[int]":
         facts = (sighting.ino, sighting.st.st_dev, sighting.st.st_ino)
-        return itertools.starmap(_hashed, ((*facts, turn) for turn in itertools.count()))
+        return itertools.starmap(hashed, ((*facts, turn) for turn in itertools.count()))
 
     def _reattach(self, node: Node, parent: Node, name: bytes) -> None:
         self._detach_primary(node)

@@ -59,20 +59,20 @@ def visible(column: Iterable[Finding]) -> list[Finding]:
     return shown
 
 
-def merged(listings: Sequence[Mapping[bytes, bool]]) -> dict[bytes, int]:
+def merged(listings: Sequence[Mapping[bytes, int]]) -> dict[bytes, int]:
     """Merge the listings of a directory's layers, top first.
 
-    A listing maps a name to whether that layer shows it (a whiteout does not).
-    Return each visible name with the index of the topmost listing that has it.
+    A listing maps a name to zero where that layer hides it (a whiteout), else to
+    anything.  Return each visible name with what the topmost listing says of it.
     """
     shown: dict[bytes, int] = {}
     hidden: set[bytes] = set()
-    for index, listing in enumerate(listings):
-        for name, shows in listing.items():
+    for listing in listings:
+        for name, hint in listing.items():
             if name in shown or name in hidden:
                 continue
-            if shows:
-                shown[name] = index
+            if hint:
+                shown[name] = hint
             else:
                 hidden.add(name)
     return shown

@@ -134,16 +134,19 @@ class Union(Looks):
         self.readers.add(node, fd)
         return fd
 
-    def listing(self, node: Node) -> list[bytes]:
-        """Return the visible names of a directory, in no order that matters."""
+    def listing(self, node: Node) -> dict[bytes, int]:
+        """Return the visible names of a directory, in no order that matters, each with its hint.
+
+        `whiteouts.read_hint` says what the layers' own listings tell of a name.
+        """
         if node.orphan:
-            return []
+            return {}
         parts = list(node.lowers)
         if node.upper and self.upper is not None:
             parts.insert(0, Part(self.upper, node.path))
         if len(parts) == 1:
-            return [name for name, shows in self.markers.listing(parts[0]).items() if shows]
-        return list(rules.merged([self.markers.listing(part) for part in parts]))
+            return {name: hint for name, hint in self.markers.listing(parts[0]).items() if hint}
+        return rules.merged([self.markers.listing(part) for part in parts])
 
     def is_empty(self, sighting: Sighting, parent: Node, name: bytes) -> bool:
         """Tell whether a directory shows no name."""

@@ -10,6 +10,7 @@ import os
 import stat
 from typing import NamedTuple
 
+from unionfs.inodes import number_of_entry
 from unionfs.layer import Layer, WritableLayer, join
 from unionfs.markers import OPAQUE, UNMARKED, WHITEOUT, Marks, read, set_opaque
 from unionfs.rules import Found
@@ -69,6 +70,16 @@ def shown(layer: Layer, path: bytes, st: os.stat_result, marks: Marks) -> Findin
     return Finding(found, layer, path, st, marks)
 
 
+def entry_hint(ino: int, mode: int) -> int:
+    """Return the union's inode number (0: only a look-up tells) and the kind of an entry as one."""
+    return ino << 4 | stat.S_IFMT(mode) >> 12
+
+
+def read_hint(hint: int) -> tuple[int, int]:
+    """Return the inode number, or 0, and the mode's format that `entry_hint` was given."""
+    return hint >> 4, (hint & 0xF) << 12
+
+
 class Markers:
     """Whiteouts and opaque directories as overlayfs keeps them."""
 
@@ -93,20 +104,32 @@ class Markers:
             return Finding(_WHITEOUT, layer, path, st)
         return shown(layer, path, st, read_marks(layer, path))
 
-    def listing(self, part: Part) -> dict[bytes, bool]:
-        """Map the names of one directory of one layer to whether they show (are no whiteouts)."""
-        shows: dict[bytes, bool] = {}
-        for entry in part.layer.scan(part.path):
+    def listing(self, part: Part) -> dict[bytes, int]:
+        """Map the names of one directory of one layer to what it says of them; 0: a whiteout.
+
+        `entry_hint` makes that number, from the host's directory entry alone (readdir(3)).
+        """
+        layer, directory = part.layer, part.path
+        numbered = layer.number and layer.stat(directory).st_dev == layer.device
+        hints: dict[bytes, int] = {}
+        for entry in layer.scan(directory):
+            ino = number_of_entry(layer, entry.inode()) if numbered else 0
             plain = entry.is_file(follow_symlinks=False)
             if plain and part.whiteouts_are_files:
-                path = join(part.path, entry.name)
-                shows[entry.name] = not is_whiteout_file(part.layer, path, part.layer.stat(path))
-            elif plain or entry.is_dir(follow_symlinks=False) or entry.is_symlink():
-                shows[entry.name] = True
+                path = join(directory, entry.name)
+                hides = is_whiteout_file(layer, path, layer.stat(path))
+                hints[entry.name] = 0 if hides else entry_hint(ino, stat.S_IFREG)
+            elif plain:
+                hints[entry.name] = entry_hint(ino, stat.S_IFREG)
+            elif entry.is_dir(follow_symlinks=False):
+                hints[entry.name] = entry_hint(ino, stat.S_IFDIR)
+            elif entry.is_symlink():
+                hints[entry.name] = entry_hint(ino, stat.S_IFLNK)
             else:
-                st = part.layer.find(join(part.path, entry.name))
-                shows[entry.name] = st is not None and not is_whiteout(st)
-        return shows
+                st = layer.find(join(directory, entry.name))
+                hides = st is None or is_whiteout(st)
+                hints[entry.name] = 0 if hides or st is None else entry_hint(ino, st.st_mode)
+        return hints
 
     def hides(self, upper: WritableLayer, path: bytes) -> bool:
         """Tell whether upper holds a whiteout for *path*, which is known not to show."""

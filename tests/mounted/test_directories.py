@@ -4,11 +4,12 @@ import contextlib
 import ctypes
 import os
 import shutil
+import stat
 
 import pytest
 
 from tests.mounted.witness import failure
-from tests.trees import harvest
+from tests.trees import Link, harvest
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fdopendir.restype = ctypes.c_void_p
@@ -261,3 +262,33 @@ def _text(path):
 def _replace_first_bytes(path, text):
     with open(path, "r+") as file:
         file.write(text)
+
+
+# More than one reply to READDIR holds, so that the kernel asks for names alone, too.
+MANY = {f"{kind}{number}": "" for number in range(1500) for kind in ("lower", "other")}
+
+
+@pytest.mark.parametrize("options", [(), ("whiteout=aufs",), ("direct=off",)], ids=str)
+def test_a_long_listing_tells_numbers_and_kinds_as_stat_does(mounted, options):
+    special = {"link": Link("nowhere"), "directory": {"f": ""}, "gone": ""}
+    union = mounted(
+        {}, {"d": MANY | special}, {"d": {"bottom": ""}, "e": MANY}, options=options
+    ).path
+    for number in range(0, 1500, 100):
+        (union / "d" / f"other{number}").write_text("copied up")
+        os.rename(union / "d" / f"lower{number}", union / "d" / f"moved{number}")
+        (union / "d" / f"new{number}").touch()
+    os.unlink(union / "d" / "gone")
+    os.mkfifo(union / "d" / "fifo")
+    for directory, count in (("d", 3000 + 15 + 4), ("e", 3000)):
+        seen = {}
+        with os.scandir(union / directory) as entries:
+            for entry in entries:
+                assert entry.name not in seen
+                kind = entry.is_file(follow_symlinks=False), entry.is_dir(), entry.is_symlink()
+                seen[entry.name] = (entry.inode(), *kind)
+        assert len(seen) == count
+        for name, told in seen.items():
+            st = os.lstat(union / directory / name)
+            kinds = stat.S_ISREG(st.st_mode), stat.S_ISDIR(st.st_mode), stat.S_ISLNK(st.st_mode)
+            assert told == (st.st_ino, *kinds)

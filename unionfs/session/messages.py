@@ -80,6 +80,9 @@ _DIRENTPLUS = struct.Struct("=" + _ENTRY + _ATTR + "QQII")
 
 HEADER_BYTES = _EMPTY.size
 
+# By the length of a name modulo 8.
+_PADDING = [bytes(-length % 8) for length in range(8)]
+
 _SECOND = 10**9
 _BLOCK_SIZE = 4096  # st_blksize, as libfuse has it
 
@@ -166,16 +169,15 @@ class Listing:
         self._room = room
         self._content = bytearray()
 
-    def add(self, name: bytes, ino: int, mode: int, offset: int) -> bool:
-        """Add a name and its number; False where there is no room left."""
-        head = _DIRENT.pack(ino, offset, len(name), stat.S_IFMT(mode) >> 12)
-        return self._put(head + name, -len(name) % 8)
+    def add(self, name: bytes, ino: int, kind: int, offset: int) -> bool:
+        """Add a name with its number and stat.S_IFMT; False where there is no room left."""
+        return self._put(_DIRENT.pack(ino, offset, len(name), kind >> 12), name)
 
     def add_dot(self, name: bytes, ino: int, offset: int) -> bool:
         """Add `.` or `..` to a READDIRPLUS: without a node, as it is no look-up."""
         attributes = bytes(_DIRENTPLUS.size - _DIRENT.size)
         head = _DIRENT.pack(ino, offset, len(name), stat.S_IFDIR >> 12)
-        return self._put(attributes + head + name, -len(name) % 8)
+        return self._put(attributes + head, name)
 
     def add_entry(  # noqa: PLR0913, PLR0917
         self, name: bytes, ino: int, st: os.stat_result, links: int, blocks: int, offset: int
@@ -188,13 +190,13 @@ class Listing:
             st.st_mode, links, st.st_uid, st.st_gid, st.st_rdev, _BLOCK_SIZE, 0,
             ino, offset, len(name), st.st_mode >> 12,
         )  # fmt: skip
-        return self._put(head + name, -len(name) % 8)
+        return self._put(head, name)
 
-    def _put(self, entry: bytes, padding: int) -> bool:
-        if len(self._content) + len(entry) + padding > self._room:
+    def _put(self, head: bytes, name: bytes) -> bool:
+        entry = head + name + _PADDING[len(name) % 8]
+        if len(self._content) + len(entry) > self._room:
             return False
         self._content += entry
-        self._content += bytes(padding)
         return True
 
     def reply(self, unique: int) -> bytes:

@@ -188,17 +188,20 @@ class Session:
         result = granted(self._offer, answer, loop=self._switches.loop)
         if result.passthrough and not device.can_register():
             result = dataclasses.replace(result, passthrough=False)
-        return dataclasses.replace(result, direct=self._dispatches(device, result))
+        if (
+            result.handshake
+            and self._dispatches()
+            and self._handlers
+            and isinstance(self._loop, FastLoop)
+        ):
+            self._loop.serve_with(Dispatcher(device, self._handlers, result.max_write))
+            result = dataclasses.replace(result, direct=True)
+        return result
 
-    def _dispatches(self, device: Device, granted: Granted) -> bool:
-        """Answer requests without libfuse from now on, where that can be."""
-        handlers, loop = self._handlers, self._loop
-        if not (self._switches.direct and handlers and isinstance(loop, FastLoop)):
-            return False
-        if granted.protocol < _KNOWN_PROTOCOL:
-            return False
-        loop.serve_with(Dispatcher(device, handlers, granted.max_write))
-        return True
+    def _dispatches(self) -> bool:
+        """Tell whether requests shall be answered without libfuse."""
+        known = self._offer is not None and self._offer.protocol >= _KNOWN_PROTOCOL
+        return known and self._switches.direct and self._switches.loop and bool(self._handlers)
 
     def _wish(self) -> Wish:
         """Say what to change in the INIT reply.
@@ -211,6 +214,8 @@ class Session:
             flags, unwanted = _WISHED | Init.PASSTHROUGH, Init(0)
         else:
             flags, unwanted = _WISHED, Init.AUTO_INVAL_DATA
+        if self._dispatches():
+            flags |= Init.READDIRPLUS_AUTO  # pyfuse3 knows READDIRPLUS alone
         return Wish(flags, unwanted, _BACKGROUND_REQUESTS, self._depth)
 
     def register(self, fd: int, *, writable: bool = True) -> int:

@@ -1,0 +1,34 @@
+"""Inode numbers, which are ours to give.
+
+The host's number with the layer's in the upper bits, kept in an attribute when
+the object is copied up: so it is the same before and after, and after a
+remount of the same layers.
+"""
+
+import hashlib
+import os
+
+from unionfs.layer import Layer
+
+ROOT_INO = 1
+
+# Bits of a host inode number that fit below the layer's number.
+_HOST_BITS = 48
+
+
+def number(layer: Layer, st: os.stat_result) -> int:
+    """Return the inode number that the union gives to an object of *layer*."""
+    if st.st_dev == layer.device and ROOT_INO < st.st_ino < 1 << _HOST_BITS:
+        return layer.number << _HOST_BITS | st.st_ino
+    return hashed(layer.number, st.st_dev, st.st_ino)
+
+
+def number_of_entry(layer: Layer, ino: int) -> int:
+    """Return what `number` says of an object of *layer*'s own file system; 0 where it hashes."""
+    return layer.number << _HOST_BITS | ino if ROOT_INO < ino < 1 << _HOST_BITS else 0
+
+
+def hashed(*facts: int) -> int:
+    """Return a number above all those that `number` makes of a layer and a host's number."""
+    digest = hashlib.blake2b(repr(facts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1 | 1 << 62
