@@ -20,7 +20,7 @@ from unionfs import syscalls
 from unionfs.copyup import CopyUp
 from unionfs.layer import WritableLayer, join
 from unionfs.names import Names, error
-from unionfs.node import Node, Sighting, child_path, number
+from unionfs.node import Node, Sighting, child_path, number, plain
 from unionfs.renames import Renames
 from unionfs.union import Union
 
@@ -106,7 +106,7 @@ class Changes:
     def _make(self, parent: Node, name: bytes, caller: Caller, maker: Maker) -> bytes:
         """Let *maker* make an object in upper, over a whiteout by way of work; return its path."""
         upper, work = self.union.writable()
-        self._require_unused(parent, name)
+        self._require_unused_below(parent, name)
         self._names.directory(parent)
         path = child_path(parent, name)
         self._act_as(caller)
@@ -114,7 +114,7 @@ class Changes:
             self.union.markers.require_name(upper, path)
             maker(upper, path)
         except FileExistsError:
-            if not parent.lowers:
+            if not parent.below or self.union.look(parent, name) is not None:
                 raise
         else:
             return path
@@ -129,8 +129,15 @@ class Changes:
     def _require_unused(self, parent: Node, name: bytes) -> None:
         if self.union.markers.reserved(name):
             raise error(errno.EPERM)
-        if parent.lowers and self.union.look(parent, name) is not None:
+        if parent.below and self.union.look(parent, name) is not None:
             raise error(errno.EEXIST)
+
+    def _require_unused_below(self, parent: Node, name: bytes) -> None:
+        """Require a name that shows nothing, leaving it to upper to refuse what it shows itself."""
+        union = self.union
+        asks_upper = parent.upper and union.markers.bear_names
+        if not asks_upper or union.shows_below(parent, name):
+            self._require_unused(parent, name)
 
     @contextlib.contextmanager
     def _crib(self, parent: Node) -> Iterator[bytes]:
@@ -151,8 +158,7 @@ class Changes:
 
     def _made(self, parent: Node, name: bytes, st: os.stat_result) -> Node:
         upper, _ = self.union.writable()
-        sighting = Sighting(number(upper, st), st, upper=True, named=True, below=())
-        return self.union.nodes.adopt(parent, name, sighting)
+        return self.union.nodes.adopt(parent, name, plain(number(upper, st), st))
 
     # Removing names
 
@@ -183,7 +189,7 @@ class Changes:
         pinned = self._names.pin(node, sighting, path)
         try:
             if below:
-                self._hide(path)
+                self._hide(path, held=sighting.named)
             elif sighting.is_directory:
                 self._empty_of_whiteouts(path)
                 upper.rmdir(path)
@@ -194,9 +200,12 @@ class Changes:
             raise
         self._names.removed(parent, name, sighting, node)
 
-    def _hide(self, path: bytes) -> None:
-        """Put a whiteout at *path*, in place of what upper holds there."""
+    def _hide(self, path: bytes, *, held: bool) -> None:
+        """Put a whiteout at *path*, in place of what upper holds there, if anything."""
         upper, work = self.union.writable()
+        if not held:
+            self.union.markers.hide_below(upper, path)
+            return
         staged = self.union.temporaries.name()
         try:
             directory_left = self.union.markers.hide(work, staged, upper, path)
@@ -232,7 +241,7 @@ class Changes:
         self._names.anchor(node, absolute=True)
         path = child_path(parent, name)
         layer, source = self.union.upper_place(node)
-        if parent.lowers and self.union.markers.hides(upper, path):
+        if parent.below and self.union.markers.hides(upper, path):
             staged = self.union.temporaries.name()
             layer.link(source, work, staged)
             try:
