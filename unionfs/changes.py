@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from unionfs import syscalls
 from unionfs.copyup import CopyUp
-from unionfs.layer import WritableLayer, join
+from unionfs.layer import Layer, WritableLayer, join
 from unionfs.names import Names, error
 from unionfs.node import Node, Sighting, child_path, number, plain
 from unionfs.renames import Renames
@@ -68,9 +68,11 @@ class Changes:
         """Create a regular file; return its node, its attributes and an open descriptor."""
         fds: list[int] = []
         try:
-            self._make(parent, name, caller, lambda on, at: fds.append(on.create(at, flags, mode)))
+            upper, _ = self._make(
+                parent, name, caller, lambda on, at: fds.append(on.create(at, flags, mode))
+            )
             st = os.fstat(fds[0])
-            return self._made(parent, name, st), st, fds[0]
+            return self._made(upper, parent, name, st), st, fds[0]
         except BaseException:
             for fd in fds:
                 os.close(fd)
@@ -99,12 +101,14 @@ class Changes:
     def _make_and_look(
         self, parent: Node, name: bytes, caller: Caller, maker: Maker
     ) -> tuple[Node, os.stat_result]:
-        path = self._make(parent, name, caller, maker)
-        st = self._names.directory(parent)[0].stat(path)
-        return self._made(parent, name, st), st
+        upper, path = self._make(parent, name, caller, maker)
+        st = upper.stat(path)
+        return self._made(upper, parent, name, st), st
 
-    def _make(self, parent: Node, name: bytes, caller: Caller, maker: Maker) -> bytes:
-        """Let *maker* make an object in upper, over a whiteout by way of work; return its path."""
+    def _make(
+        self, parent: Node, name: bytes, caller: Caller, maker: Maker
+    ) -> tuple[WritableLayer, bytes]:
+        """Let *maker* make an object in upper, over a whiteout by way of work; return its place."""
         upper, work = self.union.writable()
         self._require_unused_below(parent, name)
         self._names.directory(parent)
@@ -117,14 +121,14 @@ class Changes:
             if not parent.below or self.union.look(parent, name) is not None:
                 raise
         else:
-            return path
+            return upper, path
         with self._crib(parent) as crib:
             staged = join(crib, b"new")
             maker(work, staged)
             if stat.S_ISDIR(work.stat(staged).st_mode):
                 self.union.markers.make_opaque(work, staged)
             self.union.markers.publish(work, staged, upper, path)
-        return path
+        return upper, path
 
     def _require_unused(self, parent: Node, name: bytes) -> None:
         if self.union.markers.reserved(name):
@@ -135,8 +139,8 @@ class Changes:
     def _require_unused_below(self, parent: Node, name: bytes) -> None:
         """Require a name that shows nothing, leaving it to upper to refuse what it shows itself."""
         union = self.union
-        asks_upper = parent.upper and union.markers.bear_names
-        if not asks_upper or union.shows_below(parent, name):
+        shows = parent.below and union.shows_below(parent, name)
+        if shows or not parent.upper or not union.markers.bear_names:
             self._require_unused(parent, name)
 
     @contextlib.contextmanager
@@ -156,8 +160,7 @@ class Changes:
         finally:
             self.union.temporaries.discard(crib)
 
-    def _made(self, parent: Node, name: bytes, st: os.stat_result) -> Node:
-        upper, _ = self.union.writable()
+    def _made(self, upper: Layer, parent: Node, name: bytes, st: os.stat_result) -> Node:
         return self.union.nodes.adopt(parent, name, plain(number(upper, st), st))
 
     # Removing names

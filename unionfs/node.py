@@ -27,13 +27,15 @@ ROOT_INO = 1
 
 # Bits of a host inode number that fit below the layer's number.
 _HOST_BITS = 48
+_HOST_END = 1 << _HOST_BITS
 
 
 def number(layer: Layer, st: os.stat_result) -> int:
     """Return the inode number that the union gives to an object of *layer*."""
-    if st.st_dev == layer.device and ROOT_INO < st.st_ino < 1 << _HOST_BITS:
-        return layer.number << _HOST_BITS | st.st_ino
-    return _hashed(layer.number, st.st_dev, st.st_ino)
+    ino = st.st_ino
+    if st.st_dev == layer.device and ROOT_INO < ino < _HOST_END:
+        return layer.number << _HOST_BITS | ino
+    return _hashed(layer.number, st.st_dev, ino)
 
 
 def _hashed(*facts: int) -> int:
@@ -175,7 +177,8 @@ class Node:
 
     def move(self, parent: "Node | None", name: bytes) -> None:
         """Take another name; the lower parts stay where they were found."""
-        self.below = self.lowers
+        if self.below:
+            self.below = self.lowers
         self.parent, self.name = parent, name
 
 
@@ -283,7 +286,7 @@ class NodeTable:
     def rename(self, node: Node, old: tuple[Node, bytes], new: tuple[Node, bytes]) -> None:
         """Replace one name of *node* by another."""
         new[0].children += 1
-        if (node.parent, node.name) == old:
+        if node.parent is old[0] and node.name == old[1]:
             node.move(*new)
         elif node.aliases and old in node.aliases:
             node.aliases[node.aliases.index(old)] = new
@@ -331,12 +334,13 @@ class NodeTable:
 
 
 def _same(node: Node, sighting: Sighting) -> bool:
+    st = sighting.st
     return (
-        not node.left
-        and node.home == sighting.st.st_ino
+        node.home == st.st_ino
         and node.upper == sighting.upper
-        and node.format == stat.S_IFMT(sighting.st.st_mode)
-        and (node.pin < 0 or sighting.st.st_nlink > 0)
+        and node.format == stat.S_IFMT(st.st_mode)
+        and not node.left
+        and (node.pin < 0 or st.st_nlink > 0)
     )
 
 
