@@ -19,9 +19,9 @@ from typing import NamedTuple
 from unionfs import syscalls
 from unionfs.copyup import CopyUp
 from unionfs.inodes import number
-from unionfs.layer import WritableLayer, join
+from unionfs.layer import Layer, WritableLayer, join
 from unionfs.names import Names, error
-from unionfs.node import Node, Sighting, child_path
+from unionfs.node import Node, Sighting, child_path, plain
 from unionfs.renames import Renames
 from unionfs.union import Union
 
@@ -69,9 +69,11 @@ class Changes:
         """Create a regular file; return its node, its attributes and an open descriptor."""
         fds: list[int] = []
         try:
-            self._make(parent, name, caller, lambda on, at: fds.append(on.create(at, flags, mode)))
+            upper, _ = self._make(
+                parent, name, caller, lambda on, at: fds.append(on.create(at, flags, mode))
+            )
             st = os.fstat(fds[0])
-            return self._made(parent, name, st), st, fds[0]
+            return self._made(upper, parent, name, st), st, fds[0]
         except BaseException:
             for fd in fds:
                 os.close(fd)
@@ -100,14 +102,16 @@ class Changes:
     def _make_and_look(
         self, parent: Node, name: bytes, caller: Caller, maker: Maker
     ) -> tuple[Node, os.stat_result]:
-        path = self._make(parent, name, caller, maker)
-        st = self._names.directory(parent)[0].stat(path)
-        return self._made(parent, name, st), st
+        upper, path = self._make(parent, name, caller, maker)
+        st = upper.stat(path)
+        return self._made(upper, parent, name, st), st
 
-    def _make(self, parent: Node, name: bytes, caller: Caller, maker: Maker) -> bytes:
-        """Let *maker* make an object in upper, over a whiteout by way of work; return its path."""
+    def _make(
+        self, parent: Node, name: bytes, caller: Caller, maker: Maker
+    ) -> tuple[WritableLayer, bytes]:
+        """Let *maker* make an object in upper, over a whiteout by way of work; return its place."""
         upper, work = self.union.writable()
-        self._require_unused(parent, name)
+        self._require_unused_below(parent, name)
         self._names.directory(parent)
         path = child_path(parent, name)
         self._act_as(caller)
@@ -115,23 +119,30 @@ class Changes:
             self.union.markers.require_name(upper, path)
             maker(upper, path)
         except FileExistsError:
-            if not parent.lowers:
+            if not parent.below or self.union.look(parent, name) is not None:
                 raise
         else:
-            return path
+            return upper, path
         with self._crib(parent) as crib:
             staged = join(crib, b"new")
             maker(work, staged)
             if stat.S_ISDIR(work.stat(staged).st_mode):
                 self.union.markers.make_opaque(work, staged)
             self.union.markers.publish(work, staged, upper, path)
-        return path
+        return upper, path
 
     def _require_unused(self, parent: Node, name: bytes) -> None:
         if self.union.markers.reserved(name):
             raise error(errno.EPERM)
-        if parent.lowers and self.union.look(parent, name) is not None:
+        if parent.below and self.union.look(parent, name) is not None:
             raise error(errno.EEXIST)
+
+    def _require_unused_below(self, parent: Node, name: bytes) -> None:
+        """Require a name that shows nothing, leaving it to upper to refuse what it shows itself."""
+        union = self.union
+        shows = parent.below and union.shows_below(parent, name)
+        if shows or not parent.upper or not union.markers.bear_names:
+            self._require_unused(parent, name)
 
     @contextlib.contextmanager
     def _crib(self, parent: Node) -> Iterator[bytes]:
@@ -150,10 +161,8 @@ class Changes:
         finally:
             self.union.temporaries.discard(crib)
 
-    def _made(self, parent: Node, name: bytes, st: os.stat_result) -> Node:
-        upper, _ = self.union.writable()
-        sighting = Sighting(number(upper, st), st, upper=True, named=True, below=())
-        return self.union.nodes.adopt(parent, name, sighting)
+    def _made(self, upper: Layer, parent: Node, name: bytes, st: os.stat_result) -> Node:
+        return self.union.nodes.adopt(parent, name, plain(number(upper, st), st))
 
     # Removing names
 
@@ -184,7 +193,7 @@ class Changes:
         pinned = self._names.pin(node, sighting, path)
         try:
             if below:
-                self._hide(path)
+                self._hide(path, held=sighting.named)
             elif sighting.is_directory:
                 self._empty_of_whiteouts(path)
                 upper.rmdir(path)
@@ -195,9 +204,12 @@ class Changes:
             raise
         self._names.removed(parent, name, sighting, node)
 
-    def _hide(self, path: bytes) -> None:
-        """Put a whiteout at *path*, in place of what upper holds there."""
+    def _hide(self, path: bytes, *, held: bool) -> None:
+        """Put a whiteout at *path*, in place of what upper holds there, if anything."""
         upper, work = self.union.writable()
+        if not held:
+            self.union.markers.hide_below(upper, path)
+            return
         staged = self.union.temporaries.name()
         try:
             directory_left = self.union.markers.hide(work, staged, upper, path)
@@ -233,7 +245,7 @@ class Changes:
         self._names.anchor(node, absolute=True)
         path = child_path(parent, name)
         layer, source = self.union.upper_place(node)
-        if parent.lowers and self.union.markers.hides(upper, path):
+        if parent.below and self.union.markers.hides(upper, path):
             staged = self.union.temporaries.name()
             layer.link(source, work, staged)
             try:

@@ -71,12 +71,14 @@ class DotMarkers(Markers):
         if self.hides(upper, path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
 
+    def hide_below(self, upper: WritableLayer, path: bytes) -> None:
+        """Put a whiteout for *path*, where upper holds nothing."""
+        self._put(upper, path)
+
     def hide(self, work: WritableLayer, staged: bytes, upper: WritableLayer, path: bytes) -> bool:
         """Put a whiteout beside *path* and remove what upper holds there."""
         self._put(upper, path)
-        st = upper.find(path)
-        if st is None:
-            return False
+        st = upper.stat(path)
         if stat.S_ISDIR(st.st_mode):
             upper.move(path, work, staged)
             return True

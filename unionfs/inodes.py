@@ -14,18 +14,20 @@ ROOT_INO = 1
 
 # Bits of a host inode number that fit below the layer's number.
 _HOST_BITS = 48
+_HOST_END = 1 << _HOST_BITS
 
 
 def number(layer: Layer, st: os.stat_result) -> int:
     """Return the inode number that the union gives to an object of *layer*."""
-    if st.st_dev == layer.device and ROOT_INO < st.st_ino < 1 << _HOST_BITS:
-        return layer.number << _HOST_BITS | st.st_ino
-    return hashed(layer.number, st.st_dev, st.st_ino)
+    ino = st.st_ino
+    if st.st_dev == layer.device and ROOT_INO < ino < _HOST_END:
+        return layer.number << _HOST_BITS | ino
+    return hashed(layer.number, st.st_dev, ino)
 
 
 def number_of_entry(layer: Layer, ino: int) -> int:
     """Return what `number` says of an object of *layer*'s own file system; 0 where it hashes."""
-    return layer.number << _HOST_BITS | ino if ROOT_INO < ino < 1 << _HOST_BITS else 0
+    return layer.number << _HOST_BITS | ino if ROOT_INO < ino < _HOST_END else 0
 
 
 def hashed(*facts: int) -> int:

@@ -21,7 +21,7 @@ from unionfs.inodes import ROOT_INO, number
 from unionfs.layer import Layer, WritableLayer, join
 from unionfs.links import LinkIndex, key
 from unionfs.markers import UNMARKED
-from unionfs.node import Node, NodeTable, Sighting
+from unionfs.node import Node, NodeTable, Sighting, plain, plain_lower
 from unionfs.rules import Found
 from unionfs.stack import Stack
 from unionfs.whiteouts import BOTTOM, Finding, Markers, Part
@@ -29,9 +29,6 @@ from unionfs.whiteouts import BOTTOM, Finding, Markers, Part
 _NAME_MAX = 255
 _DIRECTORIES = frozenset({Found.DIRECTORY, Found.OPAQUE})
 _ABSENT = os.strerror(errno.ENOENT)
-
-# `_tuple(Sighting, fields)` takes half the time of `Sighting(*fields)`.
-_tuple = tuple.__new__
 
 
 class Looks:
@@ -71,11 +68,20 @@ class Looks:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         if parent.orphan:
             return None
-        if self.markers.bear_names:
-            return self._look_shortly(parent, name)
-        if self.markers.reserved(name):
-            return None
-        return self._decided(self._column(parent, name))
+        if not self.markers.bear_names:
+            return self._look_by_column(parent, name)
+        below = parent.lowers
+        if parent.upper and self.upper is not None:
+            path = join(parent.path, name)
+            st = self.upper.find(path)
+            if st is not None:
+                return self._on_upper(self.upper, path, st, below, name)
+        for index, part in enumerate(below):
+            path = join(part.path, name)
+            st = part.layer.find(path)
+            if st is not None:
+                return self._on_lower(part, path, st, below[index + 1 :], name)
+        return None
 
     def find(self, parent: Node, name: bytes) -> Sighting:
         """Return what shows under *name*; ENOENT where nothing does."""
@@ -93,20 +99,6 @@ class Looks:
 
     # The short way
 
-    def _look_shortly(self, parent: Node, name: bytes) -> Sighting | None:
-        below = parent.lowers
-        if parent.upper and self.upper is not None:
-            path = join(parent.path, name)
-            st = self.upper.find(path)
-            if st is not None:
-                return self._on_upper(self.upper, path, st, below, name)
-        for index, part in enumerate(below):
-            path = join(part.path, name)
-            st = part.layer.find(path)
-            if st is not None:
-                return self._on_lower(part, path, st, below[index + 1 :], name)
-        return None
-
     def _on_upper(
         self,
         upper: Layer,
@@ -116,15 +108,16 @@ class Looks:
         name: bytes,
     ) -> Sighting | None:
         """Return what shows where upper holds something under *name*."""
-        if whiteouts.is_whiteout(st):
+        kind = stat.S_IFMT(st.st_mode)
+        if kind == stat.S_IFCHR and whiteouts.is_whiteout(st):
             return None
         ino = number(upper, st)
-        alone = not below or not stat.S_ISDIR(st.st_mode)
+        alone = not below or kind != stat.S_IFDIR
         if alone and self.nodes.unmarked(ino, st, upper=True):
-            return _tuple(Sighting, (ino, st, True, True, (), b"", b"", b"", 0))
+            return plain(ino, st)
         marks = markers.read(upper, path)
         if alone and marks is UNMARKED:
-            return _tuple(Sighting, (ino, st, True, True, (), b"", b"", b"", 0))
+            return plain(ino, st)
         finding = whiteouts.shown(upper, path, st, marks)
         return self._decided(self._from(finding, below, name))
 
@@ -137,21 +130,21 @@ class Looks:
         name: bytes,
     ) -> Sighting | None:
         """Return what shows where *part* is the first to hold something under *name*."""
-        if whiteouts.is_whiteout_in(part, path, st):
+        kind = stat.S_IFMT(st.st_mode)
+        layer, _, files = part
+        if (files or kind == stat.S_IFCHR) and whiteouts.is_whiteout_in(part, path, st):
             return None
-        layer = part.layer
         ino = number(layer, st)
         if layer.number == BOTTOM or self.nodes.unmarked(ino, st, upper=False):
             marks = UNMARKED
         else:
             marks = markers.read(layer, path)
         if marks is UNMARKED:
-            if stat.S_ISDIR(st.st_mode):
+            if kind == stat.S_IFDIR:
                 if not below:
-                    here = (Part(layer, path),)
-                    return _tuple(Sighting, (ino, st, False, False, here, b"", b"", b"", 0))
+                    return Sighting(ino, st, upper=False, named=False, below=(Part(layer, path),))
             elif st.st_nlink == 1 or not self._index_has_entries():
-                return _tuple(Sighting, (ino, st, False, False, part, name, b"", b"", 0))
+                return plain_lower(ino, st, part, name)
         finding = whiteouts.shown(layer, path, st, marks)
         return self._decided(self._from(finding, below, name))
 
@@ -168,6 +161,11 @@ class Looks:
         return False
 
     # The long way
+
+    def _look_by_column(self, parent: Node, name: bytes) -> Sighting | None:
+        if self.markers.reserved(name):
+            return None
+        return self._decided(self._column(parent, name))
 
     def _decided(self, column: Iterator[Finding]) -> Sighting | None:
         shown = rules.visible(column)

@@ -5,6 +5,7 @@ change that is seen, and one system call on upper does it.
 """
 
 import errno
+import stat
 from typing import NamedTuple
 
 from unionfs import rules, syscalls
@@ -25,16 +26,14 @@ class _Side(NamedTuple):
         return child_path(self.parent, self.name)
 
 
-def _only_upper_matters(*sides: _Side) -> bool:
-    """Tell whether the names are in directories of upper alone, of plain files or free."""
-    for parent, _, sighting in sides:
-        if parent.below or parent.orphan or not parent.upper:
-            return False
-        if sighting is not None and (
-            sighting.below or sighting.redirect or sighting.link or sighting.is_directory
-        ):
-            return False
-    return True
+def _only_upper_matters(parent: Node, sighting: Sighting | None) -> bool:
+    """Tell whether a name is in a directory of upper alone, and a plain file's or free."""
+    if parent.below or parent.orphan or not parent.upper:
+        return False
+    if sighting is None:
+        return True
+    marked = sighting.below or sighting.redirect or sighting.link
+    return not marked and not stat.S_ISDIR(sighting.st.st_mode)
 
 
 def _kind(sighting: Sighting | None) -> Kind:
@@ -59,45 +58,55 @@ class Renames:
         if self.union.markers.reserved(new_name):
             raise error(errno.EPERM)
         target = self.union.look(new_parent, new_name)
-        old, new = _Side(parent, name, source), _Side(new_parent, new_name, target)
         if flags == syscalls.RENAME_EXCHANGE:
-            self._exchange(old, new_parent, new_name, target)
+            self._exchange(_Side(parent, name, source), new_parent, new_name, target)
             return
         if flags & ~syscalls.RENAME_NOREPLACE:
             raise error(errno.EINVAL)
         if flags and target is not None:
             raise error(errno.EEXIST)
-        if self.union.markers.bear_names and _only_upper_matters(old, new):
-            self._rename_in_upper(source, old, new)
+        if (
+            self.union.markers.bear_names
+            and _only_upper_matters(parent, source)
+            and _only_upper_matters(new_parent, target)
+        ):
+            self._rename_in_upper(source, (parent, name), target, (new_parent, new_name))
             return
+        old, new = _Side(parent, name, source), _Side(new_parent, new_name, target)
         plan = rules.rename(self._facts(source, target, new_parent, new_name))
         if not plan.nothing:
             self._rename(plan, old, new)
 
-    def _rename_in_upper(self, source: Sighting, old: _Side, new: _Side) -> None:
+    def _rename_in_upper(
+        self,
+        source: Sighting,
+        old: tuple[Node, bytes],
+        target: Sighting | None,
+        new: tuple[Node, bytes],
+    ) -> None:
         """Rename where there is nothing to copy up, to mark or to hide: as upper does it.
 
-        So editors and package managers replace files; the way for all cases takes four times
+        So editors and package managers replace files; the way for all cases takes three times
         as long, most of it to find out just that.
         """
         upper, _ = self.union.writable()
-        target, nodes = new.sighting, self.union.nodes
+        nodes = self.union.nodes
+        path = child_path(*new)
         if target is None:
-            upper.move(old.path, upper, new.path)
-        elif target.ino != source.ino:  # links of one file keep both names: rename(2)
-            path = new.path
+            upper.move(child_path(*old), upper, path)
+        elif target.ino == source.ino:  # links of one file keep both names: rename(2)
+            return
+        else:
             replaced = nodes.known(target)
             pinned = self.names.pin(replaced, target, path)
             try:
-                upper.move(old.path, upper, path)
+                upper.move(child_path(*old), upper, path)
             except BaseException:
                 self.names.unpin(pinned)
                 raise
-            self.names.removed(new.parent, new.name, target, replaced)
-        else:
-            return
-        node = nodes.adopt(old.parent, old.name, source)
-        nodes.rename(node, old[:2], new[:2])
+            self.names.removed(*new, target, replaced)
+        node = nodes.adopt(*old, source)
+        nodes.rename(node, old, new)
         nodes.drop_if_unknown(node)
 
     def _facts(

@@ -138,12 +138,16 @@ class Markers:
     def require_name(self, upper: WritableLayer, path: bytes) -> None:
         """Raise FileExistsError where a whiteout for *path* does not bear its name."""
 
+    def hide_below(self, upper: WritableLayer, path: bytes) -> None:
+        """Put a whiteout at *path*, where upper holds nothing."""
+        upper.mknod(path, stat.S_IFCHR, _NO_DEVICE)
+
     def hide(self, work: WritableLayer, staged: bytes, upper: WritableLayer, path: bytes) -> bool:
-        """Put a whiteout at *path* in one step; tell whether a directory is left at *staged*."""
-        st = upper.find(path)
-        if st is None:
-            upper.mknod(path, stat.S_IFCHR, _NO_DEVICE)
-            return False
+        """Put a whiteout at *path* in one step, where upper holds something.
+
+        Tell whether a directory is left at *staged*.
+        """
+        st = upper.stat(path)
         work.mknod(staged, stat.S_IFCHR, _NO_DEVICE)
         if stat.S_ISDIR(st.st_mode):
             work.exchange(staged, upper, path)

@@ -98,7 +98,7 @@ def _seen(look):
 
 def _compare(union, parent, names):
     long = {
-        name: _seen(lambda name=name: union._decided(union._column(parent, name)))  # noqa: SLF001
+        name: _seen(lambda name=name: union._look_by_column(parent, name))  # noqa: SLF001
         for name in names
     }
     assert {name: _seen(lambda name=name: union.look(parent, name)) for name in names} == long
