@@ -22,6 +22,7 @@ from unionfs.layer import Layer, WritableLayer, join
 from unionfs.links import LinkIndex, key
 from unionfs.markers import UNMARKED
 from unionfs.node import Node, NodeTable, Sighting, plain, plain_lower
+from unionfs.rosters import Rosters
 from unionfs.rules import Found
 from unionfs.stack import Stack
 from unionfs.whiteouts import BOTTOM, Finding, Markers, Part
@@ -43,6 +44,7 @@ class Looks:
         self.work = stack.work
         self.markers = kinds
         self.nodes = NodeTable(self._root())
+        self.rosters = Rosters()
 
     def _root(self) -> Node:
         top: Layer = self.upper or self.lowers[0]
@@ -76,6 +78,8 @@ class Looks:
             st = self.upper.find(path)
             if st is not None:
                 return self._on_upper(self.upper, path, st, below, name)
+        if len(below) > 1:
+            below = self.rosters.holders(parent, name, below)
         for index, part in enumerate(below):
             path = join(part.path, name)
             st = part.layer.find(path)
@@ -153,6 +157,8 @@ class Looks:
         below = parent.lowers
         if not self.markers.bear_names:
             return bool(rules.visible(self._below(below, name)))
+        if len(below) > 1:
+            below = self.rosters.holders(parent, name, below)
         for part in below:  # the first that holds anything decides, and no mark matters
             path = join(part.path, name)
             st = part.layer.find(path)

@@ -146,7 +146,10 @@ class Union(Looks):
             parts.insert(0, Part(self.upper, node.path))
         if len(parts) == 1:
             return {name: hint for name, hint in self.markers.listing(parts[0]).items() if hint}
-        return rules.merged([self.markers.listing(part) for part in parts])
+        listings = [self.markers.listing(part) for part in parts]
+        if self.markers.bear_names:
+            self.rosters.keep(node, listings[node.upper :])
+        return rules.merged(listings)
 
     def is_empty(self, sighting: Sighting, parent: Node, name: bytes) -> bool:
         """Tell whether a directory shows no name."""

@@ -138,3 +138,17 @@ def test_the_short_way_tells_what_shows_below(union, caplog, tmp_path):
         for name in COLUMNS
     }
     caplog.clear()
+
+
+def test_what_was_listed_is_looked_up_as_before(union, tmp_path):
+    lowers = [{"d": {"other": {}}}, {"d": {}}, {"d": {}}, {"d": {"other": {"y": "2"}}, "old": "o"}]
+    u = union({"d": {}}, *lowers, {"from": {}})
+    _plant([tmp_path / f"lower{number}" for number in range(3)])
+    parent = u.node("d")
+    names = [name.encode() for name in [*COLUMNS, "other", "none"]]
+    before = {name: _seen(lambda name=name: u.union.look(parent, name)) for name in names}
+    below = {name: u.union.shows_below(parent, name) for name in names}
+    u.union.listing(parent)
+    _compare(u.union, parent, names)
+    assert {name: _seen(lambda name=name: u.union.look(parent, name)) for name in names} == before
+    assert {name: u.union.shows_below(parent, name) for name in names} == below

@@ -143,3 +143,13 @@ def test_no_operation_grows_with_its_directory(union, counted, entries):
         u.changes.rename(directory, b"up", directory, b"f3", 0)
     assert len(calls) == 15
     assert "scandir" not in calls
+
+
+def test_a_listed_name_is_only_asked_of_the_lower_that_holds_it(union, counted):
+    u = union({}, *({"d": {f"f{number}": "x"}} for number in range(5)))
+    directory = u.node("d")
+    u.union.listing(directory)
+    with counted() as calls:
+        u.union.lookup(directory, b"f4")[0].lookups += 1
+        assert u.union.lookup(directory, b"none") is None
+    assert calls == ["stat"]

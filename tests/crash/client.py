@@ -48,6 +48,9 @@ class _NoSession:
     def cache_listing(self) -> None:
         pass
 
+    def taken(self) -> None:
+        pass
+
 
 class Client:
     """The verbs, as requests to the core over the layers in *dirs*."""

@@ -1,0 +1,74 @@
+"""The short way of a rename does what the long one does, where it is taken."""
+
+import errno
+
+import pytest
+
+from tests.trees import Link, Same, harvest
+from unionfs import renames, syscalls
+
+NOREPLACE = syscalls.RENAME_NOREPLACE
+
+# What upper holds, old and new name, flags; and what it holds then, or the error.
+RENAMES = [
+    ({"a": "1"}, "a", "b", 0, {"b": "1"}),
+    ({"a": "1", "b": "2"}, "a", "b", 0, {"b": "1"}),
+    ({"a": "1", "d": {}}, "a", "d/a", 0, {"d": {"a": "1"}}),
+    ({"a": Link("x"), "b": "2"}, "a", "b", 0, {"b": Link("x")}),
+    ({"a": "1", "b": Link("x")}, "a", "b", 0, {"b": "1"}),
+    ({"a": "1"}, "a", "a", 0, {"a": "1"}),
+    ({"a": "1", "b": Same("a")}, "a", "b", 0, {"a": "1", "b": "1"}),
+    ({"a": "1", "b": Same("a"), "c": "2"}, "b", "c", 0, {"a": "1", "c": "1"}),
+    ({"a": "1", "b": "2", "c": Same("b")}, "a", "b", 0, {"b": "1", "c": "2"}),
+    ({"a": "1"}, "a", "b", NOREPLACE, {"b": "1"}),
+    ({"a": "1", "b": "2"}, "a", "b", NOREPLACE, errno.EEXIST),
+    ({"a": "1", "b": {}}, "a", "b", 0, errno.EISDIR),
+    ({"a": {}, "b": "2"}, "a", "b", 0, errno.ENOTDIR),
+    ({"b": "2"}, "a", "b", 0, errno.ENOENT),
+    ({"a": "1"}, "a", "x" * 256, 0, errno.ENAMETOOLONG),
+]
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("way", ["short", "long"])
+@pytest.mark.parametrize(("upper", "old", "new", "flags", "after"), RENAMES)
+def test_both_ways(union, monkeypatch, upper, old, new, flags, after, way, known):  # noqa: PLR0917
+    if way == "long":
+        monkeypatch.setattr(renames, "_only_upper_matters", lambda *_: False)
+    u = union(upper)
+    before = harvest(u.upper)
+    nodes = [u.node(name) if known and name in upper else None for name in (old, new)]
+    if isinstance(after, int):
+        with pytest.raises(OSError) as raised:  # noqa: PT011 (the errno is compared)
+            u.rename(old, new, flags)
+        assert (raised.value.errno, harvest(u.upper)) == (after, before)
+        return
+    inode = u.stat(old).st_ino
+    u.rename(old, new, flags)
+    assert harvest(u.upper) == after
+    assert u.stat(new).st_ino == inode
+    if nodes[0]:
+        assert u.node(new) is nodes[0]
+        assert u.union.attributes(nodes[0]).st_ino == inode
+    if nodes[1] and nodes[1] is not nodes[0]:  # what was replaced is still read
+        names = sum(text == "2" for text in after.values())
+        assert u.union.shown_links(nodes[1], u.union.attributes(nodes[1])) == names
+
+
+@pytest.mark.parametrize("way", ["short", "long"])
+def test_a_failed_rename_leaves_all_as_it_was(union, monkeypatch, way):
+    if way == "long":
+        monkeypatch.setattr(renames, "_only_upper_matters", lambda *_: False)
+    u = union({"a": "1", "b": "2"})
+    nodes = [u.node("a"), u.node("b")]
+
+    def fail(*_args, **_options):
+        raise OSError(errno.ENOSPC, "no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(u.union.upper), "move", fail)
+        with pytest.raises(OSError, match="no space"):
+            u.rename("a", "b")
+    assert [u.node("a"), u.node("b")] == nodes
+    assert [node.pin for node in nodes] == [-1, -1]
+    assert u.tree() == {"a": "1", "b": "2"}
