@@ -2,12 +2,13 @@
 
 The same verbs of the union, between the bytes of a request and those of its
 reply; `session.dispatch` says why.  A request that may have to wait (for
-content to be copied up, or for a cold disk) is declined before anything was
-done, and comes to `operations`.
+content to be copied up) is declined before anything was done, and comes to
+`operations`.  What a thread has to read from a cold disk, it answers itself.
 """
 
 import errno
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 from unionfs.attributes import NOTHING, Wish
@@ -16,6 +17,7 @@ from unionfs.files import Opened, host_flags
 from unionfs.node import Node
 from unionfs.operations import STATUS, Operations
 from unionfs.session import messages
+from unionfs.session.crew import Later
 from unionfs.session.dispatch import NO_REPLY, Handler
 from unionfs.session.protocol import FOPEN_CACHE_DIR, FOPEN_KEEP_CACHE, FOPEN_PASSTHROUGH
 
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _CAPABILITY = b"security.capability"
+
+# Of the reply to a read, at first; it grows with the largest.
+_READ_BYTES = 64 << 10
 
 
 def _name(body: memoryview, start: int = 0) -> bytes:
@@ -51,6 +56,7 @@ class Direct:
         self._listings = operations.listings
         self._changes = operations.changes
         self._attributes = operations.attributes
+        self._reply = memoryview(bytearray(_READ_BYTES))
         self.table: Mapping[int, Handler] = {
             messages.LOOKUP: self._lookup,
             messages.FORGET: self._forget,
@@ -239,15 +245,17 @@ class Direct:
 
     def _read(
         self, unique: int, _node: int, body: memoryview, _uid: int, _gid: int
-    ) -> memoryview | None:
+    ) -> memoryview | Later:
         fd, offset, size = messages.READ_IN.unpack_from(body)
-        head = messages.HEADER_BYTES
-        reply = bytearray(head + size)
-        count = self._files.reading.at_once(fd, memoryview(reply)[head:], offset)
+        head, reply = messages.HEADER_BYTES, self._reply
+        if len(reply) < head + size:
+            reply = self._reply = memoryview(bytearray(head + size))
+        count = self._files.reading.at_once(fd, reply[head : head + size], offset)
         if count is None:
-            return None
+            own = os.dup(fd)  # the handle's own may be moved to upper meanwhile
+            return Later(partial(_read_and_close, unique, own, size, offset))
         messages.put_header(reply, unique, head + count)
-        return memoryview(reply)[: head + count]
+        return reply[: head + count]
 
     def _write(self, unique: int, _node: int, body: memoryview, _uid: int, _gid: int) -> bytes:
         fd, offset, size = messages.WRITE_IN.unpack_from(body)
@@ -294,6 +302,14 @@ class Direct:
         (handle,) = messages.RELEASE_IN.unpack_from(body)
         self._listings.close(handle)
         return messages.empty(unique)
+
+
+def _read_and_close(unique: int, fd: int, size: int, offset: int) -> bytes:
+    """Read from a disk, in a thread."""
+    try:
+        return messages.data(unique, os.pread(fd, size, offset))
+    finally:
+        os.close(fd)
 
 
 def _sized(unique: int, value: bytes, room: int) -> bytes:

@@ -4,16 +4,21 @@ import errno
 import os
 import socket
 import struct
+import threading
 import time
 
 import pytest
+import trio
 
 from tests.session.kernel import reply, request
 from unionfs.session import messages
+from unionfs.session.crew import Later
 from unionfs.session.dispatch import NO_REPLY, Dispatcher
 
+pytestmark = pytest.mark.trio
+
 SO_SNDBUFFORCE = 32  # socket(7)
-GETATTR, FORGET, READ, STATFS = 3, 2, 15, 17
+GETATTR, FORGET, READ, STATFS, FSYNC = 3, 2, 15, 17, 20
 
 
 class Answers:
@@ -21,7 +26,12 @@ class Answers:
 
     def __init__(self):
         self.seen = []
-        self.table = {GETATTR: self.answer, FORGET: self.keep_silent, READ: self.decline}
+        self.table = {
+            GETATTR: self.answer,
+            FORGET: self.keep_silent,
+            READ: self.decline,
+            FSYNC: self.have_made,
+        }
 
     def answer(self, unique, node, body, uid, gid):
         self.seen.append((node, bytes(body), uid, gid))
@@ -36,6 +46,15 @@ class Answers:
     def decline(self, *_arguments):
         return None
 
+    def have_made(self, unique, node, *_rest):
+        def job():
+            self.seen.append(threading.current_thread())
+            if node == 13:
+                raise OSError(errno.EIO, "bad sector")
+            return messages.data(unique, b"made")
+
+        return Later(job)
+
     def explain(self, error, opcode, node):
         self.seen.append((opcode, node))
         return error.errno
@@ -46,13 +65,15 @@ def soon():
 
 
 @pytest.fixture
-def dispatched(kernel):
+async def dispatched(kernel):
     device, sent = kernel
     answers = Answers()
-    return Dispatcher(device, answers, 1 << 20), answers, device, sent
+    dispatcher = Dispatcher(device, answers, 1 << 20)
+    yield dispatcher, answers, device, sent
+    dispatcher.close()
 
 
-def test_a_request_is_answered_from_its_bytes(dispatched):
+async def test_a_request_is_answered_from_its_bytes(dispatched):
     dispatcher, answers, _, sent = dispatched
     sent.send(request(GETATTR, 5, 77, b"body", uid=3, gid=4))
     assert not dispatcher.serve(soon())
@@ -60,7 +81,7 @@ def test_a_request_is_answered_from_its_bytes(dispatched):
     assert answers.seen == [(77, b"body", 3, 4)]
 
 
-def test_what_waits_is_answered_in_one_turn(dispatched):
+async def test_what_waits_is_answered_in_one_turn(dispatched):
     dispatcher, answers, _, sent = dispatched
     for number in range(3):
         sent.send(request(GETATTR, 5 + number, number))
@@ -72,7 +93,7 @@ def test_what_waits_is_answered_in_one_turn(dispatched):
         sent.recv(1000)
 
 
-def test_when_the_time_is_over_one_request_is_answered(dispatched):
+async def test_when_the_time_is_over_one_request_is_answered(dispatched):
     dispatcher, answers, _, sent = dispatched
     for number in range(2):
         sent.send(request(GETATTR, 5, number))
@@ -80,7 +101,7 @@ def test_when_the_time_is_over_one_request_is_answered(dispatched):
     assert len(answers.seen) == 1
 
 
-def test_an_error_is_told_and_answered(dispatched):
+async def test_an_error_is_told_and_answered(dispatched):
     dispatcher, answers, _, sent = dispatched
     sent.send(request(GETATTR, 5, 13))
     assert not dispatcher.serve(soon())
@@ -89,7 +110,7 @@ def test_an_error_is_told_and_answered(dispatched):
 
 
 @pytest.mark.parametrize("opcode", [READ, STATFS])
-def test_what_is_declined_or_unknown_comes_to_libfuse(dispatched, opcode):
+async def test_what_is_declined_or_unknown_comes_to_libfuse(dispatched, opcode):
     dispatcher, _, device, sent = dispatched
     message = request(opcode, 5, 77, b"body")
     sent.send(message)
@@ -100,7 +121,7 @@ def test_what_is_declined_or_unknown_comes_to_libfuse(dispatched, opcode):
     assert sent.recv(10000) == reply(5, body=b"x" * 5000)
 
 
-def test_what_libfuse_answers_without_a_handler_is_sent_on_as_it_is(dispatched):
+async def test_what_libfuse_answers_without_a_handler_is_sent_on_as_it_is(dispatched):
     dispatcher, _, device, sent = dispatched
     sent.send(request(STATFS, 5, 77))
     assert dispatcher.serve(soon())
@@ -110,7 +131,7 @@ def test_what_libfuse_answers_without_a_handler_is_sent_on_as_it_is(dispatched):
     assert sent.recv(1000) == reply(5, body=struct.pack("=QIi", 1, 0xFFFF, 9))
 
 
-def test_a_routed_open_can_carry_a_backing_id(dispatched):
+async def test_a_routed_open_can_carry_a_backing_id(dispatched):
     dispatcher, _, device, sent = dispatched
     sent.send(request(STATFS, 5, 77))
     assert dispatcher.serve(soon())
@@ -122,7 +143,7 @@ def test_a_routed_open_can_carry_a_backing_id(dispatched):
     assert sent.recv(1000) == reply(5, body=struct.pack("=QIi", 1, 0x80, 7))
 
 
-def test_a_request_too_large_for_libfuse_is_an_error(dispatched):
+async def test_a_request_too_large_for_libfuse_is_an_error(dispatched):
     dispatcher, _, _, sent = dispatched
     sent.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 1 << 20)
     sent.send(request(STATFS, 5, 77, bytes(500000)))
@@ -130,10 +151,44 @@ def test_a_request_too_large_for_libfuse_is_an_error(dispatched):
     assert sent.recv(1000) == reply(5, error=-errno.EIO)
 
 
-def test_an_unmounted_device_is_left_to_libfuse(dispatched):
+async def test_an_unmounted_device_is_left_to_libfuse(dispatched):
     dispatcher, _, device, _ = dispatched
     end, other = os.pipe()
     os.dup2(other, device.device)  # reading it is an error other than "nothing there"
     assert dispatcher.serve(soon())
     os.close(end)
     os.close(other)
+
+
+async def heard(sent):
+    """Return the next message for the kernel."""
+    with trio.fail_after(5):
+        await trio.lowlevel.wait_readable(sent)
+    return sent.recv(1000)
+
+
+async def test_a_thread_makes_and_sends_what_has_to_wait(dispatched):
+    dispatcher, answers, _, sent = dispatched
+    for number in range(40):
+        sent.send(request(FSYNC, 5 + number, 77))
+        assert not dispatcher.serve(soon())
+    got = {await heard(sent) for _ in range(40)}
+    assert got == {reply(5 + number, body=b"made") for number in range(40)}
+    assert threading.current_thread() not in answers.seen
+
+
+async def test_what_a_thread_fails_at_is_told_where_the_handlers_run(dispatched):
+    dispatcher, answers, _, sent = dispatched
+    sent.send(request(FSYNC, 5, 13))
+    assert not dispatcher.serve(soon())
+    assert await heard(sent) == reply(5, error=-errno.EIO)
+    assert answers.seen[1:] == [(FSYNC, 13)]
+
+
+async def test_threads_end_when_all_is_done(dispatched):
+    dispatcher, answers, _, sent = dispatched
+    sent.send(request(FSYNC, 5, 77))
+    dispatcher.serve(soon())
+    dispatcher.close()
+    assert sent.recv(1000) == reply(5, body=b"made")
+    assert not answers.seen[0].is_alive()

@@ -206,7 +206,7 @@ class Device(PlainReplies):
             self.diverted = None
             os.dup2(self.device, self.fd, inheritable=False)
 
-    def send(self, reply: bytes | bytearray | memoryview) -> None:
+    def send(self, reply: bytes | memoryview) -> None:
         """Send a reply to the kernel."""
         try:  # noqa: SIM105 - contextlib.suppress costs as much as all else here
             os.write(self.device, reply)

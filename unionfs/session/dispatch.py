@@ -9,23 +9,29 @@ handed to libfuse as if it had read them itself (`Device.route`).
 
 A handler is told the request's number and node, its body, which is valid
 during the call only, and who makes it.  It returns the whole reply
-(`messages`), `NO_REPLY`, or None to decline, before it has changed anything.
+(`messages`), which is sent before anything else happens, `Later` for a thread
+to make it, `NO_REPLY`, or None to decline, before it has changed anything.
 """
 
+import contextlib
 import errno
 import os
 import select
 import struct
 from collections.abc import Callable, Mapping
+from functools import partial
 from time import perf_counter
 from typing import Final, Protocol
 
+import trio
+
 from unionfs.session import messages
+from unionfs.session.crew import Crew, Later
 from unionfs.session.device import Device
 from unionfs.session.protocol import IN_HEADER
 
 # Its arguments: unique, node, body, uid, gid.
-Handler = Callable[[int, int, memoryview, int, int], "bytes | bytearray | memoryview | None"]
+Handler = Callable[[int, int, memoryview, int, int], "bytes | memoryview | Later | None"]
 NO_REPLY: Final = b""
 
 # More than the kernel asks for: the head of a WRITE and its data, FUSE_MIN_READ_BUFFER at least.
@@ -52,6 +58,8 @@ class Dispatcher:
         self._device = device
         self._handlers = dict(handlers.table)
         self._explain = handlers.explain
+        self._crew = Crew(device.send)
+        self._token = trio.lowlevel.current_trio_token()
         self._buffer = memoryview(bytearray(_HEAD_BYTES + max_write))
         os.set_blocking(device.device, False)
         poll = select.poll()
@@ -83,8 +91,22 @@ class Dispatcher:
                 if device.route(buffer[:size]):
                     return True
                 reply = messages.error(unique, errno.EIO)
-            if reply:
+            if isinstance(reply, Later):
+                self._crew.take(reply, partial(self._failed_later, unique, opcode, node))
+            elif reply:
                 device.send(reply)
             # Polling costs a tenth of the exception that reading nothing is.
             if not self._poll(0) or perf_counter() >= until:
                 return False
+
+    def _failed_later(self, unique: int, opcode: int, node: int, error: Exception) -> None:
+        """Answer with an error that a thread met, from the thread of the handlers."""
+        with contextlib.suppress(trio.RunFinishedError):  # nobody waits any more
+            self._token.run_sync_soon(self._answer_error, unique, opcode, node, error)
+
+    def _answer_error(self, unique: int, opcode: int, node: int, error: Exception) -> None:
+        self._device.send(messages.error(unique, self._explain(error, opcode, node)))
+
+    def close(self) -> None:
+        """End the threads."""
+        self._crew.dismiss()

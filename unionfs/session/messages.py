@@ -155,8 +155,8 @@ def data(unique: int, content: bytes | bytearray) -> bytes:
     return _EMPTY.pack(HEADER_BYTES + len(content), 0, unique) + content
 
 
-def put_header(buffer: bytearray, unique: int, size: int) -> None:
-    """Head *buffer*, of which *size* bytes are the reply, that many after the header included."""
+def put_header(buffer: memoryview, unique: int, size: int) -> None:
+    """Begin *buffer* with the header of a reply of *size* bytes, the header included."""
     _EMPTY.pack_into(buffer, 0, size, 0, unique)
 
 

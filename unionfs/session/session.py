@@ -88,6 +88,7 @@ class Session:
         self._started: Callable[[], None] = lambda: None
         self._served = False
         self._handlers: Handlers | None = None
+        self._dispatcher: Dispatcher | None = None
 
     def mount(self, operations: pyfuse3.Operations, handlers: Handlers | None = None) -> None:
         """Mount, and make *operations* ready to serve; raise OSError when that cannot be.
@@ -194,7 +195,8 @@ class Session:
             and self._handlers
             and isinstance(self._loop, FastLoop)
         ):
-            self._loop.serve_with(Dispatcher(device, self._handlers, result.max_write))
+            self._dispatcher = Dispatcher(device, self._handlers, result.max_write)
+            self._loop.serve_with(self._dispatcher)
             result = dataclasses.replace(result, direct=True)
         return result
 
@@ -257,6 +259,8 @@ class Session:
         device = self._replies if isinstance(self._replies, Device) else None
         if device is not None and self._mount is not None and device.is_connected():
             mounted.detach(self._mount.device)
+        if self._dispatcher is not None:
+            self._dispatcher.close()
         if self._initialized:
             pyfuse3.close(unmount=device is None)
         self._drop_device()
