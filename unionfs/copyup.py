@@ -17,7 +17,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from unionfs import content, markers, syscalls
+from unionfs import content, durability, markers, syscalls
 from unionfs.layer import Layer, WritableLayer
 from unionfs.links import key
 from unionfs.node import Node
@@ -306,7 +306,7 @@ class CopyUp:
         shown = layer.stat(path)
         entry = self._prepare(node, work, job.staged, shown if job.whole else os.fstat(job.target))
         if self.union.features.fsync == "strict":
-            os.fsync(job.target)
+            durability.sync(job.target)
         st = self._settle(node, work, job.staged, entry, shown)
         node.upper, node.home, node.unsynced = True, st.st_ino, True
 
@@ -354,5 +354,10 @@ def copy_attributes(
 
 def _sync(layer: WritableLayer, path: bytes, kind: int) -> None:
     """Write a staged file or directory to disk; other kinds cannot be opened for that."""
-    if kind in (stat.S_IFREG, stat.S_IFDIR):
-        layer.sync(path)
+    if kind not in (stat.S_IFREG, stat.S_IFDIR):
+        return
+    fd = layer.open(path, os.O_RDONLY)
+    try:
+        durability.sync(fd)
+    finally:
+        os.close(fd)

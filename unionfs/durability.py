@@ -5,6 +5,11 @@ after fsync(2) of such a file its name in upper must be on disk as well, or a
 power cut would bring the lower content back: upper's directories are synced up
 to the first one that is known to be there.  `fsync=off` syncs nothing
 (overlayfs.rst, "Volatile mount").
+
+On btrfs all but the content of files is synced by a commit of the file system.
+For fsync(2) btrfs writes to a log instead; replayed after a power cut, that leaves
+metadata-only copies in a directory without their size, what was renamed at both
+of its names, or no whiteout at the old one (docs/durability.md).
 """
 
 import os
@@ -12,10 +17,19 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from unionfs import mountcalls, syscalls
 from unionfs.node import Node
 
 if TYPE_CHECKING:
     from unionfs.union import Union
+
+
+def sync(fd: int) -> None:
+    """Write a directory, or a file with its attributes, to disk."""
+    if syscalls.is_btrfs(fd):
+        mountcalls.sync_filesystem(fd)
+    else:
+        os.fsync(fd)
 
 
 class Durability:
@@ -61,6 +75,6 @@ class Durability:
 
 async def _sync_and_close(fd: int) -> None:
     try:
-        await trio.to_thread.run_sync(os.fsync, fd)
+        await trio.to_thread.run_sync(sync, fd)
     finally:
         os.close(fd)

@@ -167,14 +167,6 @@ class WritableLayer(Layer):
         os.fchdir(self.fd)
         os.removexattr(path, name, follow_symlinks=self.follow)
 
-    def sync(self, path: bytes) -> None:
-        """Write what *path* names (a file or a directory) to its disk: fsync(2)."""
-        fd = self.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-
 
 class Pins(WritableLayer):
     """Upper objects that lost their last name, reached through descriptors held open.

@@ -26,14 +26,18 @@ class _Side(NamedTuple):
         return child_path(self.parent, self.name)
 
 
-def _only_upper_matters(parent: Node, sighting: Sighting | None) -> bool:
-    """Tell whether a name is in a directory of upper alone, and a plain file's or free."""
-    if parent.below or parent.orphan or not parent.upper:
-        return False
-    if sighting is None:
+def _is_in_upper(source: Sighting) -> bool:
+    """Tell whether a file is in upper as a whole, under the very name that it shows."""
+    elsewhere = source.below or source.redirect or source.link
+    return source.named and not elsewhere and not stat.S_ISDIR(source.st.st_mode)
+
+
+def _gives_way(target: Sighting | None) -> bool:
+    """Tell whether a new name is free, or that of a file whose links need not be counted."""
+    if target is None:
         return True
-    marked = sighting.below or sighting.redirect or sighting.link
-    return not marked and not stat.S_ISDIR(sighting.st.st_mode)
+    counted = target.link or not (target.named or target.st.st_nlink == 1)
+    return not counted and not stat.S_ISDIR(target.st.st_mode)
 
 
 def _kind(sighting: Sighting | None) -> Kind:
@@ -65,45 +69,42 @@ class Renames:
             raise error(errno.EINVAL)
         if flags and target is not None:
             raise error(errno.EEXIST)
-        if (
-            self.union.markers.bear_names
-            and _only_upper_matters(parent, source)
-            and _only_upper_matters(new_parent, target)
-        ):
-            self._rename_in_upper(source, (parent, name), target, (new_parent, new_name))
+        if _is_in_upper(source) and _gives_way(target):
+            self._rename_file(source, (parent, name), target, (new_parent, new_name))
             return
         old, new = _Side(parent, name, source), _Side(new_parent, new_name, target)
         plan = rules.rename(self._facts(source, target, new_parent, new_name))
         if not plan.nothing:
             self._rename(plan, old, new)
 
-    def _rename_in_upper(
+    def _rename_file(
         self,
         source: Sighting,
         old: tuple[Node, bytes],
         target: Sighting | None,
         new: tuple[Node, bytes],
     ) -> None:
-        """Rename where there is nothing to copy up, to mark or to hide: as upper does it.
+        """Rename a file where nothing is to be copied up, marked or decided.
 
         So editors and package managers replace files; the way for all cases takes three times
         as long, most of it to find out just that.
         """
-        upper, _ = self.union.writable()
+        if target is not None and target.ino == source.ino:
+            return  # links of one file keep both names: rename(2)
+        upper, _ = self.names.directory(new[0])
         nodes = self.union.nodes
         path = child_path(*new)
-        if target is None:
-            upper.move(child_path(*old), upper, path)
-        elif target.ino == source.ino:  # links of one file keep both names: rename(2)
-            return
-        else:
+        cover = self.union.shows_below(*old)
+        replaced = pinned = None
+        if target is not None:
             replaced = nodes.known(target)
             pinned = self.names.pin(replaced, target, path)
-            try:
-                upper.move(child_path(*old), upper, path)
-            except BaseException:
-                self.names.unpin(pinned)
-                raise
+        try:
+            self.union.markers.move_file(upper, child_path(*old), path, cover=cover)
+        except BaseException:
+            self.names.unpin(pinned)
+            raise
+        if target is not None:
             self.names.removed(*new, target, replaced)
         node = nodes.adopt(*old, source)
         nodes.rename(node, old, new)

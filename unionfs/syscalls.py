@@ -72,13 +72,25 @@ class _StatFs(ctypes.Structure):
     _fields_ = (("type", ctypes.c_long), ("rest", ctypes.c_char * 248))
 
 
-_TMPFS_MAGIC = 0x01021994  # include/uapi/linux/magic.h
+# include/uapi/linux/magic.h
+_TMPFS_MAGIC = 0x01021994
+_BTRFS_MAGIC = 0x9123683E
 
 
 def is_tmpfs(fd: int) -> bool:
-    """Tell whether an open file lies on tmpfs: fstatfs(2)."""
+    """Tell whether an open file lies on tmpfs."""
+    return _kind_of_filesystem(fd) == _TMPFS_MAGIC
+
+
+def is_btrfs(fd: int) -> bool:
+    """Tell whether an open file lies on btrfs."""
+    return _kind_of_filesystem(fd) == _BTRFS_MAGIC
+
+
+def _kind_of_filesystem(fd: int) -> int:
+    """Return the magic number that fstatfs(2) tells."""
     result = _StatFs()
     if _libc.fstatfs(fd, ctypes.byref(result)) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-    return bool(result.type == _TMPFS_MAGIC)
+    return int(result.type)

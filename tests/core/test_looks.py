@@ -76,15 +76,14 @@ THINGS = {
     "w": _whiteout,
     "x": _whiteout_file,
 }
-COLUMNS = ["".join(column) for column in itertools.product(THINGS, repeat=3)]
+COLUMNS = ["".join(column) for column in itertools.product(THINGS, THINGS, "-fld")]
 
 
 def _plant(layers):
     """Make a name for each column, which says what the layers hold under it."""
     for name in COLUMNS:
         for kind, layer in zip(name, layers, strict=True):
-            if not (kind in "wx" and layer is layers[-1]):  # the lowest has nothing to hide
-                THINGS[kind](layer / "d" / name)
+            THINGS[kind](layer / "d" / name)
 
 
 def _seen(look):
@@ -125,6 +124,18 @@ def test_the_short_way_tells_what_the_long_way_does(union, caplog, tmp_path, upp
     if upper:
         shutil.rmtree(layers[0] / "d")  # whiteouts of nothing, and damage
     caplog.clear()
+
+
+def test_the_short_way_finds_the_copy_of_a_file_with_several_names(union, tmp_path):
+    u = union({"d": {}}, {"d": {}}, {"d": {}})
+    for layer in sorted(tmp_path.glob("lower*")):
+        _linked(layer / "d" / layer.name)
+        _write(layer / "d" / f"{layer.name}.single")
+        u.change(f"d/{layer.name}", mode=0o600)
+    names = os.listdir(tmp_path / "lower0" / "d") + os.listdir(tmp_path / "lower1" / "d")
+    parent = u.node("d")
+    seen = _compare(u.union, parent, [name.encode() for name in names])
+    assert sum(sighting[2] for sighting in seen.values()) == 4  # in upper
 
 
 def test_the_short_way_tells_what_shows_below(union, caplog, tmp_path):

@@ -4,12 +4,14 @@ import errno
 
 import pytest
 
-from tests.trees import Link, Same, harvest
+from tests.trees import WHITEOUT, Link, Same, harvest
 from unionfs import renames, syscalls
 
 NOREPLACE = syscalls.RENAME_NOREPLACE
 
-# What upper holds, old and new name, flags; and what it holds then, or the error.
+LOWER = {"l": "low", "m": {"l": "low", "k": Same("l")}}
+
+# What upper holds over `LOWER`, old and new name, flags; and what it holds then, or the error.
 RENAMES = [
     ({"a": "1"}, "a", "b", 0, {"b": "1"}),
     ({"a": "1", "b": "2"}, "a", "b", 0, {"b": "1"}),
@@ -26,6 +28,15 @@ RENAMES = [
     ({"a": {}, "b": "2"}, "a", "b", 0, errno.ENOTDIR),
     ({"b": "2"}, "a", "b", 0, errno.ENOENT),
     ({"a": "1"}, "a", "x" * 256, 0, errno.ENAMETOOLONG),
+    ({"a": "1"}, "a", "l", 0, {"l": "1"}),
+    ({"l": "1"}, "l", "b", 0, {"l": WHITEOUT, "b": "1"}),
+    ({"l": "1", "b": "2"}, "l", "b", 0, {"l": WHITEOUT, "b": "1"}),
+    ({"l": WHITEOUT, "a": "1"}, "a", "l", 0, {"l": "1"}),
+    ({"l": WHITEOUT, "a": "1"}, "a", "l", NOREPLACE, {"l": "1"}),
+    ({"a": "1"}, "a", "m", 0, errno.EISDIR),
+    ({"a": "1"}, "a", "m/a", 0, {"m": {"a": "1"}}),
+    ({"a": "1", "m": {}}, "a", "m/l", 0, {"m": {"l": "1"}}),
+    ({"l": "1", "m": {"l": "2"}}, "l", "m/l", 0, {"l": WHITEOUT, "m": {"l": "1"}}),
 ]
 
 
@@ -34,10 +45,11 @@ RENAMES = [
 @pytest.mark.parametrize(("upper", "old", "new", "flags", "after"), RENAMES)
 def test_both_ways(union, monkeypatch, upper, old, new, flags, after, way, known):  # noqa: PLR0917
     if way == "long":
-        monkeypatch.setattr(renames, "_only_upper_matters", lambda *_: False)
-    u = union(upper)
+        monkeypatch.setattr(renames, "_is_in_upper", lambda _: False)
+    u = union(upper, LOWER)
     before = harvest(u.upper)
-    nodes = [u.node(name) if known and name in upper else None for name in (old, new)]
+    shown = {name for name in upper if upper[name] is not WHITEOUT}
+    nodes = [u.node(name) if known and name in shown else None for name in (old, new)]
     if isinstance(after, int):
         with pytest.raises(OSError) as raised:  # noqa: PT011 (the errno is compared)
             u.rename(old, new, flags)
@@ -58,7 +70,7 @@ def test_both_ways(union, monkeypatch, upper, old, new, flags, after, way, known
 @pytest.mark.parametrize("way", ["short", "long"])
 def test_a_failed_rename_leaves_all_as_it_was(union, monkeypatch, way):
     if way == "long":
-        monkeypatch.setattr(renames, "_only_upper_matters", lambda *_: False)
+        monkeypatch.setattr(renames, "_is_in_upper", lambda _: False)
     u = union({"a": "1", "b": "2"})
     nodes = [u.node("a"), u.node("b")]
 

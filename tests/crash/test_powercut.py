@@ -8,8 +8,6 @@ import random
 
 import pytest
 
-from unionfs.syscalls import RENAME_WHITEOUT, renameat2
-
 from . import disks, powercut
 from .powercut import Rebuilder, Recording, Trial, attempt, choose
 from .recorder import Record
@@ -34,31 +32,6 @@ def test_a_union_that_syncs_nothing_is_found_out():
         Trial("ext4", fsync="off", seed=SEED, noise=False), _CUTS // 2, judged="auto"
     )
     assert broken
-
-
-def test_btrfs_itself_forgets_the_whiteout_of_a_rename(directory):
-    """The limit in docs/durability.md; where this fails, the limit can go."""
-    image, after, disk = f"{directory}/image", f"{directory}/after", f"{directory}/disk"
-    os.mkdir(disk)
-    disks.make("btrfs", image)
-    with disks.mounted("btrfs", image, disk):
-        os.mkdir(f"{disk}/old")
-        _sync_new_file(f"{disk}/old/inside")
-        fd = os.open(f"{disk}/old", os.O_RDONLY)
-        os.fsync(fd)
-        os.close(fd)
-        path = os.fsencode(disk)
-        renameat2(-100, path + b"/old", -100, path + b"/new", RENAME_WHITEOUT)
-        _sync_new_file(f"{disk}/file")
-        disks.clone(image, after)
-        assert set(os.listdir(disk)) == {"old", "new", "file"}
-    with disks.mounted("btrfs", after, disk):
-        assert set(os.listdir(disk)) == {"new", "file"}
-
-
-def _sync_new_file(path: str) -> None:
-    with open(path, "wb") as file:
-        os.fsync(file.fileno())
 
 
 def test_a_rebuilt_disk_holds_what_was_flushed_and_no_more_than_was_written(directory):
