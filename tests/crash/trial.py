@@ -51,6 +51,9 @@ class Field:
         corpus.plant_lowers(lowers)
         self.lowers_before = [harvest(lower, times=True) for lower in lowers]
 
+    def __str__(self) -> str:
+        return f"in {self.top}, fsync={self.features.fsync}"
+
     def unchanged(self) -> bool:
         """Tell whether the lowers are as they were planted."""
         return [harvest(lower, times=True) for lower in self.dirs.lowers] == self.lowers_before
