@@ -41,11 +41,13 @@ def test_undisturbed_operations_do_what_a_plain_directory_does(field, kind):
 
 @pytest.mark.parametrize("kind", corpus.KINDS, ids=lambda kind: kind.__name__)
 def test_a_killed_daemon_leaves_the_old_tree_or_the_new(varied, kind):
-    wrong = {}
+    tried, wrong = 0, {}
     for case in chosen(kind(), share=0.05):
         expected = varied.expect(case)
         for moment, gate in kills(len(count(varied, case, reading=False).calls)):
+            tried += 1
             words = killed(varied, case, expected, gate)
             if words:
-                wrong[f"{case.name}, {varied}, {moment}: {gate.calls[-1]}"] = words
-    assert (SEED, wrong) == (SEED, {})
+                wrong[f"{case.name}, {moment}: {gate.calls[-1]}"] = words
+    print(f"{varied}: {tried} kills")  # noqa: T201 - shown by pytest -rP
+    assert (SEED, str(varied), wrong) == (SEED, str(varied), {})
