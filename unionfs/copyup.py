@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 _BLOCK = 512  # bytes per unit of st_blocks: stat(2)
 _MUST_COPY = ("system.posix_acl_", "security.")  # fs/overlayfs/copy_up.c, ovl_must_copy_xattr
-_MOVED = frozenset({"trusted.overlay.metacopy", "trusted.overlay.redirect"})
+_MOVED = frozenset({markers.METACOPY, markers.REDIRECT, markers.MTIME})
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -259,6 +259,8 @@ class CopyUp:
             before,
         )  # fmt: skip
         try:
+            if before is not None:
+                markers.set_mtime(*self.union.upper_place(node), before.st_mtime_ns)
             job.shared = copied == st.st_size > 0 and content.share(source, target)
             if not job.shared:
                 self._require_room(work, min(copied, st.st_blocks * _BLOCK))
@@ -325,6 +327,7 @@ class CopyUp:
             elif job.st is not None and job.node.lowers:  # else another request has filled it
                 os.ftruncate(job.target, job.st.st_size)
                 os.utime(job.target, ns=(job.st.st_atime_ns, job.st.st_mtime_ns))
+                markers.end_mtime(*self.union.upper_place(job.node))
         finally:
             job.close()
 

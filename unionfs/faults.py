@@ -19,6 +19,7 @@ Mend = Callable[[WritableLayer, bytes], None]
 
 _UNSETTLED = re.compile(rb"[0-9]{1,9}:-?[0-9]{1,9}")  # markers.prepare_links
 _NLINK = re.compile(rb"[UL][+-][0-9]{1,9}")  # fs/overlayfs/inode.c, ovl_set_nlink_common
+_NANOSECONDS = re.compile(rb"-?[0-9]{1,19}")
 _INO = re.compile(rb"[0-9a-f]{1,16}")
 _METACOPY_MIN = 4  # bytes: version, length, flags, digest algorithm (fs/overlayfs/overlayfs.h)
 
@@ -149,6 +150,12 @@ def _unsettled(subject: _Subject) -> tuple[str, bool] | None:
     return f"damaged note on a change of the link count {subject.value!r}", True
 
 
+def _mtime(subject: _Subject) -> tuple[str, bool] | None:
+    if subject.is_file and _NANOSECONDS.fullmatch(subject.value):
+        return None
+    return f"damaged modification time {subject.value!r}", True
+
+
 def _ino(subject: _Subject) -> tuple[str, bool] | None:
     if _INO.fullmatch(subject.value) and int(subject.value, 16):
         return None
@@ -173,6 +180,7 @@ _JUDGES: dict[str, _Judge] = {
     markers.WHITEOUT: _whiteout,
     markers.NLINK: _nlink,
     markers.UNSETTLED: _unsettled,
+    markers.MTIME: _mtime,
     markers.INO: _ino,
     markers.LINK: _link,
     markers.LOWERS: _of_root,

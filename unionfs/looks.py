@@ -16,7 +16,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 
-from unionfs import markers, rules, whiteouts
+from unionfs import markers, metacopies, rules, whiteouts
 from unionfs.inodes import ROOT_INO, number
 from unionfs.layer import Layer, WritableLayer, join
 from unionfs.links import LinkIndex, key
@@ -273,8 +273,11 @@ class Looks:
         st, marks = top.st, top.marks
         if st is None:
             raise FileNotFoundError(errno.ENOENT, _ABSENT)
+        ino = marks.ino or number(top.layer, st)
+        if below:
+            st = self._settled(ino, self.writable()[0], top, below[-1].part)
         return Sighting(
-            marks.ino or number(top.layer, st),
+            ino,
             st,
             upper=True,
             named=True,
@@ -289,8 +292,11 @@ class Looks:
         _, work = self.writable()
         path = self.links.path(entry)
         st, marks = work.stat(path), markers.read(work, path)
+        ino = marks.ino or number(work, st)
+        if marks.metacopy:
+            st = self._settled(ino, work, Finding(Found.METACOPY, work, path, st, marks), content)
         return Sighting(
-            marks.ino or number(work, st),
+            ino,
             st,
             upper=True,
             named=False,
@@ -299,6 +305,22 @@ class Looks:
             link=entry,
             links=marks.links,
         )
+
+    def _settled(
+        self, ino: int, layer: WritableLayer, copy: Finding, content: Part
+    ) -> os.stat_result:
+        """Return the attributes of a metadata-only copy; settle one that a crash left half way.
+
+        One that has a node was looked up since, and may be being filled.
+        """
+        if copy.st is None:
+            raise FileNotFoundError(errno.ENOENT, _ABSENT)
+        if ino in self.nodes:
+            return copy.st
+        size = content.layer.stat(content.path).st_size
+        if not metacopies.is_half_way(copy.st, copy.marks, size):
+            return copy.st
+        return metacopies.settle(layer, copy.path, copy.st, copy.marks, size)
 
 
 def _root_part(layer: Layer) -> Part:

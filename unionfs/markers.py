@@ -16,7 +16,8 @@ Ours alone, private to the kernel's eyes too: `.unionfs.ino`, the inode number
 an object had before it was copied up, `.unionfs.link`, the entry of the hard
 link index that holds the file, and `.nlink`, in the kernel's form `U+2`: how
 many links the union shows beyond those that upper's inode has; `.unionfs.unsettled`
-(`N:L`) says that they are L as long as the inode has N.
+(`N:L`) says that they are L as long as the inode has N; `.unionfs.mtime`, the
+modification time (ns) of a metadata-only copy while its content is filled in.
 
 Whiteouts themselves are made and read in `whiteouts`, aufs's in `dotmarkers`.
 """
@@ -42,6 +43,7 @@ NLINK = _PREFIX + "nlink"
 INO = _PREFIX + "unionfs.ino"
 LINK = _PREFIX + "unionfs.link"
 UNSETTLED = _PREFIX + "unionfs.unsettled"
+MTIME = _PREFIX + "unionfs.mtime"
 LOWERS = _PREFIX + "unionfs.lowerdir"
 WORK = _PREFIX + "unionfs.workdir"
 
@@ -60,6 +62,7 @@ class Marks(NamedTuple):
     ino: int = 0  # the number this object had when it was copied up; 0: none
     link: bytes = b""  # its entry in the hard link index
     links: int = 0  # links that the union shows beyond upper's st_nlink
+    mtime: int | None = None  # ns; of a metadata-only copy that was being filled
 
 
 UNMARKED = Marks()
@@ -143,6 +146,7 @@ def read(layer: Layer, path: bytes) -> Marks:
         ino=max(0, _read_number(layer, path, INO, 16, 1 << 64)) if INO in names else 0,
         link=layer.attribute(path, LINK) if LINK in names else b"",
         links=_read_links(layer, path, names),
+        mtime=_read_number(layer, path, MTIME, 10, 1 << 63) if MTIME in names else None,
     )
 
 
@@ -172,11 +176,23 @@ def set_metacopy(layer: WritableLayer, path: bytes) -> None:
 def end_metacopy(layer: WritableLayer, path: bytes) -> None:
     """Say that *path* has its content now."""
     layer.remove_attribute(path, METACOPY)
-    try:
-        if layer.find_attribute(path, REDIRECT) is not None:
-            layer.remove_attribute(path, REDIRECT)
-    except OSError:  # of a file it means nothing without METACOPY
-        log.exception("%r keeps a redirect", path)
+    for name in (REDIRECT, MTIME):  # of a file they mean nothing without METACOPY
+        try:
+            if layer.find_attribute(path, name) is not None:
+                layer.remove_attribute(path, name)
+        except OSError:
+            log.exception("%r keeps %s", path, name)
+
+
+def set_mtime(layer: WritableLayer, path: bytes, mtime_ns: int) -> None:
+    """Remember the modification time of *path* while its size or content changes."""
+    layer.set_attribute(path, MTIME, b"%d" % mtime_ns)
+
+
+def end_mtime(layer: WritableLayer, path: bytes) -> None:
+    """Say that *path* has its modification time again."""
+    if layer.find_attribute(path, MTIME) is not None:
+        layer.remove_attribute(path, MTIME)
 
 
 def set_impure(layer: WritableLayer, path: bytes) -> None:

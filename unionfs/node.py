@@ -168,6 +168,9 @@ class NodeTable:
     def __len__(self) -> int:
         return len(self._nodes)
 
+    def __contains__(self, ino: int) -> bool:
+        return ino in self._nodes
+
     def __getitem__(self, ino: int) -> Node:
         """Return the node with that number; ESTALE where the kernel should know better."""
         try:

@@ -27,7 +27,6 @@ class Case(NamedTuple):
     name: str
     do: Callable[[Verbs], None]
     prepare: Callable[[Verbs], None] = lambda _verbs: None
-    fills: bool = False  # content comes into a copy that has several names, and changes its mtime
 
 
 def _file(path: str, content: bytes, mode: int = 0o640, uid: int = 5) -> None:
@@ -155,8 +154,7 @@ def after_metadata() -> Iterator[Case]:
             ("unlink", "big"),
             ("link", "big", "d/new"), ("rename", "big", "d/x"), ("chown", "big", 3, 4),
         ):  # fmt: skip
-            fills = name == "linked" and call[0] in {"append", "empty", "truncate"}
-            yield Case(f"{name}, then {call[0]}", _call(*call), prepare, fills)
+            yield Case(f"{name}, then {call[0]}", _call(*call), prepare)
 
 
 def links() -> Iterator[Case]:

@@ -12,6 +12,7 @@ if the process were gone.
 import contextlib
 import fcntl
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -32,9 +33,13 @@ _READING = (
 Act = Callable[[Callable[[], Any]], Any]
 
 
-def makes(flags: int) -> bool:
-    """Tell whether open(2) with *flags* changes something."""
-    return bool(flags & (os.O_CREAT | os.O_TRUNC))
+def changes(name: str, arguments: tuple[Any, ...]) -> bool:
+    """Tell whether a call changes a layer: not every open(2) does, and no reply to the kernel."""
+    if name == "open":
+        return bool(arguments[1] & (os.O_CREAT | os.O_TRUNC))
+    if name == "write":
+        return stat.S_ISREG(os.fstat(arguments[0]).st_mode)
+    return name != "ioctl" or arguments[1] == syscalls.FICLONE
 
 
 class PowerOff(BaseException):
@@ -77,7 +82,7 @@ class Gate:
 
     def _guard(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def passing(*args, **kwargs):
-            if name == "open" and not self.reading and not makes(args[1]):
+            if not self.reading and not changes(name, args):
                 return function(*args, **kwargs)
             if self.dead:
                 raise PowerOff

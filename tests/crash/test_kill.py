@@ -9,11 +9,22 @@ from .sample import SEED, chosen
 from .trial import Field, count, killed, kills, undisturbed
 
 _MODES = ("auto", "strict", "off")
+_PLACES = ("directory", "disk")  # fixtures: a tmpfs, and ext4, where content is synced
 
 
 @pytest.fixture
 def field(directory):
     field = Field(directory)
+    yield field
+    assert field.unchanged()
+
+
+@pytest.fixture
+def varied(request):
+    """Return what a kind of operation is tried on: the seed says which mode and which place."""
+    number = SEED + corpus.KINDS.index(request.getfixturevalue("kind"))
+    place = request.getfixturevalue(_PLACES[number % len(_PLACES)])
+    field = Field(place, Features(fsync=_MODES[number % len(_MODES)]))
     yield field
     assert field.unchanged()
 
@@ -29,14 +40,14 @@ def test_undisturbed_operations_do_what_a_plain_directory_does(field, kind):
 
 
 @pytest.mark.parametrize("kind", corpus.KINDS, ids=lambda kind: kind.__name__)
-def test_a_killed_daemon_leaves_the_old_tree_or_the_new(field, kind):
-    """In each mode: the seed says which kind of operation gets which."""
-    mode = _MODES[(SEED + corpus.KINDS.index(kind)) % len(_MODES)]
-    field.features, wrong = Features(fsync=mode), {}
+def test_a_killed_daemon_leaves_the_old_tree_or_the_new(varied, kind):
+    tried, wrong = 0, {}
     for case in chosen(kind(), share=0.05):
-        expected = field.expect(case)
-        for moment, gate in kills(len(count(field, case, reading=False).calls)):
-            words = killed(field, case, expected, gate)
+        expected = varied.expect(case)
+        for moment, gate in kills(len(count(varied, case, reading=False).calls)):
+            tried += 1
+            words = killed(varied, case, expected, gate)
             if words:
-                wrong[f"{case.name}, fsync={mode}, {moment}: {gate.calls[-1]}"] = words
-    assert (SEED, wrong) == (SEED, {})
+                wrong[f"{case.name}, {moment}: {gate.calls[-1]}"] = words
+    print(f"{varied}: {tried} kills")  # noqa: T201 - shown by pytest -rP
+    assert (SEED, str(varied), wrong) == (SEED, str(varied), {})

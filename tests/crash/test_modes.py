@@ -1,5 +1,7 @@
 """What the modes of `-o fsync` sync before a copy is published."""
 
+import tempfile
+
 import pytest
 
 from unionfs.union import Features
@@ -32,3 +34,9 @@ def test_a_copy_is_synced_before_it_is_published_as_the_mode_says(disk, fsync, c
     published = names.index("rename")
     assert ("fsync" in names[:published]) == synced
     assert "fsync" not in names[published:]
+
+
+def test_a_tmpfs_is_not_waited_for():
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as ram:
+        calls = count(Field(ram, Features(fsync="auto")), _WITH_CONTENT, reading=False).calls
+    assert {"rename", "fsync"} & {call.name for call in calls} == {"rename"}

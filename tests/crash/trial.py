@@ -51,6 +51,9 @@ class Field:
         corpus.plant_lowers(lowers)
         self.lowers_before = [harvest(lower, times=True) for lower in lowers]
 
+    def __str__(self) -> str:
+        return f"in {self.top}, fsync={self.features.fsync}"
+
     def unchanged(self) -> bool:
         """Tell whether the lowers are as they were planted."""
         return [harvest(lower, times=True) for lower in self.dirs.lowers] == self.lowers_before
@@ -132,21 +135,10 @@ def killed(field: Field, case: Case, expected: Expected, gate: Gate) -> list[str
                 raise
     with field.client() as client:
         seen = settled(client.harvest())
-        if case.fills:
-            seen = _with_times_of(expected.old, seen)
         words = judge(expected, seen) or again(client, case, expected, seen)
         if field.staged():
             words.append(f"left in work: {field.staged()}")
     return words
-
-
-def _with_times_of(old: Tree, seen: Tree) -> Tree:
-    """Return *seen* with the mtime of *old* on what differs in nothing else."""
-    return {
-        path: old[path] if path in old and thing._replace(mtime=old[path].mtime) == old[path]
-        else thing
-        for path, thing in seen.items()
-    }  # fmt: skip
 
 
 def died(exc: BaseException) -> bool:
