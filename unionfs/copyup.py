@@ -56,7 +56,7 @@ class Job:
         if self.length > self.size:
             os.ftruncate(self.target, self.length)
         if self.sync:
-            os.fsync(self.target)
+            durability.sync(self.target)
 
     def close(self) -> None:
         """Close both descriptors."""

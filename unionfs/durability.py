@@ -6,10 +6,11 @@ power cut would bring the lower content back: upper's directories are synced up
 to the first one that is known to be there.  `fsync=off` syncs nothing
 (overlayfs.rst, "Volatile mount").
 
-On btrfs all but the content of files is synced by a commit of the file system.
-For fsync(2) btrfs writes to a log instead; replayed after a power cut, that leaves
+On btrfs directories and copies are synced by a commit of the file system.  For
+fsync(2) btrfs writes to a log instead; replayed after a power cut, that leaves
 metadata-only copies in a directory without their size, what was renamed at both
-of its names, or no whiteout at the old one (docs/durability.md).
+of its names, or no whiteout at the old one (docs/durability.md).  A program's own
+fsync(2) of a file is left as it is.
 """
 
 import os
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def sync(fd: int) -> None:
-    """Write a directory, or a file with its attributes, to disk."""
+    """Write a directory, or a copy, to disk; may run in a thread."""
     if syscalls.is_btrfs(fd):
         mountcalls.sync_filesystem(fd)
     else:

@@ -7,11 +7,15 @@ commit in unionfs/durability.py, can go.
 import contextlib
 import os
 
+import pytest
+
 from unionfs.syscalls import RENAME_WHITEOUT, renameat2
 
 from . import contender, disks
 from .client import Client, Dirs
 from .contender import Place
+
+_CONTENT = b"lower" * 600
 
 
 @contextlib.contextmanager
@@ -80,30 +84,62 @@ def test_btrfs_itself_shows_both_names_when_the_new_directory_is_synced(director
         assert (os.listdir(f"{disk}/one"), os.listdir(f"{disk}/two")) == (["file"], ["file"])
 
 
-def test_a_synced_directory_on_btrfs_holds_whole_files_at_one_name(directory):
-    """It is synced by a commit."""
-    lower, mountpoint, content = f"{directory}/lower", f"{directory}/mnt", b"lower" * 600
-    for path in (f"{lower}/one", f"{lower}/two", mountpoint):
-        os.makedirs(path)
-    for name in ("renamed", "moved"):
-        with open(f"{lower}/one/{name}", "wb") as file:
-            file.write(content)
+@pytest.fixture
+def survivors(directory):
+    """Return what of a union, its upper on btrfs, is there after something and a power cut."""
 
-    image, after, disk = f"{directory}/image", f"{directory}/after", f"{directory}/disk"
-    os.mkdir(disk)
-    disks.make("btrfs", image)
-    with disks.mounted("btrfs", image, disk):
-        os.mkdir(f"{disk}/upper")
-        os.mkdir(f"{disk}/work")
-        with contender.union(Place(lower, f"{disk}/upper", f"{disk}/work", mountpoint)):
-            os.rename(f"{mountpoint}/one/moved", f"{mountpoint}/two/moved")
-            _sync(f"{mountpoint}/two")
-            os.rename(f"{mountpoint}/one/renamed", f"{mountpoint}/one/new")
-            _sync(f"{mountpoint}/one")
-            disks.clone(image, after)
-    with (
-        disks.mounted("btrfs", after, disk),
-        Client(Dirs((lower,), f"{disk}/upper", f"{disk}/work")) as client,
-    ):
-        seen = {name: thing.content for name, thing in client.harvest().items()}
-    assert seen == {"one": b"", "one/new": content, "two": b"", "two/moved": content}
+    def after(do):
+        image, cut, disk = f"{directory}/image", f"{directory}/cut", f"{directory}/disk"
+        lower, mountpoint = f"{directory}/lower", f"{directory}/mnt"
+        for path in (disk, f"{lower}/one", f"{lower}/two", mountpoint):
+            os.makedirs(path)
+        with open(f"{lower}/one/file", "wb") as file:
+            file.write(_CONTENT)
+        disks.make("btrfs", image)
+        with disks.mounted("btrfs", image, disk):
+            for name in ("upper", "work"):
+                os.mkdir(f"{disk}/{name}")
+            with contender.union(Place(lower, f"{disk}/upper", f"{disk}/work", mountpoint)):
+                do(mountpoint)
+                disks.clone(image, cut)
+        with (
+            disks.mounted("btrfs", cut, disk),
+            Client(Dirs((lower,), f"{disk}/upper", f"{disk}/work")) as client,
+        ):
+            return {name: thing.content for name, thing in client.harvest().items()}
+
+    return after
+
+
+def test_a_synced_directory_on_btrfs_holds_a_whole_file_under_a_new_name(survivors):
+    def do(top):
+        os.rename(f"{top}/one/file", f"{top}/one/new")
+        _sync(f"{top}/one")
+
+    assert survivors(do) == {"one": b"", "one/new": _CONTENT, "two": b""}
+
+
+def test_a_synced_directory_on_btrfs_holds_what_was_moved_there_and_the_old_one_does_not(survivors):
+    def do(top):
+        os.rename(f"{top}/one/file", f"{top}/two/file")
+        _sync(f"{top}/two")
+
+    assert survivors(do) == {"one": b"", "two": b"", "two/file": _CONTENT}
+
+
+def test_what_is_copied_up_and_renamed_on_btrfs_does_not_show_below_when_another_is_synced(
+    survivors,
+):
+    def do(top):
+        _make(f"{top}/other")
+        _sync(top)
+        with open(f"{top}/one/file", "ab") as file:
+            file.write(b"more")
+        os.rename(f"{top}/one/file", f"{top}/one/new")
+        with open(f"{top}/other", "ab", buffering=0) as file:
+            file.write(b"more")
+            os.fsync(file)
+
+    rest = {"one": b"", "other": b"more", "two": b""}
+    files = {"one/file": _CONTENT}, {"one/new": _CONTENT}, {"one/new": _CONTENT + b"more"}
+    assert survivors(do) in [rest | file for file in files]
