@@ -44,20 +44,29 @@ def _make(path, size=0):
         file.truncate(size)
 
 
-def test_btrfs_itself_forgets_the_whiteout_of_a_rename(directory):
-    def do(disk):
-        os.mkdir(f"{disk}/old")
-        _make(f"{disk}/old/inside")
-        _sync(f"{disk}/old/inside")
-        _sync(f"{disk}/old")
-        path = os.fsencode(disk)
-        renameat2(-100, path + b"/old", -100, path + b"/new", RENAME_WHITEOUT)
-        _make(f"{disk}/file")
-        _sync(f"{disk}/file")
-        assert set(os.listdir(disk)) == {"old", "new", "file"}
+def _rename_what_was_synced(disk):
+    os.mkdir(f"{disk}/old")
+    _make(f"{disk}/old/inside")
+    _sync(f"{disk}/old/inside")
+    _sync(f"{disk}/old")
+    path = os.fsencode(disk)
+    renameat2(-100, path + b"/old", -100, path + b"/new", RENAME_WHITEOUT)
+    _make(f"{disk}/file")
+    _sync(f"{disk}/file")
+    assert set(os.listdir(disk)) == {"old", "new", "file"}
 
-    with _power_fails(directory, lambda _disk: None, do) as disk:
+
+def test_btrfs_itself_forgets_the_whiteout_of_a_rename(directory):
+    with _power_fails(directory, lambda _disk: None, _rename_what_was_synced) as disk:
         assert set(os.listdir(disk)) == {"new", "file"}
+
+
+def test_btrfs_keeps_the_whiteout_with_notreelog(directory):
+    def prepare(disk):
+        disks.run("mount", "-o", "remount,notreelog", disk)
+
+    with _power_fails(directory, prepare, _rename_what_was_synced) as disk:
+        assert set(os.listdir(disk)) == {"old", "new", "file"}
 
 
 def test_btrfs_itself_forgets_the_size_of_a_file_when_its_directory_is_synced(directory):
