@@ -151,7 +151,7 @@ class Files:
 
     def _may_pass(self, node: Node, fd: int, flags: int) -> bool:
         """Tell whether the kernel may serve this open by itself, and should."""
-        if not self.backings.enabled or (node.lowers and not self._lower_passes):
+        if not self.backings.enabled or (node.below and not self._lower_passes):
             return False
         st = os.fstat(fd)
         if not stat.S_ISREG(st.st_mode):
