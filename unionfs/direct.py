@@ -76,6 +76,9 @@ class Direct:
             messages.READ: self._read,
             messages.WRITE: self._write,
             messages.RELEASE: self._release,
+            messages.FALLOCATE: self._fallocate,
+            messages.LSEEK: self._lseek,
+            messages.COPY_FILE_RANGE: self._copy_file_range,
             messages.OPENDIR: self._opendir,
             messages.READDIR: self._readdir,
             messages.READDIRPLUS: self._readdirplus,
@@ -265,6 +268,28 @@ class Direct:
         (fd,) = messages.RELEASE_IN.unpack_from(body)
         self._files.release(fd)
         return messages.empty(unique)
+
+    def _fallocate(self, unique: int, _node: int, body: memoryview, _uid: int, _gid: int) -> Later:
+        fd, offset, length, mode = messages.FALLOCATE_IN.unpack_from(body)
+        allocate = self._files.allocate(fd, mode, offset, length)
+
+        def job() -> bytes:
+            allocate()
+            return messages.empty(unique)
+
+        return Later(job)
+
+    def _lseek(self, unique: int, _node: int, body: memoryview, _uid: int, _gid: int) -> bytes:
+        fd, offset, whence = messages.LSEEK_IN.unpack_from(body)
+        # SEEK_DATA and SEEK_HOLE alone; nobody else cares for the position of the descriptor.
+        return messages.sought(unique, os.lseek(fd, offset, whence))
+
+    def _copy_file_range(
+        self, unique: int, _node: int, body: memoryview, _uid: int, _gid: int
+    ) -> Later:
+        source, start, _, fd, offset, length, _ = messages.COPY_FILE_RANGE_IN.unpack_from(body)
+        copy = self._files.copy_range(source, start, fd, offset, length)
+        return Later(lambda: messages.count(unique, copy()))
 
     # Directories
 

@@ -7,6 +7,8 @@ at, in a thread if it is much, and threads see descriptors alone.
 import errno
 import os
 import stat
+from collections.abc import Callable
+from functools import partial
 from typing import Literal, NamedTuple
 
 import trio
@@ -15,6 +17,7 @@ from unionfs.attributes import NOTHING, Attributes, Wish
 from unionfs.backing import SMALL, Backings, Forecast, Registry
 from unionfs.copyup import CopyUp, Job
 from unionfs.handle import OpenFile
+from unionfs.layer import WritableLayer
 from unionfs.node import Node
 from unionfs.reading import Reading
 from unionfs.union import Union
@@ -22,6 +25,9 @@ from unionfs.union import Union
 # Bytes from which copying leaves the event loop: a thread hop costs about 0.1 ms, copying
 # 1 MiB about 0.3 ms.
 _THREAD_BYTES = 1 << 20
+
+# Bytes that one copy_file_range(2) copies at most; the reply has 32 bits for their number.
+_MOST_COPIED = 1 << 30
 
 # Flags that the kernel has dealt with, or that would make our own reads fail.
 _KERNEL_FLAGS = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_APPEND | os.O_DIRECT | os.O_NOATIME
@@ -212,6 +218,24 @@ class Files:
         if file.kills:
             self._attributes.drop_privileges(file.node, os.fstat(fd))
         return os.pwrite(fd, data, offset)
+
+    def allocate(self, fd: int, mode: int, offset: int, length: int) -> Callable[[], None]:
+        """Return what a thread shall do to change the room that an open file takes."""
+        return partial(self._to_be_written(fd).allocate, fd, mode, offset, length)
+
+    def copy_range(
+        self, source: int, start: int, fd: int, offset: int, length: int
+    ) -> Callable[[], int]:
+        """Return what a thread shall do to copy between two open files."""
+        layer = self._to_be_written(fd)
+        return partial(layer.copy_range, source, start, fd, offset, min(length, _MOST_COPIED))
+
+    def _to_be_written(self, fd: int) -> WritableLayer:
+        """Return the layer of a file that is open for writing, its set-uid bits dropped."""
+        file = self._open[fd]
+        if file.kills:
+            self._attributes.drop_privileges(file.node, os.fstat(fd))
+        return self.union.writable()[0]
 
     def release(self, fd: int) -> None:
         """Close a descriptor that the kernel no longer uses."""

@@ -157,6 +157,14 @@ class WritableLayer(Layer):
         """Set the size of an open file, in bytes."""
         os.ftruncate(fd, size)
 
+    def allocate(self, fd: int, mode: int, offset: int, length: int) -> None:
+        """Reserve, zero or free room of an open file: fallocate(2)."""
+        syscalls.fallocate(fd, mode, offset, length)
+
+    def copy_range(self, source: int, start: int, fd: int, offset: int, length: int) -> int:
+        """Copy between open files as copy_file_range(2), and return how many bytes it were."""
+        return os.copy_file_range(source, fd, length, start, offset)
+
     def set_attribute(self, path: bytes, name: bytes | str, value: bytes, flags: int = 0) -> None:
         """Set an extended attribute; *flags* as setxattr(2) takes them."""
         os.fchdir(self.fd)

@@ -30,6 +30,8 @@ _renameat2.argtypes = [
     ctypes.c_char_p,
     ctypes.c_uint,
 ]
+_fallocate = _libc.fallocate64
+_fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
 
 
 def renameat2(old_fd: int, old: bytes, new_fd: int, new: bytes, flags: int) -> None:
@@ -37,6 +39,13 @@ def renameat2(old_fd: int, old: bytes, new_fd: int, new: bytes, flags: int) -> N
     if _renameat2(old_fd, old, new_fd, new, flags) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), old, None, new)
+
+
+def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    """Call fallocate(2) with FALLOC_FL_* in *mode*; *offset* and *length* in bytes."""
+    if _fallocate(fd, mode, offset, length) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def keep_capabilities_across_setfsuid() -> None:

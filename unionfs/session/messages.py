@@ -33,8 +33,11 @@ READDIR: Final = 28
 RELEASEDIR: Final = 29
 CREATE: Final = 35
 BATCH_FORGET: Final = 42
+FALLOCATE: Final = 43
 READDIRPLUS: Final = 44
 RENAME2: Final = 45
+LSEEK: Final = 46
+COPY_FILE_RANGE: Final = 47
 
 # struct fuse_*_in; x stands for what is not looked at
 FORGET_IN = struct.Struct("=Q")  # nlookup
@@ -48,6 +51,9 @@ OPEN_IN = struct.Struct("=I4x")  # flags
 CREATE_IN = struct.Struct("=III4x")  # flags mode umask
 READ_IN = struct.Struct("=QQI")  # fh offset size, for READDIR too
 WRITE_IN = struct.Struct("=QQI20x")  # fh offset size
+FALLOCATE_IN = struct.Struct("=QQQI4x")  # fh offset length mode
+LSEEK_IN = struct.Struct("=QqI4x")  # fh offset whence
+COPY_FILE_RANGE_IN = struct.Struct("=QQQQQQQ")  # fh_in off_in nodeid_out fh_out off_out len flags
 RELEASE_IN = struct.Struct("=Q")  # fh
 GETXATTR_IN = struct.Struct("=I4x")  # size
 # valid fh size atime mtime atimensec mtimensec mode uid gid
@@ -74,6 +80,7 @@ _ABSENT_OUT = struct.Struct("=" + _HEADER + "8x8xQ8x8x88x")
 _ATTR_OUT = struct.Struct("=" + _HEADER + "Q8x" + _ATTR)
 _OPEN_OUT = struct.Struct("=" + _HEADER + _OPEN)
 _CREATE_OUT = struct.Struct("=" + _HEADER + _ENTRY + _ATTR + _OPEN)
+_LSEEK_OUT = struct.Struct("=" + _HEADER + "Q")
 _COUNT_OUT = struct.Struct("=" + _HEADER + "I4x")
 _DIRENT = struct.Struct("=QQII")  # ino off namelen type; the name, padded to 8, follows
 _DIRENTPLUS = struct.Struct("=" + _ENTRY + _ATTR + "QQII")
@@ -145,8 +152,13 @@ def created(  # noqa: PLR0913, PLR0917
     )  # fmt: skip
 
 
+def sought(unique: int, offset: int) -> bytes:
+    """Return the reply to LSEEK."""
+    return _LSEEK_OUT.pack(_LSEEK_OUT.size, 0, unique, offset)
+
+
 def count(unique: int, number: int) -> bytes:
-    """Return the reply to WRITE, and to GETXATTR and LISTXATTR that ask for a size."""
+    """Return the reply to what writes, and to GETXATTR and LISTXATTR that ask for a size."""
     return _COUNT_OUT.pack(_COUNT_OUT.size, 0, unique, number)
 
 
