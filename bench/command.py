@@ -64,7 +64,11 @@ def build() -> argparse.ArgumentParser:
     )
     add("--json", type=Path, metavar="FILE", help="write all samples")
     add("--plots", type=Path, metavar="DIR", help="draw SVG pictures")
-    add("--readme", action="store_true", help="tables into README.md and docs/performance.md")
+    add(
+        "--readme",
+        action="store_true",
+        help="tables into README.md and docs/performance.md, with --ram-upper the latter alone",
+    )
     add("--strict", action="store_true", help="exit status 1 if a demand was not reached")
     add("--output", type=Path, default=Path("profile.svg"), help="of profile: .svg or .txt")
     return parser
@@ -76,8 +80,8 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(words)
     signal.signal(signal.SIGTERM, _interrupt)
     for document in (README, PERFORMANCE) if arguments.readme else ():
-        if not tables.has_markers(document):
-            parser.error(f"{document} has no lines {tables.BEGIN} and {tables.END} for the table")
+        if not tables.has_markers(document, tables.DISK):
+            parser.error(f"{document} has no lines <!-- {tables.DISK}:begin --> and :end -->")
     verb, *rest = arguments.words or [""]
     try:
         if verb == "install":
@@ -185,8 +189,7 @@ def _present(results: Results, arguments: argparse.Namespace) -> int:
     if arguments.json:
         results.save(arguments.json)
     if arguments.readme:
-        tables.insert(README, tables.short(results))
-        tables.insert(PERFORMANCE, tables.full(results))
+        _insert(results)
     if arguments.plots:
         from bench.plots import draw  # noqa: PLC0415 - matplotlib takes a second to load
 
@@ -194,6 +197,14 @@ def _present(results: Results, arguments: argparse.Namespace) -> int:
             print(f"bench: wrote {path}")
     failed = arguments.strict and not all(verdict.reached for verdict in verdicts(results))
     return 1 if failed else 0
+
+
+def _insert(results: Results) -> None:
+    if results.settings["upper"] == "tmpfs":
+        tables.insert(PERFORMANCE, tables.short(results), tables.RAM)
+        return
+    tables.insert(README, tables.short(results), tables.DISK)
+    tables.insert(PERFORMANCE, tables.full(results), tables.DISK)
 
 
 def _profile(parser: argparse.ArgumentParser, arguments: argparse.Namespace, name: str) -> int:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from bench.figures import Results, Spread
 
-BEGIN = "<!-- bench:begin -->"
-END = "<!-- bench:end -->"
+# The names of the markers: for a run with all layers on one disk, and for one with upper in RAM.
+DISK, RAM = "bench", "bench-ram"
 
 
 def amount(value: float, unit: str) -> str:
@@ -116,18 +116,23 @@ def _absent(results: Results) -> list[str]:
     return ["", "Not measured:", "", *lines]
 
 
-def has_markers(path: Path) -> bool:
-    """Tell whether a document has a place for a table."""
-    return path.exists() and BEGIN in (text := path.read_text()) and END in text
+def _markers(name: str) -> tuple[str, str]:
+    return f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
 
 
-def insert(path: Path, text: str) -> None:
-    """Put *text* between the markers of a document; raise ValueError if it has none."""
+def insert(path: Path, text: str, name: str) -> None:
+    """Put *text* between the markers *name* of a document; raise ValueError if it has none."""
+    first, last = _markers(name)
     document = path.read_text() if path.exists() else ""
-    before, begin, rest = document.partition(BEGIN)
-    _old, end, after = rest.partition(END)
+    before, begin, rest = document.partition(first)
+    _old, end, after = rest.partition(last)
     if not (begin and end):
         raise ValueError(
-            f"{path}: no {BEGIN} ... {END}: write these two lines where the table goes"
+            f"{path}: no {first} ... {last}: write these two lines where the table goes"
         )
-    path.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+    path.write_text(f"{before}{first}\n\n{text}\n\n{last}{after}")
+
+
+def has_markers(path: Path, name: str) -> bool:
+    """Tell whether a document has a place for the table *name*."""
+    return path.exists() and all(marker in path.read_text() for marker in _markers(name))

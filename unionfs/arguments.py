@@ -29,15 +29,14 @@ options of -o (separated by commas; \\, \\: and \\\\ stand for themselves in nam
 _LOOKS_LIKE_SIZE = re.compile(r"[0-9]+[a-zA-Z%]*")
 
 
+def add_lowers(parser: argparse.ArgumentParser, meaning: str) -> None:
+    """Add the option that names lower layers."""
+    parser.add_argument("--lower", metavar="DIR", action="append", default=[], help=meaning)
+
+
 def add_layers(parser: argparse.ArgumentParser) -> None:
     """Add the options that name layers."""
-    parser.add_argument(
-        "--lower",
-        metavar="DIR",
-        action="append",
-        default=[],
-        help="a layer that is only read; may be repeated, the first is on top",
-    )
+    add_lowers(parser, "a layer that is only read; may be repeated, the first is on top")
     parser.add_argument(
         "--ram",
         metavar="SIZE",

@@ -31,7 +31,7 @@ class Wish(NamedTuple):
     mtime_ns: int | None = None
 
 
-NOTHING = Wish()  # what chown(-1, -1) arrives as
+NOTHING = Wish()  # what chown(-1, -1) arrives as, and writes that take set-uid bits away
 
 
 def _times(wish: Wish, layer: Layer, path: bytes) -> tuple[int, int]:

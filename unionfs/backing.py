@@ -91,7 +91,7 @@ class Backings:
     def is_outdated(self, node: Node) -> bool:
         """Tell whether opens of *node* pass through to a lower file that was copied up since."""
         opens = self._opens.get(node)
-        return opens is not None and opens.through > 0 and opens.lower and not node.lowers
+        return opens is not None and opens.through > 0 and opens.lower and not node.below
 
     def open(self, node: Node, fd: int, *, eligible: bool) -> tuple[int, bool]:
         """Count an open of *node* by *fd*; return its backing id or 0, and whether the cache stays.
@@ -116,7 +116,7 @@ class Backings:
     def _pass(self, node: Node, opens: _Opens, fd: int) -> bool:
         if not opens.through:
             try:
-                opens.backing, opens.lower = self._backing(node, fd), bool(node.lowers)
+                opens.backing, opens.lower = self._backing(node, fd), bool(node.below)
             except OSError:  # such as a backing file on FUSE: the page cache then
                 return False
         opens.through += 1
@@ -131,7 +131,7 @@ class Backings:
         kept = self._kept.pop(node.ino, None)
         if kept is not None:
             return kept
-        if node.lowers:  # of a lower layer, so it cannot write
+        if node.below:  # of a lower layer, so it cannot write
             return self._registry.register(fd)
         own = self._open_to_read(node)
         try:

@@ -11,7 +11,7 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING
 
-from unionfs.attributes import NOTHING, Wish
+from unionfs.attributes import Wish
 from unionfs.changes import Caller
 from unionfs.files import Opened, host_flags
 from unionfs.node import Node
@@ -197,8 +197,7 @@ class Direct:
             mtime * 10**9 + mtime_ns if valid & messages.FATTR_MTIME else None,
         )
         node = self._nodes[ino]
-        if wish == NOTHING:
-            self._attributes.require_owner(node, uid)
+        self._files.permit(node, wish, uid)
         if self._files.waits_to_change(node, wish):
             return None
         st = self._files.change(node, wish, fh if valid & messages.FATTR_FH else -1, uid)

@@ -43,11 +43,11 @@ class Durability:
         """Write a file's content to disk, and its name where copy-up made it."""
         if self.union.upper is None or not node.upper or self.union.features.fsync == "off":
             return
-        own = os.dup(fd)  # the handle may be closed or moved while the thread runs
-        try:
-            await trio.to_thread.run_sync(os.fdatasync if datasync else os.fsync, own)
-        finally:
-            os.close(own)
+        if self.union.has_lower_content(node):  # the handle is on the lower file
+            layer, path = self.union.upper_place(node)
+            await _sync_and_close(layer.open(path, os.O_RDONLY))
+        else:
+            await _sync_content(fd, datasync=datasync)
         await self._sync_names(node)
 
     async def sync_directory(self, node: Node) -> None:
@@ -72,6 +72,14 @@ class Durability:
                 at.unsynced = True
                 raise
             at = parent
+
+
+async def _sync_content(fd: int, *, datasync: bool) -> None:
+    own = os.dup(fd)  # the handle may be closed or moved while the thread runs
+    try:
+        await trio.to_thread.run_sync(os.fdatasync if datasync else os.fsync, own)
+    finally:
+        os.close(own)
 
 
 async def _sync_and_close(fd: int) -> None:

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 import trio
 
-from unionfs.attributes import Attributes, Wish
+from unionfs.attributes import NOTHING, Attributes, Wish
 from unionfs.backing import SMALL, Backings, Forecast, Registry
 from unionfs.copyup import CopyUp, Job
 from unionfs.handle import OpenFile
@@ -150,7 +150,7 @@ class Files:
 
     def _may_pass(self, node: Node, fd: int, flags: int) -> bool:
         """Tell whether the kernel may serve this open by itself, and should."""
-        if not self.backings.enabled or (node.lowers and not self._lower_passes):
+        if not self.backings.enabled or (node.below and not self._lower_passes):
             return False
         st = os.fstat(fd)
         if not stat.S_ISREG(st.st_mode):
@@ -184,6 +184,19 @@ class Files:
         """Tell whether content has to be copied up before the attributes change."""
         moves = wish.size is not None or not self.union.features.metacopy
         return moves and self.union.has_lower_content(node)
+
+    def permit(self, node: Node, wish: Wish, uid: int) -> None:
+        """Refuse the caller *uid* what the kernel leaves to us to refuse.
+
+        A write or fallocate by a caller without privileges arrives as `NOTHING` first, like
+        chown(-1, -1) and without a handle (fs/inode.c, file_remove_privs), and who has the file
+        open for writing may: it takes set-uid bits away.
+        """
+        if wish == NOTHING and not self._is_written(node):
+            self._attributes.require_owner(node, uid)
+
+    def _is_written(self, node: Node) -> bool:
+        return any(file.writes and file.node is node for file in self._open.values())
 
     def change(self, node: Node, wish: Wish, fd: int, uid: int) -> os.stat_result:
         """Change attributes for the caller *uid* at once, and return the new ones."""

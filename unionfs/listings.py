@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 from unionfs.node import Node
 from unionfs.union import Union
-from unionfs.whiteouts import read_hint
+from unionfs.whiteouts import KIND_BITS, KIND_MASK
 
 _DOTS = (b".", b"..")
+_DIRECTORY = stat.S_IFDIR >> 12
 
 
 class Listed(NamedTuple):
@@ -27,8 +28,8 @@ class Listed(NamedTuple):
     after: int  # the offset that follows
 
 
-# One entry of a listing, as the layers' own listings tell it: its name, inode number and
-# stat.S_IFMT, and the offset that follows.  (There may be 100,000, and a record takes its time.)
+# One entry of a listing, as the layers' own listings tell it: its name, inode number, kind (DT_*)
+# and the offset that follows.  (There may be 100,000, and a record takes its time.)
 Hinted = tuple[bytes, int, int, int]
 
 
@@ -83,14 +84,14 @@ class Listings:
         names, hints = self._names(handle, start)
         node = self._open[handle].node
         for offset in range(start, len(_DOTS)):
-            yield _DOTS[offset], self._dot(node, offset).ino, stat.S_IFDIR, offset + 1
+            yield _DOTS[offset], self._dot(node, offset).ino, _DIRECTORY, offset + 1
         for index in range(max(start - len(_DOTS), 0), len(names)):
-            ino, kind = read_hint(hints[index])
+            ino, kind = hints[index] >> KIND_BITS, hints[index] & KIND_MASK
             if not ino:
                 found = self._find(node, names[index])
                 if found is None:
                     continue
-                ino, kind = found[0].ino, found[0].format
+                ino, kind = found[0].ino, found[0].format >> 12
                 self.union.nodes.drop_if_unknown(found[0])
             yield names[index], ino, kind, index + len(_DOTS) + 1
 

@@ -7,7 +7,8 @@ modification time are.  The size is that of the content below; the time is
 remembered in an attribute while content comes in (`markers.set_mtime`).
 
 A power cut may take the size of a copy that was not synced, too: btrfs and others
-then leave the name, the attributes and a size of zero.
+then leave the name, the attributes and a size of zero.  Any other size that is not
+the content's says that the lower was changed, and stays (`unionfs check` tells).
 """
 
 import os
@@ -19,7 +20,7 @@ from unionfs.markers import Marks
 
 def is_half_way(st: os.stat_result, marks: Marks, size: int) -> bool:
     """Tell whether a copy that is not being filled was left so; *size* is its content's."""
-    return marks.mtime is not None or st.st_size != size
+    return marks.mtime is not None or st.st_size == 0 != size
 
 
 def settle(

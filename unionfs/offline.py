@@ -9,6 +9,7 @@ import argparse
 import os
 
 from unionfs import copies, markers, opening, places
+from unionfs.arguments import add_lowers
 from unionfs.layer import Layer
 from unionfs.options import Options, Refused
 from unionfs.places import Place
@@ -22,12 +23,9 @@ def require_root() -> None:
 
 def add_layers(parser: argparse.ArgumentParser) -> None:
     """Add the options that say what an upper directory was mounted with."""
-    parser.add_argument(
-        "--lower",
-        metavar="DIR",
-        action="append",
-        default=[],
-        help="a lower layer of the upper; may be repeated, the first is on top"
+    add_lowers(
+        parser,
+        "a lower layer of the upper; may be repeated, the first is on top"
         " [those of the last mount]",
     )
     parser.add_argument(

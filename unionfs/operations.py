@@ -23,7 +23,7 @@ from typing import Any, Literal, TypeVar, cast
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
-from unionfs.attributes import NOTHING, Attributes, Wish
+from unionfs.attributes import Attributes, Wish
 from unionfs.changes import Caller, Changes
 from unionfs.copyup import CopyUp
 from unionfs.durability import Durability
@@ -198,8 +198,7 @@ class Operations(pyfuse3.Operations):
             atime_ns=attr.st_atime_ns if fields.update_atime else None,
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
         )
-        if wish == NOTHING:
-            self.attributes.require_owner(node, ctx.uid)
+        self.files.permit(node, wish, ctx.uid)
         if self.files.waits_to_change(node, wish):
             await self.files.bring_content(node, wish.size)
         return self._entry(node, self.files.change(node, wish, -1 if fh is None else fh, ctx.uid))

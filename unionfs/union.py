@@ -129,15 +129,16 @@ class Union(Looks):
         if not self.has_lower_content(node):
             layer, path = self.place(node)
             return layer.open(path, os.O_RDONLY)
-        layer, path, _ = node.lowers[-1]
-        fd = layer.open(path, os.O_RDONLY)
+        below = node.below
+        part = below.child(node.name) if isinstance(below, Part) else below[-1]
+        fd = part.layer.open(part.path, os.O_RDONLY)
         self.readers.add(node, fd)
         return fd
 
     def listing(self, node: Node) -> dict[bytes, int]:
         """Return the visible names of a directory, in no order that matters, each with its hint.
 
-        `whiteouts.read_hint` says what the layers' own listings tell of a name.
+        `whiteouts.KIND_BITS` says what the layers' own listings tell of a name.
         """
         if node.orphan:
             return {}

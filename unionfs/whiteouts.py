@@ -70,14 +70,18 @@ def shown(layer: Layer, path: bytes, st: os.stat_result, marks: Marks) -> Findin
     return Finding(found, layer, path, st, marks)
 
 
-def entry_hint(ino: int, mode: int) -> int:
-    """Return the union's inode number (0: only a look-up tells) and the kind of an entry as one."""
-    return ino << 4 | stat.S_IFMT(mode) >> 12
+# What a listing tells of a name, as one number, for there may be many names: the union's inode
+# number (0: only a look-up tells), and in the last bits the kind, DT_* of readdir(3).
+KIND_BITS = 4
+KIND_MASK = 0xF
+_FILE_HINT = stat.S_IFREG >> 12
+_DIRECTORY_HINT = stat.S_IFDIR >> 12
+_SYMLINK_HINT = stat.S_IFLNK >> 12
 
 
-def read_hint(hint: int) -> tuple[int, int]:
-    """Return the inode number, or 0, and the mode's format that `entry_hint` was given."""
-    return hint >> 4, (hint & 0xF) << 12
+def _is_whiteout_file(layer: Layer, directory: bytes, name: bytes) -> bool:
+    path = join(directory, name)
+    return is_whiteout_file(layer, path, layer.stat(path))
 
 
 class Markers:
@@ -107,28 +111,25 @@ class Markers:
     def listing(self, part: Part) -> dict[bytes, int]:
         """Map the names of one directory of one layer to what it says of them; 0: a whiteout.
 
-        `entry_hint` makes that number, from the host's directory entry alone (readdir(3)).
+        The number is that of `KIND_BITS`, from the host's directory entry alone (readdir(3)).
         """
         layer, directory = part.layer, part.path
         numbered = layer.number and layer.stat(directory).st_dev == layer.device
         hints: dict[bytes, int] = {}
         for entry in layer.scan(directory):
-            ino = number_of_entry(layer, entry.inode()) if numbered else 0
-            plain = entry.is_file(follow_symlinks=False)
-            if plain and part.whiteouts_are_files:
-                path = join(directory, entry.name)
-                hides = is_whiteout_file(layer, path, layer.stat(path))
-                hints[entry.name] = 0 if hides else entry_hint(ino, stat.S_IFREG)
-            elif plain:
-                hints[entry.name] = entry_hint(ino, stat.S_IFREG)
+            name = entry.name
+            ino = number_of_entry(layer, entry.inode()) << KIND_BITS if numbered else 0
+            if entry.is_file(follow_symlinks=False):
+                hides = part.whiteouts_are_files and _is_whiteout_file(layer, directory, name)
+                hints[name] = 0 if hides else ino | _FILE_HINT
             elif entry.is_dir(follow_symlinks=False):
-                hints[entry.name] = entry_hint(ino, stat.S_IFDIR)
+                hints[name] = ino | _DIRECTORY_HINT
             elif entry.is_symlink():
-                hints[entry.name] = entry_hint(ino, stat.S_IFLNK)
+                hints[name] = ino | _SYMLINK_HINT
             else:
-                st = layer.find(join(directory, entry.name))
-                hides = st is None or is_whiteout(st)
-                hints[entry.name] = 0 if hides or st is None else entry_hint(ino, st.st_mode)
+                st = layer.find(join(directory, name))
+                shows = st is not None and not is_whiteout(st)
+                hints[name] = ino | stat.S_IFMT(st.st_mode) >> 12 if st and shows else 0
         return hints
 
     def hides(self, upper: WritableLayer, path: bytes) -> bool:

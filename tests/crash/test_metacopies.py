@@ -22,7 +22,7 @@ def _half(path, *, size, mtime=None):
 @pytest.mark.parametrize("name", ["big", "h1"])  # h1 is in the hard link index, as h2
 @pytest.mark.parametrize(
     "left",
-    [{"size": 0}, {"size": 70}, {"size": 0, "mtime": LONG_AGO * 10**9}, {"size": 0, "mtime": 0}],
+    [{"size": 0}, {"size": 70, "mtime": LONG_AGO * 10**9}, {"size": 0, "mtime": 0}],
     ids=str,
 )
 def test_it_gets_its_size_and_its_time_back(directory, name, left):

@@ -8,7 +8,9 @@ import random
 
 import pytest
 
-from . import disks, powercut
+from . import contender, disks, powercut
+from .client import Client, Dirs
+from .contender import Place
 from .powercut import Rebuilder, Recording, Trial, attempt, choose
 from .recorder import Record
 from .sample import SEED
@@ -32,6 +34,32 @@ def test_a_union_that_syncs_nothing_is_found_out():
         Trial("ext4", fsync="off", seed=SEED, noise=False), _CUTS // 2, judged="auto"
     )
     assert broken
+
+
+@pytest.mark.parametrize("kind", disks.KINDS)
+def test_fsync_reaches_the_attributes_of_a_file_whose_content_is_in_the_lower(directory, kind):
+    image, after, disk = f"{directory}/image", f"{directory}/after", f"{directory}/disk"
+    place = Place(f"{directory}/lower", f"{disk}/upper", f"{disk}/work", f"{directory}/mnt")
+    for path in (disk, place.lower, place.mountpoint):
+        os.mkdir(path)
+    with open(f"{place.lower}/file", "wb") as lower:
+        lower.write(b"content")
+    disks.make(kind, image)
+    with disks.mounted(kind, image, disk):
+        os.mkdir(place.upper)
+        os.mkdir(place.work)
+        with contender.union(place):
+            for colour in (b"red", b"blue"):  # the first fsync(2) syncs the name as well
+                os.setxattr(f"{place.mountpoint}/file", "user.colour", colour)
+                with open(f"{place.mountpoint}/file", "rb") as file:
+                    os.fsync(file)
+            disks.clone(image, after)
+    with (
+        disks.mounted(kind, after, disk),
+        Client(Dirs((place.lower,), place.upper, place.work)) as client,
+    ):
+        seen = client.harvest()["file"]
+    assert (seen.content, seen.attributes) == (b"content", (("user.colour", b"blue"),))
 
 
 def test_a_rebuilt_disk_holds_what_was_flushed_and_no_more_than_was_written(directory):

@@ -270,6 +270,8 @@ def _logrotate() -> Program:
     return Program(
         "logrotate", plant, "logrotate --state /scene/state -f /scene/conf", whole, done,
         ("scene/state",),
+        # Killed between rename(2) and the making of a new log; who writes to it makes it.
+        "[ -e /scene/log/a.log ] || install -m 640 /dev/null /scene/log/a.log",
     )  # fmt: skip
 
 

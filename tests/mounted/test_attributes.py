@@ -291,6 +291,36 @@ def test_set_id_bits_fall_when_root_gives_a_file_away(tree):
     assert mode(tree / "f") == 0o777
 
 
+def _allocate(path):
+    with open(path, "r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, 8192)
+
+
+def _everybodys(path):
+    (path / "f").chmod(0o6777)
+
+
+@pytest.mark.tree({"f": "text"}, prepare=_everybodys)
+@pytest.mark.parametrize("change", [_write, _open_and_truncate, _truncate, _ftruncate, _allocate])
+def test_set_id_bits_fall_when_a_user_changes_anothers_file(tree, change):
+    as_user(change, tree / "f")
+    assert mode(tree / "f") == 0o777
+
+
+@pytest.mark.tree({"f": "text" * 100_000}, prepare=lambda path: (path / "f").chmod(0o755))
+def test_set_id_bits_fall_when_a_user_writes_by_roots_descriptor(tree):
+    with open(tree / "f", "r+b", buffering=0) as file:
+        os.fchmod(file.fileno(), 0o6755)
+        assert as_user(file.write, b"x") == 1
+        assert mode(tree / "f") == 0o755
+
+
+@pytest.mark.tree({"f": "text"}, prepare=_everybodys)
+def test_set_id_bits_of_anothers_file_stay_at_a_chown_that_names_nobody(tree):
+    assert failure(as_user, os.chown, tree / "f", -1, -1) == "EPERM"
+    assert mode(tree / "f") == 0o6777
+
+
 @pytest.mark.tree({"f": "text"}, prepare=_privileged(0o2767))
 def test_set_gid_without_execute_is_no_privilege_for_its_group(tree):
     as_user(_write, tree / "f")

@@ -151,7 +151,7 @@ def count(unique: int, number: int) -> bytes:
     return _COUNT_OUT.pack(_COUNT_OUT.size, 0, unique, number)
 
 
-def data(unique: int, content: bytes | bytearray) -> bytes:
+def data(unique: int, content: bytes) -> bytes:
     """Return a reply that carries bytes."""
     return _EMPTY.pack(HEADER_BYTES + len(content), 0, unique) + content
 
@@ -164,15 +164,15 @@ def put_header(buffer: memoryview, unique: int, size: int) -> None:
 class Listing:
     """The reply to READDIR or READDIRPLUS while it is filled, up to *room* bytes of entries."""
 
-    __slots__ = ("_content", "_room")
+    __slots__ = ("_entries", "_room")
 
     def __init__(self, room: int) -> None:
         self._room = room
-        self._content = bytearray()
+        self._entries: list[bytes] = []
 
     def add(self, name: bytes, ino: int, kind: int, offset: int) -> bool:
-        """Add a name with its number and stat.S_IFMT; False where there is no room left."""
-        return self._put(_DIRENT.pack(ino, offset, len(name), kind >> 12), name)
+        """Add a name with its number and kind, DT_*; False where there is no room left."""
+        return self._put(_DIRENT.pack(ino, offset, len(name), kind), name)
 
     def add_dot(self, name: bytes, ino: int, offset: int) -> bool:
         """Add `.` or `..` to a READDIRPLUS: without a node, as it is no look-up."""
@@ -195,11 +195,12 @@ class Listing:
 
     def _put(self, head: bytes, name: bytes) -> bool:
         entry = head + name + _PADDING[len(name) % 8]
-        if len(self._content) + len(entry) > self._room:
+        self._room -= len(entry)
+        if self._room < 0:
             return False
-        self._content += entry
+        self._entries.append(entry)
         return True
 
     def reply(self, unique: int) -> bytes:
         """Return the reply."""
-        return data(unique, self._content)
+        return data(unique, b"".join(self._entries))
