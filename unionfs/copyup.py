@@ -282,9 +282,15 @@ class CopyUp:
             raise OSError(errno.ENOSPC, "upper has not the room for a copy")
 
     def publish(self, job: Job) -> None:
-        """Put a filled copy in its place, if it is still wanted; close its descriptors."""
+        """Put a filled copy in its place, if it still can be; close its descriptors.
+
+        Where the content is in the lower still, it takes another job.
+        """
         node = job.node
         if not node.lowers or node.lowers[-1] != job.part:  # another request was faster
+            self.abandon(job)
+            return
+        if job.staged and self._fills_in_place(node):  # it got a further name meanwhile
             self.abandon(job)
             return
         try:

@@ -130,13 +130,12 @@ class Files:
         self._copyup.metadata(node)
         self._leave_to_old_readers(node)
         layer, path = self.union.upper_place(node)
-        fd = layer.open_to_write(path, host_flags(flags))
-        if flags & os.O_TRUNC and uid:  # no setattr request comes with O_TRUNC
-            self._attributes.drop_privileges(node, os.fstat(fd))
-        return self._answer(node, fd, flags, uid)
+        return self._answer(node, layer.open_to_write(path, host_flags(flags)), flags, uid)
 
     def _answer(self, node: Node, fd: int, flags: int, uid: int) -> Opened:
         try:
+            if flags & os.O_TRUNC and uid:  # no setattr request comes with O_TRUNC
+                self._attributes.drop_privileges(node, os.fstat(fd))
             eligible = self._may_pass(node, fd, flags)
         except BaseException:
             self.union.readers.discard(fd)

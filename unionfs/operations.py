@@ -169,8 +169,9 @@ class Operations(pyfuse3.Operations):
     def forget_node(self, ino: int, count: int) -> None:
         """Take back *count* lookups of one node; must not raise, as nobody is told."""
         try:
-            self.files.backings.forget(ino)
             self.union.nodes.forget(ino, count)
+            if ino not in self.union.nodes:
+                self.files.backings.forget(ino)
         except Exception:
             log.exception("forget of %d failed", ino)
 

@@ -121,6 +121,20 @@ def test_a_copy_that_another_request_made_needless_is_dropped(union):
     assert os.listdir(u.work / "work") == []
 
 
+def test_a_file_linked_while_it_is_copied_stays_one_file(union):
+    u = union({}, {"f": "text"})
+    node = u.node("f")
+    job = u.copyup.begin(node)
+    u.link("f", "g")
+    job.fill()
+    u.copyup.publish(job)
+    u.append("g", "!")
+    assert os.listdir(u.work / "work") == []
+    again = u.remount()
+    assert again.tree() == {"f": "text!", "g": "text!"}
+    assert os.path.samefile(u.upper / "f", u.upper / "g")
+
+
 def test_a_file_removed_while_it_is_copied_is_copied_for_its_readers_only(union):
     u = union({}, {"f": "text"})
     node = u.node("f")

@@ -25,7 +25,7 @@ _PROGRAMS = (*ACCOUNTS, *TOOLS)
 # With passthrough the kernel writes to new files by itself; without, that is the daemon's too.
 _OPTIONS = ((), ("passthrough=off",))
 _PLACES = ("directory", "disk")  # fixtures: a tmpfs, and ext4, where the daemon syncs more
-_SHARE = 0.015
+_SHARE = 0.008
 
 
 class Stage:

@@ -18,7 +18,7 @@ from unionfs.session.dispatch import NO_REPLY, Dispatcher
 pytestmark = pytest.mark.trio
 
 SO_SNDBUFFORCE = 32  # socket(7)
-GETATTR, FORGET, READ, STATFS, FSYNC = 3, 2, 15, 17, 20
+GETATTR, FORGET, READ, STATFS, FSYNC, INTERRUPT = 3, 2, 15, 17, 20, 36
 
 
 class Answers:
@@ -151,6 +151,14 @@ async def test_a_request_too_large_for_libfuse_is_an_error(dispatched):
     assert sent.recv(1000) == reply(5, error=-errno.EIO)
 
 
+async def test_libfuse_is_not_told_of_interrupts(dispatched):
+    dispatcher, _, _, sent = dispatched
+    sent.send(request(INTERRUPT, 5, 0, struct.pack("=Q", 4)))
+    assert not dispatcher.serve(soon())
+    with pytest.raises(BlockingIOError):
+        sent.recv(1000)
+
+
 async def test_an_unmounted_device_is_left_to_libfuse(dispatched):
     dispatcher, _, device, _ = dispatched
     end, other = os.pipe()
@@ -183,6 +191,21 @@ async def test_what_a_thread_fails_at_is_told_where_the_handlers_run(dispatched)
     assert not dispatcher.serve(soon())
     assert await heard(sent) == reply(5, error=-errno.EIO)
     assert answers.seen[1:] == [(FSYNC, 13)]
+
+
+async def test_where_no_thread_can_be_started_all_is_answered(dispatched, monkeypatch, caplog):
+    dispatcher, answers, _, sent = dispatched
+
+    def fail(_thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    for number in range(3):
+        sent.send(request(FSYNC, 5 + number, 77))
+    assert not dispatcher.serve(soon())
+    assert [await heard(sent) for _ in range(3)] == [reply(5 + n, body=b"made") for n in range(3)]
+    assert answers.seen == [threading.current_thread()] * 3
+    assert "there can be no more" in caplog.text
 
 
 async def test_threads_end_when_all_is_done(dispatched):

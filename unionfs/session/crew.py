@@ -5,10 +5,13 @@ the handler's thread goes on meanwhile.  That costs some 20 us, a tenth of what
 a way through trio's threads and back does.
 """
 
+import logging
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import NamedTuple
+
+log = logging.getLogger(__name__)
 
 # Reads that wait for a disk at the same time; more queue up.
 _MOST = 16
@@ -40,23 +43,34 @@ class Crew:
         with self._lock:
             self._open += 1
             short = self._open > len(self._threads) and len(self._threads) < _MOST
+        errand = _Errand(later.job, failed)
         if short:
-            thread = threading.Thread(target=self._work, daemon=True)
-            self._threads.append(thread)
+            self._grow()
+        if self._threads:
+            self._errands.put(errand)
+        else:
+            self._do(errand)  # all have to wait, but it is answered
+
+    def _grow(self) -> None:
+        thread = threading.Thread(target=self._work, daemon=True)
+        try:
             thread.start()
-        self._errands.put(_Errand(later.job, failed))
+        except RuntimeError as exc:  # the limit of processes is reached: pthread_create(3), EAGAIN
+            log.warning("%d threads read, and there can be no more: %s", len(self._threads), exc)
+        else:
+            self._threads.append(thread)
 
     def _work(self) -> None:
-        while True:
-            errand = self._errands.get()
-            if errand is None:
-                return
-            try:
-                self._send(errand.job())
-            except Exception as exc:  # noqa: BLE001 - told by `failed`
-                errand.failed(exc)
-            with self._lock:
-                self._open -= 1
+        while (errand := self._errands.get()) is not None:
+            self._do(errand)
+
+    def _do(self, errand: _Errand) -> None:
+        try:
+            self._send(errand.job())
+        except Exception as exc:  # noqa: BLE001 - told by `failed`
+            errand.failed(exc)
+        with self._lock:
+            self._open -= 1
 
     def dismiss(self) -> None:
         """Let all finish what they do, and end them."""

@@ -42,6 +42,15 @@ _HEAD = struct.Struct("=4xIQQII")  # opcode unique nodeid uid gid: the beginning
 _BODY = IN_HEADER.size
 
 
+def _ignore(_unique: int, _node: int, _body: memoryview, _uid: int, _gid: int) -> bytes:
+    """Let an interrupted request come to its end, as the kernel allows: fuse.rst, "Interrupting".
+
+    libfuse would look for the request among its own, and when it is not there, answer with EAGAIN
+    beside the reply to the next one that it gets, where `Device` expects one reply alone.
+    """
+    return NO_REPLY
+
+
 class Handlers(Protocol):
     """What a filesystem answers without libfuse."""
 
@@ -56,7 +65,7 @@ class Dispatcher:
 
     def __init__(self, device: Device, handlers: Handlers, max_write: int) -> None:
         self._device = device
-        self._handlers = dict(handlers.table)
+        self._handlers = {messages.INTERRUPT: _ignore, **handlers.table}
         self._explain = handlers.explain
         self._crew = Crew(device.send)
         self._token = trio.lowlevel.current_trio_token()

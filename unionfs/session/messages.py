@@ -32,6 +32,7 @@ OPENDIR: Final = 27
 READDIR: Final = 28
 RELEASEDIR: Final = 29
 CREATE: Final = 35
+INTERRUPT: Final = 36
 BATCH_FORGET: Final = 42
 FALLOCATE: Final = 43
 READDIRPLUS: Final = 44
