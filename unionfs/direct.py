@@ -303,15 +303,21 @@ class Direct:
     ) -> bytes:
         handle, start, room = messages.READ_IN.unpack_from(body)
         listing = messages.Listing(room)
-        for name, node, st, after in self._listings.read(handle, start):
-            if st is None:
-                if not listing.add_dot(name, node.ino, after):
+        try:
+            for name, node, st, after in self._listings.read(handle, start):
+                if st is None:
+                    if not listing.add_dot(name, node.ino, after):
+                        break
+                elif listing.add_entry(
+                    name, node.ino, st, *self._links_and_blocks(node, st), after
+                ):
+                    node.lookups += 1
+                else:
+                    self._nodes.drop_if_unknown(node)
                     break
-            elif listing.add_entry(name, node.ino, st, *self._links_and_blocks(node, st), after):
-                node.lookups += 1
-            else:
-                self._nodes.drop_if_unknown(node)
-                break
+        except OSError:
+            if not listing:  # else what is counted as looked up is sent; the next call says why
+                raise
         return listing.reply(unique)
 
     def _readdir(self, unique: int, _node: int, body: memoryview, _uid: int, _gid: int) -> bytes:

@@ -36,6 +36,9 @@ from unionfs.union import Union
 
 log = logging.getLogger(__name__)
 
+# The kernel refuses replies with larger numbers, fs/fuse/dev.c, and the request would hang.
+_LAST_ERRNO = 511
+
 # Seconds; the largest that libfuse and the kernel both carry without overflow.
 _FOREVER = 1e8
 
@@ -103,6 +106,8 @@ class Operations(pyfuse3.Operations):
             log.error("%s failed", request, exc_info=error)
             return errno.EIO
         number = error.errno or errno.EIO
+        if number > _LAST_ERRNO:  # such as 524 of NFS, which the kernel keeps from programs
+            number = errno.EIO
         if self.trouble.concerns(number):
             node = self.union.root
             with contextlib.suppress(KeyError, OSError):  # a stale number has no path to be told

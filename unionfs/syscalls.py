@@ -88,16 +88,16 @@ _BTRFS_MAGIC = 0x9123683E
 
 def is_tmpfs(fd: int) -> bool:
     """Tell whether an open file lies on tmpfs."""
-    return _kind_of_filesystem(fd) == _TMPFS_MAGIC
+    return filesystem_type(fd) == _TMPFS_MAGIC
 
 
 def is_btrfs(fd: int) -> bool:
     """Tell whether an open file lies on btrfs."""
-    return _kind_of_filesystem(fd) == _BTRFS_MAGIC
+    return filesystem_type(fd) == _BTRFS_MAGIC
 
 
-def _kind_of_filesystem(fd: int) -> int:
-    """Return the magic number that fstatfs(2) tells."""
+def filesystem_type(fd: int) -> int:
+    """Return the magic number of the file system that an open file lies on: fstatfs(2)."""
     result = _StatFs()
     if _libc.fstatfs(fd, ctypes.byref(result)) != 0:
         number = ctypes.get_errno()

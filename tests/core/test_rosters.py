@@ -1,11 +1,25 @@
-"""What is kept of listings, and how much."""
+"""What is kept of listings, how much, and of which file systems."""
 
-from unionfs.rosters import Rosters
+import os
+
+import pytest
+
+from unionfs import rosters as module
+from unionfs.layer import Layer
+from unionfs.rosters import Rosters, lists_all
+from unionfs.whiteouts import Part
 
 
 class Directory:
     def __init__(self, *lowers):
         self.lowers = lowers
+
+
+@pytest.fixture(autouse=True)
+def faithful(request, monkeypatch):
+    """Let the directories of most tests, which are words, list all their names."""
+    if "layer" not in request.fixturenames:
+        monkeypatch.setattr(module, "lists_all", lambda _part, _names: True)
 
 
 def test_a_name_is_asked_from_its_first_holder_on():
@@ -33,3 +47,36 @@ def test_the_oldest_are_let_go_of():
     assert kept == [False, True, True]
     rosters.keep(directories[0], [[b"%d" % number for number in range(8)], []])
     assert all(rosters.holders(one, b"none", one.lowers) for one in directories)
+
+
+class Caseless(Layer):
+    """A directory that does not care for case, as FAT."""
+
+    def find(self, path):
+        for name in os.listdir(self.fd):
+            if os.fsencode(name).lower() == path.lower():
+                return super().find(os.fsencode(name))
+        return None
+
+
+@pytest.fixture
+def layer(tmp_path):
+    """A function that opens a directory of these names as a layer of that kind."""
+
+    def build(kind, *names):
+        for name in names:
+            (tmp_path / name).touch()
+        return kind(os.open(tmp_path, os.O_RDONLY))
+
+    return build
+
+
+@pytest.mark.parametrize(("kind", "faithful"), [(Layer, True), (Caseless, False)])
+def test_a_directory_that_does_not_care_for_case_is_found_out(layer, kind, faithful):
+    assert lists_all(Part(layer(kind, "1", "Name"), b"."), [b"1", b"Name"]) == faithful
+
+
+def test_file_systems_that_may_hide_names_are_not_relied_on(layer):
+    assert layer is not None
+    proc = Layer(os.open("/proc", os.O_RDONLY))
+    assert not lists_all(Part(proc, b"."), [b"1"])

@@ -213,6 +213,10 @@ class Listing:
         self._entries.append(entry)
         return True
 
+    def __bool__(self) -> bool:
+        """Tell whether there is an entry."""
+        return bool(self._entries)
+
     def reply(self, unique: int) -> bytes:
         """Return the reply."""
         return data(unique, b"".join(self._entries))
