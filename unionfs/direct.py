@@ -286,9 +286,11 @@ class Direct:
 
     def _copy_file_range(
         self, unique: int, _node: int, body: memoryview, _uid: int, _gid: int
-    ) -> Later:
+    ) -> bytes | Later:
         source, start, _, fd, offset, length, _ = messages.COPY_FILE_RANGE_IN.unpack_from(body)
         copy = self._files.copy_range(source, start, fd, offset, length)
+        if self._files.is_quick(source, start, length):
+            return messages.count(unique, copy())
         return Later(lambda: messages.count(unique, copy()))
 
     # Directories

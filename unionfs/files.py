@@ -225,9 +225,13 @@ class Files:
     def copy_range(
         self, source: int, start: int, fd: int, offset: int, length: int
     ) -> Callable[[], int]:
-        """Return what a thread shall do to copy between two open files."""
+        """Return what a thread shall do to copy between two open files; see `is_quick`."""
         layer = self._to_be_written(fd)
         return partial(layer.copy_range, source, start, fd, offset, min(length, _MOST_COPIED))
+
+    def is_quick(self, source: int, start: int, length: int) -> bool:
+        """Tell whether copying from an open file takes less time than a thread costs."""
+        return min(length, os.fstat(source).st_size - start) < _THREAD_BYTES
 
     def _to_be_written(self, fd: int) -> WritableLayer:
         """Return the layer of a file that is open for writing, its set-uid bits dropped."""
