@@ -8,7 +8,8 @@ stays the runtime.  What changes is the wait between two requests:
   time zero first.  A pass costs about 15 us, the poll 0.4 us.
 - **Poll on for a while** after a reply: the next request of the same client is
   usually on its way, and waking a sleeping core costs 20 to 40 us.  `Patience`
-  bounds that time and adapts it; idle, the process sleeps in epoll.
+  bounds that time and adapts it.  Then a short sleep in poll(2), and idle, the
+  process sleeps in epoll.
 - **A pass is made in time all the same**, by the clock: timers, signals,
   cancellation and finished threads wait no longer than `PASS_SECONDS`, or
   `BUSY_PASS_SECONDS` while some handler waits for something else than requests.
@@ -49,6 +50,9 @@ _SPIN_FLOOR = 8e-6  # below that polling on is not worth while: stop
 # A sleep shorter than this says that polling on would have paid: waking up cost most of it.
 _SHORT_SLEEP = 150e-6
 _MAX_SHORT_SLEEPS = 64
+
+# How long trio may be kept from its turn, once, when requests cease.
+_NAP_MILLISECONDS = 1
 
 
 class Replies(Protocol):
@@ -199,7 +203,7 @@ class FastLoop(Loop):
                 self._schedule_pass()
             if self._closed:
                 raise trio.ClosedResourceError
-            if not (self._poll(0) or self._spin()):
+            if not (self._poll(0) or self._spin() or self._nap()):
                 await self._sleep()
             if self._dispatcher is None or self._dispatcher.serve(self._next_pass):
                 break
@@ -224,6 +228,20 @@ class FastLoop(Loop):
                 os.sched_yield()
         self.patience.missed()
         return False
+
+    def _nap(self) -> bool:
+        """Sleep in poll(2) for a moment, which a client that is nearly back ends.
+
+        Where client and daemon share a processor, polling on keeps the client from it, and a
+        request that finds the daemon in epoll costs two passes through trio.
+        """
+        if self._away or self._closed:
+            return False
+        before = time.perf_counter()
+        if not self._poll(_NAP_MILLISECONDS):
+            return False
+        self.patience.slept(time.perf_counter() - before)
+        return True
 
     async def _sleep(self) -> None:
         while True:
