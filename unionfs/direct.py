@@ -19,7 +19,7 @@ from unionfs.operations import STATUS, Operations
 from unionfs.session import messages
 from unionfs.session.crew import Later
 from unionfs.session.dispatch import NO_REPLY, Handler
-from unionfs.session.protocol import FOPEN_CACHE_DIR, FOPEN_KEEP_CACHE, FOPEN_PASSTHROUGH
+from unionfs.session.protocol import FOPEN_KEEP_CACHE, FOPEN_PASSTHROUGH
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,7 +82,7 @@ class Direct:
             messages.OPENDIR: self._opendir,
             messages.READDIR: self._readdir,
             messages.READDIRPLUS: self._readdirplus,
-            messages.RELEASEDIR: self._releasedir,
+            messages.FSYNCDIR: self._fsyncdir,
             messages.GETXATTR: self._getxattr,
             messages.LISTXATTR: self._listxattr,
         }
@@ -265,7 +265,7 @@ class Direct:
         return messages.count(unique, self._files.write(fd, offset, body[start : start + size]))
 
     def _release(self, unique: int, _node: int, body: memoryview, _uid: int, _gid: int) -> bytes:
-        (fd,) = messages.RELEASE_IN.unpack_from(body)
+        (fd,) = messages.HANDLE.unpack_from(body)
         self._files.release(fd)
         return messages.empty(unique)
 
@@ -295,18 +295,21 @@ class Direct:
 
     # Directories
 
-    def _opendir(self, unique: int, node: int, _body: memoryview, _uid: int, _gid: int) -> bytes:
-        handle = self._listings.open(self._nodes[node])
-        flags = FOPEN_CACHE_DIR | FOPEN_KEEP_CACHE if self._operations.caches_listings else 0
-        return messages.opened(unique, handle, flags)
+    @staticmethod
+    def _opendir(unique: int, _node: int, _body: memoryview, _uid: int, _gid: int) -> bytes:
+        """Say that directories need not be opened, nor closed; the kernel asks no more.
+
+        It keeps their listings then (fs/fuse/file.c, fuse_file_open), until it changes one.
+        """
+        return messages.error(unique, errno.ENOSYS)
 
     def _readdirplus(
-        self, unique: int, _node: int, body: memoryview, _uid: int, _gid: int
+        self, unique: int, number: int, body: memoryview, _uid: int, _gid: int
     ) -> bytes:
-        handle, start, room = messages.READ_IN.unpack_from(body)
+        _, start, room = messages.READ_IN.unpack_from(body)
         listing = messages.Listing(room)
         try:
-            for name, node, st, after in self._listings.read(handle, start):
+            for name, node, st, after in self._listings.read(self._nodes[number], start):
                 if st is None:
                     if not listing.add_dot(name, node.ino, after):
                         break
@@ -322,18 +325,18 @@ class Direct:
                 raise
         return listing.reply(unique)
 
-    def _readdir(self, unique: int, _node: int, body: memoryview, _uid: int, _gid: int) -> bytes:
-        handle, start, room = messages.READ_IN.unpack_from(body)
+    def _readdir(self, unique: int, node: int, body: memoryview, _uid: int, _gid: int) -> bytes:
+        _, start, room = messages.READ_IN.unpack_from(body)
         listing = messages.Listing(room)
-        for name, ino, kind, after in self._listings.read_names(handle, start):
+        for name, ino, kind, after in self._listings.read_names(self._nodes[node], start):
             if not listing.add(name, ino, kind, after):
                 break
         return listing.reply(unique)
 
-    def _releasedir(self, unique: int, _node: int, body: memoryview, _uid: int, _gid: int) -> bytes:
-        (handle,) = messages.RELEASE_IN.unpack_from(body)
-        self._listings.close(handle)
-        return messages.empty(unique)
+    @staticmethod
+    def _fsyncdir(_unique: int, node: int, body: memoryview, _uid: int, _gid: int) -> None:
+        """Leave it to `operations`, which is not told the node, with the handle that it gives."""
+        messages.HANDLE.pack_into(body, 0, node)
 
 
 def _read_and_close(unique: int, fd: int, size: int, offset: int) -> bytes:

@@ -1,14 +1,17 @@
-"""Open directories: what was listed when reading began, at offsets that stay.
+"""Directories as programs read them: without state, so that none has to be opened or closed.
 
-An offset is an index into the names of that moment (telldir(3)), `.` and `..`
-first; names that came later are not listed, and names that went are left out.
-Reading from the start again lists anew (rewinddir(3)).
+An offset (telldir(3)) is a hash of the name before it, and names are shown in
+the order of their hashes, as ext4 does.  So an offset means the same however
+often the directory was listed and changed meanwhile: what was there all the
+time is shown once.  What came or went while it was read may show or not, and
+reading from the start again lists anew (rewinddir(3), readdir(3)).
 """
 
+import bisect
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from unionfs.node import Node
@@ -17,6 +20,19 @@ from unionfs.whiteouts import KIND_BITS, KIND_MASK
 
 _DOTS = (b".", b"..")
 _DIRECTORY = stat.S_IFDIR >> 12
+
+# Offsets of names are at least 2, after `.` and `..`, and below 2**63.  Among a million names
+# two share one with a probability of 1e-7, and only where a reply ends between them is one lost.
+_HASH_SHIFT = 2
+_HASH_MIDDLE = (1 << 61) + len(_DOTS)
+
+# Listings kept for the requests that follow, and the names in all but the newest.
+_MOST_KEPT = 64
+_MOST_NAMES = 100_000
+
+
+def _offset(name: bytes) -> int:
+    return (hash(name) >> _HASH_SHIFT) + _HASH_MIDDLE
 
 
 class Listed(NamedTuple):
@@ -34,77 +50,76 @@ Hinted = tuple[bytes, int, int, int]
 
 
 class _Listing:
-    """An open directory: its node, and the names it showed when reading began."""
+    """What a directory showed at one moment."""
 
-    __slots__ = ("hints", "names", "node")
+    __slots__ = ("hints", "names")
 
-    def __init__(self, node: Node) -> None:
-        self.node = node
-        self.names: list[bytes] | None = None
-        self.hints: list[int] = []  # beside `names`; see `Union.listing`
+    def __init__(self, hints: Mapping[bytes, int]) -> None:
+        self.names = sorted(hints, key=hash)  # the order of `_offset`
+        self.hints = hints  # see `Union.listing`
 
 
 class Listings:
-    """The open directories of one mount, by handle."""
+    """The directories of one mount that are being read."""
 
     def __init__(self, union: Union) -> None:
         self.union = union
-        self._open: dict[int, _Listing] = {}  # handle -> an open directory
-        self._next = 1
+        self._recent: dict[Node, _Listing] = {}  # the one used last at the end
+        self._names = 0  # in all of these
 
-    def open(self, node: Node) -> int:
-        """Open a directory and return its handle."""
-        handle = self._next
-        self._next += 1
-        self._open[handle] = _Listing(node)
-        return handle
-
-    def node(self, handle: int) -> Node:
-        """Return the node of an open directory."""
-        return self._open[handle].node
-
-    def close(self, handle: int) -> None:
-        """Forget an open directory."""
-        del self._open[handle]
-
-    def read(self, handle: int, start: int) -> Iterator[Listed]:
+    def read(self, node: Node, start: int) -> Iterator[Listed]:
         """Look up the entries from the offset *start* on."""
-        names, _ = self._names(handle, start)
-        node = self._open[handle].node
-        for offset in range(start, len(_DOTS)):
-            yield Listed(_DOTS[offset], self._dot(node, offset), None, offset + 1)
-        for index in range(max(start - len(_DOTS), 0), len(names)):
-            name = names[index]
+        listing, first = self._from(node, start)
+        for index in range(start, len(_DOTS)):
+            yield Listed(_DOTS[index], self._dot(node, index), None, index + 1)
+        for name in listing.names[first:]:
             found = self._find(node, name)
             if found is not None:
-                yield Listed(name, *found, index + len(_DOTS) + 1)
+                yield Listed(name, *found, _offset(name) + 1)
 
-    def read_names(self, handle: int, start: int) -> Iterator[Hinted]:
+    def read_names(self, node: Node, start: int) -> Iterator[Hinted]:
         """Yield the entries from the offset *start* on; no look-up is made where none is needed."""
-        names, hints = self._names(handle, start)
-        node = self._open[handle].node
-        for offset in range(start, len(_DOTS)):
-            yield _DOTS[offset], self._dot(node, offset).ino, _DIRECTORY, offset + 1
-        for index in range(max(start - len(_DOTS), 0), len(names)):
-            ino, kind = hints[index] >> KIND_BITS, hints[index] & KIND_MASK
+        listing, first = self._from(node, start)
+        for index in range(start, len(_DOTS)):
+            yield _DOTS[index], self._dot(node, index).ino, _DIRECTORY, index + 1
+        names, hints = listing.names, listing.hints
+        for index in range(first, len(names)):
+            name = names[index]
+            hint = hints[name]
+            ino, kind = hint >> KIND_BITS, hint & KIND_MASK
             if not ino:
-                found = self._find(node, names[index])
+                found = self._find(node, name)
                 if found is None:
                     continue
                 ino, kind = found[0].ino, found[0].format >> 12
                 self.union.nodes.drop_if_unknown(found[0])
-            yield names[index], ino, kind, index + len(_DOTS) + 1
+            yield name, ino, kind, (hash(name) >> _HASH_SHIFT) + _HASH_MIDDLE + 1
 
-    def _names(self, handle: int, start: int) -> tuple[list[bytes], list[int]]:
-        listing = self._open[handle]
-        if start == 0 or listing.names is None:
-            shown = self.union.listing(listing.node)
-            listing.names, listing.hints = list(shown), list(shown.values())
-        return listing.names, listing.hints
+    def _from(self, node: Node, start: int) -> tuple[_Listing, int]:
+        """Return a listing and the index of the first name at *start* or after."""
+        listing = self._drop(node)
+        if listing is None or start == 0:
+            listing = _Listing(self.union.listing(node))
+        first = bisect.bisect_left(listing.names, start, key=_offset)
+        if start == 0 or first < len(listing.names):  # else its reader has seen all
+            self._keep(node, listing)
+        return listing, first
+
+    def _keep(self, node: Node, listing: _Listing) -> None:
+        while len(self._recent) >= _MOST_KEPT or self._names > _MOST_NAMES:
+            self._drop(next(iter(self._recent)))
+        self._recent[node] = listing
+        self._names += len(listing.names)
+
+    def _drop(self, node: Node) -> _Listing | None:
+        listing = self._recent.pop(node, None)
+        if listing is not None:
+            self._names -= len(listing.names)
+        return listing
 
     @staticmethod
-    def _dot(node: Node, offset: int) -> Node:
-        return node.parent or node if offset else node
+    def _dot(node: Node, index: int) -> Node:
+        return node.parent or node if index else node
 
     def _find(self, node: Node, name: bytes) -> tuple[Node, os.stat_result] | None:
         """Look a listed name up; None where it is gone by now, or damaged.

@@ -42,9 +42,8 @@ _LAST_ERRNO = 511
 # Seconds; the largest that libfuse and the kernel both carry without overflow.
 _FOREVER = 1e8
 
-# Handlers whose first argument is a file handle, and a directory handle.
+# Handlers whose first argument is a file handle.  A directory's handle is its node's number.
 _OF_FILES = frozenset({"read", "write", "release", "fsync"})
-_OF_LISTINGS = frozenset({"readdir", "releasedir", "fsyncdir"})
 
 STATUS = b"trusted.unionfs.status"
 
@@ -119,8 +118,6 @@ class Operations(pyfuse3.Operations):
         """Return the node that a request is about; *first* is its first argument."""
         if request in _OF_FILES:
             return self.files.node(first)
-        if request in _OF_LISTINGS:
-            return self.listings.node(first)
         return self.union.root if request == "statfs" else self.union.nodes[first]
 
     def serve_with(self, granted: Granted) -> None:
@@ -320,14 +317,13 @@ class Operations(pyfuse3.Operations):
 
     @_replying
     async def opendir(self, inode: int, _ctx: RequestContext) -> int:
-        handle = self.listings.open(self.union.nodes[inode])
         if self.caches_listings:
             self.session.cache_listing()
-        return handle
+        return inode
 
     @_replying
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
-        for name, node, st, after in self.listings.read(fh, start_id):
+        for name, node, st, after in self.listings.read(self.union.nodes[fh], start_id):
             entry = _dot(node) if st is None else self._entry(node, st)
             if not pyfuse3.readdir_reply(token, name, entry, after):
                 self.union.nodes.drop_if_unknown(node)
@@ -336,12 +332,12 @@ class Operations(pyfuse3.Operations):
                 node.lookups += 1
 
     @_replying
-    async def releasedir(self, fh: int) -> None:
-        self.listings.close(fh)
+    async def releasedir(self, _fh: int) -> None:
+        pass
 
     @_replying
     async def fsyncdir(self, fh: int, _datasync: bool) -> None:  # noqa: FBT001 (as `fsync`)
-        await self._durability.sync_directory(self.listings.node(fh))
+        await self._durability.sync_directory(self.union.nodes[fh])
 
     # Attributes and the file system
 

@@ -30,7 +30,7 @@ GETXATTR: Final = 22
 LISTXATTR: Final = 23
 OPENDIR: Final = 27
 READDIR: Final = 28
-RELEASEDIR: Final = 29
+FSYNCDIR: Final = 30
 CREATE: Final = 35
 INTERRUPT: Final = 36
 BATCH_FORGET: Final = 42
@@ -55,7 +55,7 @@ WRITE_IN = struct.Struct("=QQI20x")  # fh offset size
 FALLOCATE_IN = struct.Struct("=QQQI4x")  # fh offset length mode
 LSEEK_IN = struct.Struct("=QqI4x")  # fh offset whence
 COPY_FILE_RANGE_IN = struct.Struct("=QQQQQQQ")  # fh_in off_in nodeid_out fh_out off_out len flags
-RELEASE_IN = struct.Struct("=Q")  # fh
+HANDLE = struct.Struct("=Q")  # fh, the beginning of RELEASE, FSYNC and FSYNCDIR
 GETXATTR_IN = struct.Struct("=I4x")  # size
 # valid fh size atime mtime atimensec mtimensec mode uid gid
 SETATTR_IN = struct.Struct("=I4xQQ8xqq8xII4xI4xII4x")

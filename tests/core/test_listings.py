@@ -1,0 +1,111 @@
+"""Offsets of directories mean the same whatever happened to the directory meanwhile."""
+
+import pytest
+
+from unionfs import listings as module
+from unionfs.listings import Listings
+from unionfs.whiteouts import KIND_BITS
+
+BATCH = 7
+
+
+class Directory:
+    def __init__(self, number, names=()):
+        self.ino = number
+        self.parent = None
+        self.names = {name: number << KIND_BITS | 8 for number, name in enumerate(names, 10)}
+
+
+class Layers:
+    """Stands for the union: tells what a directory shows, and counts how often it is asked."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def listing(self, node):
+        self.asked += 1
+        return dict(node.names)
+
+
+@pytest.fixture
+def layers():
+    return Layers()
+
+
+@pytest.fixture
+def listings(layers):
+    return Listings(layers)
+
+
+def batch(listings, directory, start, most=BATCH):
+    """Return the names of one request and the offset that follows."""
+    names = []
+    for name, _, _, after in listings.read_names(directory, start):
+        if len(names) == most:
+            break
+        names.append(name)
+        start = after
+    return names, start
+
+
+def rest(listings, directory, start):
+    """Return all names from an offset on, request by request."""
+    names = []
+    while True:
+        some, start = batch(listings, directory, start)
+        if not some:
+            return names
+        names += some
+
+
+def names(count):
+    return [b"name %d" % number for number in range(count)]
+
+
+def test_all_names_are_shown_once_and_the_layers_are_asked_once(listings, layers):
+    directory = Directory(1, names(100))
+    shown = rest(listings, directory, 0)
+    assert shown[:2] == [b".", b".."]
+    assert sorted(shown[2:]) == sorted(names(100))
+    assert layers.asked == 1
+
+
+@pytest.mark.parametrize("kept", [64, 1], ids=["kept", "not kept"])
+def test_what_stays_is_shown_once_while_others_come_and_go(listings, monkeypatch, kept):
+    monkeypatch.setattr(module, "_MOST_KEPT", kept)
+    directory = Directory(1, names(200))
+    seen, start = batch(listings, directory, 0, 80)
+    gone = set(seen[10:40]) | set(names(200)[::5])
+    for name in gone:
+        directory.names.pop(name, None)
+    directory.names |= {b"new %d" % number: 500 + number << KIND_BITS | 8 for number in range(50)}
+    rest(listings, directory, 0)  # another reader, from the start
+    rest(listings, Directory(2, names(3)), 0)
+    seen += rest(listings, directory, start)
+    stayed = [name for name in names(200) if name not in gone]
+    assert {name: seen.count(name) for name in stayed} == dict.fromkeys(stayed, 1)
+    assert len(seen) == len(set(seen))
+
+
+def test_reading_from_the_start_again_lists_anew(listings):
+    directory = Directory(1, names(20))
+    batch(listings, directory, 0)
+    directory.names[b"new"] = 99 << KIND_BITS | 8
+    assert b"new" in rest(listings, directory, 0)
+
+
+def test_offsets_fit_into_those_of_programs(listings):
+    directory = Directory(1, names(10_000))
+    offsets = [entry[3] for entry in listings.read_names(directory, 0)]
+    assert offsets == sorted(set(offsets))
+    assert offsets[0] > 0
+    assert offsets[-1] < 1 << 63
+
+
+def test_half_read_listings_are_let_go_of(listings, layers, monkeypatch):
+    monkeypatch.setattr(module, "_MOST_NAMES", 1000)
+    directories = [Directory(number, names(400)) for number in range(5)]
+    starts = [batch(listings, directory, 0)[1] for directory in directories]
+    for index, expected in ((4, 5), (0, 6)):  # the newest is still there, the oldest is not
+        batch(listings, directories[index], starts[index])
+        assert layers.asked == expected
