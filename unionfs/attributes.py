@@ -80,15 +80,14 @@ class Attributes:
         finally:
             os.close(opened)
 
-    def require_owner(self, node: Node, uid: int) -> None:
-        """Refuse to take set-uid bits from another's file by `NOTHING`: the kernel cannot.
+    def guards(self, node: Node, uid: int) -> bool:
+        """Tell whether this is another's file with set-uid bits, not to be taken by `NOTHING`.
 
         fs/attr.c, notify_change, makes a change of the mode of it.
         """
         st = self.union.attributes(node)
         privileged = st.st_mode & (stat.S_ISUID | stat.S_ISGID) and not node.is_directory
-        if privileged and uid not in (0, st.st_uid):
-            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+        return bool(privileged) and uid not in {0, st.st_uid}
 
     def drop_privileges(self, node: Node, st: os.stat_result) -> os.stat_result:
         """Take set-uid and set-gid from a file that an unprivileged caller changed.

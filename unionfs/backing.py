@@ -31,13 +31,16 @@ _KEPT = 128
 
 
 class Registry(Protocol):
-    """What `Session` offers for passthrough."""
+    """What `Session` offers for files."""
 
     def register(self, fd: int) -> int:
         """Return a backing id for *fd*."""
 
     def unregister(self, backing: int) -> None:
         """Let go of a backing id."""
+
+    def invalidate_attributes(self, ino: int) -> None:
+        """Have the kernel ask for the attributes of a node before it uses them again."""
 
 
 class Forecast:

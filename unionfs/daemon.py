@@ -94,6 +94,7 @@ def _prepared(
             direct=options.direct == "on",
             handshake=options.handshake == "on",
             passthrough=options.passthrough != "off",
+            noopen={"on": True, "off": False, "auto": None}[options.noopen],
         ),
         stack_depth=2 if _has_overlay(stack) else 1,
     )

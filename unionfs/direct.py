@@ -3,31 +3,27 @@
 The same verbs of the union, between the bytes of a request and those of its
 reply; `session.dispatch` says why.  A request that may have to wait (for
 content to be copied up) is declined before anything was done, and comes to
-`operations`.  What a thread has to read from a cold disk, it answers itself.
+`operations`.  What concerns the content of files is in `directfiles`.
 """
 
 import errno
 import os
-from functools import partial
+import stat
 from typing import TYPE_CHECKING
 
 from unionfs.attributes import Wish
 from unionfs.changes import Caller
-from unionfs.files import Opened, host_flags
+from unionfs.directfiles import DirectFiles
 from unionfs.node import Node
 from unionfs.operations import STATUS, Operations
 from unionfs.session import messages
-from unionfs.session.crew import Later
+from unionfs.session.crew import Waiting
 from unionfs.session.dispatch import NO_REPLY, Handler
-from unionfs.session.protocol import FOPEN_KEEP_CACHE, FOPEN_PASSTHROUGH
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _CAPABILITY = b"security.capability"
-
-# Of the reply to a read, at first; it grows with the largest.
-_READ_BYTES = 64 << 10
 
 
 def _name(body: memoryview, start: int = 0) -> bytes:
@@ -38,11 +34,6 @@ def _name(body: memoryview, start: int = 0) -> bytes:
 def _names(body: memoryview, start: int = 0) -> list[bytes]:
     """Return the two names that end *body*."""
     return bytes(body[start:-1]).split(b"\0")
-
-
-def _open_flags(opened: Opened) -> int:
-    keep = FOPEN_KEEP_CACHE if opened.keep_cache else 0
-    return keep | FOPEN_PASSTHROUGH if opened.backing else keep
 
 
 class Direct:
@@ -56,7 +47,7 @@ class Direct:
         self._listings = operations.listings
         self._changes = operations.changes
         self._attributes = operations.attributes
-        self._reply = memoryview(bytearray(_READ_BYTES))
+        self._content = DirectFiles(operations)
         self.table: Mapping[int, Handler] = {
             messages.LOOKUP: self._lookup,
             messages.FORGET: self._forget,
@@ -65,26 +56,20 @@ class Direct:
             messages.SETATTR: self._setattr,
             messages.READLINK: self._readlink,
             messages.SYMLINK: self._symlink,
+            messages.MKNOD: self._mknod,
             messages.MKDIR: self._mkdir,
             messages.UNLINK: self._unlink,
             messages.RMDIR: self._rmdir,
             messages.RENAME: self._rename,
             messages.RENAME2: self._rename2,
             messages.LINK: self._link,
-            messages.OPEN: self._open,
-            messages.CREATE: self._create,
-            messages.READ: self._read,
-            messages.WRITE: self._write,
-            messages.RELEASE: self._release,
-            messages.FALLOCATE: self._fallocate,
-            messages.LSEEK: self._lseek,
-            messages.COPY_FILE_RANGE: self._copy_file_range,
             messages.OPENDIR: self._opendir,
             messages.READDIR: self._readdir,
             messages.READDIRPLUS: self._readdirplus,
             messages.FSYNCDIR: self._fsyncdir,
             messages.GETXATTR: self._getxattr,
             messages.LISTXATTR: self._listxattr,
+            **self._content.table,
         }
 
     def explain(self, error: Exception, opcode: int, node: int) -> int:
@@ -112,7 +97,7 @@ class Direct:
 
     def _forget(self, _unique: int, node: int, body: memoryview, _uid: int, _gid: int) -> bytes:
         (count,) = messages.FORGET_IN.unpack_from(body)
-        self._operations.forget_node(node, count)
+        self._forget_one(node, count)
         return NO_REPLY
 
     def _forget_many(
@@ -122,8 +107,21 @@ class Direct:
         start = messages.BATCH_FORGET_IN.size
         end = start + count * messages.FORGET_ONE.size
         for node, lookups in messages.FORGET_ONE.iter_unpack(body[start:end]):
-            self._operations.forget_node(node, lookups)
+            self._forget_one(node, lookups)
         return NO_REPLY
+
+    def _forget_one(self, number: int, lookups: int) -> None:
+        self._operations.forget_node(number, lookups)
+        if number not in self._nodes:
+            self._content.descriptors.forget(number)
+
+    def _mknod(self, unique: int, parent: int, body: memoryview, uid: int, gid: int) -> bytes:
+        mode, device, umask = messages.MKNOD_IN.unpack_from(body)
+        name, caller = _name(body, messages.MKNOD_IN.size), Caller(uid, gid, umask)
+        node = self._nodes[parent]
+        if stat.S_ISREG(mode) and self._files.unopened:  # a file that will be written to
+            return self._entry(unique, *self._content.create(node, name, mode, caller))
+        return self._entry(unique, *self._changes.mknod(node, name, mode, device, caller))
 
     def _mkdir(self, unique: int, parent: int, body: memoryview, uid: int, gid: int) -> bytes:
         mode, umask = messages.MKDIR_IN.unpack_from(body)
@@ -200,10 +198,13 @@ class Direct:
             mtime * 10**9 + mtime_ns if valid & messages.FATTR_MTIME else None,
         )
         node = self._nodes[ino]
-        self._files.permit(node, wish, uid)
+        if not self._files.permit(node, wish, uid):
+            st = self._union.attributes(node)
+            return messages.attributes(unique, ino, st, *self._links_and_blocks(node, st))
         if self._files.waits_to_change(node, wish):
             return None
-        st = self._files.change(node, wish, fh if valid & messages.FATTR_FH else -1, uid)
+        handle = fh if valid & messages.FATTR_FH and fh else -1  # no handle is 0
+        st = self._files.change(node, wish, handle, uid)
         return messages.attributes(unique, ino, st, *self._links_and_blocks(node, st))
 
     def _getxattr(
@@ -221,77 +222,6 @@ class Direct:
         (room,) = messages.GETXATTR_IN.unpack_from(body)
         names = self._attributes.names_for(self._nodes[node], uid)
         return _sized(unique, b"".join(name + b"\0" for name in names), room)
-
-    # Files
-
-    def _open(self, unique: int, ino: int, body: memoryview, uid: int, _gid: int) -> bytes | None:
-        (flags,) = messages.OPEN_IN.unpack_from(body)
-        node = self._nodes[ino]
-        if self._files.waits_to_open(node, flags):
-            return None
-        opened = self._files.open_at_once(node, flags, uid)
-        return messages.opened(unique, opened.fd, _open_flags(opened), opened.backing)
-
-    def _create(self, unique: int, parent: int, body: memoryview, uid: int, gid: int) -> bytes:
-        flags, mode, umask = messages.CREATE_IN.unpack_from(body)
-        node, st, fd = self._changes.create(
-            self._nodes[parent],
-            _name(body, messages.CREATE_IN.size),
-            host_flags(flags),
-            mode,
-            Caller(uid, gid, umask),
-        )
-        node.lookups += 1
-        opened = self._files.created(node, fd, mode, flags, uid)
-        return messages.created(unique, node.ino, st, fd, _open_flags(opened), opened.backing)
-
-    def _read(
-        self, unique: int, _node: int, body: memoryview, _uid: int, _gid: int
-    ) -> memoryview | Later:
-        fd, offset, size = messages.READ_IN.unpack_from(body)
-        head, reply = messages.HEADER_BYTES, self._reply
-        if len(reply) < head + size:
-            reply = self._reply = memoryview(bytearray(head + size))
-        count = self._files.reading.at_once(fd, reply[head : head + size], offset)
-        if count is None:
-            own = os.dup(fd)  # the handle's own may be moved to upper meanwhile
-            return Later(partial(_read_and_close, unique, own, size, offset))
-        messages.put_header(reply, unique, head + count)
-        return reply[: head + count]
-
-    def _write(self, unique: int, _node: int, body: memoryview, _uid: int, _gid: int) -> bytes:
-        fd, offset, size = messages.WRITE_IN.unpack_from(body)
-        start = messages.WRITE_IN.size
-        return messages.count(unique, self._files.write(fd, offset, body[start : start + size]))
-
-    def _release(self, unique: int, _node: int, body: memoryview, _uid: int, _gid: int) -> bytes:
-        (fd,) = messages.HANDLE.unpack_from(body)
-        self._files.release(fd)
-        return messages.empty(unique)
-
-    def _fallocate(self, unique: int, _node: int, body: memoryview, _uid: int, _gid: int) -> Later:
-        fd, offset, length, mode = messages.FALLOCATE_IN.unpack_from(body)
-        allocate = self._files.allocate(fd, mode, offset, length)
-
-        def job() -> bytes:
-            allocate()
-            return messages.empty(unique)
-
-        return Later(job)
-
-    def _lseek(self, unique: int, _node: int, body: memoryview, _uid: int, _gid: int) -> bytes:
-        fd, offset, whence = messages.LSEEK_IN.unpack_from(body)
-        # SEEK_DATA and SEEK_HOLE alone; nobody else cares for the position of the descriptor.
-        return messages.sought(unique, os.lseek(fd, offset, whence))
-
-    def _copy_file_range(
-        self, unique: int, _node: int, body: memoryview, _uid: int, _gid: int
-    ) -> bytes | Later:
-        source, start, _, fd, offset, length, _ = messages.COPY_FILE_RANGE_IN.unpack_from(body)
-        copy = self._files.copy_range(source, start, fd, offset, length)
-        if self._files.is_quick(source, start, length):
-            return messages.count(unique, copy())
-        return Later(lambda: messages.count(unique, copy()))
 
     # Directories
 
@@ -333,18 +263,16 @@ class Direct:
                 break
         return listing.reply(unique)
 
-    @staticmethod
-    def _fsyncdir(_unique: int, node: int, body: memoryview, _uid: int, _gid: int) -> None:
-        """Leave it to `operations`, which is not told the node, with the handle that it gives."""
-        messages.HANDLE.pack_into(body, 0, node)
+    def _fsyncdir(
+        self, unique: int, number: int, _body: memoryview, _uid: int, _gid: int
+    ) -> Waiting:
+        node = self._nodes[number]
 
+        async def job() -> bytes:
+            await self._operations.durability.sync_directory(node)
+            return messages.empty(unique)
 
-def _read_and_close(unique: int, fd: int, size: int, offset: int) -> bytes:
-    """Read from a disk, in a thread."""
-    try:
-        return messages.data(unique, os.pread(fd, size, offset))
-    finally:
-        os.close(fd)
+        return Waiting(job)
 
 
 def _sized(unique: int, value: bytes, room: int) -> bytes:

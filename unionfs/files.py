@@ -7,8 +7,6 @@ at, in a thread if it is much, and threads see descriptors alone.
 import errno
 import os
 import stat
-from collections.abc import Callable
-from functools import partial
 from typing import Literal, NamedTuple
 
 import trio
@@ -25,9 +23,6 @@ from unionfs.union import Union
 # Bytes from which copying leaves the event loop: a thread hop costs about 0.1 ms, copying
 # 1 MiB about 0.3 ms.
 _THREAD_BYTES = 1 << 20
-
-# Bytes that one copy_file_range(2) copies at most; the reply has 32 bits for their number.
-_MOST_COPIED = 1 << 30
 
 # Flags that the kernel has dealt with, or that would make our own reads fail.
 _KERNEL_FLAGS = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_APPEND | os.O_DIRECT | os.O_NOATIME
@@ -56,10 +51,13 @@ class Files:
         self.union = union
         # FUSE_HANDLE_KILLPRIV_V2 was granted: set-uid bits are ours to drop at writes.
         self.kills = False
+        # Nobody says who opened what: `noopen`.
+        self.unopened = False
         # The number of the file made last, as long as nobody gave one extended attributes.
         self.newest = 0
         self.backings = Backings(registry, self._open_upper_to_read, enabled=passthrough != "off")
         self._lower_passes = passthrough == "all"
+        self._registry = registry
         self._copyup = copyup
         self._attributes = Attributes(union, copyup)
         self.reading = Reading()
@@ -180,9 +178,9 @@ class Files:
         self.newest = node.ino
         return self._enter(node, fd, uid, writes=True, eligible=eligible)
 
-    def node(self, fd: int) -> Node:
-        """Return the node of an open file."""
-        return self._open[fd].node
+    def opened(self, fd: int) -> OpenFile:
+        """Return what is known of an open file."""
+        return self._open[fd]
 
     # Using
 
@@ -191,15 +189,21 @@ class Files:
         moves = wish.size is not None or not self.union.features.metacopy
         return moves and self.union.has_lower_content(node)
 
-    def permit(self, node: Node, wish: Wish, uid: int) -> None:
-        """Refuse the caller *uid* what the kernel leaves to us to refuse.
+    def permit(self, node: Node, wish: Wish, uid: int) -> bool:
+        """Tell whether to carry *wish* out for the caller *uid*; the kernel leaves it to us.
 
         A write or fallocate by a caller without privileges arrives as `NOTHING` first, like
         chown(-1, -1) and without a handle (fs/inode.c, file_remove_privs), and who has the file
-        open for writing may: it takes set-uid bits away.
+        open for writing may: it takes set-uid bits away.  Others get EPERM.  With `noopen` nobody
+        knows who has: then nothing is taken away before the write itself (`ready_to_write`).
         """
-        if wish == NOTHING and not self._is_written(node):
-            self._attributes.require_owner(node, uid)
+        if wish != NOTHING or not self._attributes.guards(node, uid):
+            return True
+        if self.unopened:
+            return False
+        if not self._is_written(node):
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+        return True
 
     def _is_written(self, node: Node) -> bool:
         return any(file.writes and file.node is node for file in self._open.values())
@@ -218,26 +222,16 @@ class Files:
             self._attributes.drop_privileges(file.node, os.fstat(fd))
         return os.pwrite(fd, data, offset)
 
-    def allocate(self, fd: int, mode: int, offset: int, length: int) -> Callable[[], None]:
-        """Return what a thread shall do to change the room that an open file takes."""
-        return partial(self._to_be_written(fd).allocate, fd, mode, offset, length)
-
-    def copy_range(
-        self, source: int, start: int, fd: int, offset: int, length: int
-    ) -> Callable[[], int]:
-        """Return what a thread shall do to copy between two open files; see `is_quick`."""
-        layer = self._to_be_written(fd)
-        return partial(layer.copy_range, source, start, fd, offset, min(length, _MOST_COPIED))
-
     def is_quick(self, source: int, start: int, length: int) -> bool:
         """Tell whether copying from an open file takes less time than a thread costs."""
         return min(length, os.fstat(source).st_size - start) < _THREAD_BYTES
 
-    def _to_be_written(self, fd: int) -> WritableLayer:
-        """Return the layer of a file that is open for writing, its set-uid bits dropped."""
-        file = self._open[fd]
-        if file.kills:
-            self._attributes.drop_privileges(file.node, os.fstat(fd))
+    def ready_to_write(self, node: Node, fd: int, kills: bool) -> WritableLayer:  # noqa: FBT001
+        """Return the layer that is to write to *fd*; set-uid bits that the caller *kills* fall."""
+        if kills:
+            before = os.fstat(fd)
+            if self._attributes.drop_privileges(node, before) is not before:
+                self._registry.invalidate_attributes(node.ino)
         return self.union.writable()[0]
 
     def release(self, fd: int) -> None:

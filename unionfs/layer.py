@@ -157,6 +157,13 @@ class WritableLayer(Layer):
         """Set the size of an open file, in bytes."""
         os.ftruncate(fd, size)
 
+    def write(self, fd: int, data: memoryview, offset: int, flags: int) -> int:
+        """Write to an open file as one opened with *flags* would: only O_SYNC and O_DSYNC count."""
+        if not flags & os.O_DSYNC:
+            return os.pwrite(fd, data, offset)
+        how = os.RWF_SYNC if flags & os.O_SYNC == os.O_SYNC else os.RWF_DSYNC
+        return os.pwritev(fd, [data], offset, how)
+
     def allocate(self, fd: int, mode: int, offset: int, length: int) -> None:
         """Reserve, zero or free room of an open file: fallocate(2)."""
         syscalls.fallocate(fd, mode, offset, length)

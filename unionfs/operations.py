@@ -92,7 +92,7 @@ class Operations(pyfuse3.Operations):
         self._copyup = CopyUp(union)
         self.changes = Changes(union, self._copyup)
         self.attributes = Attributes(union, self._copyup)
-        self._durability = Durability(union)
+        self.durability = Durability(union)
         self.files = Files(union, self._copyup, session, passthrough)
         self.listings = Listings(union)
 
@@ -117,13 +117,14 @@ class Operations(pyfuse3.Operations):
     def subject(self, request: str, first: int) -> Node:
         """Return the node that a request is about; *first* is its first argument."""
         if request in _OF_FILES:
-            return self.files.node(first)
+            return self.files.opened(first).node
         return self.union.root if request == "statfs" else self.union.nodes[first]
 
     def serve_with(self, granted: Granted) -> None:
         """Take note of what the kernel granted, before the first request comes."""
         self.status["kernel"] = granted.as_json()
         self.files.kills = granted.kill_privileges
+        self.files.unopened = granted.noopen
         self.files.backings.enabled &= granted.passthrough
         self.caches_listings = granted.passthrough  # it brings AUTO_INVAL_DATA, by which
         # the kernel sees that a directory has changed (fs/fuse/readdir.c)
@@ -200,10 +201,12 @@ class Operations(pyfuse3.Operations):
             atime_ns=attr.st_atime_ns if fields.update_atime else None,
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
         )
-        self.files.permit(node, wish, ctx.uid)
+        self.files.permit(
+            node, wish, ctx.uid
+        )  # always True: `noopen` has no other way than `direct`
         if self.files.waits_to_change(node, wish):
             await self.files.bring_content(node, wish.size)
-        return self._entry(node, self.files.change(node, wish, -1 if fh is None else fh, ctx.uid))
+        return self._entry(node, self.files.change(node, wish, fh or -1, ctx.uid))
 
     @_replying
     async def readlink(self, inode: int, _ctx: RequestContext) -> bytes:
@@ -311,7 +314,7 @@ class Operations(pyfuse3.Operations):
 
     @_replying
     async def fsync(self, fh: int, datasync: bool) -> None:  # noqa: FBT001 (pyfuse3's signature)
-        await self._durability.sync_file(self.files.node(fh), fh, datasync=datasync)
+        await self.durability.sync_file(self.files.opened(fh).node, fh, datasync=datasync)
 
     # Directories
 
@@ -337,7 +340,7 @@ class Operations(pyfuse3.Operations):
 
     @_replying
     async def fsyncdir(self, fh: int, _datasync: bool) -> None:  # noqa: FBT001 (as `fsync`)
-        await self._durability.sync_directory(self.union.nodes[fh])
+        await self.durability.sync_directory(self.union.nodes[fh])
 
     # Attributes and the file system
 

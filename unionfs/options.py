@@ -41,6 +41,7 @@ class Options:
     whiteout: Literal["overlay", "aufs"] = "overlay"
     fsync: Literal["auto", "strict", "off"] = "auto"
     passthrough: Literal["upper", "all", "off"] = "upper"
+    noopen: Literal["auto", "on", "off"] = "auto"
     loop: OnOff = "on"
     direct: OnOff = "on"
     handshake: OnOff = "on"
@@ -122,6 +123,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "whiteout": ("overlay", "aufs"),
     "fsync": ("auto", "strict", "off"),
     "passthrough": ("upper", "all", "off"),
+    "noopen": ("auto", "on", "off"),
     "loop": ("on", "off"),
     "direct": ("on", "off"),
     "handshake": ("on", "off"),
@@ -249,6 +251,7 @@ def settled(options: Options) -> Options:
     as in overlayfs.rst.  The names of whiteout=aufs can express neither.
     """
     _check_upper(options)
+    _check_noopen(options)
     features = {"metacopy": options.metacopy, "redirect_dir": options.redirect_dir}
     if options.whiteout == "aufs":
         for key, value in features.items():
@@ -260,6 +263,16 @@ def settled(options: Options) -> Options:
         raise Refused("metacopy=on needs redirect_dir=on: leave redirect_dir=off out")
     metacopy = options.metacopy or redirect_dir
     return replace(options, metacopy=metacopy, redirect_dir=redirect_dir)
+
+
+def _check_noopen(options: Options) -> None:
+    if options.noopen != "on":
+        return
+    if options.passthrough == "all":
+        raise Refused("noopen=on and passthrough=all exclude each other: leave one out")
+    for key in ("loop", "direct", "handshake"):
+        if getattr(options, key) == "off":
+            raise Refused(f"noopen=on needs {key}=on: leave {key}=off out")
 
 
 def _check_upper(options: Options) -> None:

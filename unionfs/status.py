@@ -10,7 +10,7 @@ from unionfs.options import Refused
 
 # Of what the kernel answered; the rest is for --json.
 _SHOWN = (
-    "protocol", "loop", "direct", "handshake", "passthrough",
+    "protocol", "loop", "direct", "handshake", "passthrough", "noopen",
     "max_readahead", "max_write", "refused",
 )  # fmt: skip
 

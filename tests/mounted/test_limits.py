@@ -11,7 +11,7 @@ import os
 
 import pytest
 
-from tests.mounted.witness import failure
+from tests.mounted.witness import as_user, failure
 from unionfs.syscalls import fallocate
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -31,7 +31,7 @@ def opened(tree):
 
 # Where requests come by way of pyfuse3, which has no handlers for these.
 by_pyfuse3 = pytest.mark.without(
-    "upper", "lower", "passthrough=all", "passthrough=off", "metacopy=off"
+    "upper", "lower", "passthrough=all", "passthrough=off", "noopen=on", "metacopy=off"
 )
 
 
@@ -64,6 +64,21 @@ def test_a_hole_is_not_told_from_data(tree):
     with (tree / "f").open("r+b", buffering=0) as file:
         file.truncate(1 << 20)
         assert os.lseek(file.fileno(), 0, os.SEEK_HOLE) == 1 << 20
+
+
+def _set_uid(path):
+    (path / "f").chmod(0o6777)
+
+
+@pytest.mark.without(
+    "upper", "lower", "passthrough=all", "passthrough=off", "direct=off",
+    "loop=off", "handshake=off", "metacopy=off",
+)  # fmt: skip
+@pytest.mark.unions_only
+@pytest.mark.tree({"f": "text"}, prepare=_set_uid)
+def test_a_strangers_chown_that_names_nobody_does_nothing(tree):
+    as_user(os.chown, tree / "f", -1, -1)
+    assert (tree / "f").stat().st_mode & 0o7777 == 0o6777
 
 
 @pytest.mark.unions_only

@@ -7,7 +7,7 @@ a way through trio's threads and back does.
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from queue import SimpleQueue
 from typing import NamedTuple
 
@@ -21,6 +21,12 @@ class Later(NamedTuple):
     """A reply that a thread shall make: *job* sees descriptors alone, and raises OSError."""
 
     job: Callable[[], bytes | memoryview]
+
+
+class Waiting(NamedTuple):
+    """A reply that is made when something else has come to an end, by a task of trio's."""
+
+    job: Callable[[], Awaitable[bytes | memoryview | Later]]
 
 
 class _Errand(NamedTuple):

@@ -106,6 +106,9 @@ class PlainReplies:
     def cache_listing(self) -> None:
         """Leave listings uncached."""
 
+    def notify(self, message: bytes) -> None:
+        """Keep it to ourselves: nothing that would have to be told is done this way."""
+
     def close(self) -> None:
         """Nothing is ours; libfuse closes its own."""
 
@@ -212,6 +215,10 @@ class Device(PlainReplies):
             os.write(self.device, reply)
         except OSError:  # ENOENT: the request was aborted; ENODEV: unmounted.  libfuse, too,
             pass  # only reports these, and goes on.
+
+    def notify(self, message: bytes) -> None:
+        """Send what is no reply to the kernel."""
+        self.send(message)
 
     def settle(self) -> None:
         """Put the device back, and send on what libfuse has written meanwhile."""

@@ -10,7 +10,8 @@ handed to libfuse as if it had read them itself (`Device.route`).
 A handler is told the request's number and node, its body, which is valid
 during the call only, and who makes it.  It returns the whole reply
 (`messages`), which is sent before anything else happens, `Later` for a thread
-to make it, `NO_REPLY`, or None to decline, before it has changed anything.
+to make it, `Waiting` for a task, `NO_REPLY`, or None to decline, before it has
+changed anything.
 """
 
 import contextlib
@@ -26,12 +27,13 @@ from typing import Final, Protocol
 import trio
 
 from unionfs.session import messages
-from unionfs.session.crew import Crew, Later
+from unionfs.session.crew import Crew, Later, Waiting
 from unionfs.session.device import Device
 from unionfs.session.protocol import IN_HEADER
 
 # Its arguments: unique, node, body, uid, gid.
-Handler = Callable[[int, int, memoryview, int, int], "bytes | memoryview | Later | None"]
+Reply = bytes | memoryview | Later
+Handler = Callable[[int, int, memoryview, int, int], "Reply | Waiting | None"]
 NO_REPLY: Final = b""
 
 # More than the kernel asks for: the head of a WRITE and its data, FUSE_MIN_READ_BUFFER at least.
@@ -69,6 +71,7 @@ class Dispatcher:
         self._explain = handlers.explain
         self._crew = Crew(device.send)
         self._token = trio.lowlevel.current_trio_token()
+        self.waiting = 0  # tasks that are making a reply
         self._buffer = memoryview(bytearray(_HEAD_BYTES + max_write))
         os.set_blocking(device.device, False)
         poll = select.poll()
@@ -100,13 +103,32 @@ class Dispatcher:
                 if device.route(buffer[:size]):
                     return True
                 reply = messages.error(unique, errno.EIO)
-            if isinstance(reply, Later):
-                self._crew.take(reply, partial(self._failed_later, unique, opcode, node))
+            if isinstance(reply, (Waiting, Later)):
+                self._postpone(reply, unique, opcode, node)
             elif reply:
                 device.send(reply)
             # Polling costs a tenth of the exception that reading nothing is.
             if not self._poll(0) or perf_counter() >= until:
                 return False
+
+    def _postpone(self, reply: Waiting | Later, unique: int, opcode: int, node: int) -> None:
+        if isinstance(reply, Later):
+            self._crew.take(reply, partial(self._failed_later, unique, opcode, node))
+        else:
+            self.waiting += 1
+            trio.lowlevel.spawn_system_task(self._wait, unique, opcode, node, reply)
+
+    async def _wait(self, unique: int, opcode: int, node: int, waiting: Waiting) -> None:
+        try:
+            reply = await waiting.job()
+            if isinstance(reply, Later):
+                self._postpone(reply, unique, opcode, node)
+            else:
+                self._device.send(reply)
+        except Exception as exc:  # noqa: BLE001 - told, and answered
+            self._answer_error(unique, opcode, node, exc)
+        finally:
+            self.waiting -= 1
 
     def _failed_later(self, unique: int, opcode: int, node: int, error: Exception) -> None:
         """Answer with an error that a thread met, from the thread of the handlers."""

@@ -16,6 +16,9 @@ class Switches:
     direct: bool = True  # most requests are answered without libfuse; needs loop and handshake
     handshake: bool = True  # we mount and add flags to INIT; without it pyfuse3 does all
     passthrough: bool = True  # of file data; needs the handshake
+    # Files are used without being opened: needs `direct`, and nothing passes through then.
+    # None: where nothing does.
+    noopen: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,7 @@ class Granted:
     direct: bool = False
     handshake: bool = False
     passthrough: bool = False
+    noopen: bool = False  # no request will say that a file is opened
     protocol: tuple[int, int] = (0, 0)
     offered: Init = _NONE
     flags: Init = _NONE
@@ -54,6 +58,7 @@ class Granted:
             "direct": self.direct,
             "handshake": self.handshake,
             "passthrough": self.passthrough,
+            "noopen": self.noopen,
             "protocol": ".".join(map(str, self.protocol)) if any(self.protocol) else None,
             "flags": list(names(self.flags)),
             "offered": list(names(self.offered)),

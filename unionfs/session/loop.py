@@ -210,8 +210,12 @@ class FastLoop(Loop):
         self._serving = True
 
     def _schedule_pass(self) -> None:
-        interval = BUSY_PASS_SECONDS if self._away else PASS_SECONDS
+        interval = BUSY_PASS_SECONDS if self._is_busy() else PASS_SECONDS
         self._next_pass = time.perf_counter() + interval
+
+    def _is_busy(self) -> bool:
+        """Tell whether replies wait for something else than requests."""
+        return bool(self._away) or (self._dispatcher is not None and self._dispatcher.waiting > 0)
 
     def _spin(self) -> bool:
         """Poll on; each poll lets go of the interpreter lock, so threads go on."""
@@ -235,7 +239,7 @@ class FastLoop(Loop):
         Where client and daemon share a processor, polling on keeps the client from it, and a
         request that finds the daemon in epoll costs two passes through trio.
         """
-        if self._away or self._closed:
+        if self._closed or self._is_busy():
             return False
         before = time.perf_counter()
         if not self._poll(_NAP_MILLISECONDS):

@@ -17,6 +17,7 @@ GETATTR: Final = 3
 SETATTR: Final = 4
 READLINK: Final = 5
 SYMLINK: Final = 6
+MKNOD: Final = 8
 MKDIR: Final = 9
 UNLINK: Final = 10
 RMDIR: Final = 11
@@ -26,6 +27,7 @@ OPEN: Final = 14
 READ: Final = 15
 WRITE: Final = 16
 RELEASE: Final = 18
+FSYNC: Final = 20
 GETXATTR: Final = 22
 LISTXATTR: Final = 23
 OPENDIR: Final = 27
@@ -44,6 +46,7 @@ COPY_FILE_RANGE: Final = 47
 FORGET_IN = struct.Struct("=Q")  # nlookup
 BATCH_FORGET_IN = struct.Struct("=I4x")  # count
 FORGET_ONE = struct.Struct("=QQ")  # nodeid nlookup
+MKNOD_IN = struct.Struct("=III4x")  # mode rdev umask
 MKDIR_IN = struct.Struct("=II")  # mode umask
 RENAME_IN = struct.Struct("=Q")  # newdir
 RENAME2_IN = struct.Struct("=QI4x")  # newdir flags
@@ -51,11 +54,12 @@ LINK_IN = struct.Struct("=Q")  # oldnodeid
 OPEN_IN = struct.Struct("=I4x")  # flags
 CREATE_IN = struct.Struct("=III4x")  # flags mode umask
 READ_IN = struct.Struct("=QQI")  # fh offset size, for READDIR too
-WRITE_IN = struct.Struct("=QQI20x")  # fh offset size
+WRITE_IN = struct.Struct("=QQII8xI4x")  # fh offset size write_flags flags
 FALLOCATE_IN = struct.Struct("=QQQI4x")  # fh offset length mode
 LSEEK_IN = struct.Struct("=QqI4x")  # fh offset whence
 COPY_FILE_RANGE_IN = struct.Struct("=QQQQQQQ")  # fh_in off_in nodeid_out fh_out off_out len flags
-HANDLE = struct.Struct("=Q")  # fh, the beginning of RELEASE, FSYNC and FSYNCDIR
+FSYNC_IN = struct.Struct("=QI4x")  # fh fsync_flags, for FSYNCDIR too
+HANDLE = struct.Struct("=Q")  # fh, the beginning of RELEASE
 GETXATTR_IN = struct.Struct("=I4x")  # size
 # valid fh size atime mtime atimensec mtimensec mode uid gid
 SETATTR_IN = struct.Struct("=I4xQQ8xqq8xII4xI4xII4x")
@@ -68,6 +72,9 @@ FATTR_SIZE = 1 << 3
 FATTR_ATIME = 1 << 4
 FATTR_MTIME = 1 << 5
 FATTR_FH = 1 << 6
+
+WRITE_KILL_SUIDGID = 1 << 2  # of write_flags
+FSYNC_FDATASYNC = 1 << 0  # of fsync_flags
 
 _HEADER = "IiQ"  # len error unique
 # ino size blocks atime mtime ctime, their nanoseconds, mode nlink uid gid rdev blksize flags
@@ -86,6 +93,10 @@ _COUNT_OUT = struct.Struct("=" + _HEADER + "I4x")
 _DIRENT = struct.Struct("=QQII")  # ino off namelen type; the name, padded to 8, follows
 _DIRENTPLUS = struct.Struct("=" + _ENTRY + _ATTR + "QQII")
 
+_INVALID_OUT = struct.Struct("=" + _HEADER + "Qqq")  # ino off len; no content where off < 0
+
+_NOTIFY_INVAL_INODE = 2
+
 HEADER_BYTES = _EMPTY.size
 
 # By the length of a name modulo 8.
@@ -96,6 +107,11 @@ _BLOCK_SIZE = 4096  # st_blksize, as libfuse has it
 
 # Seconds for which the kernel may keep names and attributes: without end.
 FOREVER = 10**8
+
+
+def invalid_attributes(ino: int) -> bytes:
+    """Return the message that has the kernel ask for attributes anew: FUSE_NOTIFY_INVAL_INODE."""
+    return _INVALID_OUT.pack(_INVALID_OUT.size, _NOTIFY_INVAL_INODE, 0, ino, -1, 0)
 
 
 def empty(unique: int) -> bytes:

@@ -11,7 +11,7 @@ import pyfuse3
 import trio
 
 from unionfs import mountcalls
-from unionfs.session import mounted, privileges
+from unionfs.session import messages, mounted, privileges
 from unionfs.session.device import Device, PlainReplies
 from unionfs.session.dispatch import Dispatcher, Handlers
 from unionfs.session.grants import Granted, Switches, granted
@@ -197,7 +197,7 @@ class Session:
         ):
             self._dispatcher = Dispatcher(device, self._handlers, result.max_write)
             self._loop.serve_with(self._dispatcher)
-            result = dataclasses.replace(result, direct=True)
+            result = dataclasses.replace(result, direct=True, noopen=self._leaves_opens_out())
         return result
 
     def _dispatches(self) -> bool:
@@ -205,17 +205,31 @@ class Session:
         known = self._offer is not None and self._offer.protocol >= _KNOWN_PROTOCOL
         return known and self._switches.direct and self._switches.loop and bool(self._handlers)
 
+    def _passes(self) -> bool:
+        """Tell whether file data shall pass through, as far as the kernel's offer goes."""
+        offered = self._offer is not None and Init.PASSTHROUGH in self._offer.flags
+        return offered and self._switches.passthrough and not self._switches.noopen
+
+    def _leaves_opens_out(self) -> bool:
+        """Tell whether files shall be used without being opened: where nothing passes through."""
+        possible = self._offer is not None and Init.NO_OPEN_SUPPORT in self._offer.flags
+        wanted = self._switches.noopen is not False and not self._passes()
+        return possible and wanted and self._dispatches()
+
     def _wish(self) -> Wish:
         """Say what to change in the INIT reply.
 
         AUTO_INVAL_DATA drops all that is cached of a file after each write to it, as
         its mtime is new.  Passthrough needs that, as its writes go round the cache.
+        An open that is not asked for cannot truncate: without ATOMIC_O_TRUNC the
+        kernel sends a SETATTR of its own.
         """
-        offered = self._offer.flags if self._offer is not None else Init(0)
-        if self._switches.passthrough and Init.PASSTHROUGH in offered:
+        if self._passes():
             flags, unwanted = _WISHED | Init.PASSTHROUGH, Init(0)
         else:
             flags, unwanted = _WISHED, Init.AUTO_INVAL_DATA
+        if self._leaves_opens_out():
+            unwanted |= Init.ATOMIC_O_TRUNC
         if self._dispatches():
             flags |= Init.READDIRPLUS_AUTO  # pyfuse3 knows READDIRPLUS alone
         return Wish(flags, unwanted, _BACKGROUND_REQUESTS, self._depth)
@@ -242,6 +256,10 @@ class Session:
         goes to the backing file.
         """
         self._replies.pass_through(backing, direct_io=direct_io)
+
+    def invalidate_attributes(self, ino: int) -> None:
+        """Have the kernel ask for the attributes of a node before it uses them again."""
+        self._replies.notify(messages.invalid_attributes(ino))
 
     def taken(self) -> None:
         """Take note that a handler of pyfuse3's was called; each has to say so first."""

@@ -1,0 +1,248 @@
+"""Requests for the content of files, answered directly; see `direct`.
+
+The kernel names a file by the handle that its open was answered with.  With
+`noopen` it opens nothing: the handle is 0 then, and the node says which file it
+is.  What a thread has to read from a cold disk, it answers itself.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from unionfs.changes import Caller
+from unionfs.descriptors import Descriptors
+from unionfs.files import Opened, host_flags
+from unionfs.node import Node
+from unionfs.operations import Operations
+from unionfs.session import messages
+from unionfs.session.crew import Later, Waiting
+from unionfs.session.dispatch import Handler, Reply
+from unionfs.session.protocol import FOPEN_KEEP_CACHE, FOPEN_PASSTHROUGH
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Of the reply to a read, at first; it grows with the largest.
+_READ_BYTES = 64 << 10
+
+# Bytes that one copy_file_range(2) copies at most; the reply has 32 bits for their number.
+_MOST_COPIED = 1 << 30
+
+
+def _open_flags(opened: Opened) -> int:
+    keep = FOPEN_KEEP_CACHE if opened.keep_cache else 0
+    return keep | FOPEN_PASSTHROUGH if opened.backing else keep
+
+
+class DirectFiles:
+    """The direct handlers of one mount that concern the content of files."""
+
+    def __init__(self, operations: Operations) -> None:
+        self.descriptors = Descriptors(operations.union)
+        self._union = operations.union
+        self._nodes = operations.union.nodes
+        self._files = operations.files
+        self._changes = operations.changes
+        self._durability = operations.durability
+        self._reply = memoryview(bytearray(_READ_BYTES))
+        self.table: Mapping[int, Handler] = {
+            messages.OPEN: self._open,
+            messages.CREATE: self._create,
+            messages.READ: self._read,
+            messages.WRITE: self._write,
+            messages.FSYNC: self._fsync,
+            messages.RELEASE: self._release,
+            messages.FALLOCATE: self._fallocate,
+            messages.LSEEK: self._lseek,
+            messages.COPY_FILE_RANGE: self._copy_file_range,
+        }
+
+    # Opening
+
+    def _open(self, unique: int, ino: int, body: memoryview, uid: int, _gid: int) -> bytes | None:
+        if self._files.unopened:
+            return messages.error(unique, errno.ENOSYS)  # so the kernel asks no more
+        (flags,) = messages.OPEN_IN.unpack_from(body)
+        node = self._nodes[ino]
+        if self._files.waits_to_open(node, flags):
+            return None
+        opened = self._files.open_at_once(node, flags, uid)
+        return messages.opened(unique, opened.fd, _open_flags(opened), opened.backing)
+
+    def _create(self, unique: int, parent: int, body: memoryview, uid: int, gid: int) -> bytes:
+        if self._files.unopened:
+            return messages.error(unique, errno.ENOSYS)  # a MKNOD follows, now and ever after
+        flags, mode, umask = messages.CREATE_IN.unpack_from(body)
+        node, st, fd = self._changes.create(
+            self._nodes[parent],
+            bytes(body[messages.CREATE_IN.size : -1]),
+            host_flags(flags),
+            mode,
+            Caller(uid, gid, umask),
+        )
+        node.lookups += 1
+        opened = self._files.created(node, fd, mode, flags, uid)
+        return messages.created(unique, node.ino, st, fd, _open_flags(opened), opened.backing)
+
+    def create(
+        self, parent: Node, name: bytes, mode: int, caller: Caller
+    ) -> tuple[Node, os.stat_result]:
+        """Create a regular file that will be written to without being opened."""
+        flags = host_flags(os.O_RDWR)
+        node, st, fd = self._changes.create(parent, name, flags, stat.S_IMODE(mode), caller)
+        self.descriptors.add(node.ino, fd)
+        self._files.newest = node.ino
+        return node, st
+
+    def _release(self, unique: int, _node: int, body: memoryview, _uid: int, _gid: int) -> bytes:
+        (fd,) = messages.HANDLE.unpack_from(body)
+        self._files.release(fd)
+        return messages.empty(unique)
+
+    # Reading
+
+    def _source(self, handle: int, number: int) -> int:
+        return handle or self.descriptors.to_read(self._nodes[number])
+
+    def _read(
+        self, unique: int, number: int, body: memoryview, _uid: int, _gid: int
+    ) -> memoryview | Later:
+        handle, offset, size = messages.READ_IN.unpack_from(body)
+        fd = handle or self._source(handle, number)
+        head, reply = messages.HEADER_BYTES, self._reply
+        if len(reply) < head + size:
+            reply = self._reply = memoryview(bytearray(head + size))
+        count = self._files.reading.at_once(fd, reply[head : head + size], offset)
+        if count is None:
+            return _later(lambda own: messages.data(unique, os.pread(own, size, offset)), fd)
+        messages.put_header(reply, unique, head + count)
+        return reply[: head + count]
+
+    def _lseek(self, unique: int, number: int, body: memoryview, _uid: int, _gid: int) -> bytes:
+        handle, offset, whence = messages.LSEEK_IN.unpack_from(body)
+        fd = self._source(handle, number)
+        # SEEK_DATA and SEEK_HOLE alone; nobody else cares for the position of the descriptor.
+        return messages.sought(unique, os.lseek(fd, offset, whence))
+
+    # Writing
+
+    def _write(
+        self, unique: int, number: int, body: memoryview, _uid: int, _gid: int
+    ) -> Reply | Waiting:
+        handle, offset, size, how, flags = messages.WRITE_IN.unpack_from(body)
+        start = messages.WRITE_IN.size
+        data = body[start : start + size]
+        if handle:
+            return messages.count(unique, self._files.write(handle, offset, data))
+        node, kills = self._nodes[number], bool(how & messages.WRITE_KILL_SUIDGID)
+        if self._union.has_lower_content(node):
+            data = memoryview(bytes(data))  # the request's is valid during this call only
+
+        def write() -> bytes:
+            fd = self.descriptors.to_write(node)
+            layer = self._files.ready_to_write(node, fd, kills=kills)
+            return messages.count(unique, layer.write(fd, data, offset, flags))
+
+        return self._on_upper(node, write)
+
+    def _fsync(
+        self, unique: int, number: int, body: memoryview, _uid: int, _gid: int
+    ) -> Waiting | None:
+        handle, how = messages.FSYNC_IN.unpack_from(body)
+        if handle:
+            return None
+        node, datasync = self._nodes[number], bool(how & messages.FSYNC_FDATASYNC)
+
+        async def job() -> bytes:
+            fd = self.descriptors.to_read(node)
+            await self._durability.sync_file(node, fd, datasync=datasync)
+            return messages.empty(unique)
+
+        return Waiting(job)
+
+    def _fallocate(
+        self, unique: int, number: int, body: memoryview, uid: int, _gid: int
+    ) -> Reply | Waiting:
+        handle, offset, length, mode = messages.FALLOCATE_IN.unpack_from(body)
+
+        def allocate(target: _Target) -> Reply:
+            layer = self._files.ready_to_write(*target)
+
+            def job(fd: int) -> bytes:
+                layer.allocate(fd, mode, offset, length)
+                return messages.empty(unique)
+
+            return _later(job, target.fd)
+
+        return self._on_target(handle, number, uid, allocate)
+
+    def _copy_file_range(
+        self, unique: int, number: int, body: memoryview, uid: int, _gid: int
+    ) -> Reply | Waiting:
+        source_handle, start, target_number, handle, offset, length, _ = (
+            messages.COPY_FILE_RANGE_IN.unpack_from(body)
+        )
+
+        def copy(target: _Target) -> Reply:
+            layer = self._files.ready_to_write(*target)
+            source = self._source(source_handle, number)
+
+            def job(source: int, fd: int) -> bytes:
+                most = min(length, _MOST_COPIED)
+                return messages.count(unique, layer.copy_range(source, start, fd, offset, most))
+
+            if self._files.is_quick(source, start, length):
+                return job(source, target.fd)
+            return _later(job, source, target.fd)
+
+        return self._on_target(handle, target_number, uid, copy)
+
+    def _on_target(
+        self, handle: int, number: int, uid: int, reply: Callable[["_Target"], Reply]
+    ) -> Reply | Waiting:
+        """Make a reply that writes to a file, which `noopen` has not copied up yet."""
+        if handle:
+            file = self._files.opened(handle)
+            return reply(_Target(file.node, handle, file.kills))
+        node, kills = self._nodes[number], self._files.kills and uid != 0
+        return self._on_upper(
+            node, lambda: reply(_Target(node, self.descriptors.to_write(node), kills))
+        )
+
+    def _on_upper(self, node: Node, reply: Callable[[], Reply]) -> Reply | Waiting:
+        """Make the reply when the content of *node* is on upper."""
+        if not self._union.has_lower_content(node):
+            return reply()
+
+        async def job() -> Reply:
+            await self._files.bring_content(node)
+            return reply()
+
+        return Waiting(job)
+
+
+class _Target(NamedTuple):
+    """A file to be written to."""
+
+    node: Node
+    fd: int
+    kills: bool  # by a caller at whose writes set-uid bits fall
+
+
+def _later(job: Callable[..., bytes], *fds: int) -> Later:
+    """Have a thread do *job* with descriptors of its own: others may be closed, or moved to upper.
+
+    They are closed afterwards.
+    """
+    own = [os.dup(fd) for fd in fds]
+
+    def run() -> bytes:
+        try:
+            return job(*own)
+        finally:
+            for fd in own:
+                os.close(fd)
+
+    return Later(run)
