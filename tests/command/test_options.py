@@ -116,6 +116,10 @@ def test_what_was_not_said_is_decided(said, metacopy, redirect_dir):
         ({"work": "/w"}, "without an upper"),
         ({"ram": "", "upper": "/u", "work": "/w"}, "exclude each other"),
         ({"ram": "1M", "work": "/w"}, "exclude each other"),
+        ({"noopen": "on", "passthrough": "all"}, "noopen=on and passthrough=all exclude"),
+        ({"noopen": "on", "direct": "off"}, "noopen=on needs direct=on"),
+        ({"noopen": "on", "loop": "off"}, "noopen=on needs loop=on"),
+        ({"noopen": "on", "handshake": "off"}, "noopen=on needs handshake=on"),
     ],
 )
 def test_contradictions_are_refused(said, message):

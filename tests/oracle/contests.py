@@ -27,6 +27,7 @@ CONTESTS = {
     "aufs": Contest(80, ("whiteout=aufs",), spelling=AUFS),
     "whiteouts by attribute": Contest(80, spelling=FILES),
     "passthrough": Contest(60, ("passthrough=all",)),
+    "nothing opened": Contest(60, ("noopen=on",)),
 }
 
 

@@ -1,0 +1,141 @@
+"""Files that are used without being opened, and directories that are read without it."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.mounted.mount import wait_until
+
+NOOPEN = ("noopen=on",)
+LARGE = 64 << 20
+# A read past the end of a file asks for its size (fs/fuse/file.c, fuse_cache_read_iter).
+USE = (
+    "import os, sys\nfd = os.open('f', 0)\nos.read(fd, 4) == b'text' or sys.exit(1)\nos.close(fd)\n"
+)
+
+
+@contextlib.contextmanager
+def stopped(process):
+    """Let the daemon do nothing at all for a while."""
+    process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)
+
+
+def descriptors(process, below):
+    """Return the paths below *below* that the daemon has open, and which of them it can write."""
+    found = {}
+    for link in Path(f"/proc/{process.pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            target = os.readlink(link)
+            flags = Path(f"/proc/{process.pid}/fdinfo/{link.name}").read_text().split()[3]
+            if target.endswith(below):
+                found[target] = bool(int(flags, 8) & (os.O_WRONLY | os.O_RDWR))
+    return found
+
+
+@pytest.mark.parametrize("place", ["upper", "lower"])
+def test_what_is_cached_is_used_without_the_daemon(mounted, place):
+    tree = {"f": "text", "d": {"e": ""}}
+    union = mounted(tree if place == "upper" else {}, {} if place == "upper" else tree,
+                    options=NOOPEN)  # fmt: skip
+    assert union.status["kernel"]["noopen"]
+    look = [sys.executable, "-c", USE]
+    list_all = ["ls", "-R"]
+    for command in (look, list_all) * 2:  # reading has the kernel ask for the time of access once
+        subprocess.run(command, cwd=union.path, check=True)
+    with stopped(union.process):
+        for command in (look, list_all):
+            subprocess.run(command, cwd=union.path, check=True, timeout=20)
+
+
+def test_where_files_pass_through_they_are_opened(mounted):
+    passes = mounted({}, {"f": "text"}).status["kernel"]
+    off = mounted({}, {"f": "text"}, options=("passthrough=off",)).status["kernel"]
+    asked = mounted({}, {"f": "text"}, options=("passthrough=off", "noopen=off")).status["kernel"]
+    assert (passes["passthrough"], passes["noopen"]) == (True, False)
+    assert (off["passthrough"], off["noopen"]) == (False, True)
+    assert (asked["passthrough"], asked["noopen"]) == (False, False)
+
+
+def test_descriptors_that_can_write_are_closed_when_idle(mounted):
+    union = mounted({}, {"old": "text"}, options=NOOPEN)
+    (union.path / "new").write_text("text")
+    with (union.path / "old").open("a") as file:
+        file.write("more")
+        file.flush()
+        assert list(descriptors(union.process, "/new").values()) == [True]
+        wait_until(lambda: not descriptors(union.process, "/new"))
+        file.write("and more")
+    assert (union.path / "old").read_text() == "textmoreand more"
+    wait_until(lambda: True not in descriptors(union.process, "/old").values())
+
+
+def test_a_removed_file_takes_no_room_when_nobody_has_it_open(mounted):
+    union = mounted({}, {}, options=NOOPEN)
+    (union.path / "f").write_bytes(b"x" * LARGE)
+    with (union.path / "f").open("r+b") as file:
+        (union.path / "f").unlink()
+        file.write(b"y")
+        file.seek(0)
+        assert file.read(2) == b"yx"
+        assert descriptors(union.process, "/f (deleted)")
+    wait_until(lambda: not descriptors(union.process, "/f (deleted)"))
+
+
+def test_many_files_are_used_at_once(mounted):
+    count = 600
+    union = mounted({}, {f"f{number}": "text" for number in range(count)}, options=NOOPEN)
+    with contextlib.ExitStack() as held:
+        files = [
+            held.enter_context((union.path / f"f{number}").open("r+b", buffering=0))
+            for number in range(count)
+        ]
+        for turn in range(2):
+            for number, file in enumerate(files):
+                assert os.pread(file.fileno(), 9, 0) == b"text" + b"%d" % (number % 10) * turn
+                os.pwrite(file.fileno(), b"%d" % (number % 10), 4 + turn)
+        kept = [path for path in descriptors(union.process, "") if "/upper/f" in path]
+        assert 0 < len(kept) <= 256
+    for number in range(count):
+        assert (union.path / f"f{number}").read_text() == f"text{number % 10}{number % 10}"
+
+
+def test_others_go_on_while_the_first_write_copies_up(mounted):
+    def plant(base):
+        with (base / "lower1/large").open("wb") as file:
+            for _ in range(LARGE >> 20):
+                file.write(os.urandom(1 << 20))
+
+    union = mounted({}, {"small": "text"}, options=NOOPEN, prepare=plant)
+    before = (union.path / "large").stat().st_size
+    with (union.path / "large").open("r+b", buffering=0) as large:
+        writer = threading.Thread(target=lambda: os.pwrite(large.fileno(), b"new", 5))
+        writer.start()
+        looks = 0
+        while writer.is_alive():
+            assert not (union.path / f"none{looks}").exists()
+            looks += 1
+        writer.join()
+        assert looks > 2
+        assert os.pread(large.fileno(), 3, 5) == b"new"
+    assert (union.path / "large").stat().st_size == before
+    assert (union.lowers[0] / "large").read_bytes()[5:8] != b"new"
+
+
+def test_a_synced_write_is_made_so(mounted):
+    union = mounted({}, {"f": "text"}, options=NOOPEN)
+    for flag in (os.O_SYNC, os.O_DSYNC):
+        fd = os.open(union.path / "f", os.O_WRONLY | flag)
+        assert os.write(fd, b"more") == 4
+        os.fsync(fd)
+        os.close(fd)
+    assert (union.upper / "f").read_text() == "more"
