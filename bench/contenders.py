@@ -271,12 +271,11 @@ class UnionfsAll(Unionfs):
     only_data = True
 
 
-class UnionfsOff(Unionfs):
-    """Ours, as on a kernel without passthrough."""
+class UnionfsNoopen(Unionfs):
+    """Ours, as on a kernel without passthrough: nothing is opened."""
 
-    name = "unionfs passthrough=off"
-    options = "passthrough=off"
-    only_data = True
+    name = "unionfs noopen=on"
+    options = "noopen=on"
 
 
 CONTENDERS: tuple[Contender, ...] = (
@@ -288,7 +287,7 @@ CONTENDERS: tuple[Contender, ...] = (
     Floor(),
     Unionfs(),
     UnionfsAll(),
-    UnionfsOff(),
+    UnionfsNoopen(),
     OverlayfsMetacopy(),
 )
 # without those that are only measured when asked for by name

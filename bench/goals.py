@@ -16,7 +16,7 @@ METADATA = ("unpack", "copy", "walk-cold", "small-files", "passwd", "remove-tree
 CACHED = ("walk-warm", "read-warm", "read-again")
 UPPER_DATA = ("read-upper", "write", "write-4k", "random-read", "random-write")
 FIRST_READ = ("read-lower",)
-OURS, ALL, OFF = "unionfs", "unionfs passthrough=all", "unionfs passthrough=off"
+OURS, ALL, NOOPEN = "unionfs", "unionfs passthrough=all", "unionfs noopen=on"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ GOALS = (
     Goal("data on upper, default", UPPER_DATA, peer=0.5, kernel=1.15),
     Goal("first reads of lower files, default", FIRST_READ, peer=0.8),
     Goal("first reads, passthrough=all", FIRST_READ, ALL, peer=0.4, kernel=1.15),
-    Goal("data without passthrough", UPPER_DATA + FIRST_READ, OFF, peer=1.0),
+    Goal("data without passthrough", UPPER_DATA + FIRST_READ, NOOPEN, peer=1.0),
     Goal("chmod, rename in a lower", ("copyup-chmod", "rename-directory"), peer=0.1, kernel=0.01),
 )
 BOUNDS = (

@@ -33,7 +33,7 @@ COLOURS = {
     "pyfuse3 floor": "#F0E442",
     "unionfs": "#D55E00",
     "unionfs passthrough=all": "#CC79A7",
-    "unionfs passthrough=off": "#E69F00",
+    "unionfs noopen=on": "#E69F00",
 }
 OURS_MARKER, OTHER_MARKER = ("D", 52), ("o", 34)
 ROW_INCHES = 0.30
