@@ -124,12 +124,12 @@ class Attributes:
         names = self.names(node)
         return names if uid == 0 else [name for name in names if not name.startswith(b"trusted.")]
 
-    def set(self, node: Node, name: bytes, value: bytes) -> None:
-        """Set an extended attribute."""
+    def set(self, node: Node, name: bytes, value: bytes, flags: int = 0) -> None:
+        """Set an extended attribute; *flags* as setxattr(2) takes them."""
         self.union.writable()
         self.copyup.metadata(node)
         layer, path = self.union.upper_place(node)
-        layer.set_attribute(path, markers.stored_name(os.fsdecode(name)), value)
+        layer.set_attribute(path, markers.stored_name(os.fsdecode(name)), value, flags)
 
     def remove(self, node: Node, name: bytes) -> None:
         """Remove an extended attribute; where there is none, ENODATA and no copy-up.

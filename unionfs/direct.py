@@ -68,6 +68,9 @@ class Direct:
             messages.READDIRPLUS: self._readdirplus,
             messages.FSYNCDIR: self._fsyncdir,
             messages.GETXATTR: self._getxattr,
+            messages.SETXATTR: self._setxattr,
+            messages.REMOVEXATTR: self._removexattr,
+            messages.STATFS: self._statfs,
             messages.LISTXATTR: self._listxattr,
             **self._content.table,
         }
@@ -222,6 +225,27 @@ class Direct:
         (room,) = messages.GETXATTR_IN.unpack_from(body)
         names = self._attributes.names_for(self._nodes[node], uid)
         return _sized(unique, b"".join(name + b"\0" for name in names), room)
+
+    def _setxattr(
+        self, unique: int, number: int, body: memoryview, _uid: int, _gid: int
+    ) -> bytes | None:
+        if not self._union.features.metacopy:
+            return None  # the content may have to be copied up
+        size, flags = messages.SETXATTR_IN.unpack_from(body)
+        start = len(body) - size
+        name, value = _name(body[:start], messages.SETXATTR_IN.size), bytes(body[start:])
+        self._files.newest = 0
+        self._attributes.set(self._nodes[number], name, value, flags)
+        return messages.empty(unique)
+
+    def _removexattr(
+        self, unique: int, number: int, body: memoryview, _uid: int, _gid: int
+    ) -> bytes:
+        self._attributes.remove(self._nodes[number], _name(body))
+        return messages.empty(unique)
+
+    def _statfs(self, unique: int, _node: int, _body: memoryview, _uid: int, _gid: int) -> bytes:
+        return messages.room(unique, self._union.statvfs())
 
     # Directories
 

@@ -26,10 +26,13 @@ LINK: Final = 13
 OPEN: Final = 14
 READ: Final = 15
 WRITE: Final = 16
+STATFS: Final = 17
 RELEASE: Final = 18
 FSYNC: Final = 20
+SETXATTR: Final = 21
 GETXATTR: Final = 22
 LISTXATTR: Final = 23
+REMOVEXATTR: Final = 24
 OPENDIR: Final = 27
 READDIR: Final = 28
 FSYNCDIR: Final = 30
@@ -61,6 +64,7 @@ COPY_FILE_RANGE_IN = struct.Struct("=QQQQQQQ")  # fh_in off_in nodeid_out fh_out
 FSYNC_IN = struct.Struct("=QI4x")  # fh fsync_flags, for FSYNCDIR too
 HANDLE = struct.Struct("=Q")  # fh, the beginning of RELEASE
 GETXATTR_IN = struct.Struct("=I4x")  # size
+SETXATTR_IN = struct.Struct("=II")  # size flags; without SETXATTR_EXT
 # valid fh size atime mtime atimensec mtimensec mode uid gid
 SETATTR_IN = struct.Struct("=I4xQQ8xqq8xII4xI4xII4x")
 
@@ -90,6 +94,8 @@ _OPEN_OUT = struct.Struct("=" + _HEADER + _OPEN)
 _CREATE_OUT = struct.Struct("=" + _HEADER + _ENTRY + _ATTR + _OPEN)
 _LSEEK_OUT = struct.Struct("=" + _HEADER + "Q")
 _COUNT_OUT = struct.Struct("=" + _HEADER + "I4x")
+# blocks bfree bavail files ffree bsize namelen frsize
+_STATFS_OUT = struct.Struct("=" + _HEADER + "QQQQQIII28x")
 _DIRENT = struct.Struct("=QQII")  # ino off namelen type; the name, padded to 8, follows
 _DIRENTPLUS = struct.Struct("=" + _ENTRY + _ATTR + "QQII")
 
@@ -166,6 +172,15 @@ def created(  # noqa: PLR0913, PLR0917
         st.st_atime_ns % _SECOND, st.st_mtime_ns % _SECOND, st.st_ctime_ns % _SECOND,
         st.st_mode, st.st_nlink, st.st_uid, st.st_gid, st.st_rdev, _BLOCK_SIZE, 0,
         handle, flags, backing,
+    )  # fmt: skip
+
+
+def room(unique: int, figures: os.statvfs_result) -> bytes:
+    """Return the reply to STATFS."""
+    return _STATFS_OUT.pack(
+        _STATFS_OUT.size, 0, unique,
+        figures.f_blocks, figures.f_bfree, figures.f_bavail, figures.f_files, figures.f_ffree,
+        figures.f_bsize, figures.f_namemax, figures.f_frsize,
     )  # fmt: skip
 
 

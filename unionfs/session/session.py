@@ -191,6 +191,7 @@ class Session:
             result = dataclasses.replace(result, passthrough=False)
         if (
             result.handshake
+            and Init.SETXATTR_EXT not in result.flags  # libfuse never asks for it: `messages`
             and self._dispatches()
             and self._handlers
             and isinstance(self._loop, FastLoop)
