@@ -272,7 +272,7 @@ class UnionfsAll(Unionfs):
 
 
 class UnionfsNoopen(Unionfs):
-    """Ours, as on a kernel without passthrough: nothing is opened."""
+    """Ours, without passthrough and without opens."""
 
     name = "unionfs noopen=on"
     options = "noopen=on"

@@ -20,8 +20,8 @@ options of -o (separated by commas; \\, \\: and \\\\ stand for themselves in nam
   fsync=auto|strict|off what is made durable when [auto]
   passthrough=upper|all|off
                         which files the kernel reads and writes without the daemon [upper]
-  noopen=auto|on|off    files are used without asking the daemon to open them; nothing passes
-                        through then [auto: on where nothing does]
+  noopen=on|off         files are used without asking the daemon to open them; nothing passes
+                        through then [off]
   loop=on|off           the fast event loop [on]
   direct=on|off         most requests answered without libfuse [on]
   handshake=on|off      the extended kernel handshake [on]

@@ -302,8 +302,24 @@ class CopyUp:
             self.abandon(job)
             raise
         node.below, node.redirect = (), b""
-        self.union.readers.move(node, job.target)
+        self._take_readers_along(node, job.target)
         job.close()
+
+    def _take_readers_along(self, node: Node, target: int) -> None:
+        """Let who reads the lower file go on in the copy, open as *target*."""
+        readers = self.union.readers
+        if node not in readers:
+            return
+        layer, path = self.union.upper_place(node)
+        try:  # one that can write would keep upper's disk from being remounted read-only
+            fd = layer.open(path, os.O_RDONLY)
+        except OSError:  # EMFILE
+            readers.move(node, target)
+            return
+        try:
+            readers.move(node, fd)
+        finally:
+            os.close(fd)
 
     def _publish_staged(self, job: Job) -> None:
         _, work = self.union.writable()

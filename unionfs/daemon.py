@@ -94,7 +94,7 @@ def _prepared(
             direct=options.direct == "on",
             handshake=options.handshake == "on",
             passthrough=options.passthrough != "off",
-            noopen={"on": True, "off": False, "auto": None}[options.noopen],
+            noopen=options.noopen == "on",
         ),
         stack_depth=2 if _has_overlay(stack) else 1,
     )

@@ -7,6 +7,7 @@ file system from being remounted read-only, so those are closed when idle.
 """
 
 import dataclasses
+import logging
 import os
 
 import trio
@@ -14,6 +15,8 @@ import trio
 from unionfs.files import host_flags
 from unionfs.node import Node
 from unionfs.union import Union
+
+log = logging.getLogger(__name__)
 
 _MOST = 256
 _IDLE_SECONDS = 2.0
@@ -69,9 +72,13 @@ class Descriptors:
     def forget(self, ino: int) -> None:
         """Close the descriptor of a file, if there is one."""
         kept = self._kept.pop(ino, None)
-        if kept is not None:
-            self._union.readers.discard(kept.fd)
+        if kept is None:
+            return
+        self._union.readers.discard(kept.fd)
+        try:
             os.close(kept.fd)
+        except OSError as exc:  # whoever asked is not to be told of another's file: close(2)
+            log.warning("closing inode %d failed: %s", ino, exc.strerror)
 
     async def _close_idle(self) -> None:
         """Close what can write and was not used for a while, until there is none."""

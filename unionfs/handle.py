@@ -22,6 +22,10 @@ class LowerReaders:
     def __len__(self) -> int:
         return len(self._nodes)
 
+    def __contains__(self, node: Node) -> bool:
+        """Tell whether there are any of *node*."""
+        return node in self._descriptors
+
     def add(self, node: Node, fd: int) -> None:
         """Remember that *fd* reads *node* in a lower layer."""
         self._nodes[fd] = node

@@ -11,6 +11,7 @@ import bisect
 import errno
 import os
 import stat
+import time
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -26,7 +27,10 @@ _DIRECTORY = stat.S_IFDIR >> 12
 _HASH_SHIFT = 2
 _HASH_MIDDLE = (1 << 61) + len(_DOTS)
 
-# Listings kept for the requests that follow, and the names in all but the newest.
+# Seconds that a listing is kept for the requests that follow, and those that it is kept in any
+# case, however many there are: one that is still being read must not be made anew each time.
+_KEPT_SECONDS = 30.0
+_SURE_SECONDS = 2.0
 _MOST_KEPT = 64
 _MOST_NAMES = 100_000
 
@@ -52,11 +56,12 @@ Hinted = tuple[bytes, int, int, int]
 class _Listing:
     """What a directory showed at one moment."""
 
-    __slots__ = ("hints", "names")
+    __slots__ = ("hints", "names", "used")
 
     def __init__(self, hints: Mapping[bytes, int]) -> None:
         self.names = sorted(hints, key=hash)  # the order of `_offset`
         self.hints = hints  # see `Union.listing`
+        self.used = 0.0  # time.monotonic()
 
 
 class Listings:
@@ -106,10 +111,17 @@ class Listings:
         return listing, first
 
     def _keep(self, node: Node, listing: _Listing) -> None:
-        while len(self._recent) >= _MOST_KEPT or self._names > _MOST_NAMES:
+        listing.used = time.monotonic()
+        while self._recent and self._outdated(listing.used):
             self._drop(next(iter(self._recent)))
         self._recent[node] = listing
         self._names += len(listing.names)
+
+    def _outdated(self, now: float) -> bool:
+        """Tell whether the listing that was used least lately is to be let go of."""
+        many = len(self._recent) >= _MOST_KEPT or self._names > _MOST_NAMES
+        oldest = next(iter(self._recent.values()))
+        return now - oldest.used > (_SURE_SECONDS if many else _KEPT_SECONDS)
 
     def _drop(self, node: Node) -> _Listing | None:
         listing = self._recent.pop(node, None)

@@ -41,7 +41,7 @@ class Options:
     whiteout: Literal["overlay", "aufs"] = "overlay"
     fsync: Literal["auto", "strict", "off"] = "auto"
     passthrough: Literal["upper", "all", "off"] = "upper"
-    noopen: Literal["auto", "on", "off"] = "auto"
+    noopen: OnOff = "off"
     loop: OnOff = "on"
     direct: OnOff = "on"
     handshake: OnOff = "on"
@@ -123,7 +123,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "whiteout": ("overlay", "aufs"),
     "fsync": ("auto", "strict", "off"),
     "passthrough": ("upper", "all", "off"),
-    "noopen": ("auto", "on", "off"),
+    "noopen": ("on", "off"),
     "loop": ("on", "off"),
     "direct": ("on", "off"),
     "handshake": ("on", "off"),

@@ -73,6 +73,7 @@ def test_all_names_are_shown_once_and_the_layers_are_asked_once(listings, layers
 @pytest.mark.parametrize("kept", [64, 1], ids=["kept", "not kept"])
 def test_what_stays_is_shown_once_while_others_come_and_go(listings, monkeypatch, kept):
     monkeypatch.setattr(module, "_MOST_KEPT", kept)
+    monkeypatch.setattr(module, "_SURE_SECONDS", 0.0)
     directory = Directory(1, names(200))
     seen, start = batch(listings, directory, 0, 80)
     gone = set(seen[10:40]) | set(names(200)[::5])
@@ -102,10 +103,42 @@ def test_offsets_fit_into_those_of_programs(listings):
     assert offsets[-1] < 1 << 63
 
 
-def test_half_read_listings_are_let_go_of(listings, layers, monkeypatch):
+@pytest.fixture
+def clock(monkeypatch):
+    """Let time pass only as the test says."""
+    now = [1000.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    return now
+
+
+def half_read(listings, count):
+    directories = [Directory(number, names(400)) for number in range(count)]
+    return directories, [batch(listings, directory, 0)[1] for directory in directories]
+
+
+def test_many_that_are_read_at_once_are_all_kept(listings, layers, monkeypatch, clock):
     monkeypatch.setattr(module, "_MOST_NAMES", 1000)
-    directories = [Directory(number, names(400)) for number in range(5)]
-    starts = [batch(listings, directory, 0)[1] for directory in directories]
-    for index, expected in ((4, 5), (0, 6)):  # the newest is still there, the oldest is not
+    directories, starts = half_read(listings, 5)
+    for turn in range(3):
+        clock[0] += 1
+        starts = [batch(listings, *pair)[1] for pair in zip(directories, starts, strict=True)]
+        assert layers.asked == 5, turn
+
+
+def test_of_many_those_used_lately_are_kept(listings, layers, monkeypatch, clock):
+    monkeypatch.setattr(module, "_MOST_NAMES", 1000)
+    directories, starts = half_read(listings, 5)
+    clock[0] += 5
+    for index, expected in ((4, 5), (0, 6)):
         batch(listings, directories[index], starts[index])
         assert layers.asked == expected
+
+
+def test_few_are_kept_for_a_while(listings, layers, clock):
+    (directory, _), (start, _) = half_read(listings, 2)
+    for seconds, lists_anew in ((10, False), (50, True)):
+        clock[0] += seconds
+        batch(listings, Directory(9), 0)  # what is too old goes when another is kept
+        before = layers.asked
+        batch(listings, directory, start)
+        assert layers.asked == before + lists_anew

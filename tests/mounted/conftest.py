@@ -29,7 +29,7 @@ VARIANTS = {
     "upper": ("upper", ()),
     "lower": ("lower1", ()),
     "passthrough=all": ("lower1", ("passthrough=all",)),
-    "passthrough=off": ("lower1", ("passthrough=off", "noopen=off")),
+    "passthrough=off": ("lower1", ("passthrough=off",)),
     "noopen=on": ("lower1", ("noopen=on",)),
     "direct=off": ("lower1", ("direct=off",)),
     "loop=off": ("lower1", ("loop=off",)),

@@ -57,13 +57,11 @@ def test_what_is_cached_is_used_without_the_daemon(mounted, place):
             subprocess.run(command, cwd=union.path, check=True, timeout=20)
 
 
-def test_where_files_pass_through_they_are_opened(mounted):
-    passes = mounted({}, {"f": "text"}).status["kernel"]
-    off = mounted({}, {"f": "text"}, options=("passthrough=off",)).status["kernel"]
-    asked = mounted({}, {"f": "text"}, options=("passthrough=off", "noopen=off")).status["kernel"]
-    assert (passes["passthrough"], passes["noopen"]) == (True, False)
-    assert (off["passthrough"], off["noopen"]) == (False, True)
-    assert (asked["passthrough"], asked["noopen"]) == (False, False)
+def test_files_pass_through_or_are_not_opened(mounted):
+    usual = mounted({}, {"f": "text"}).status["kernel"]
+    noopen = mounted({}, {"f": "text"}, options=NOOPEN).status["kernel"]
+    assert (usual["passthrough"], usual["noopen"]) == (True, False)
+    assert (noopen["passthrough"], noopen["noopen"]) == (False, True)
 
 
 def test_descriptors_that_can_write_are_closed_when_idle(mounted):
@@ -77,6 +75,14 @@ def test_descriptors_that_can_write_are_closed_when_idle(mounted):
         file.write("and more")
     assert (union.path / "old").read_text() == "textmoreand more"
     wait_until(lambda: True not in descriptors(union.process, "/old").values())
+
+
+def test_a_descriptor_that_read_the_lower_cannot_write_to_upper(mounted):
+    union = mounted({}, {"f": "text"}, options=NOOPEN)
+    assert (union.path / "f").read_text() == "text"
+    os.truncate(union.path / "f", 3)
+    assert (union.path / "f").read_text() == "tex"
+    assert not any(descriptors(union.process, "/upper/f").values())
 
 
 def test_a_removed_file_takes_no_room_when_nobody_has_it_open(mounted):

@@ -16,9 +16,7 @@ class Switches:
     direct: bool = True  # most requests are answered without libfuse; needs loop and handshake
     handshake: bool = True  # we mount and add flags to INIT; without it pyfuse3 does all
     passthrough: bool = True  # of file data; needs the handshake
-    # Files are used without being opened: needs `direct`, and nothing passes through then.
-    # None: where nothing does.
-    noopen: bool | None = None
+    noopen: bool = False  # files are used without being opened: no passthrough; needs direct
 
 
 @dataclass(frozen=True, slots=True)

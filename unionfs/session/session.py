@@ -212,10 +212,9 @@ class Session:
         return offered and self._switches.passthrough and not self._switches.noopen
 
     def _leaves_opens_out(self) -> bool:
-        """Tell whether files shall be used without being opened: where nothing passes through."""
-        possible = self._offer is not None and Init.NO_OPEN_SUPPORT in self._offer.flags
-        wanted = self._switches.noopen is not False and not self._passes()
-        return possible and wanted and self._dispatches()
+        """Tell whether files shall be used without being opened."""
+        offered = self._offer is not None and Init.NO_OPEN_SUPPORT in self._offer.flags
+        return offered and self._switches.noopen and self._dispatches()
 
     def _wish(self) -> Wish:
         """Say what to change in the INIT reply.
