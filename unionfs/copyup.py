@@ -10,7 +10,6 @@ in three steps so that the second can run in a thread while other requests are
 served: it knows only descriptors, and `publish` looks again.
 """
 
-import dataclasses
 import errno
 import logging
 import os
@@ -18,10 +17,10 @@ import stat
 from typing import TYPE_CHECKING
 
 from unionfs import content, durability, markers, syscalls
+from unionfs.job import Job
 from unionfs.layer import Layer, WritableLayer
 from unionfs.links import key
 from unionfs.node import Node
-from unionfs.whiteouts import Part
 
 if TYPE_CHECKING:
     from unionfs.union import Union
@@ -29,39 +28,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _BLOCK = 512  # bytes per unit of st_blocks: stat(2)
-_MUST_COPY = ("system.posix_acl_", "security.")  # fs/overlayfs/copy_up.c, ovl_must_copy_xattr
-_MOVED = frozenset({markers.METACOPY, markers.REDIRECT, markers.MTIME})
-
-
-@dataclasses.dataclass(slots=True, eq=False)
-class Job:
-    """A copy under way: its descriptors, and what it was begun for."""
-
-    node: Node
-    part: Part  # the lower file that holds the content
-    source: int
-    target: int
-    staged: bytes  # empty: the content goes into the copy that upper has already
-    size: int  # bytes to copy
-    length: int  # bytes that the file has then
-    whole: bool  # all of the file, so that its modification time is kept
-    sync: bool
-    st: os.stat_result | None = None  # of a copy that is filled in place
-    shared: bool = False
-
-    def fill(self) -> None:
-        """Copy the content; may run in a thread."""
-        if not self.shared:
-            content.copy(self.source, self.target, self.size)
-        if self.length > self.size:
-            os.ftruncate(self.target, self.length)
-        if self.sync:
-            durability.sync(self.target)
-
-    def close(self) -> None:
-        """Close both descriptors."""
-        os.close(self.source)
-        os.close(self.target)
 
 
 class CopyUp:
@@ -170,7 +136,7 @@ class CopyUp:
         if node.format != stat.S_IFLNK:
             work.chmod(staged, stat.S_IMODE(st.st_mode))
         # After the owner: chown(2) takes capabilities away.
-        copy_attributes(layer, path, work, staged, private=node.upper)
+        markers.copy_attributes(layer, path, work, staged, private=node.upper)
         entry = b""
         if not node.upper:
             markers.set_ino(work, staged, node.ino)
@@ -352,29 +318,6 @@ class CopyUp:
                 markers.end_mtime(*self.union.upper_place(job.node))
         finally:
             job.close()
-
-
-def copy_attributes(
-    layer: Layer,
-    path: bytes,
-    target: WritableLayer,
-    target_path: bytes,
-    *,
-    private: bool,
-) -> None:
-    """Copy extended attributes; markers too where *private* (the source is on upper).
-
-    An attribute that upper's file system does not know is left out, as kernel
-    overlayfs does, but not ACLs and security attributes.
-    """
-    for name in layer.attributes(path):
-        if name in _MOVED or (markers.is_private(name) and not private):
-            continue
-        try:
-            target.set_attribute(target_path, name, layer.attribute(path, name))
-        except OSError as exc:
-            if exc.errno != errno.EOPNOTSUPP or name.startswith(_MUST_COPY):
-                raise
 
 
 def _sync(layer: WritableLayer, path: bytes, kind: int) -> None:

@@ -13,8 +13,9 @@ import trio
 
 from unionfs.attributes import NOTHING, Attributes, Wish
 from unionfs.backing import SMALL, Backings, Forecast, Registry
-from unionfs.copyup import CopyUp, Job
+from unionfs.copyup import CopyUp
 from unionfs.handle import OpenFile
+from unionfs.job import Job
 from unionfs.layer import WritableLayer
 from unionfs.node import Node
 from unionfs.reading import Reading

@@ -51,6 +51,11 @@ _READ = frozenset({OPAQUE, REDIRECT, METACOPY, NLINK, INO, LINK, UNSETTLED})
 _NUMBER = re.compile(rb"-?[0-9]{1,9}")
 _NAME_MAX = 255
 
+# Of those that copying leaves behind, and those that it may not leave out
+# (fs/overlayfs/copy_up.c, ovl_must_copy_xattr).
+_MOVED = frozenset({METACOPY, REDIRECT, MTIME})
+_MUST_COPY = ("system.posix_acl_", "security.")
+
 
 class Marks(NamedTuple):
     """What the attributes of one object on one layer say."""
@@ -246,3 +251,26 @@ def lowers(layer: Layer) -> list[str]:
 def work(layer: Layer) -> str:
     """Return the work directory that upper was last mounted with, "" for none."""
     return os.fsdecode(layer.find_attribute(b".", WORK) or b"")
+
+
+def copy_attributes(
+    layer: Layer,
+    path: bytes,
+    target: WritableLayer,
+    target_path: bytes,
+    *,
+    private: bool,
+) -> None:
+    """Copy extended attributes; markers too where *private* (the source is on upper).
+
+    An attribute that upper's file system does not know is left out, as kernel
+    overlayfs does, but not ACLs and security attributes.
+    """
+    for name in layer.attributes(path):
+        if name in _MOVED or (is_private(name) and not private):
+            continue
+        try:
+            target.set_attribute(target_path, name, layer.attribute(path, name))
+        except OSError as exc:
+            if exc.errno != errno.EOPNOTSUPP or name.startswith(_MUST_COPY):
+                raise

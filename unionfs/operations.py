@@ -16,13 +16,13 @@ import functools
 import json
 import logging
 import os
-import stat
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Literal, TypeVar, cast
 
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
+from unionfs import entries
 from unionfs.attributes import Attributes, Wish
 from unionfs.changes import Caller, Changes
 from unionfs.copyup import CopyUp
@@ -31,16 +31,10 @@ from unionfs.files import Files, Opened, host_flags
 from unionfs.listings import Listings
 from unionfs.node import Node
 from unionfs.session import Granted, Session
-from unionfs.trouble import Trouble
+from unionfs.trouble import Trouble, reply_number
 from unionfs.union import Union
 
 log = logging.getLogger(__name__)
-
-# The kernel refuses replies with larger numbers, fs/fuse/dev.c, and the request would hang.
-_LAST_ERRNO = 511
-
-# Seconds; the largest that libfuse and the kernel both carry without overflow.
-_FOREVER = 1e8
 
 # Handlers whose first argument is a file handle.  A directory's handle is its node's number.
 _OF_FILES = frozenset({"read", "write", "release", "fsync"})
@@ -104,9 +98,7 @@ class Operations(pyfuse3.Operations):
         if not isinstance(error, OSError):
             log.error("%s failed", request, exc_info=error)
             return errno.EIO
-        number = error.errno or errno.EIO
-        if number > _LAST_ERRNO:  # such as 524 of NFS, which the kernel keeps from programs
-            number = errno.EIO
+        number = reply_number(error)
         if self.trouble.concerns(number):
             node = self.union.root
             with contextlib.suppress(KeyError, OSError):  # a stale number has no path to be told
@@ -132,22 +124,7 @@ class Operations(pyfuse3.Operations):
     # Entries
 
     def _entry(self, node: Node, st: os.stat_result) -> EntryAttributes:
-        union = self.union
-        entry = EntryAttributes()
-        entry.st_ino = node.ino
-        entry.st_mode = st.st_mode
-        entry.st_nlink = st.st_nlink if node.is_plain else union.shown_links(node, st)
-        entry.st_uid = st.st_uid
-        entry.st_gid = st.st_gid
-        if st.st_rdev:
-            entry.st_rdev = st.st_rdev
-        entry.st_size = st.st_size
-        entry.st_blocks = st.st_blocks if node.is_plain else union.shown_blocks(node, st)
-        entry.st_atime_ns = st.st_atime_ns
-        entry.st_mtime_ns = st.st_mtime_ns
-        entry.st_ctime_ns = st.st_ctime_ns
-        entry.attr_timeout = entry.entry_timeout = _FOREVER
-        return entry
+        return entries.of_node(self.union, node, st)
 
     def _known_entry(self, node: Node, st: os.stat_result) -> EntryAttributes:
         """Return an entry that the kernel counts as a lookup."""
@@ -159,10 +136,7 @@ class Operations(pyfuse3.Operations):
         found = self.union.lookup(self.union.nodes[parent], name)
         if found is not None:
             return self._known_entry(*found)
-        absent = EntryAttributes()
-        absent.st_ino = 0
-        absent.entry_timeout = _FOREVER
-        return absent
+        return entries.absent()
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         """Take back lookups; must not raise, pyfuse3 awaits it outside of any except."""
@@ -327,7 +301,7 @@ class Operations(pyfuse3.Operations):
     @_replying
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         for name, node, st, after in self.listings.read(self.union.nodes[fh], start_id):
-            entry = _dot(node) if st is None else self._entry(node, st)
+            entry = entries.of_dot(node) if st is None else self._entry(node, st)
             if not pyfuse3.readdir_reply(token, name, entry, after):
                 self.union.nodes.drop_if_unknown(node)
                 return
@@ -368,25 +342,7 @@ class Operations(pyfuse3.Operations):
 
     @_replying
     async def statfs(self, _ctx: RequestContext) -> pyfuse3.StatvfsData:
-        figures = self.union.statvfs()
-        data = pyfuse3.StatvfsData()
-        for field in _FIGURES:
-            setattr(data, field, getattr(figures, field))
-        return data
-
-
-_FIGURES = (
-    "f_bsize", "f_frsize", "f_blocks", "f_bfree", "f_bavail",
-    "f_files", "f_ffree", "f_favail", "f_namemax",
-)  # fmt: skip
-
-
-def _dot(node: Node) -> EntryAttributes:
-    """Return the entry of `.` or `..`: of a name like that, the kernel takes the number only."""
-    entry = EntryAttributes()
-    entry.st_ino = node.ino
-    entry.st_mode = stat.S_IFDIR
-    return entry
+        return entries.of_filesystem(self.union.statvfs())
 
 
 def _caller(ctx: RequestContext) -> Caller:

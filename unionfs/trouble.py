@@ -29,6 +29,16 @@ _TOLD = frozenset(
 _QUIET = 10.0
 
 
+# The kernel refuses replies with larger numbers, fs/fuse/dev.c, and the request would hang.
+_LAST_ERRNO = 511
+
+
+def reply_number(error: OSError) -> int:
+    """Return the errno to answer with: EIO for those of the kernel alone, as 524 of NFS."""
+    number = error.errno or errno.EIO
+    return errno.EIO if number > _LAST_ERRNO else number
+
+
 class Trouble:
     """The errors of one mount."""
 
