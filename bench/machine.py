@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -21,7 +22,8 @@ def describe(base: Path) -> dict[str, str]:
         "cpu": f"{os.cpu_count()} x {_cpu()}",
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') >> 30} GiB",
         "layers on": _filesystem(base),
-        "python": platform.python_version(),
+        # Distributions build it with profiles, others may not: a sixth of a request's time.
+        "python": f"{platform.python_version()} ({os.path.realpath(sys.executable)})",
     }
     for name in ("pyfuse3", "trio"):
         found[name] = metadata.version(name)

@@ -103,14 +103,14 @@ class DirectFiles:
 
     # Reading
 
-    def _source(self, handle: int, number: int) -> int:
-        return handle or self.descriptors.to_read(self._nodes[number])
+    def _source(self, number: int) -> int:
+        return self.descriptors.to_read(self._nodes[number])
 
     def _read(
         self, unique: int, number: int, body: memoryview, _uid: int, _gid: int
     ) -> memoryview | Later:
         handle, offset, size = messages.READ_IN.unpack_from(body)
-        fd = handle or self._source(handle, number)
+        fd = handle or self._source(number)
         head, reply = messages.HEADER_BYTES, self._reply
         if len(reply) < head + size:
             reply = self._reply = memoryview(bytearray(head + size))
@@ -122,7 +122,7 @@ class DirectFiles:
 
     def _lseek(self, unique: int, number: int, body: memoryview, _uid: int, _gid: int) -> bytes:
         handle, offset, whence = messages.LSEEK_IN.unpack_from(body)
-        fd = self._source(handle, number)
+        fd = handle or self._source(number)
         # SEEK_DATA and SEEK_HOLE alone; nobody else cares for the position of the descriptor.
         return messages.sought(unique, os.lseek(fd, offset, whence))
 
@@ -187,7 +187,7 @@ class DirectFiles:
 
         def copy(target: _Target) -> Reply:
             layer = self._files.ready_to_write(*target)
-            source = self._source(source_handle, number)
+            source = source_handle or self._source(number)
 
             def job(source: int, fd: int) -> bytes:
                 most = min(length, _MOST_COPIED)
