@@ -251,7 +251,8 @@ def settled(options: Options) -> Options:
     as in overlayfs.rst.  The names of whiteout=aufs can express neither.
     """
     _check_upper(options)
-    _check_noopen(options)
+    if options.noopen == "on":
+        options = _without_opens(options)
     features = {"metacopy": options.metacopy, "redirect_dir": options.redirect_dir}
     if options.whiteout == "aufs":
         for key, value in features.items():
@@ -265,14 +266,14 @@ def settled(options: Options) -> Options:
     return replace(options, metacopy=metacopy, redirect_dir=redirect_dir)
 
 
-def _check_noopen(options: Options) -> None:
-    if options.noopen != "on":
-        return
+def _without_opens(options: Options) -> Options:
+    """Check what was said against noopen=on, with which nothing passes through."""
     if options.passthrough == "all":
         raise Refused("noopen=on and passthrough=all exclude each other: leave one out")
     for key in ("loop", "direct", "handshake"):
         if getattr(options, key) == "off":
             raise Refused(f"noopen=on needs {key}=on: leave {key}=off out")
+    return replace(options, passthrough="off")
 
 
 def _check_upper(options: Options) -> None:

@@ -106,6 +106,11 @@ def test_what_was_not_said_is_decided(said, metacopy, redirect_dir):
     assert (options.metacopy, options.redirect_dir) == (metacopy, redirect_dir)
 
 
+def test_what_is_not_opened_does_not_pass_through():
+    assert settled(Options(noopen="on")).passthrough == "off"
+    assert settled(Options()).passthrough == "upper"
+
+
 @pytest.mark.parametrize(
     ("said", "message"),
     [
