@@ -35,7 +35,7 @@ README, PERFORMANCE = PROJECT / "README.md", PROJECT / "docs" / "performance.md"
 FULL_ROUNDS, QUICK_ROUNDS = 5, 2
 EXAMPLES = """
   python -m bench                       everything, some 55 minutes
-  python -m bench --quick               everything, small, some 15 minutes
+  python -m bench --quick               everything, small, some 6 minutes
   python -m bench copy passwd --contenders unionfs,overlayfs,fuse-overlayfs
   python -m bench profile unpack        a flame graph of our daemon (py-spy)
   python -m bench report run.json       tables and plots of an earlier run

@@ -157,7 +157,7 @@ def attributes(unique: int, ino: int, st: os.stat_result, links: int, blocks: in
 
 
 def opened(unique: int, handle: int, flags: int, backing: int = 0) -> bytes:
-    """Return the reply to OPEN and OPENDIR; *flags* are FOPEN_*."""
+    """Return the reply to OPEN; *flags* are FOPEN_*."""
     return _OPEN_OUT.pack(_OPEN_OUT.size, 0, unique, handle, flags, backing)
 
 
