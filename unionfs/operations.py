@@ -175,7 +175,7 @@ class Operations(pyfuse3.Operations):
             atime_ns=attr.st_atime_ns if fields.update_atime else None,
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
         )
-        # Its answer is always yes here: `noopen`, which may say no, needs `direct`, which asks first.
+        # It says yes here: `noopen`, which may say no, needs `direct`, which has asked before.
         self.files.permit(node, wish, ctx.uid)
         if self.files.waits_to_change(node, wish):
             await self.files.bring_content(node, wish.size)
