@@ -59,7 +59,7 @@ ci: check
 	$(MAKE) test BIN=$(BIN)
 
 bench: setup
-	$(BIN)pip install --quiet --disable-pip-version-check '.[bench]'
+	$(BIN)pip install --quiet --disable-pip-version-check -e '.[bench]'
 	mkdir -p build
 	$(BIN)python -m bench --json build/bench.json --plots docs --readme
 

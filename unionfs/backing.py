@@ -16,7 +16,6 @@ finds the inode bound to another backing file: it is left to its readers
 
 import dataclasses
 import os
-from collections.abc import Callable
 from typing import Protocol
 
 from unionfs.node import Node
@@ -25,7 +24,6 @@ from unionfs.node import Node
 # than registering, and the page cache then serves all later opens.
 SMALL = 128 << 10
 
-
 # Backing ids kept for files that are not open; each holds a file of the kernel's.
 _KEPT = 128
 
@@ -33,8 +31,8 @@ _KEPT = 128
 class Registry(Protocol):
     """What `Session` offers for files."""
 
-    def register(self, fd: int) -> int:
-        """Return a backing id for *fd*."""
+    def register(self, fd: int, *, writable: bool = True) -> int:
+        """Return a backing id for *fd*; not *writable* if nobody will write through it."""
 
     def unregister(self, backing: int) -> None:
         """Let go of a backing id."""
@@ -44,10 +42,10 @@ class Registry(Protocol):
 
 
 class Forecast:
-    """Will a file that is opened for writing while small become large?  As the latest ones did.
+    """Will a small file that is opened for writing be written to?  As the latest ones were.
 
-    Registering a file costs about as much as one write request, so it pays only
-    for files that get more than that; nothing says so when one is opened.
+    Registering a file costs half of what the requests for its first write do (the write, and one
+    for the capabilities before it), and nothing says which is just made, or locked, or touched.
     """
 
     _MOST = 2  # files of one kind in a row that settle the matter
@@ -56,13 +54,13 @@ class Forecast:
         self._score = self._MOST
 
     @property
-    def large(self) -> bool:
-        """Tell whether the next one is expected to be large."""
+    def written(self) -> bool:
+        """Tell whether the next one is expected to be written to."""
         return self._score > 0
 
     def learn(self, size: int) -> None:
         """Take note of the size of a file, in bytes, when one who could write it closes it."""
-        if size >= SMALL:
+        if size:
             self._score = self._MOST
         else:
             self._score = max(self._score - 1, 0)
@@ -76,16 +74,14 @@ class _Opens:
     through: int = 0
     backing: int = 0  # the kernel's id, while `through` is not zero
     lower: bool = False  # the backing file is one of a lower layer
+    writes: bool = False  # it was registered by a descriptor that can write
 
 
 class Backings:
     """The passthrough state of all open nodes of one mount."""
 
-    def __init__(
-        self, registry: Registry, open_to_read: Callable[[Node], int], *, enabled: bool
-    ) -> None:
+    def __init__(self, registry: Registry, *, enabled: bool) -> None:
         self._registry = registry
-        self._open_to_read = open_to_read
         self.enabled = enabled
         self._opens: dict[Node, _Opens] = {}  # node -> how it is open
         self._kept: dict[int, int] = {}  # inode number -> backing id without an open, oldest first
@@ -96,7 +92,7 @@ class Backings:
         opens = self._opens.get(node)
         return opens is not None and opens.through > 0 and opens.lower and not node.below
 
-    def open(self, node: Node, fd: int, *, eligible: bool) -> tuple[int, bool]:
+    def open(self, node: Node, fd: int, *, writes: bool, eligible: bool) -> tuple[int, bool]:
         """Count an open of *node* by *fd*; return its backing id or 0, and whether the cache stays.
 
         No await may come between this call and the reply to the open.
@@ -107,7 +103,7 @@ class Backings:
         if opens is None:
             opens = self._opens[node] = _Opens()
         passes = opens.through or (eligible and not opens.cached)
-        if passes and self._pass(node, opens, fd):
+        if passes and self._pass(node, opens, fd, writes):
             self._bypassed.add(node.ino)
             return opens.backing, False
         opens.cached += 1
@@ -116,31 +112,17 @@ class Backings:
             return 0, False
         return 0, True
 
-    def _pass(self, node: Node, opens: _Opens, fd: int) -> bool:
+    def _pass(self, node: Node, opens: _Opens, fd: int, writes: bool) -> bool:  # noqa: FBT001
         if not opens.through:
+            opens.lower = bool(node.below)
             try:
-                opens.backing, opens.lower = self._backing(node, fd), bool(node.below)
+                kept = self._kept.pop(node.ino, 0)
+                opens.backing = kept or self._registry.register(fd, writable=not opens.lower)
             except OSError:  # such as a backing file on FUSE: the page cache then
                 return False
+            opens.writes = writes and not kept
         opens.through += 1
         return True
-
-    def _backing(self, node: Node, fd: int) -> int:
-        """Return a backing id, registered by a descriptor that cannot write.
-
-        The kernel opens the file anew for each open.  An id by a descriptor that could write
-        would keep upper's file system from being remounted read-only as long as it is kept.
-        """
-        kept = self._kept.pop(node.ino, None)
-        if kept is not None:
-            return kept
-        if node.below:  # of a lower layer, so it cannot write
-            return self._registry.register(fd)
-        own = self._open_to_read(node)
-        try:
-            return self._registry.register(own)
-        finally:
-            os.close(own)
 
     def close(self, node: Node, *, through: bool) -> None:
         """Count a release."""
@@ -157,8 +139,12 @@ class Backings:
             del self._opens[node]
 
     def _keep(self, node: Node, opens: _Opens) -> None:
-        """Keep a backing id for the next open: registering costs more than all else of it."""
-        if node.orphan or opens.lower:  # nothing opens it again; its content may come to upper
+        """Keep a backing id for the next open, which saves that a third of its time.
+
+        But not one by a descriptor that could write: it would keep upper's file system from being
+        remounted read-only.
+        """
+        if opens.writes or node.orphan or opens.lower:  # its content may come to upper
             self._registry.unregister(opens.backing)
             return
         self._kept[node.ino] = opens.backing

@@ -56,7 +56,7 @@ class Files:
         self.unopened = False
         # The number of the file made last, as long as nobody gave one extended attributes.
         self.newest = 0
-        self.backings = Backings(registry, self._open_upper_to_read, enabled=passthrough != "off")
+        self.backings = Backings(registry, enabled=passthrough != "off")
         self._lower_passes = passthrough == "all"
         self._registry = registry
         self._copyup = copyup
@@ -65,10 +65,6 @@ class Files:
         self._forecast = Forecast()
         self._open: dict[int, OpenFile] = {}  # descriptor -> what is known of it
         self._copying: dict[Node, trio.Event] = {}  # node -> the end of its copy-up
-
-    def _open_upper_to_read(self, node: Node) -> int:
-        layer, path = self.union.place(node)
-        return layer.open(path, os.O_RDONLY)
 
     # Copying up
 
@@ -166,16 +162,16 @@ class Files:
         # have to fall where we see it.
         if flags & os.O_APPEND or st.st_mode & _SET_IDS:
             return False
-        return st.st_size >= SMALL or self._forecast.large
+        return st.st_size >= SMALL or self._forecast.written
 
     def _enter(self, node: Node, fd: int, uid: int, *, writes: bool, eligible: bool) -> Opened:
-        backing, keep = self.backings.open(node, fd, eligible=eligible)
+        backing, keep = self.backings.open(node, fd, writes=writes, eligible=eligible)
         self._open[fd] = OpenFile(node, backing != 0, writes, writes and self.kills and uid != 0)
         return Opened(fd, backing, keep)
 
     def created(self, node: Node, fd: int, mode: int, flags: int, uid: int) -> Opened:
         """Answer with the descriptor of a file that was just made."""
-        eligible = self._forecast.large and not flags & os.O_APPEND and not mode & _SET_IDS
+        eligible = self._forecast.written and not flags & os.O_APPEND and not mode & _SET_IDS
         self.newest = node.ino
         return self._enter(node, fd, uid, writes=True, eligible=eligible)
 

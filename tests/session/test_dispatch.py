@@ -14,6 +14,7 @@ from tests.session.kernel import reply, request
 from unionfs.session import messages
 from unionfs.session.crew import Later
 from unionfs.session.dispatch import NO_REPLY, Dispatcher
+from unionfs.session.patience import Patience
 
 pytestmark = pytest.mark.trio
 
@@ -68,7 +69,7 @@ def soon():
 async def dispatched(kernel):
     device, sent = kernel
     answers = Answers()
-    dispatcher = Dispatcher(device, answers, 1 << 20)
+    dispatcher = Dispatcher(device, answers, 1 << 20, Patience())
     yield dispatcher, answers, device, sent
     dispatcher.close()
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from unionfs.session.loop import SPIN_SECONDS, Patience
+from unionfs.session.patience import SPIN_SECONDS, Patience
 
 FLOOD = """
 import os, sys

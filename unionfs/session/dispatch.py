@@ -9,11 +9,17 @@ handed to libfuse as if it had read them itself (`Device.route`).
 
 A handler is told the request's number and node, its body, which is valid
 during the call only, and who makes it.  It returns the whole reply
-(`messages`), which is sent before anything else happens, `Later` for a thread
-to make it, `Waiting` for a task, `NO_REPLY`, or None to decline, before it has
-changed anything.
+(`messages`), which is sent before anything else happens, `Ahead` where work is
+left that need not be waited for, `Later` for a thread to make the reply,
+`Waiting` for a task, `NO_REPLY`, or None to decline, before it has changed
+anything.
+
+What nobody waits for (the kernel closes and forgets files in its own time) is
+put off as long as there are other requests, and done while the client is busy
+with its reply.
 """
 
+import collections
 import contextlib
 import errno
 import os
@@ -22,19 +28,37 @@ import struct
 from collections.abc import Callable, Mapping
 from functools import partial
 from time import perf_counter
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import trio
 
 from unionfs.session import messages
 from unionfs.session.crew import Crew, Later, Waiting
 from unionfs.session.device import Device
+from unionfs.session.patience import Patience
 from unionfs.session.protocol import IN_HEADER
+
+
+class Ahead(NamedTuple):
+    """A reply that goes out before the handler's work is all done: the client goes on meanwhile.
+
+    *rest* is called right afterwards, before the next request.  Nobody is told of its errors, so
+    it is to keep records, not to change anything that a program may see.
+    """
+
+    reply: bytes
+    rest: Callable[[], None]
+
 
 # Its arguments: unique, node, body, uid, gid.
 Reply = bytes | memoryview | Later
-Handler = Callable[[int, int, memoryview, int, int], "Reply | Waiting | None"]
+Handler = Callable[[int, int, memoryview, int, int], "Reply | Ahead | Waiting | None"]
 NO_REPLY: Final = b""
+
+# What nobody waits for, and how many of them may be put off: the kernel counts the releases among
+# its background requests (`Wish.max_background`), and closing gives room back.
+_PUT_OFF = frozenset({messages.RELEASE, messages.FORGET, messages.BATCH_FORGET})
+_MOST_PUT_OFF = 16
 
 # More than the kernel asks for: the head of a WRITE and its data, FUSE_MIN_READ_BUFFER at least.
 _HEAD_BYTES = 8192
@@ -62,16 +86,25 @@ class Handlers(Protocol):
         """Tell of an error where that is called for, and return its number."""
 
 
+_Request = tuple[int, int, int, memoryview, int, int]
+
+
 class Dispatcher:
     """Takes the requests of one mount from the kernel."""
 
-    def __init__(self, device: Device, handlers: Handlers, max_write: int) -> None:
+    def __init__(
+        self, device: Device, handlers: Handlers, max_write: int, patience: Patience
+    ) -> None:
         self._device = device
+        self._patience = patience
         self._handlers = {messages.INTERRUPT: _ignore, **handlers.table}
         self._explain = handlers.explain
         self._crew = Crew(device.send)
         self._token = trio.lowlevel.current_trio_token()
         self.waiting = 0  # tasks that are making a reply
+        self._can_wait = _PUT_OFF & self._handlers.keys()
+        # requests that nobody waits for: opcode, unique, node, body, uid, gid
+        self._put_off: collections.deque[_Request] = collections.deque()
         self._buffer = memoryview(bytearray(_HEAD_BYTES + max_write))
         os.set_blocking(device.device, False)
         poll = select.poll()
@@ -83,33 +116,56 @@ class Dispatcher:
 
         Return True where libfuse has one to read now.
         """
-        device, buffer, handlers = self._device, self._buffer, self._handlers
-        room = [buffer]
+        device, buffer, room = self._device.device, self._buffer, [self._buffer]
+        poll, patience, can_wait = self._poll, self._patience, self._can_wait
         while True:
             try:
-                size = os.readv(device.device, room)
+                size = os.readv(device, room)
             except OSError as exc:
-                # Unmounted: libfuse reads that from the device by itself, and ends.
-                return exc.errno not in _NOTHING_READ
-            opcode, unique, node, uid, gid = _HEAD.unpack_from(buffer)
-            handler = handlers.get(opcode)
-            reply = None
-            if handler is not None:
-                try:
-                    reply = handler(unique, node, buffer[_BODY:size], uid, gid)
-                except Exception as exc:  # noqa: BLE001 - told, and answered
-                    reply = messages.error(unique, self._explain(exc, opcode, node))
-            if reply is None:
-                if device.route(buffer[:size]):
+                if exc.errno not in _NOTHING_READ:
+                    # Unmounted: libfuse reads that from the device by itself, and ends.
                     return True
-                reply = messages.error(unique, errno.EIO)
-            if isinstance(reply, (Waiting, Later)):
-                self._postpone(reply, unique, opcode, node)
-            elif reply:
-                device.send(reply)
+            else:
+                opcode, unique, node, uid, gid = _HEAD.unpack_from(buffer)
+                if opcode in can_wait:
+                    body = buffer[_BODY:size].tobytes()
+                    self._put_off.append((opcode, unique, node, memoryview(body), uid, gid))
+                elif not self._answer(opcode, unique, node, buffer[_BODY:size], uid, gid):
+                    if self._device.route(buffer[:size]):
+                        return True
+                    self._device.send(messages.error(unique, errno.EIO))
             # Polling costs a tenth of the exception that reading nothing is.
-            if not self._poll(0) or perf_counter() >= until:
+            while self._put_off and (len(self._put_off) > _MOST_PUT_OFF or not poll(0)):
+                self._catch_up()
+            if not (poll(0) or patience.poll_on(poll)) or perf_counter() >= until:
                 return False
+
+    def _answer(  # noqa: PLR0913, PLR0917 - the parts of a request, as handlers take them
+        self, opcode: int, unique: int, node: int, body: memoryview, uid: int, gid: int
+    ) -> bool:
+        """Answer a request; say False where libfuse is to do it."""
+        handler = self._handlers.get(opcode)
+        if handler is None:
+            return False
+        try:
+            reply = handler(unique, node, body, uid, gid)
+            if reply is None:
+                return False
+            if isinstance(reply, bytes | memoryview):
+                if reply:
+                    self._device.send(reply)
+            elif isinstance(reply, Ahead):
+                self._device.send(reply.reply)
+                reply.rest()
+            else:
+                self._postpone(reply, unique, opcode, node)
+        except Exception as exc:  # noqa: BLE001 - told, and answered
+            self._device.send(messages.error(unique, self._explain(exc, opcode, node)))
+        return True
+
+    def _catch_up(self) -> None:
+        """Do the first of what was put off."""
+        self._answer(*self._put_off.popleft())
 
     def _postpone(self, reply: Waiting | Later, unique: int, opcode: int, node: int) -> None:
         if isinstance(reply, Later):
@@ -139,5 +195,7 @@ class Dispatcher:
         self._device.send(messages.error(unique, self._explain(error, opcode, node)))
 
     def close(self) -> None:
-        """End the threads."""
+        """Do what was put off, and end the threads."""
+        while self._put_off:
+            self._catch_up()
         self._crew.dismiss()

@@ -6,10 +6,8 @@ stays the runtime.  What changes is the wait between two requests:
 
 - **No pass through trio while requests come in.**  The device is polled with
   time zero first.  A pass costs about 15 us, the poll 0.4 us.
-- **Poll on for a while** after a reply: the next request of the same client is
-  usually on its way, and waking a sleeping core costs 20 to 40 us.  `Patience`
-  bounds that time and adapts it.  Then a short sleep in poll(2), and idle, the
-  process sleeps in epoll.
+- **Poll on for a while** after a reply (`patience`).  Then a short sleep in
+  poll(2), and idle, the process sleeps in epoll.
 - **A pass is made in time all the same**, by the clock: timers, signals,
   cancellation and finished threads wait no longer than `PASS_SECONDS`, or
   `BUSY_PASS_SECONDS` while some handler waits for something else than requests.
@@ -27,7 +25,6 @@ which waits for a thread keeps nobody waiting.  Two rules make that sound:
    is called per pass, not per request.)
 """
 
-import os
 import select
 import time
 from collections.abc import Awaitable, Callable
@@ -37,19 +34,12 @@ from typing import Any, Protocol
 import trio
 
 from unionfs.session.dispatch import Dispatcher
+from unionfs.session.patience import Patience
 
 # Seconds after which a loop under load makes a pass through trio.  A pass costs
 # about 15 us, so 2 ms cost less than 1 %.
 PASS_SECONDS = 2e-3
 BUSY_PASS_SECONDS = 0.25e-3
-
-# Seconds for which to poll on after a reply: above the time in which a client
-# that is woken on another core sends its next request (20 to 40 us).
-SPIN_SECONDS = 60e-6
-_SPIN_FLOOR = 8e-6  # below that polling on is not worth while: stop
-# A sleep shorter than this says that polling on would have paid: waking up cost most of it.
-_SHORT_SLEEP = 150e-6
-_MAX_SHORT_SLEEPS = 64
 
 # How long trio may be kept from its turn, once, when requests cease.
 _NAP_MILLISECONDS = 1
@@ -62,41 +52,6 @@ class Replies(Protocol):
 
     def settle(self) -> None:
         """Send on the diverted reply."""
-
-
-class Patience:
-    """How long it is worth while to poll on.
-
-    A hit restores the whole time.  A miss halves it, down to nothing.  Then only
-    short sleeps, which say that the client is fast again, bring it back; each
-    time that this proves wrong, twice as many are asked for.
-    """
-
-    def __init__(self) -> None:
-        self.seconds = SPIN_SECONDS
-        self._asked = 1  # short sleeps to see before polling on again
-        self._left = 1
-
-    def hit(self) -> None:
-        """Note that a request came while polling."""
-        self.seconds = SPIN_SECONDS
-        self._asked = 1
-
-    def missed(self) -> None:
-        """Note that none came."""
-        self.seconds /= 2
-        if self.seconds < _SPIN_FLOOR:
-            self.seconds = 0.0
-            self._asked = min(2 * self._asked, _MAX_SHORT_SLEEPS)
-            self._left = self._asked
-
-    def slept(self, seconds: float) -> None:
-        """Note how long the sleep until the next request was."""
-        if self.seconds or seconds > _SHORT_SLEEP:
-            return
-        self._left -= 1
-        if self._left <= 0:
-            self.seconds = SPIN_SECONDS
 
 
 class Loop(trio.abc.Instrument):
@@ -168,9 +123,6 @@ class FastLoop(Loop):
         super().__init__(replies)
         self.patience = Patience()
         self._dispatcher: Dispatcher | None = None
-        # With one processor the client can only go on when we let go of it.  With more,
-        # yielding would hand ours to whoever computes, for milliseconds.
-        self._alone = len(os.sched_getaffinity(0)) == 1
         self._poll = select.poll().poll
         self._next_pass = 0.0  # time.perf_counter()
         self._closed = False
@@ -203,7 +155,7 @@ class FastLoop(Loop):
                 self._schedule_pass()
             if self._closed:
                 raise trio.ClosedResourceError
-            if not (self._poll(0) or self._spin() or self._nap()):
+            if not (self._poll(0) or self.patience.poll_on(self._poll) or self._nap()):
                 await self._sleep()
             if self._dispatcher is None or self._dispatcher.serve(self._next_pass):
                 break
@@ -216,22 +168,6 @@ class FastLoop(Loop):
     def _is_busy(self) -> bool:
         """Tell whether replies wait for something else than requests."""
         return bool(self._away) or (self._dispatcher is not None and self._dispatcher.waiting > 0)
-
-    def _spin(self) -> bool:
-        """Poll on; each poll lets go of the interpreter lock, so threads go on."""
-        poll, clock = self._poll, time.perf_counter
-        seconds = self.patience.seconds
-        if not seconds:
-            return False
-        end = clock() + seconds
-        while clock() < end:
-            if poll(0):
-                self.patience.hit()
-                return True
-            if self._alone:
-                os.sched_yield()
-        self.patience.missed()
-        return False
 
     def _nap(self) -> bool:
         """Sleep in poll(2) for a moment, which a client that is nearly back ends.

@@ -196,7 +196,9 @@ class Session:
             and self._handlers
             and isinstance(self._loop, FastLoop)
         ):
-            self._dispatcher = Dispatcher(device, self._handlers, result.max_write)
+            self._dispatcher = Dispatcher(
+                device, self._handlers, result.max_write, self._loop.patience
+            )
             self._loop.serve_with(self._dispatcher)
             result = dataclasses.replace(result, direct=True, noopen=self._leaves_opens_out())
         return result
