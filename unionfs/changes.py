@@ -53,8 +53,6 @@ class Changes:
 
     def _act_as(self, caller: Caller) -> None:
         """Let the host decide owner, group and mode of new objects, as for the caller itself."""
-        if caller == self._acting:
-            return
         if caller.uid:
             syscalls.keep_capabilities_across_setfsuid()
         syscalls.set_filesystem_ids(caller.uid, caller.gid)
@@ -67,17 +65,30 @@ class Changes:
         self, parent: Node, name: bytes, flags: int, mode: int, caller: Caller
     ) -> tuple[Node, os.stat_result, int]:
         """Create a regular file; return its node, its attributes and an open descriptor."""
+        upper, path = self._place(parent, name, caller)
+        try:
+            self.union.markers.require_name(upper, path)
+            fd = upper.create(path, flags, mode)
+        except FileExistsError:
+            fd = self._create_over_whiteout(parent, name, flags, mode)
+        try:
+            st = os.fstat(fd)
+            return self._made(upper, parent, name, st), st, fd
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def _create_over_whiteout(self, parent: Node, name: bytes, flags: int, mode: int) -> int:
         fds: list[int] = []
         try:
-            upper, _ = self._make(
-                parent, name, caller, lambda on, at: fds.append(on.create(at, flags, mode))
+            self._make_over_whiteout(
+                parent, name, lambda on, at: fds.append(on.create(at, flags, mode))
             )
-            st = os.fstat(fds[0])
-            return self._made(upper, parent, name, st), st, fds[0]
         except BaseException:
             for fd in fds:
                 os.close(fd)
             raise
+        return fds[0]
 
     def mknod(
         self, parent: Node, name: bytes, mode: int, device: int, caller: Caller
@@ -85,51 +96,53 @@ class Changes:
         """Make a FIFO, socket, device or empty regular file; EPERM for what is a whiteout."""
         if stat.S_ISCHR(mode) and device == 0:
             raise error(errno.EPERM)
-        return self._make_and_look(parent, name, caller, lambda on, at: on.mknod(at, mode, device))
+        return self._make(parent, name, caller, lambda on, at: on.mknod(at, mode, device))
 
     def symlink(
         self, parent: Node, name: bytes, target: bytes, caller: Caller
     ) -> tuple[Node, os.stat_result]:
         """Make a symlink."""
-        return self._make_and_look(parent, name, caller, lambda on, at: on.symlink(target, at))
+        return self._make(parent, name, caller, lambda on, at: on.symlink(target, at))
 
     def mkdir(
         self, parent: Node, name: bytes, mode: int, caller: Caller
     ) -> tuple[Node, os.stat_result]:
         """Make a directory, opaque where a whiteout has to stay in force."""
-        return self._make_and_look(parent, name, caller, lambda on, at: on.mkdir(at, mode))
-
-    def _make_and_look(
-        self, parent: Node, name: bytes, caller: Caller, maker: Maker
-    ) -> tuple[Node, os.stat_result]:
-        upper, path = self._make(parent, name, caller, maker)
-        st = upper.stat(path)
-        return self._made(upper, parent, name, st), st
+        return self._make(parent, name, caller, lambda on, at: on.mkdir(at, mode))
 
     def _make(
         self, parent: Node, name: bytes, caller: Caller, maker: Maker
-    ) -> tuple[WritableLayer, bytes]:
-        """Let *maker* make an object in upper, over a whiteout by way of work; return its place."""
-        upper, work = self.union.writable()
-        self._require_unused_below(parent, name)
-        self._names.directory(parent)
-        path = child_path(parent, name)
-        self._act_as(caller)
+    ) -> tuple[Node, os.stat_result]:
+        """Let *maker* make an object in upper; return its node and its attributes."""
+        upper, path = self._place(parent, name, caller)
         try:
             self.union.markers.require_name(upper, path)
             maker(upper, path)
         except FileExistsError:
-            if not parent.below or self.union.look(parent, name) is not None:
-                raise
-        else:
-            return upper, path
+            self._make_over_whiteout(parent, name, maker)
+        st = upper.stat(path)
+        return self._made(upper, parent, name, st), st
+
+    def _place(self, parent: Node, name: bytes, caller: Caller) -> tuple[WritableLayer, bytes]:
+        """Return where in upper an object of the caller's is to be made, when all is ready."""
+        self._require_unused_below(parent, name)
+        upper, _ = self._names.directory(parent)
+        if caller != self._acting:
+            self._act_as(caller)
+        return upper, child_path(parent, name)
+
+    def _make_over_whiteout(self, parent: Node, name: bytes, maker: Maker) -> None:
+        """Make an object by way of work; EEXIST where it is not a whiteout that has the name."""
+        if not parent.below or self.union.look(parent, name) is not None:
+            raise error(errno.EEXIST)
+        upper, work = self.union.writable()
+        path = child_path(parent, name)
         with self._crib(parent) as crib:
             staged = join(crib, b"new")
             maker(work, staged)
             if stat.S_ISDIR(work.stat(staged).st_mode):
                 self.union.markers.make_opaque(work, staged)
             self.union.markers.publish(work, staged, upper, path)
-        return upper, path
 
     def _require_unused(self, parent: Node, name: bytes) -> None:
         if self.union.markers.reserved(name):
@@ -140,7 +153,7 @@ class Changes:
     def _require_unused_below(self, parent: Node, name: bytes) -> None:
         """Require a name that shows nothing, leaving it to upper to refuse what it shows itself."""
         union = self.union
-        shows = parent.below and union.shows_below(parent, name)
+        shows = not union.is_absent(parent, name) and union.shows_below(parent, name)
         if shows or not parent.upper or not union.markers.bear_names:
             self._require_unused(parent, name)
 

@@ -80,15 +80,10 @@ class Direct:
         request = self.table[opcode].__name__[1:]
         return self._operations.explain(error, request, lambda: self._nodes[node])
 
-    def _links_and_blocks(self, node: Node, st: os.stat_result) -> tuple[int, int]:
-        if node.is_plain:
-            return st.st_nlink, st.st_blocks
-        return self._union.shown_links(node, st), self._union.shown_blocks(node, st)
-
     def _entry(self, unique: int, node: Node, st: os.stat_result) -> bytes:
         """Return the reply that the kernel counts as a look-up."""
         node.lookups += 1
-        return messages.entry(unique, node.ino, st, *self._links_and_blocks(node, st))
+        return messages.entry(unique, node.ino, st, *self._union.shown(node, st))
 
     # Names
 
@@ -184,7 +179,7 @@ class Direct:
     def _getattr(self, unique: int, ino: int, _body: memoryview, _uid: int, _gid: int) -> bytes:
         node = self._nodes[ino]
         st = self._union.attributes(node)
-        return messages.attributes(unique, ino, st, *self._links_and_blocks(node, st))
+        return messages.attributes(unique, ino, st, *self._union.shown(node, st))
 
     def _setattr(
         self, unique: int, ino: int, body: memoryview, uid: int, _gid: int
@@ -203,12 +198,12 @@ class Direct:
         node = self._nodes[ino]
         if not self._files.permit(node, wish, uid):
             st = self._union.attributes(node)
-            return messages.attributes(unique, ino, st, *self._links_and_blocks(node, st))
+            return messages.attributes(unique, ino, st, *self._union.shown(node, st))
         if self._files.waits_to_change(node, wish):
             return None
         handle = fh if valid & messages.FATTR_FH and fh else -1  # no handle is 0
         st = self._files.change(node, wish, handle, uid)
-        return messages.attributes(unique, ino, st, *self._links_and_blocks(node, st))
+        return messages.attributes(unique, ino, st, *self._union.shown(node, st))
 
     def _getxattr(
         self, unique: int, node: int, body: memoryview, _uid: int, _gid: int
@@ -268,7 +263,7 @@ class Direct:
                     if not listing.add_dot(name, node.ino, after):
                         break
                 elif listing.add_entry(
-                    name, node.ino, st, *self._links_and_blocks(node, st), after
+                    name, node.ino, st, *self._union.shown(node, st), after
                 ):
                     node.lookups += 1
                 else:

@@ -23,13 +23,12 @@ def of_node(union: Union, node: Node, st: os.stat_result) -> EntryAttributes:
     entry = EntryAttributes()
     entry.st_ino = node.ino
     entry.st_mode = st.st_mode
-    entry.st_nlink = st.st_nlink if node.is_plain else union.shown_links(node, st)
+    entry.st_nlink, entry.st_blocks = union.shown(node, st)
     entry.st_uid = st.st_uid
     entry.st_gid = st.st_gid
     if st.st_rdev:
         entry.st_rdev = st.st_rdev
     entry.st_size = st.st_size
-    entry.st_blocks = st.st_blocks if node.is_plain else union.shown_blocks(node, st)
     entry.st_atime_ns = st.st_atime_ns
     entry.st_mtime_ns = st.st_mtime_ns
     entry.st_ctime_ns = st.st_ctime_ns

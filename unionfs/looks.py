@@ -45,6 +45,9 @@ class Looks:
         self.markers = kinds
         self.nodes = NodeTable(self._root())
         self.rosters = Rosters()
+        # What the last look-up did not find, until names change: the kernel looks a name up before
+        # it creates it, or renames to it.
+        self._absent: tuple[Node, bytes] | None = None
 
     def _root(self) -> Node:
         top: Layer = self.upper or self.lowers[0]
@@ -98,8 +101,18 @@ class Looks:
         """Return the node under *name* and its attributes, or None."""
         sighting = self.look(parent, name)
         if sighting is None:
+            self._absent = (parent, name)
             return None
         return self.nodes.adopt(parent, name, sighting), sighting.st
+
+    def is_absent(self, parent: Node, name: bytes) -> bool:
+        """Tell whether the last look-up has just said that nothing shows under *name*."""
+        absent = self._absent
+        return absent is not None and absent[1] == name and absent[0] is parent
+
+    def names_change(self) -> None:
+        """Take note that a name may come to show."""
+        self._absent = None
 
     # The short way
 
@@ -117,8 +130,10 @@ class Looks:
             return None
         ino = number(upper, st)
         alone = not below or kind != stat.S_IFDIR
-        if alone and self.nodes.unmarked(ino, st, upper=True):
-            return plain(ino, st)
+        if alone:
+            node = self.nodes.unmarked(ino, st, upper=True)
+            if node is not None:
+                return plain(ino, st, node)
         marks = markers.read(upper, path)
         if alone and marks is UNMARKED:
             return plain(ino, st)
@@ -139,7 +154,8 @@ class Looks:
         if (files or kind == stat.S_IFCHR) and whiteouts.is_whiteout_in(part, path, st):
             return None
         ino = number(layer, st)
-        if layer.number == BOTTOM or self.nodes.unmarked(ino, st, upper=False):
+        node = self.nodes.unmarked(ino, st, upper=False)
+        if layer.number == BOTTOM or node is not None:
             marks = UNMARKED
         else:
             marks = markers.read(layer, path)
@@ -148,13 +164,15 @@ class Looks:
                 if not below:
                     return Sighting(ino, st, upper=False, named=False, below=(Part(layer, path),))
             elif st.st_nlink == 1 or not self._index_has_entries():
-                return plain_lower(ino, st, part, name)
+                return plain_lower(ino, st, part, name, node)
         finding = whiteouts.shown(layer, path, st, marks)
         return self._decided(self._from(finding, below, name))
 
     def shows_below(self, parent: Node, name: bytes) -> bool:
         """Tell whether *name* would show from a lower layer, were it not in upper."""
         below = parent.lowers
+        if not below:
+            return False
         if not self.markers.bear_names:
             return bool(rules.visible(self._below(below, name)))
         if len(below) > 1:

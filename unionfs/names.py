@@ -31,12 +31,16 @@ class Names:
         self.copyup = copyup
 
     def directory(self, parent: Node) -> tuple[WritableLayer, WritableLayer]:
-        """Bring a directory up and return upper and work; ENOENT in a deleted directory."""
+        """Bring a directory, in which a name is to change, up, and return upper and work.
+
+        ENOENT in a deleted directory.
+        """
         writable = self.union.writable()
         if parent.orphan:
             raise error(errno.ENOENT)
         if not parent.upper:
             self.copyup.directories(parent)
+        self.union.names_change()
         return writable
 
     def give_name(self, node: Node, path: bytes) -> None:

@@ -36,6 +36,7 @@ class Sighting(NamedTuple):
     redirect: bytes = b""
     link: bytes = b""
     links: int = 0
+    node: "Node | None" = None  # what was found out on the way: this is it
 
     @property
     def lowers(self) -> tuple[Part, ...]:
@@ -53,14 +54,16 @@ class Sighting(NamedTuple):
 _tuple = tuple.__new__
 
 
-def plain(ino: int, st: os.stat_result) -> Sighting:
+def plain(ino: int, st: os.stat_result, node: "Node | None" = None) -> Sighting:
     """Return the sighting of an object that is in upper alone, without marks."""
-    return _tuple(Sighting, (ino, st, True, True, (), b"", b"", b"", 0))
+    return _tuple(Sighting, (ino, st, True, True, (), b"", b"", b"", 0, node))
 
 
-def plain_lower(ino: int, st: os.stat_result, directory: Part, name: bytes) -> Sighting:
+def plain_lower(
+    ino: int, st: os.stat_result, directory: Part, name: bytes, node: "Node | None" = None
+) -> Sighting:
     """Return the sighting of a file that is in one lower directory alone, without marks."""
-    return _tuple(Sighting, (ino, st, False, False, directory, name, b"", b"", 0))
+    return _tuple(Sighting, (ino, st, False, False, directory, name, b"", b"", 0, node))
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -116,14 +119,6 @@ class Node:
         return self.format == stat.S_IFDIR
 
     @property
-    def is_plain(self) -> bool:
-        """Tell whether the host's attributes of a file are those that the union shows."""
-        if self.links or self.orphan or self.format == stat.S_IFDIR:
-            return False
-        below = self.below
-        return not below if self.upper else isinstance(below, Part) or len(below) == 1
-
-    @property
     def is_unmarked(self) -> bool:
         """Tell whether no mark on disk says anything of a file, nor of a directory of upper alone.
 
@@ -158,59 +153,44 @@ class Node:
         self.parent, self.name = parent, name
 
 
-class NodeTable:
+class NodeTable(dict[int, Node]):
     """All nodes that the kernel knows, or that are parents of such nodes, by inode number."""
 
     def __init__(self, root: Node) -> None:
+        super().__init__({ROOT_INO: root})
         self.root = root
-        self._nodes: dict[int, Node] = {ROOT_INO: root}  # inode number -> node
 
-    def __len__(self) -> int:
-        return len(self._nodes)
+    def __missing__(self, ino: int) -> Node:
+        """Raise ESTALE: the kernel should know better."""
+        raise OSError(errno.ESTALE, f"inode {ino} is not known")
 
-    def __contains__(self, ino: int) -> bool:
-        return ino in self._nodes
-
-    def __getitem__(self, ino: int) -> Node:
-        """Return the node with that number; ESTALE where the kernel should know better."""
-        try:
-            return self._nodes[ino]
-        except KeyError:
-            raise OSError(errno.ESTALE, f"inode {ino} is not known") from None
-
-    def values(self) -> list[Node]:
-        """Return all nodes."""
-        return list(self._nodes.values())
-
-    def unmarked(self, ino: int, st: os.stat_result, *, upper: bool) -> bool:
-        """Tell whether an object, of upper or of a lower, is known and bears no marks."""
-        node = self._nodes.get(ino)
-        return (
+    def unmarked(self, ino: int, st: os.stat_result, *, upper: bool) -> Node | None:
+        """Return the node of an object, of upper or of a lower, that is known to bear no marks."""
+        node = self.get(ino)
+        if (
             node is not None
             and node.home == st.st_ino
             and node.upper == upper
             and node.format == stat.S_IFMT(st.st_mode)
             and node.is_unmarked
-        )
+        ):
+            return node
+        return None
 
     def known(self, sighting: Sighting) -> Node | None:
         """Return the node of what was seen, if there is one."""
-        node = self._nodes.get(sighting.ino)
-        if node is not None and _same(node, sighting):
+        node = self.get(sighting.ino)
+        if node is None or node is sighting.node or _same(node, sighting):
             return node
-        if node is None:
-            return None
         for spare in self._spares(sighting):
-            node = self._nodes.get(spare)
+            node = self.get(spare)
             if node is None or _same(node, sighting):
                 return node
         return None
 
     def adopt(self, parent: Node, name: bytes, sighting: Sighting) -> Node:
         """Return the node of what was seen under *name*, a new one if need be."""
-        node = self._nodes.get(sighting.ino)
-        if node is not None and not _same(node, sighting):
-            node = self.known(sighting)
+        node = self.known(sighting)
         if node is None:
             return self._add(parent, name, sighting)
         if node.orphan:
@@ -222,8 +202,8 @@ class NodeTable:
 
     def _add(self, parent: Node, name: bytes, sighting: Sighting) -> Node:
         ino = sighting.ino
-        if ino in self._nodes:
-            ino = next(spare for spare in self._spares(sighting) if spare not in self._nodes)
+        if ino in self:
+            ino = next(spare for spare in self._spares(sighting) if spare not in self)
         node = Node(
             ino,
             stat.S_IFMT(sighting.st.st_mode),
@@ -237,7 +217,7 @@ class NodeTable:
             sighting.links,
         )
         parent.children += 1
-        self._nodes[ino] = node
+        self[ino] = node
         return node
 
     def _add_name(self, node: Node, parent: Node, name: bytes) -> None:
@@ -290,7 +270,7 @@ class NodeTable:
 
     def forget(self, ino: int, count: int) -> None:
         """Take back *count* lookups; the kernel no longer knows a node that has none."""
-        node = self._nodes.get(ino)
+        node = self.get(ino)
         if node is not None:
             node.lookups -= count
             self.drop_if_unknown(node)
@@ -298,9 +278,9 @@ class NodeTable:
     def drop_if_unknown(self, node: Node | None) -> None:
         """Let go of a node that the kernel does not know, and of parents kept for it alone."""
         while node is not None and node.lookups <= 0 and node.children == 0:
-            if node.parent is None or self._nodes.get(node.ino) is not node:
+            if node.parent is None or self.get(node.ino) is not node:
                 return
-            del self._nodes[node.ino]
+            del self[node.ino]
             if node.pin >= 0:
                 os.close(node.pin)
                 node.pin = -1

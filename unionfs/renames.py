@@ -57,11 +57,13 @@ class Renames:
         self, parent: Node, name: bytes, new_parent: Node, new_name: bytes, flags: int
     ) -> None:
         """Rename as renameat2(2) with RENAME_NOREPLACE or RENAME_EXCHANGE."""
-        self.union.writable()
-        source = self.union.find(parent, name)
-        if self.union.markers.reserved(new_name):
+        union = self.union
+        union.writable()
+        source = union.find(parent, name)
+        if union.markers.reserved(new_name):
             raise error(errno.EPERM)
-        target = self.union.look(new_parent, new_name)
+        absent = union.is_absent(new_parent, new_name)
+        target = None if absent else union.look(new_parent, new_name)
         if flags == syscalls.RENAME_EXCHANGE:
             self._exchange(_Side(parent, name, source), new_parent, new_name, target)
             return

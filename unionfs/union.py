@@ -94,26 +94,25 @@ class Union(Looks):
         node.left = True
 
     def attributes(self, node: Node) -> os.stat_result:
-        """Return the host's attributes of *node*; `shown_links` and `shown_blocks` correct them."""
+        """Return the host's attributes of *node*; `shown` corrects them."""
         layer, path = self.place(node)
         return layer.stat(path)
 
-    def shown_links(self, node: Node, st: os.stat_result) -> int:
-        """Return st_nlink: 1 for a merged directory (as overlayfs), 0 for what lost its name."""
+    def shown(self, node: Node, st: os.stat_result) -> tuple[int, int]:
+        """Return st_nlink and st_blocks as the union shows them."""
+        below = node.below
         if node.format == stat.S_IFDIR:
             if node.orphan:
-                return 0
-            return 1 if node.lowers and (node.upper or len(node.lowers) > 1) else st.st_nlink
-        if node.orphan and not node.upper:
-            return 0
-        return max(st.st_nlink + node.links, 0)
-
-    def shown_blocks(self, node: Node, st: os.stat_result) -> int:
-        """Return st_blocks; that of the content where only the metadata was copied up."""
-        if node.lowers and node.format == stat.S_IFREG and (node.upper or len(node.lowers) > 1):
-            layer, path, _ = node.lowers[-1]
-            return layer.stat(path).st_blocks
-        return st.st_blocks
+                return 0, st.st_blocks
+            # As with overlayfs, 1 for a merged directory: not known.
+            return 1 if below and (node.upper or len(below) > 1) else st.st_nlink, st.st_blocks
+        links = 0 if node.orphan and not node.upper else max(st.st_nlink + node.links, 0)
+        if not below or isinstance(below, Part) or node.format != stat.S_IFREG:
+            return links, st.st_blocks
+        if node.upper or len(below) > 1:  # only the metadata was copied up
+            layer, path, _ = below[-1]
+            return links, layer.stat(path).st_blocks
+        return links, st.st_blocks
 
     def has_lower_content(self, node: Node) -> bool:
         """Tell whether the content of a file still lies in a lower layer."""

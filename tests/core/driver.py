@@ -60,7 +60,7 @@ class Driver:
 
     def links(self, path):
         node = self.node(path)
-        return self.union.shown_links(node, self.union.attributes(node))
+        return self.union.shown(node, self.union.attributes(node))[0]
 
     def list(self, path=""):
         return sorted(os.fsdecode(name) for name in self.union.listing(self.node(path)))

@@ -87,12 +87,12 @@ def _plant(layers):
 
 
 def _seen(look):
-    """Return all that a sighting says, in a form to be compared."""
+    """Return all that a sighting says of the layers, in a form to be compared."""
     try:
         sighting = look()
     except OSError as exc:
         return exc.errno
-    return sighting and (*sighting[:4], sighting.lowers, *sighting[6:])
+    return sighting and (*sighting[:4], sighting.lowers, *sighting[6:9])
 
 
 def _compare(union, parent, names):
