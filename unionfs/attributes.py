@@ -34,14 +34,17 @@ class Wish(NamedTuple):
 NOTHING = Wish()  # what chown(-1, -1) arrives as, and writes that take set-uid bits away
 
 
-def _times(wish: Wish, layer: Layer, path: bytes) -> tuple[int, int]:
+def _times(
+    atime_ns: int | None, mtime_ns: int | None, layer: Layer, path: bytes
+) -> tuple[int, int]:
     """Return access and modification time, what is not wished as it is."""
-    if wish.atime_ns is not None and wish.mtime_ns is not None:
-        return wish.atime_ns, wish.mtime_ns
+    if atime_ns is not None and mtime_ns is not None:
+        return atime_ns, mtime_ns
     st = layer.stat(path)
-    if wish.atime_ns is None:
-        return st.st_atime_ns, st.st_mtime_ns if wish.mtime_ns is None else wish.mtime_ns
-    return wish.atime_ns, st.st_mtime_ns
+    return (
+        st.st_atime_ns if atime_ns is None else atime_ns,
+        st.st_mtime_ns if mtime_ns is None else mtime_ns,
+    )
 
 
 class Attributes:
@@ -53,18 +56,20 @@ class Attributes:
 
     def change(self, node: Node, wish: Wish, fd: int = -1) -> os.stat_result:
         """Carry *wish* out and return the new attributes; *fd* is open for writing, or -1."""
+        mode, uid, gid, size, atime_ns, mtime_ns = wish
         self.union.writable()
-        if wish.size is not None:
-            self._resize(node, wish.size, fd)
-        self.copyup.metadata(node)
+        if size is not None:
+            self._resize(node, size, fd)
+        if not node.upper:
+            self.copyup.metadata(node)
         layer, path = self.union.upper_place(node)
-        if wish.uid != -1 or wish.gid != -1 or wish == NOTHING:
+        if uid != -1 or gid != -1 or wish == NOTHING:
             # With nothing too: it takes set-uid bits away, chown(2).
-            layer.chown(path, wish.uid, wish.gid)
-        if wish.mode is not None:
-            layer.chmod(path, stat.S_IMODE(wish.mode))
-        if wish.atime_ns is not None or wish.mtime_ns is not None:
-            layer.utime(path, *_times(wish, layer, path))
+            layer.chown(path, uid, gid)
+        if mode is not None:
+            layer.chmod(path, stat.S_IMODE(mode))
+        if atime_ns is not None or mtime_ns is not None:
+            layer.utime(path, *_times(atime_ns, mtime_ns, layer, path))
         return layer.stat(path)
 
     def _resize(self, node: Node, size: int, fd: int) -> None:

@@ -92,6 +92,11 @@ class Backings:
         opens = self._opens.get(node)
         return opens is not None and opens.through > 0 and opens.lower and not node.below
 
+    def is_through(self, node: Node) -> bool:
+        """Tell whether opens of *node* pass through now."""
+        opens = self._opens.get(node)
+        return opens is not None and opens.through > 0
+
     def open(self, node: Node, fd: int, *, writes: bool, eligible: bool) -> tuple[int, bool]:
         """Count an open of *node* by *fd*; return its backing id or 0, and whether the cache stays.
 
@@ -123,6 +128,10 @@ class Backings:
             opens.writes = writes and not kept
         opens.through += 1
         return True
+
+    def open_unopened(self, node: Node) -> bool:
+        """Count a cached open without a descriptor; return whether the cache stays."""
+        return self.open(node, -1, writes=False, eligible=False)[1]
 
     def close(self, node: Node, *, through: bool) -> None:
         """Count a release."""

@@ -1,8 +1,9 @@
-"""Descriptors of files that the kernel reads and writes without ever having opened them.
+"""Descriptors of files that were not opened when the kernel asked, or for which it did not ask.
 
-With `noopen` (fuse.h, FUSE_NO_OPEN_SUPPORT) no request says that a file was
-opened, nor that it was closed: a read or write names the node alone.  So one
-descriptor is kept of each file used lately.  One that can write keeps upper's
+An open for reading is mostly answered without one; and with `noopen` (fuse.h,
+FUSE_NO_OPEN_SUPPORT) no request says that a file was opened, nor that it was
+closed.  A read or write names the node alone then, so one descriptor is kept of
+each file used lately.  One that can write keeps upper's
 file system from being remounted read-only, so those are closed when idle.
 """
 

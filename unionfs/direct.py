@@ -11,7 +11,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from unionfs.attributes import Wish
+from unionfs.attributes import NOTHING, Wish
 from unionfs.changes import Caller
 from unionfs.directfiles import DirectFiles
 from unionfs.node import Node
@@ -196,6 +196,9 @@ class Direct:
             mtime * 10**9 + mtime_ns if valid & messages.FATTR_MTIME else None,
         )
         node = self._nodes[ino]
+        if not valid & messages.FATTR_SIZE and node.upper and wish != NOTHING:
+            st = self._attributes.change(node, wish)  # what is most often asked: nothing to decide
+            return messages.attributes(unique, ino, st, *self._union.shown(node, st))
         if not self._files.permit(node, wish, uid):
             st = self._union.attributes(node)
             return messages.attributes(unique, ino, st, *self._union.shown(node, st))

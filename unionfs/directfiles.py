@@ -1,8 +1,9 @@
 """Requests for the content of files, answered directly; see `direct`.
 
-The kernel names a file by the handle that its open was answered with.  With
-`noopen` it opens nothing: the handle is 0 then, and the node says which file it
-is.  What a thread has to read from a cold disk, it answers itself.
+The kernel names a file by the handle that its open was answered with.  Where
+nothing was opened (`Files.open_unopened`, `noopen`) it is `UNOPENED`, and the
+node says which file it is.  What a thread has to read from a cold disk, it
+answers itself.
 """
 
 import errno
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from unionfs.changes import Caller
 from unionfs.descriptors import Descriptors
-from unionfs.files import Opened, host_flags
+from unionfs.files import UNOPENED, Opened, host_flags
 from unionfs.node import Node
 from unionfs.operations import Operations
 from unionfs.session import messages
@@ -66,9 +67,13 @@ class DirectFiles:
             return messages.error(unique, errno.ENOSYS)  # so the kernel asks no more
         (flags,) = messages.OPEN_IN.unpack_from(body)
         node = self._nodes[ino]
-        if self._files.waits_to_open(node, flags):
+        opened = None
+        if flags & (os.O_ACCMODE | os.O_TRUNC) == os.O_RDONLY:
+            opened = self._files.open_unopened(node)
+        elif self._files.waits_to_open(node, flags):
             return None
-        opened = self._files.open_at_once(node, flags, uid)
+        if opened is None:
+            opened = self._files.open_at_once(node, flags, uid)
         return messages.opened(unique, opened.fd, _open_flags(opened), opened.backing)
 
     def _create(self, unique: int, parent: int, body: memoryview, uid: int, gid: int) -> bytes:
@@ -96,9 +101,12 @@ class DirectFiles:
         self._files.newest = node.ino
         return node, st
 
-    def _release(self, unique: int, _node: int, body: memoryview, _uid: int, _gid: int) -> bytes:
-        (fd,) = messages.HANDLE.unpack_from(body)
-        self._files.release(fd)
+    def _release(self, unique: int, number: int, body: memoryview, _uid: int, _gid: int) -> bytes:
+        (handle,) = messages.HANDLE.unpack_from(body)
+        if handle == UNOPENED:
+            self._files.release_unopened(self._nodes[number])
+        else:
+            self._files.release(handle)
         return messages.empty(unique)
 
     # Reading

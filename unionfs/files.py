@@ -30,6 +30,9 @@ _KERNEL_FLAGS = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_APPEND | os.O_DIRECT
 
 _SET_IDS = stat.S_ISUID | stat.S_ISGID
 
+# The handle of a file that was opened for reading without a descriptor: none of ours.
+UNOPENED = 0
+
 
 class Opened(NamedTuple):
     """The answer to an open."""
@@ -115,6 +118,19 @@ class Files:
         """Tell whether content has to be copied up first."""
         reads = flags & (os.O_ACCMODE | os.O_TRUNC) == os.O_RDONLY
         return not reads and self.union.has_lower_content(node)
+
+    def open_unopened(self, node: Node) -> Opened | None:
+        """Answer an open for reading, where that needs no descriptor; None where it does.
+
+        Most files that are opened are cached already, or are read at once as a whole; so the host
+        opens them at the first read alone (`descriptors`).
+        """
+        if self.backings.is_through(node):
+            return None
+        passes = self.backings.enabled and (not node.below or self._lower_passes)
+        if passes and self.union.attributes(node).st_size >= SMALL:
+            return None
+        return Opened(UNOPENED, 0, self.backings.open_unopened(node))
 
     def open_at_once(self, node: Node, flags: int, uid: int) -> Opened:
         """Open a file that does not have to wait; no await may come before the reply."""
@@ -230,6 +246,10 @@ class Files:
             if self._attributes.drop_privileges(node, before) is not before:
                 self._registry.invalidate_attributes(node.ino)
         return self.union.writable()[0]
+
+    def release_unopened(self, node: Node) -> None:
+        """Take note that an open without a descriptor has ended."""
+        self.backings.close(node, through=False)
 
     def release(self, fd: int) -> None:
         """Close a descriptor that the kernel no longer uses."""
