@@ -14,20 +14,25 @@ ROOT_INO = 1
 
 # Bits of a host inode number that fit below the layer's number.
 _HOST_BITS = 48
-_HOST_END = 1 << _HOST_BITS
+HOST_END = 1 << _HOST_BITS
 
 
 def number(layer: Layer, st: os.stat_result) -> int:
     """Return the inode number that the union gives to an object of *layer*."""
     ino = st.st_ino
-    if st.st_dev == layer.device and ROOT_INO < ino < _HOST_END:
+    if st.st_dev == layer.device and ROOT_INO < ino < HOST_END:
         return layer.number << _HOST_BITS | ino
     return hashed(layer.number, st.st_dev, ino)
 
 
-def number_of_entry(layer: Layer, ino: int) -> int:
-    """Return what `number` says of an object of *layer*'s own file system; 0 where it hashes."""
-    return layer.number << _HOST_BITS | ino if ROOT_INO < ino < _HOST_END else 0
+def first_of(layer: Layer) -> int:
+    """Return what to add to a host's number, from 2 up to `HOST_END`, of *layer*'s file system."""
+    return layer.number << _HOST_BITS
+
+
+def layer_number(ino: int) -> int:
+    """Return the number of the layer that `number` made *ino* of; of no layer where it hashed."""
+    return ino >> _HOST_BITS
 
 
 def hashed(*facts: int) -> int:

@@ -13,7 +13,6 @@ import os
 import stat
 import time
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
 
 from unionfs.node import Node
 from unionfs.union import Union
@@ -39,14 +38,9 @@ def _offset(name: bytes) -> int:
     return (hash(name) >> _HASH_SHIFT) + _HASH_MIDDLE
 
 
-class Listed(NamedTuple):
-    """One entry of a listing, looked up."""
-
-    name: bytes
-    node: Node
-    st: os.stat_result | None  # None for `.` and `..`, which are no look-ups
-    after: int  # the offset that follows
-
+# One entry of a listing, looked up: its name, node, attributes (None for `.` and `..`, which are no
+# look-ups) and the offset that follows.
+Listed = tuple[bytes, Node, os.stat_result | None, int]
 
 # One entry of a listing, as the layers' own listings tell it: its name, inode number, kind (DT_*)
 # and the offset that follows.  (There may be 100,000, and a record takes its time.)
@@ -76,11 +70,12 @@ class Listings:
         """Look up the entries from the offset *start* on."""
         listing, first = self._from(node, start)
         for index in range(start, len(_DOTS)):
-            yield Listed(_DOTS[index], self._dot(node, index), None, index + 1)
+            yield _DOTS[index], self._dot(node, index), None, index + 1
+        hints = listing.hints if start == 0 else {}  # later, names may be elsewhere
         for name in listing.names[first:]:
-            found = self._find(node, name)
+            found = self._find(node, name, hints.get(name, 0) >> KIND_BITS)
             if found is not None:
-                yield Listed(name, *found, _offset(name) + 1)
+                yield name, *found, (hash(name) >> _HASH_SHIFT) + _HASH_MIDDLE + 1
 
     def read_names(self, node: Node, start: int) -> Iterator[Hinted]:
         """Yield the entries from the offset *start* on; no look-up is made where none is needed."""
@@ -93,7 +88,7 @@ class Listings:
             hint = hints[name]
             ino, kind = hint >> KIND_BITS, hint & KIND_MASK
             if not ino:
-                found = self._find(node, name)
+                found = self._find(node, name, 0)
                 if found is None:
                     continue
                 ino, kind = found[0].ino, found[0].format >> 12
@@ -133,14 +128,14 @@ class Listings:
     def _dot(node: Node, index: int) -> Node:
         return node.parent or node if index else node
 
-    def _find(self, node: Node, name: bytes) -> tuple[Node, os.stat_result] | None:
+    def _find(self, node: Node, name: bytes, ino: int) -> tuple[Node, os.stat_result] | None:
         """Look a listed name up; None where it is gone by now, or damaged.
 
         A damaged name is left out (and logged), so that the others are listed; a
         look-up of it says EIO.
         """
         try:
-            return self.union.lookup(node, name)
+            return self.union.lookup_listed(node, name, ino)
         except OSError as exc:
             if exc.errno != errno.EIO:
                 raise

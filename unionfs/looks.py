@@ -17,7 +17,7 @@ import stat
 from collections.abc import Iterator, Sequence
 
 from unionfs import markers, metacopies, rules, whiteouts
-from unionfs.inodes import ROOT_INO, number
+from unionfs.inodes import ROOT_INO, layer_number, number
 from unionfs.layer import Layer, WritableLayer, join
 from unionfs.links import LinkIndex, key
 from unionfs.markers import UNMARKED
@@ -29,6 +29,7 @@ from unionfs.whiteouts import BOTTOM, Finding, Markers, Part
 
 _NAME_MAX = 255
 _DIRECTORIES = frozenset({Found.DIRECTORY, Found.OPAQUE})
+_FILES = frozenset({stat.S_IFREG, stat.S_IFLNK})
 _ABSENT = os.strerror(errno.ENOENT)
 
 
@@ -104,6 +105,37 @@ class Looks:
             self._absent = (parent, name)
             return None
         return self.nodes.adopt(parent, name, sighting), sighting.st
+
+    def lookup_listed(
+        self, parent: Node, name: bytes, ino: int
+    ) -> tuple[Node, os.stat_result] | None:
+        """Look up a name that a listing of this moment has with *ino*, or with 0 for not known.
+
+        The number tells the layer that the listing has it from; none above that holds the name.
+        """
+        layer, below = layer_number(ino), parent.lowers
+        if layer and self.markers.bear_names:
+            for index, part in enumerate(below):
+                if part.layer.number != layer:
+                    continue
+                path = join(part.path, name)
+                st = part.layer.find(path)
+                if st is None:
+                    break
+                if layer == BOTTOM and ino not in self.nodes and self._is_plain_file(part, st):
+                    if number(part.layer, st) == ino:
+                        return self.nodes.add_lower_file(parent, name, ino, st, part), st
+                sighting = self._on_lower(part, path, st, below[index + 1 :], name)
+                return sighting and (self.nodes.adopt(parent, name, sighting), sighting.st)
+        return self.lookup(parent, name)
+
+    def _is_plain_file(self, part: Part, st: os.stat_result) -> bool:
+        """Tell whether what *part*, of the lowest layer, holds is a file that needs no look."""
+        return (
+            stat.S_IFMT(st.st_mode) in _FILES
+            and not part.whiteouts_are_files
+            and (st.st_nlink == 1 or not self._index_has_entries())
+        )
 
     def is_absent(self, parent: Node, name: bytes) -> bool:
         """Tell whether the last look-up has just said that nothing shows under *name*."""

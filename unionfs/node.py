@@ -220,6 +220,18 @@ class NodeTable(dict[int, Node]):
         self[ino] = node
         return node
 
+    def add_lower_file(
+        self, parent: Node, name: bytes, ino: int, st: os.stat_result, directory: Part
+    ) -> Node:
+        """Add the node of a file that is in one lower directory alone, without marks.
+
+        Its number is not taken.
+        """
+        format_ = stat.S_IFMT(st.st_mode)
+        node = self[ino] = Node(ino, format_, st.st_ino, parent, name, False, directory)  # noqa: FBT003
+        parent.children += 1
+        return node
+
     def _add_name(self, node: Node, parent: Node, name: bytes) -> None:
         if node.is_directory:  # the layers were changed under the mount
             self._reattach(node, parent, name)

@@ -10,7 +10,7 @@ import os
 import stat
 from typing import NamedTuple
 
-from unionfs.inodes import number_of_entry
+from unionfs.inodes import HOST_END, ROOT_INO, first_of
 from unionfs.layer import Layer, WritableLayer, join
 from unionfs.markers import OPAQUE, UNMARKED, WHITEOUT, Marks, read, set_opaque
 from unionfs.rules import Found
@@ -115,10 +115,11 @@ class Markers:
         """
         layer, directory = part.layer, part.path
         numbered = layer.number and layer.stat(directory).st_dev == layer.device
+        first, end = first_of(layer), HOST_END if numbered else 0
         hints: dict[bytes, int] = {}
         for entry in layer.scan(directory):
-            name = entry.name
-            ino = number_of_entry(layer, entry.inode()) << KIND_BITS if numbered else 0
+            name, ino = entry.name, entry.inode()
+            ino = first + ino << KIND_BITS if ROOT_INO < ino < end else 0
             if entry.is_file(follow_symlinks=False):
                 hides = part.whiteouts_are_files and _is_whiteout_file(layer, directory, name)
                 hints[name] = 0 if hides else ino | _FILE_HINT
