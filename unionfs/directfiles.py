@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from unionfs.changes import Caller
 from unionfs.descriptors import Descriptors
 from unionfs.files import UNOPENED, Opened, host_flags
+from unionfs.layer import WritableLayer
 from unionfs.node import Node
 from unionfs.operations import Operations
 from unionfs.session import messages
@@ -197,12 +198,16 @@ class DirectFiles:
             layer = self._files.ready_to_write(*target)
             source = source_handle or self._source(number)
 
+            few = self._files.copies_soon(source, start, length)
+            if few is not None:
+                return messages.count(
+                    unique, _copy_few(layer, source, start, target.fd, offset, few)
+                )
+
             def job(source: int, fd: int) -> bytes:
                 most = min(length, _MOST_COPIED)
                 return messages.count(unique, layer.copy_range(source, start, fd, offset, most))
 
-            if self._files.is_quick(source, start, length):
-                return job(source, target.fd)
             return _later(job, source, target.fd)
 
         return self._on_target(handle, target_number, uid, copy)
@@ -229,6 +234,20 @@ class DirectFiles:
             return reply()
 
         return Waiting(job)
+
+
+def _copy_few(  # noqa: PLR0913, PLR0917 - copy_file_range(2)'s
+    layer: WritableLayer, source: int, start: int, fd: int, offset: int, length: int
+) -> int:
+    """Copy at once, also between file systems: the kernel would send a READ and a WRITE."""
+    if not length:
+        return 0
+    try:
+        return layer.copy_range(source, start, fd, offset, length)
+    except OSError as exc:
+        if exc.errno != errno.EXDEV:
+            raise
+        return layer.copy_bytes(source, start, fd, offset, length)
 
 
 class _Target(NamedTuple):

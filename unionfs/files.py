@@ -235,9 +235,13 @@ class Files:
             self._attributes.drop_privileges(file.node, os.fstat(fd))
         return os.pwrite(fd, data, offset)
 
-    def is_quick(self, source: int, start: int, length: int) -> bool:
-        """Tell whether copying from an open file takes less time than a thread costs."""
-        return min(length, os.fstat(source).st_size - start) < _THREAD_BYTES
+    def copies_soon(self, source: int, start: int, length: int) -> int | None:
+        """Return how many bytes there are to copy from an open file, if that is done in no time.
+
+        None where it takes longer than a thread costs.
+        """
+        left = min(length, os.fstat(source).st_size - start)
+        return max(left, 0) if left < _THREAD_BYTES else None
 
     def ready_to_write(self, node: Node, fd: int, kills: bool) -> WritableLayer:  # noqa: FBT001
         """Return the layer that is to write to *fd*; set-uid bits that the caller *kills* fall."""

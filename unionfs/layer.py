@@ -172,6 +172,10 @@ class WritableLayer(Layer):
         """Copy between open files as copy_file_range(2), and return how many bytes it were."""
         return os.copy_file_range(source, fd, length, start, offset)
 
+    def copy_bytes(self, source: int, start: int, fd: int, offset: int, length: int) -> int:
+        """Do the same by hand, for a few bytes between file systems: there it is EXDEV."""
+        return os.pwrite(fd, os.pread(source, length, start), offset)
+
     def set_attribute(self, path: bytes, name: bytes | str, value: bytes, flags: int = 0) -> None:
         """Set an extended attribute; *flags* as setxattr(2) takes them."""
         os.fchdir(self.fd)
