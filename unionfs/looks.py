@@ -30,6 +30,7 @@ from unionfs.whiteouts import BOTTOM, Finding, Markers, Part
 _NAME_MAX = 255
 _DIRECTORIES = frozenset({Found.DIRECTORY, Found.OPAQUE})
 _FILES = frozenset({stat.S_IFREG, stat.S_IFLNK})
+_MOST_ABOVE = 32
 _ABSENT = os.strerror(errno.ENOENT)
 
 
@@ -49,6 +50,9 @@ class Looks:
         # What the last look-up did not find, until names change: the kernel looks a name up before
         # it creates it, or renames to it.
         self._absent: tuple[Node, bytes] | None = None
+        # Names that no lower was seen to hold of late, oldest first; lowers do not change.  Files are
+        # made under such names, and soon renamed or removed.
+        self._above: dict[tuple[Node, bytes], None] = {}
 
     def _root(self) -> Node:
         top: Layer = self.upper or self.lowers[0]
@@ -89,7 +93,14 @@ class Looks:
             st = part.layer.find(path)
             if st is not None:
                 return self._on_lower(part, path, st, below[index + 1 :], name)
+        if below:
+            self._note_above(parent, name)
         return None
+
+    def _note_above(self, parent: Node, name: bytes) -> None:
+        self._above[parent, name] = None
+        if len(self._above) > _MOST_ABOVE:
+            del self._above[next(iter(self._above))]
 
     def find(self, parent: Node, name: bytes) -> Sighting:
         """Return what shows under *name*; ENOENT where nothing does."""
@@ -203,7 +214,7 @@ class Looks:
     def shows_below(self, parent: Node, name: bytes) -> bool:
         """Tell whether *name* would show from a lower layer, were it not in upper."""
         below = parent.lowers
-        if not below:
+        if not below or (parent, name) in self._above:
             return False
         if not self.markers.bear_names:
             return bool(rules.visible(self._below(below, name)))

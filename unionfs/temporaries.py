@@ -41,4 +41,7 @@ class Temporaries:
 
     def _empty(self, path: bytes) -> None:
         for entry in self.work.scan(path):
-            self.discard(join(path, entry.name))
+            if entry.is_dir(follow_symlinks=False):
+                self.discard(join(path, entry.name))
+            else:
+                self.work.unlink(join(path, entry.name))
