@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from unionfs import markers
 from unionfs.copyup import CopyUp
-from unionfs.layer import Layer
+from unionfs.layer import Layer, WritableLayer
 from unionfs.node import Node
 from unionfs.union import Union
 
@@ -60,9 +60,7 @@ class Attributes:
         self.union.writable()
         if size is not None:
             self._resize(node, size, fd)
-        if not node.upper:
-            self.copyup.metadata(node)
-        layer, path = self.union.upper_place(node)
+        layer, path = self._place(node)
         if uid != -1 or gid != -1 or wish == NOTHING:
             # With nothing too: it takes set-uid bits away, chown(2).
             layer.chown(path, uid, gid)
@@ -71,6 +69,14 @@ class Attributes:
         if atime_ns is not None or mtime_ns is not None:
             layer.utime(path, *_times(atime_ns, mtime_ns, layer, path))
         return layer.stat(path)
+
+    def _place(self, node: Node) -> tuple[WritableLayer, bytes]:
+        """Return where attributes of *node* are to be changed, on upper."""
+        if not node.upper:
+            self.copyup.metadata(node)
+        if node.format == stat.S_IFDIR:
+            self.union.names_change()
+        return self.union.upper_place(node)
 
     def _resize(self, node: Node, size: int, fd: int) -> None:
         """Set a file's size; of a lower one, no byte beyond it is copied."""
@@ -132,8 +138,7 @@ class Attributes:
     def set(self, node: Node, name: bytes, value: bytes, flags: int = 0) -> None:
         """Set an extended attribute; *flags* as setxattr(2) takes them."""
         self.union.writable()
-        self.copyup.metadata(node)
-        layer, path = self.union.upper_place(node)
+        layer, path = self._place(node)
         layer.set_attribute(path, markers.stored_name(os.fsdecode(name)), value, flags)
 
     def remove(self, node: Node, name: bytes) -> None:
@@ -148,6 +153,5 @@ class Attributes:
             if exc.errno == errno.ENODATA and name.startswith(_ACL):
                 return
             raise
-        self.copyup.metadata(node)
-        layer, path = self.union.upper_place(node)
+        layer, path = self._place(node)
         layer.remove_attribute(path, markers.stored_name(os.fsdecode(name)))

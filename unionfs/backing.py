@@ -15,7 +15,6 @@ finds the inode bound to another backing file: it is left to its readers
 """
 
 import dataclasses
-import os
 from typing import Protocol
 
 from unionfs.node import Node

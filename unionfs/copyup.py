@@ -155,6 +155,7 @@ class CopyUp:
         lower: os.stat_result,
     ) -> os.stat_result:
         """Publish a staged object under the name of *node*; return its attributes."""
+        self.union.names_change()
         st = work.stat(staged)
         if node.orphan:
             self._pin(node, work, staged)
@@ -301,6 +302,7 @@ class CopyUp:
         node.upper, node.home, node.unsynced = True, st.st_ino, True
 
     def _finish_in_place(self, job: Job) -> None:
+        self.union.names_change()
         layer, path = self.union.upper_place(job.node)
         if job.whole and job.st is not None:
             now = layer.stat(path)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from unionfs.attributes import NOTHING, Wish
 from unionfs.changes import Caller
 from unionfs.directfiles import DirectFiles
+from unionfs.foresight import Foresight
 from unionfs.node import Node
 from unionfs.operations import STATUS, Operations
 from unionfs.session import messages
@@ -21,7 +22,9 @@ from unionfs.session.crew import Waiting
 from unionfs.session.dispatch import NO_REPLY, Handler
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+
+    from unionfs.listings import Listed
 
 _CAPABILITY = b"security.capability"
 
@@ -47,6 +50,8 @@ class Direct:
         self._listings = operations.listings
         self._changes = operations.changes
         self._attributes = operations.attributes
+        self._foresight = Foresight(operations.union, operations.listings)
+        self.foresee = self._foresight.step
         self._content = DirectFiles(operations)
         self.table: Mapping[int, Handler] = {
             messages.LOOKUP: self._lookup,
@@ -178,7 +183,7 @@ class Direct:
 
     def _getattr(self, unique: int, ino: int, _body: memoryview, _uid: int, _gid: int) -> bytes:
         node = self._nodes[ino]
-        st = self._union.attributes(node)
+        st = self._foresight.attributes(node)
         return messages.attributes(unique, ino, st, *self._union.shown(node, st))
 
     def _setattr(
@@ -259,26 +264,46 @@ class Direct:
         self, unique: int, number: int, body: memoryview, _uid: int, _gid: int
     ) -> bytes:
         _, start, room = messages.READ_IN.unpack_from(body)
-        listing = messages.Listing(room)
+        directory, listing = self._nodes[number], messages.Listing(room)
+        ready = self._foresight.listing(directory) if start == 0 else None
+        entries = iter(self._listings.read(directory, start) if ready is None else ready)
+        below: list[tuple[Node, os.stat_result]] = []
         try:
-            for name, node, st, after in self._listings.read(self._nodes[number], start):
-                if st is None:
-                    if not listing.add_dot(name, node.ino, after):
-                        break
-                elif listing.add_entry(
-                    name, node.ino, st, *self._union.shown(node, st), after
-                ):
-                    node.lookups += 1
-                else:
-                    self._nodes.drop_if_unknown(node)
-                    break
+            self._fill(listing, entries, below)
         except OSError:
             if not listing:  # else what is counted as looked up is sent; the next call says why
                 raise
+        if ready is not None:  # nodes for which there was no room
+            for _, node, *_ in entries:
+                self._nodes.drop_if_unknown(node)
+        if start == 0:
+            self._foresight.listed(below)
         return listing.reply(unique)
+
+    def _fill(
+        self,
+        listing: messages.Listing,
+        entries: "Iterator[Listed]",
+        below: list[tuple[Node, os.stat_result]],
+    ) -> None:
+        """Put entries into a reply, as many as there is room for; collect the directories."""
+        for name, node, st, after in entries:
+            if st is None:
+                fits = listing.add_dot(name, node.ino, after)
+            else:
+                shown = self._union.shown(node, st)
+                fits = listing.add_entry(name, node.ino, st, *shown, after)
+            if not fits:
+                self._nodes.drop_if_unknown(node)
+                return
+            if st is not None:
+                node.lookups += 1
+                if node.format == stat.S_IFDIR:
+                    below.append((node, st))
 
     def _readdir(self, unique: int, node: int, body: memoryview, _uid: int, _gid: int) -> bytes:
         _, start, room = messages.READ_IN.unpack_from(body)
+        self._foresight.will_list()
         listing = messages.Listing(room)
         for name, ino, kind, after in self._listings.read_names(self._nodes[node], start):
             if not listing.add(name, ino, kind, after):

@@ -71,9 +71,16 @@ class Listings:
         listing, first = self._from(node, start)
         for index in range(start, len(_DOTS)):
             yield _DOTS[index], self._dot(node, index), None, index + 1
-        hints = listing.hints if start == 0 else {}  # later, names may be elsewhere
-        for name in listing.names[first:]:
-            found = self._find(node, name, hints.get(name, 0) >> KIND_BITS)
+        if start:  # since it was listed, names may have come to be elsewhere
+            for name in listing.names[first:]:
+                found = self._find(node, name, 0)
+                if found is not None:
+                    yield name, *found, _offset(name) + 1
+            return
+        hints, find = listing.hints, self.union.finder(node)
+        for name in listing.names:
+            ino = hints[name] >> KIND_BITS
+            found = find(name, ino) or self._find(node, name, ino)
             if found is not None:
                 yield name, *found, (hash(name) >> _HASH_SHIFT) + _HASH_MIDDLE + 1
 

@@ -14,7 +14,7 @@ name that they hide, and tells the same (tests/core/test_looks.py).
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from unionfs import markers, metacopies, rules, whiteouts
 from unionfs.inodes import ROOT_INO, layer_number, number
@@ -34,6 +34,14 @@ _MOST_ABOVE = 32
 _ABSENT = os.strerror(errno.ENOENT)
 
 
+# Looks up a name with the number that a listing has for it.
+Finder = Callable[[bytes, int], tuple[Node, os.stat_result] | None]
+
+
+def _find_nothing(_name: bytes, _ino: int) -> None:
+    """Leave all to others."""
+
+
 class Looks:
     """The names of one stack of layers, and the nodes found under them."""
 
@@ -47,11 +55,14 @@ class Looks:
         self.markers = kinds
         self.nodes = NodeTable(self._root())
         self.rosters = Rosters()
+        # Grows with each change of names, of the layers of objects, and of directories' attributes.
+        self.revision = 0
+        self.changed: Node | None = None  # the directory in which a name changed last
         # What the last look-up did not find, until names change: the kernel looks a name up before
         # it creates it, or renames to it.
         self._absent: tuple[Node, bytes] | None = None
-        # Names that no lower was seen to hold of late, oldest first; lowers do not change.  Files are
-        # made under such names, and soon renamed or removed.
+        # Names that no lower was seen to hold of late, oldest first; lowers do not change.  Under
+        # such a name a file is made, and soon renamed or removed.
         self._above: dict[tuple[Node, bytes], None] = {}
 
     def _root(self) -> Node:
@@ -133,29 +144,52 @@ class Looks:
                 st = part.layer.find(path)
                 if st is None:
                     break
-                if layer == BOTTOM and ino not in self.nodes and self._is_plain_file(part, st):
-                    if number(part.layer, st) == ino:
-                        return self.nodes.add_lower_file(parent, name, ino, st, part), st
                 sighting = self._on_lower(part, path, st, below[index + 1 :], name)
                 return sighting and (self.nodes.adopt(parent, name, sighting), sighting.st)
         return self.lookup(parent, name)
 
-    def _is_plain_file(self, part: Part, st: os.stat_result) -> bool:
-        """Tell whether what *part*, of the lowest layer, holds is a file that needs no look."""
-        return (
-            stat.S_IFMT(st.st_mode) in _FILES
-            and not part.whiteouts_are_files
-            and (st.st_nlink == 1 or not self._index_has_entries())
-        )
+    def finder(self, parent: Node) -> Finder:
+        """Return what looks up most names of a directory's listing, in half the time.
+
+        It does as `lookup_listed`, but only for files of the lowest layer that have no node yet,
+        and returns None for all else.
+        """
+        below = parent.lowers
+        part = below[-1] if below else None
+        if (
+            part is None
+            or part.layer.number != BOTTOM
+            or part.whiteouts_are_files
+            or not self.markers.bear_names
+        ):
+            return _find_nothing
+        layer, nodes, counts_links = part.layer, self.nodes, self._index_has_entries()
+        prefix = join(part.path, b"")
+
+        def find(name: bytes, ino: int) -> tuple[Node, os.stat_result] | None:
+            if layer_number(ino) != BOTTOM or ino in nodes:
+                return None
+            st = layer.find(prefix + name)
+            if st is None or number(layer, st) != ino or (counts_links and st.st_nlink > 1):
+                return None
+            format_ = stat.S_IFMT(st.st_mode)
+            if format_ not in _FILES:
+                return None
+            return nodes.add_lower_file(ino, format_, st, parent, name, part), st
+
+        return find
 
     def is_absent(self, parent: Node, name: bytes) -> bool:
         """Tell whether the last look-up has just said that nothing shows under *name*."""
         absent = self._absent
         return absent is not None and absent[1] == name and absent[0] is parent
 
-    def names_change(self) -> None:
-        """Take note that a name may come to show."""
+    def names_change(self, directory: Node | None = None) -> None:
+        """Take note that names, in *directory* or elsewhere, are about to change in any way."""
         self._absent = None
+        self.revision += 1
+        if directory is not None:
+            self.changed = directory
 
     # The short way
 

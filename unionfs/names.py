@@ -40,7 +40,7 @@ class Names:
             raise error(errno.ENOENT)
         if not parent.upper:
             self.copyup.directories(parent)
-        self.union.names_change()
+        self.union.names_change(parent)
         return writable
 
     def give_name(self, node: Node, path: bytes) -> None:

@@ -220,14 +220,19 @@ class NodeTable(dict[int, Node]):
         self[ino] = node
         return node
 
-    def add_lower_file(
-        self, parent: Node, name: bytes, ino: int, st: os.stat_result, directory: Part
+    def add_lower_file(  # noqa: PLR0913, PLR0917 - what a `Node` is made of
+        self,
+        ino: int,
+        format_: int,
+        st: os.stat_result,
+        parent: Node,
+        name: bytes,
+        directory: Part,
     ) -> Node:
         """Add the node of a file that is in one lower directory alone, without marks.
 
         Its number is not taken.
         """
-        format_ = stat.S_IFMT(st.st_mode)
         node = self[ino] = Node(ino, format_, st.st_ino, parent, name, False, directory)  # noqa: FBT003
         parent.children += 1
         return node

@@ -56,6 +56,9 @@ class Answers:
 
         return Later(job)
 
+    def foresee(self):
+        return False
+
     def explain(self, error, opcode, node):
         self.seen.append((opcode, node))
         return error.errno

@@ -85,6 +85,9 @@ class Handlers(Protocol):
     def explain(self, error: Exception, opcode: int, node: int) -> int:
         """Tell of an error where that is called for, and return its number."""
 
+    def foresee(self) -> bool:
+        """Make something ready that may be asked for, in a few microseconds; False: nothing."""
+
 
 _Request = tuple[int, int, int, memoryview, int, int]
 
@@ -99,6 +102,7 @@ class Dispatcher:
         self._patience = patience
         self._handlers = {messages.INTERRUPT: _ignore, **handlers.table}
         self._explain = handlers.explain
+        self._foresee = handlers.foresee
         self._crew = Crew(device.send)
         self._token = trio.lowlevel.current_trio_token()
         self.waiting = 0  # tasks that are making a reply
@@ -116,8 +120,7 @@ class Dispatcher:
 
         Return True where libfuse has one to read now.
         """
-        device, buffer, room = self._device.device, self._buffer, [self._buffer]
-        poll, patience, can_wait = self._poll, self._patience, self._can_wait
+        device, room = self._device.device, [self._buffer]
         while True:
             try:
                 size = os.readv(device, room)
@@ -126,19 +129,34 @@ class Dispatcher:
                     # Unmounted: libfuse reads that from the device by itself, and ends.
                     return True
             else:
-                opcode, unique, node, uid, gid = _HEAD.unpack_from(buffer)
-                if opcode in can_wait:
-                    body = buffer[_BODY:size].tobytes()
-                    self._put_off.append((opcode, unique, node, memoryview(body), uid, gid))
-                elif not self._answer(opcode, unique, node, buffer[_BODY:size], uid, gid):
-                    if self._device.route(buffer[:size]):
-                        return True
-                    self._device.send(messages.error(unique, errno.EIO))
-            # Polling costs a tenth of the exception that reading nothing is.
-            while self._put_off and (len(self._put_off) > _MOST_PUT_OFF or not poll(0)):
-                self._catch_up()
-            if not (poll(0) or patience.poll_on(poll)) or perf_counter() >= until:
+                if not self._take(size):
+                    return True
+            if not self._is_asked() or perf_counter() >= until:
                 return False
+
+    def _take(self, size: int) -> bool:
+        """Answer the request of *size* bytes, now or later; say False where libfuse has it."""
+        buffer = self._buffer
+        opcode, unique, node, uid, gid = _HEAD.unpack_from(buffer)
+        if opcode in self._can_wait:
+            body = memoryview(buffer[_BODY:size].tobytes())
+            self._put_off.append((opcode, unique, node, body, uid, gid))
+        elif not self._answer(opcode, unique, node, buffer[_BODY:size], uid, gid):
+            if self._device.route(buffer[:size]):
+                return False
+            self._device.send(messages.error(unique, errno.EIO))
+        return True
+
+    def _is_asked(self) -> bool:
+        """Do what can be done until the next request, and tell whether it has come soon."""
+        poll, put_off = self._poll, self._put_off
+        # Polling costs a tenth of the exception that reading nothing is.
+        while len(put_off) > _MOST_PUT_OFF or not poll(0):
+            if put_off:
+                self._answer(*put_off.popleft())
+            elif not self._foresee():
+                return self._patience.poll_on(poll)
+        return True
 
     def _answer(  # noqa: PLR0913, PLR0917 - the parts of a request, as handlers take them
         self, opcode: int, unique: int, node: int, body: memoryview, uid: int, gid: int
@@ -162,10 +180,6 @@ class Dispatcher:
         except Exception as exc:  # noqa: BLE001 - told, and answered
             self._device.send(messages.error(unique, self._explain(exc, opcode, node)))
         return True
-
-    def _catch_up(self) -> None:
-        """Do the first of what was put off."""
-        self._answer(*self._put_off.popleft())
 
     def _postpone(self, reply: Waiting | Later, unique: int, opcode: int, node: int) -> None:
         if isinstance(reply, Later):
@@ -197,5 +211,5 @@ class Dispatcher:
     def close(self) -> None:
         """Do what was put off, and end the threads."""
         while self._put_off:
-            self._catch_up()
+            self._answer(*self._put_off.popleft())
         self._crew.dismiss()

@@ -1,0 +1,179 @@
+"""What the kernel is likely to ask next, made ready while the client is busy with its last reply.
+
+Two things can be foreseen.  After each change of names the kernel asks for the
+attributes of the directory before it lets anybody change it again (its own are
+out of date: fs/fuse/dir.c, fuse_perm_getattr).  And who walks a tree lists the
+first directory below the one that was just listed, then the next.
+
+What was made ready is used only if nothing changed since (`Union.revision`).
+Content changes without that, and with passthrough without our knowing; so of
+what lies in upper, attributes are read when they are asked for.
+
+The work is done in small steps, between which requests are looked for: `step`.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+
+from unionfs.listings import Listed, Listings
+from unionfs.node import Node
+from unionfs.union import Union
+
+# Bytes of a directory that is worth while: one block of ext4.  A large one takes long to list, and
+# its listing takes several requests.
+_SMALL = 4096
+
+# Directories that may be listed next, at most: those of the last few levels of a walk.
+_MOST = 64
+
+# How often it has to have been right, more than wrong, up to which that counts.
+_TRUST = 4
+
+
+class _Prepared:
+    """A listing that is being made."""
+
+    __slots__ = ("entries", "node", "rest", "revision")
+
+    def __init__(self, node: Node, rest: Iterator[Listed], revision: int) -> None:
+        self.node = node
+        self.rest: Iterator[Listed] | None = rest  # None: it is complete
+        self.revision = revision
+        self.entries: list[Listed] = []  # their nodes are counted as looked up, so that they stay
+
+    def step(self) -> None:
+        """Look one more entry up, if there is one."""
+        entry = next(self.rest, None) if self.rest is not None else None
+        if entry is None:
+            self.rest = None
+            return
+        entry[1].lookups += entry[2] is not None
+        self.entries.append(entry)
+
+
+class Foresight:
+    """What is made ready for one mount."""
+
+    def __init__(self, union: Union, listings: Listings) -> None:
+        self._union = union
+        self._listings = listings
+        # those of a directory: the revision that they are of, the directory, and they
+        self._attributes: tuple[int, Node, os.stat_result] | None = None
+        self._next: list[Node] = []  # directories to be listed, the first one last
+        self._revision = -1  # when these were found
+        self._prepared: _Prepared | None = None
+        self._trust = 1
+
+    def step(self) -> bool:
+        """Make something ready that takes a few microseconds; say False when there is nothing."""
+        try:
+            return self._foresee_attributes() or self._go_on() or self._begin()
+        except OSError:  # who asks for it is told
+            self._discard()
+            return False
+
+    def _go_on(self) -> bool:
+        """Look up one more entry of the listing that is being made."""
+        prepared = self._prepared
+        if prepared is None or prepared.rest is None:
+            return False
+        if prepared.revision != self._union.revision:
+            self._trust = max(self._trust - 1, 0)
+            self._discard()
+            return False
+        prepared.step()
+        return True
+
+    def _begin(self) -> bool:
+        if self._prepared is not None or not self._next or not self._trust:
+            return False
+        if self._revision != self._union.revision:
+            return False
+        node = self._next[-1]
+        if self._union.nodes.get(node.ino) is not node:  # forgotten by the kernel
+            self._next.clear()
+            return False
+        self.will_list()
+        self._prepared = _Prepared(node, self._listings.read(node, 0), self._revision)
+        return True
+
+    # Attributes of a directory
+
+    def _foresee_attributes(self) -> bool:
+        union, node = self._union, self._union.changed
+        union.changed = None
+        if node is None or node.orphan:
+            return False
+        self._attributes = union.revision, node, union.attributes(node)
+        return True
+
+    def will_list(self) -> None:
+        """Take note that a directory is listed, which changes the time of access to it."""
+        self._attributes = None
+
+    def attributes(self, node: Node) -> os.stat_result:
+        """Return the attributes of *node*, as `Union.attributes`."""
+        foreseen = self._attributes
+        if foreseen is not None and foreseen[1] is node:
+            self._attributes = None
+            if foreseen[0] == self._union.revision:
+                return foreseen[2]
+        return self._union.attributes(node)
+
+    # Listings
+
+    def listing(self, node: Node) -> Sequence[Listed] | None:
+        """Return the entries of a directory, if they were made ready; None where not."""
+        self._judge(node)
+        self.will_list()
+        prepared = self._prepared
+        if prepared is None:
+            return None
+        if prepared.node is not node or prepared.revision != self._union.revision:
+            self._discard()
+            return None
+        try:
+            while prepared.rest is not None:
+                prepared.step()
+            entries = [self._renewed(entry) for entry in prepared.entries]
+        except OSError:
+            self._discard()
+            return None
+        self._prepared = None
+        for entry in prepared.entries:
+            entry[1].lookups -= entry[2] is not None
+        return entries
+
+    def _judge(self, node: Node) -> None:
+        """Compare what was expected with what is asked for."""
+        expected = bool(self._next) and self._next[-1] is node
+        if self._next and self._revision == self._union.revision:
+            self._trust = min(self._trust + 1, _TRUST) if expected else max(self._trust - 1, 0)
+        if expected:
+            self._next.pop()
+        else:
+            self._next.clear()
+
+    def _renewed(self, entry: Listed) -> Listed:
+        """Read the attributes of what may have been written to since."""
+        name, node, st, after = entry
+        if st is None or not node.upper:
+            return entry
+        return name, node, self._union.attributes(node), after
+
+    def listed(self, directories: Sequence[tuple[Node, os.stat_result]]) -> None:
+        """Take note of the directories in a listing that was sent from its beginning."""
+        small = [node for node, st in reversed(directories) if st.st_size <= _SMALL]
+        self._next = (self._next + small)[-_MOST:]
+        self._revision = self._union.revision
+
+    def _discard(self) -> None:
+        """Let go of the listing, and of nodes that were made for it alone."""
+        prepared, self._prepared = self._prepared, None
+        for entry in prepared.entries if prepared is not None else ():
+            if entry[2] is not None:
+                self._union.nodes.forget(entry[1].ino, 1)
+
+    def close(self) -> None:
+        """Let go of what was made ready."""
+        self._discard()
