@@ -153,9 +153,11 @@ class Changes:
     def _require_unused_below(self, parent: Node, name: bytes) -> None:
         """Require a name that shows nothing, leaving it to upper to refuse what it shows itself."""
         union = self.union
-        shows = not union.is_absent(parent, name) and union.shows_below(parent, name)
-        if shows or not parent.upper or not union.markers.bear_names:
+        if not union.markers.bear_names:
             self._require_unused(parent, name)
+        elif not union.is_absent(parent, name):
+            if not parent.upper or union.shows_below(parent, name):
+                self._require_unused(parent, name)
 
     @contextlib.contextmanager
     def _crib(self, parent: Node) -> Iterator[bytes]:
@@ -175,7 +177,11 @@ class Changes:
             self.union.temporaries.discard(crib)
 
     def _made(self, upper: Layer, parent: Node, name: bytes, st: os.stat_result) -> Node:
-        return self.union.nodes.adopt(parent, name, plain(number(upper, st), st))
+        ino, nodes = number(upper, st), self.union.nodes
+        if ino in nodes:
+            return nodes.adopt(parent, name, plain(ino, st))
+        node = Node(ino, stat.S_IFMT(st.st_mode), st.st_ino, parent, name, upper=True, below=())
+        return nodes.add(node, parent)
 
     # Removing names
 

@@ -175,7 +175,8 @@ class Looks:
             format_ = stat.S_IFMT(st.st_mode)
             if format_ not in _FILES:
                 return None
-            return nodes.add_lower_file(ino, format_, st, parent, name, part), st
+            node = Node(ino, format_, st.st_ino, parent, name, upper=False, below=part)
+            return nodes.add(node, parent), st
 
         return find
 

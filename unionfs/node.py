@@ -200,6 +200,12 @@ class NodeTable(dict[int, Node]):
             self._add_name(node, parent, name)
         return node
 
+    def add(self, node: Node, parent: Node) -> Node:
+        """Enter a new node below *parent*; its number is not taken."""
+        parent.children += 1
+        self[node.ino] = node
+        return node
+
     def _add(self, parent: Node, name: bytes, sighting: Sighting) -> Node:
         ino = sighting.ino
         if ino in self:
@@ -216,26 +222,7 @@ class NodeTable(dict[int, Node]):
             sighting.link,
             sighting.links,
         )
-        parent.children += 1
-        self[ino] = node
-        return node
-
-    def add_lower_file(  # noqa: PLR0913, PLR0917 - what a `Node` is made of
-        self,
-        ino: int,
-        format_: int,
-        st: os.stat_result,
-        parent: Node,
-        name: bytes,
-        directory: Part,
-    ) -> Node:
-        """Add the node of a file that is in one lower directory alone, without marks.
-
-        Its number is not taken.
-        """
-        node = self[ino] = Node(ino, format_, st.st_ino, parent, name, False, directory)  # noqa: FBT003
-        parent.children += 1
-        return node
+        return self.add(node, parent)
 
     def _add_name(self, node: Node, parent: Node, name: bytes) -> None:
         if node.is_directory:  # the layers were changed under the mount
