@@ -39,12 +39,16 @@ class Union(Looks):
     """A stack of layers seen as one tree."""
 
     def __init__(self, stack: Stack, features: Features) -> None:
-        super().__init__(stack, Markers() if features.whiteout == "overlay" else DotMarkers())
+        kinds = Markers if features.whiteout == "overlay" else DotMarkers
+        pins = None if stack.upper is None else Pins()
+        super().__init__(stack, kinds(pins))
         self.features = features
         self.readers = LowerReaders()
-        if stack.upper is not None and stack.work is not None:
+        # A directory that was last seen to show nothing, and the revision of then.
+        self._empty: tuple[Node, int] | None = None
+        if pins is not None and stack.upper is not None and stack.work is not None:
             os.umask(0)
-            self.pins = Pins()
+            self.pins = pins
             self.temporaries = Temporaries(stack.work)
             self.links = LinkIndex(stack.work)
             self._record_layers(stack.upper, stack.work)
@@ -141,6 +145,12 @@ class Union(Looks):
         """
         if node.orphan:
             return {}
+        shown = self._listing(node)
+        if not shown:
+            self._empty = node, self.revision
+        return shown
+
+    def _listing(self, node: Node) -> dict[bytes, int]:
         parts = list(node.lowers)
         if node.upper and self.upper is not None:
             parts.insert(0, Part(self.upper, node.path))
@@ -152,7 +162,9 @@ class Union(Looks):
         return rules.merged(listings)
 
     def is_empty(self, sighting: Sighting, parent: Node, name: bytes) -> bool:
-        """Tell whether a directory shows no name."""
+        """Tell whether a directory shows no name; who removes a tree has just listed it."""
+        if self._empty == (self.nodes.known(sighting), self.revision):
+            return True
         parts = list(sighting.lowers)
         if sighting.upper and self.upper is not None:
             parts.insert(0, Part(self.upper, join(parent.path, name)))

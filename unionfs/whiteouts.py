@@ -2,16 +2,18 @@
 
 A whiteout is a character device 0:0 that bears the name, or, in a directory
 marked `opaque=x`, an empty regular file with the attribute `whiteout`
-(overlayfs.rst, "whiteouts and opaque directories").  Only this module and
+(overlayfs.rst, "whiteouts and opaque directories").  Those that one mount makes
+are names of one device, as many as that can have.  Only this module and
 `dotmarkers`, for aufs's names, make and read whiteouts.
 """
 
+import contextlib
 import os
 import stat
 from typing import NamedTuple
 
 from unionfs.inodes import HOST_END, ROOT_INO, first_of
-from unionfs.layer import Layer, WritableLayer, join
+from unionfs.layer import Layer, Pins, WritableLayer, join, path_of_pin
 from unionfs.markers import OPAQUE, UNMARKED, WHITEOUT, Marks, read, set_opaque
 from unionfs.rules import Found
 
@@ -89,6 +91,11 @@ class Markers:
 
     bear_names = True  # is a whiteout found under the name that it hides?
 
+    def __init__(self, pins: Pins | None = None) -> None:
+        """Take the way to objects by their descriptors, where whiteouts are to be made."""
+        self._pins = pins
+        self._last = -1  # an O_PATH descriptor of the whiteout made last
+
     def reserved(self, name: bytes) -> bool:  # noqa: ARG002 (no name is taken by this format)
         """Tell whether users may not see or make *name*."""
         return False
@@ -142,7 +149,27 @@ class Markers:
 
     def hide_below(self, upper: WritableLayer, path: bytes) -> None:
         """Put a whiteout at *path*, where upper holds nothing."""
-        upper.mknod(path, stat.S_IFCHR, _NO_DEVICE)
+        self._make(upper, path)
+
+    def _make(self, layer: WritableLayer, path: bytes) -> None:
+        """Make a whiteout: a further name of the last one, a fifth of the work of one more on ext4.
+
+        Kernel overlayfs does the same (fs/overlayfs/dir.c, ovl_whiteout).
+        """
+        if self._pins is not None and self._last >= 0:
+            try:
+                self._pins.link(path_of_pin(self._last), layer, path)
+            except FileExistsError:
+                raise
+            except OSError:  # it has lost its last name, or can have no more: link(2), EMLINK
+                os.close(self._last)
+                self._last = -1
+            else:
+                return
+        layer.mknod(path, stat.S_IFCHR, _NO_DEVICE)
+        if self._pins is not None:
+            with contextlib.suppress(OSError):  # EMFILE: the next one is made anew
+                self._last = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=layer.fd)
 
     def hide(self, work: WritableLayer, staged: bytes, upper: WritableLayer, path: bytes) -> bool:
         """Put a whiteout at *path* in one step, where upper holds something.
@@ -150,7 +177,7 @@ class Markers:
         Tell whether a directory is left at *staged*.
         """
         st = upper.stat(path)
-        work.mknod(staged, stat.S_IFCHR, _NO_DEVICE)
+        self._make(work, staged)
         if stat.S_ISDIR(st.st_mode):
             work.exchange(staged, upper, path)
             return True

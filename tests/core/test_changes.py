@@ -52,6 +52,46 @@ def test_rmdir_removes_a_directory_that_shows_nothing(union, upper, lower, after
     assert harvest(u.upper) == after
 
 
+def test_whiteouts_are_names_of_one_device(union):
+    names = "abc"
+    u = union({}, dict.fromkeys(names, "x"))
+    for name in names:
+        u.unlink(name)
+    assert {os.lstat(u.upper / name).st_nlink for name in names} == {3}
+
+
+def test_where_the_last_whiteout_has_no_name_left_a_new_one_is_made(union):
+    u = union({}, {"a": "x", "b": "x"})
+    u.unlink("a")
+    u.create("a", "new")
+    u.unlink("b")
+    assert harvest(u.upper) == {"a": "new", "b": WHITEOUT}
+
+
+def test_where_a_whiteout_can_have_no_more_names_a_new_one_is_made(union, monkeypatch):
+    u = union({}, {"a": "x", "b": "x"})
+    u.unlink("a")
+
+    def fail(*_arguments, **_words):
+        raise OSError(errno.EMLINK, "too many links")
+
+    monkeypatch.setattr(os, "link", fail)
+    u.unlink("b")
+    assert harvest(u.upper) == {"a": WHITEOUT, "b": WHITEOUT}
+
+
+def test_a_directory_that_was_listed_empty_is_looked_into_again_when_that_may_have_changed(union):
+    u = union({}, {"d": {"f": "x"}})
+    u.unlink("d/f")
+    assert u.list("d") == []
+    u.create("d/new", "x")
+    failing(errno.ENOTEMPTY, u.rmdir, "d")
+    u.unlink("d/new")
+    assert u.list("d") == []
+    u.rmdir("d")
+    assert harvest(u.upper) == {"d": WHITEOUT}
+
+
 @pytest.mark.parametrize(
     ("verb", "args", "number"),
     [
