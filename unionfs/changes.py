@@ -153,11 +153,12 @@ class Changes:
     def _require_unused_below(self, parent: Node, name: bytes) -> None:
         """Require a name that shows nothing, leaving it to upper to refuse what it shows itself."""
         union = self.union
-        if not union.markers.bear_names:
-            self._require_unused(parent, name)
-        elif not union.is_absent(parent, name):
-            if not parent.upper or union.shows_below(parent, name):
-                self._require_unused(parent, name)
+        if union.markers.bear_names:
+            if union.is_absent(parent, name):
+                return
+            if parent.upper and not union.shows_below(parent, name):
+                return
+        self._require_unused(parent, name)
 
     @contextlib.contextmanager
     def _crib(self, parent: Node) -> Iterator[bytes]:
@@ -188,11 +189,29 @@ class Changes:
     def unlink(self, parent: Node, name: bytes) -> None:
         """Remove a name that is not a directory."""
         self.union.writable()
+        if self._cover(parent, name):
+            return
         sighting = self.union.find(parent, name)
         if sighting.is_directory:
             raise error(errno.EISDIR)
         sighting = self._names.counted(parent, name, sighting)
         self._remove(parent, name, sighting)
+
+    def _cover(self, parent: Node, name: bytes) -> bool:
+        """Hide a plain file that only a lower holds; say False where it is anything else.
+
+        That upper holds nothing is what the whiteout finds out itself.
+        """
+        sighting = self.union.plain_below(parent, name)
+        if sighting is None:
+            return False
+        upper, _ = self._names.directory(parent)
+        try:
+            self.union.markers.hide_below(upper, child_path(parent, name))
+        except FileExistsError:
+            return False
+        self._names.removed(parent, name, sighting, self.union.nodes.known(sighting))
+        return True
 
     def rmdir(self, parent: Node, name: bytes) -> None:
         """Remove a directory that shows no name."""

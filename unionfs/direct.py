@@ -267,9 +267,9 @@ class Direct:
         directory, listing = self._nodes[number], messages.Listing(room)
         ready = self._foresight.listing(directory) if start == 0 else None
         entries = iter(self._listings.read(directory, start) if ready is None else ready)
-        below: list[tuple[Node, os.stat_result]] = []
+        sent: list[Listed] = []
         try:
-            self._fill(listing, entries, below)
+            self._fill(listing, entries, sent)
         except OSError:
             if not listing:  # else what is counted as looked up is sent; the next call says why
                 raise
@@ -277,29 +277,25 @@ class Direct:
             for _, node, *_ in entries:
                 self._nodes.drop_if_unknown(node)
         if start == 0:
-            self._foresight.listed(below)
+            self._foresight.listed(directory, sent)
         return listing.reply(unique)
 
     def _fill(
-        self,
-        listing: messages.Listing,
-        entries: "Iterator[Listed]",
-        below: list[tuple[Node, os.stat_result]],
+        self, listing: messages.Listing, entries: "Iterator[Listed]", sent: "list[Listed]"
     ) -> None:
-        """Put entries into a reply, as many as there is room for; collect the directories."""
-        for name, node, st, after in entries:
+        """Put entries into a reply, as many as there is room for; collect these in *sent*."""
+        for entry in entries:
+            name, node, st, after = entry
             if st is None:
                 fits = listing.add_dot(name, node.ino, after)
             else:
                 shown = self._union.shown(node, st)
                 fits = listing.add_entry(name, node.ino, st, *shown, after)
+                node.lookups += fits
             if not fits:
                 self._nodes.drop_if_unknown(node)
                 return
-            if st is not None:
-                node.lookups += 1
-                if node.format == stat.S_IFDIR:
-                    below.append((node, st))
+            sent.append(entry)
 
     def _readdir(self, unique: int, node: int, body: memoryview, _uid: int, _gid: int) -> bytes:
         _, start, room = messages.READ_IN.unpack_from(body)

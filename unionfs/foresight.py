@@ -13,6 +13,7 @@ The work is done in small steps, between which requests are looked for: `step`.
 """
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 
 from unionfs.listings import Listed, Listings
@@ -59,6 +60,8 @@ class Foresight:
         self._listings = listings
         # those of a directory: the revision that they are of, the directory, and they
         self._attributes: tuple[int, Node, os.stat_result] | None = None
+        # the listing that was sent last: its directory, the revision that it is of, its entries
+        self._sent: tuple[Node, int, list[Listed]] | None = None
         self._next: list[Node] = []  # directories to be listed, the first one last
         self._revision = -1  # when these were found
         self._prepared: _Prepared | None = None
@@ -123,12 +126,12 @@ class Foresight:
     # Listings
 
     def listing(self, node: Node) -> Sequence[Listed] | None:
-        """Return the entries of a directory, if they were made ready; None where not."""
+        """Return the entries of a directory, if they are ready; None where not."""
         self._judge(node)
         self.will_list()
         prepared = self._prepared
         if prepared is None:
-            return None
+            return self._sent_again(node)
         if prepared.node is not node or prepared.revision != self._union.revision:
             self._discard()
             return None
@@ -143,6 +146,16 @@ class Foresight:
         for entry in prepared.entries:
             entry[1].lookups -= entry[2] is not None
         return entries
+
+    def _sent_again(self, node: Node) -> Sequence[Listed] | None:
+        """Return what was sent last, if that was of the same directory: rm(1) asks twice."""
+        sent, self._sent = self._sent, None
+        if sent is None or sent[0] is not node or sent[1] != self._union.revision:
+            return None
+        nodes = self._union.nodes
+        if any(nodes.get(entry[1].ino) is not entry[1] for entry in sent[2]):
+            return None  # the kernel has forgotten some
+        return [self._renewed(entry) for entry in sent[2]]
 
     def _judge(self, node: Node) -> None:
         """Compare what was expected with what is asked for."""
@@ -161,11 +174,16 @@ class Foresight:
             return entry
         return name, node, self._union.attributes(node), after
 
-    def listed(self, directories: Sequence[tuple[Node, os.stat_result]]) -> None:
-        """Take note of the directories in a listing that was sent from its beginning."""
-        small = [node for node, st in reversed(directories) if st.st_size <= _SMALL]
+    def listed(self, directory: Node, entries: list[Listed]) -> None:
+        """Take note of a listing that was sent from its beginning."""
+        small = [
+            node
+            for _, node, st, _ in reversed(entries)
+            if st is not None and node.format == stat.S_IFDIR and st.st_size <= _SMALL
+        ]
         self._next = (self._next + small)[-_MOST:]
         self._revision = self._union.revision
+        self._sent = directory, self._revision, entries
 
     def _discard(self) -> None:
         """Let go of the listing, and of nodes that were made for it alone."""
@@ -173,7 +191,3 @@ class Foresight:
         for entry in prepared.entries if prepared is not None else ():
             if entry[2] is not None:
                 self._union.nodes.forget(entry[1].ino, 1)
-
-    def close(self) -> None:
-        """Let go of what was made ready."""
-        self._discard()

@@ -14,10 +14,10 @@ name that they hide, and tells the same (tests/core/test_looks.py).
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from unionfs import markers, metacopies, rules, whiteouts
-from unionfs.inodes import ROOT_INO, layer_number, number
+from unionfs.inodes import ROOT_INO, number
 from unionfs.layer import Layer, WritableLayer, join
 from unionfs.links import LinkIndex, key
 from unionfs.markers import UNMARKED
@@ -29,17 +29,8 @@ from unionfs.whiteouts import BOTTOM, Finding, Markers, Part
 
 _NAME_MAX = 255
 _DIRECTORIES = frozenset({Found.DIRECTORY, Found.OPAQUE})
-_FILES = frozenset({stat.S_IFREG, stat.S_IFLNK})
 _MOST_ABOVE = 32
 _ABSENT = os.strerror(errno.ENOENT)
-
-
-# Looks up a name with the number that a listing has for it.
-Finder = Callable[[bytes, int], tuple[Node, os.stat_result] | None]
-
-
-def _find_nothing(_name: bytes, _ino: int) -> None:
-    """Leave all to others."""
 
 
 class Looks:
@@ -127,58 +118,6 @@ class Looks:
             self._absent = (parent, name)
             return None
         return self.nodes.adopt(parent, name, sighting), sighting.st
-
-    def lookup_listed(
-        self, parent: Node, name: bytes, ino: int
-    ) -> tuple[Node, os.stat_result] | None:
-        """Look up a name that a listing of this moment has with *ino*, or with 0 for not known.
-
-        The number tells the layer that the listing has it from; none above that holds the name.
-        """
-        layer, below = layer_number(ino), parent.lowers
-        if layer and self.markers.bear_names:
-            for index, part in enumerate(below):
-                if part.layer.number != layer:
-                    continue
-                path = join(part.path, name)
-                st = part.layer.find(path)
-                if st is None:
-                    break
-                sighting = self._on_lower(part, path, st, below[index + 1 :], name)
-                return sighting and (self.nodes.adopt(parent, name, sighting), sighting.st)
-        return self.lookup(parent, name)
-
-    def finder(self, parent: Node) -> Finder:
-        """Return what looks up most names of a directory's listing, in half the time.
-
-        It does as `lookup_listed`, but only for files of the lowest layer that have no node yet,
-        and returns None for all else.
-        """
-        below = parent.lowers
-        part = below[-1] if below else None
-        if (
-            part is None
-            or part.layer.number != BOTTOM
-            or part.whiteouts_are_files
-            or not self.markers.bear_names
-        ):
-            return _find_nothing
-        layer, nodes, counts_links = part.layer, self.nodes, self._index_has_entries()
-        prefix = join(part.path, b"")
-
-        def find(name: bytes, ino: int) -> tuple[Node, os.stat_result] | None:
-            if layer_number(ino) != BOTTOM or ino in nodes:
-                return None
-            st = layer.find(prefix + name)
-            if st is None or number(layer, st) != ino or (counts_links and st.st_nlink > 1):
-                return None
-            format_ = stat.S_IFMT(st.st_mode)
-            if format_ not in _FILES:
-                return None
-            node = Node(ino, format_, st.st_ino, parent, name, upper=False, below=part)
-            return nodes.add(node, parent), st
-
-        return find
 
     def is_absent(self, parent: Node, name: bytes) -> bool:
         """Tell whether the last look-up has just said that nothing shows under *name*."""

@@ -1,7 +1,7 @@
 """The union itself: its objects, where they are, and what is known of them.
 
-Names are looked up in `looks`.  Nothing here changes what the layers show; that
-is `changes` and `copyup`.
+Names are looked up in `looks` and `quicklooks`.  Nothing here changes what the
+layers show; that is `changes` and `copyup`.
 """
 
 import dataclasses
@@ -16,8 +16,8 @@ from unionfs.dotmarkers import DotMarkers
 from unionfs.handle import LowerReaders
 from unionfs.layer import Layer, Pins, WritableLayer, join, path_of_pin
 from unionfs.links import LinkIndex
-from unionfs.looks import Looks
 from unionfs.node import Node, Sighting
+from unionfs.quicklooks import QuickLooks
 from unionfs.stack import Stack
 from unionfs.temporaries import Temporaries
 from unionfs.whiteouts import Markers, Part
@@ -35,7 +35,7 @@ class Features:
     fsync: Literal["auto", "strict", "off"] = "auto"
 
 
-class Union(Looks):
+class Union(QuickLooks):
     """A stack of layers seen as one tree."""
 
     def __init__(self, stack: Stack, features: Features) -> None:

@@ -95,6 +95,7 @@ class Markers:
         """Take the way to objects by their descriptors, where whiteouts are to be made."""
         self._pins = pins
         self._last = -1  # an O_PATH descriptor of the whiteout made last
+        self._number = 0  # its inode number, which nothing else can get meanwhile
 
     def reserved(self, name: bytes) -> bool:  # noqa: ARG002 (no name is taken by this format)
         """Tell whether users may not see or make *name*."""
@@ -123,9 +124,13 @@ class Markers:
         layer, directory = part.layer, part.path
         numbered = layer.number and layer.stat(directory).st_dev == layer.device
         first, end = first_of(layer), HOST_END if numbered else 0
+        whiteout = 0 if layer.number else self._number
         hints: dict[bytes, int] = {}
         for entry in layer.scan(directory):
             name, ino = entry.name, entry.inode()
+            if ino == whiteout:
+                hints[name] = 0
+                continue
             ino = first + ino << KIND_BITS if ROOT_INO < ino < end else 0
             if entry.is_file(follow_symlinks=False):
                 hides = part.whiteouts_are_files and _is_whiteout_file(layer, directory, name)
@@ -163,13 +168,16 @@ class Markers:
                 raise
             except OSError:  # it has lost its last name, or can have no more: link(2), EMLINK
                 os.close(self._last)
-                self._last = -1
+                self._last, self._number = -1, 0
             else:
                 return
         layer.mknod(path, stat.S_IFCHR, _NO_DEVICE)
         if self._pins is not None:
             with contextlib.suppress(OSError):  # EMFILE: the next one is made anew
-                self._last = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=layer.fd)
+                self._last = os.open(
+                    path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=layer.fd
+                )
+                self._number = os.fstat(self._last).st_ino
 
     def hide(self, work: WritableLayer, staged: bytes, upper: WritableLayer, path: bytes) -> bool:
         """Put a whiteout at *path* in one step, where upper holds something.

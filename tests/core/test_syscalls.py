@@ -104,7 +104,7 @@ CHANGES = {
     ),
     "unlink, lower": (
         lambda u, d: u.changes.unlink(d["d"], b"low"),
-        ["stat", "stat", "link"],
+        ["stat", "link"],
     ),
     "rename, upper": (
         lambda u, d: u.changes.rename(d["pure"], b"up", d["pure"], b"n", 0),
