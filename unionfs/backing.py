@@ -41,10 +41,10 @@ class Registry(Protocol):
 
 
 class Forecast:
-    """Will a small file that is opened for writing be written to?  As the latest ones were.
+    """Will a file that is opened for writing while small become large?  As the latest ones did.
 
-    Registering a file costs half of what the requests for its first write do (the write, and one
-    for the capabilities before it), and nothing says which is just made, or locked, or touched.
+    Registering a file costs about as much as one write request, so it pays only
+    for files that get more than that; nothing says so when one is opened.
     """
 
     _MOST = 2  # files of one kind in a row that settle the matter
@@ -53,13 +53,13 @@ class Forecast:
         self._score = self._MOST
 
     @property
-    def written(self) -> bool:
-        """Tell whether the next one is expected to be written to."""
+    def large(self) -> bool:
+        """Tell whether the next one is expected to be large."""
         return self._score > 0
 
     def learn(self, size: int) -> None:
         """Take note of the size of a file, in bytes, when one who could write it closes it."""
-        if size:
+        if size >= SMALL:
             self._score = self._MOST
         else:
             self._score = max(self._score - 1, 0)

@@ -12,6 +12,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from unionfs.attributes import NOTHING, Wish
+from unionfs.backing import SMALL
 from unionfs.changes import Caller
 from unionfs.directfiles import DirectFiles
 from unionfs.foresight import Foresight
@@ -85,10 +86,16 @@ class Direct:
         request = self.table[opcode].__name__[1:]
         return self._operations.explain(error, request, lambda: self._nodes[node])
 
+    def _shown(self, node: Node, st: os.stat_result) -> tuple[int, int]:
+        """Return st_nlink and st_blocks; take note of a size of which an open wants to know."""
+        if st.st_size >= SMALL:
+            self._files.large.add(node.ino)
+        return self._union.shown(node, st)
+
     def _entry(self, unique: int, node: Node, st: os.stat_result) -> bytes:
         """Return the reply that the kernel counts as a look-up."""
         node.lookups += 1
-        return messages.entry(unique, node.ino, st, *self._union.shown(node, st))
+        return messages.entry(unique, node.ino, st, *self._shown(node, st))
 
     # Names
 
@@ -184,7 +191,7 @@ class Direct:
     def _getattr(self, unique: int, ino: int, _body: memoryview, _uid: int, _gid: int) -> bytes:
         node = self._nodes[ino]
         st = self._foresight.attributes(node)
-        return messages.attributes(unique, ino, st, *self._union.shown(node, st))
+        return messages.attributes(unique, ino, st, *self._shown(node, st))
 
     def _setattr(
         self, unique: int, ino: int, body: memoryview, uid: int, _gid: int
@@ -203,15 +210,15 @@ class Direct:
         node = self._nodes[ino]
         if not valid & messages.FATTR_SIZE and node.upper and wish != NOTHING:
             st = self._attributes.change(node, wish)  # what is most often asked: nothing to decide
-            return messages.attributes(unique, ino, st, *self._union.shown(node, st))
+            return messages.attributes(unique, ino, st, *self._shown(node, st))
         if not self._files.permit(node, wish, uid):
             st = self._union.attributes(node)
-            return messages.attributes(unique, ino, st, *self._union.shown(node, st))
+            return messages.attributes(unique, ino, st, *self._shown(node, st))
         if self._files.waits_to_change(node, wish):
             return None
         handle = fh if valid & messages.FATTR_FH and fh else -1  # no handle is 0
         st = self._files.change(node, wish, handle, uid)
-        return messages.attributes(unique, ino, st, *self._union.shown(node, st))
+        return messages.attributes(unique, ino, st, *self._shown(node, st))
 
     def _getxattr(
         self, unique: int, node: int, body: memoryview, _uid: int, _gid: int
@@ -289,7 +296,7 @@ class Direct:
             if st is None:
                 fits = listing.add_dot(name, node.ino, after)
             else:
-                shown = self._union.shown(node, st)
+                shown = self._shown(node, st)
                 fits = listing.add_entry(name, node.ino, st, *shown, after)
                 node.lookups += fits
             if not fits:

@@ -64,6 +64,8 @@ class Files:
         self._registry = registry
         self._copyup = copyup
         self._attributes = Attributes(union, copyup)
+        # The numbers of files that were large when they were last looked at.
+        self.large: set[int] = set()
         self.reading = Reading()
         self._forecast = Forecast()
         self._open: dict[int, OpenFile] = {}  # descriptor -> what is known of it
@@ -128,7 +130,7 @@ class Files:
         if self.backings.is_through(node):
             return None
         passes = self.backings.enabled and (not node.below or self._lower_passes)
-        if passes and self.union.attributes(node).st_size >= SMALL:
+        if passes and node.ino in self.large:
             return None
         return Opened(UNOPENED, 0, self.backings.open_unopened(node))
 
@@ -178,7 +180,7 @@ class Files:
         # have to fall where we see it.
         if flags & os.O_APPEND or st.st_mode & _SET_IDS:
             return False
-        return st.st_size >= SMALL or self._forecast.written
+        return st.st_size >= SMALL or self._forecast.large
 
     def _enter(self, node: Node, fd: int, uid: int, *, writes: bool, eligible: bool) -> Opened:
         backing, keep = self.backings.open(node, fd, writes=writes, eligible=eligible)
@@ -187,7 +189,7 @@ class Files:
 
     def created(self, node: Node, fd: int, mode: int, flags: int, uid: int) -> Opened:
         """Answer with the descriptor of a file that was just made."""
-        eligible = self._forecast.written and not flags & os.O_APPEND and not mode & _SET_IDS
+        eligible = self._forecast.large and not flags & os.O_APPEND and not mode & _SET_IDS
         self.newest = node.ino
         return self._enter(node, fd, uid, writes=True, eligible=eligible)
 
@@ -260,9 +262,19 @@ class Files:
         file = self._open.pop(fd)
         self.backings.close(file.node, through=file.through)
         if file.writes and self.backings.enabled:
-            self._forecast.learn(os.fstat(fd).st_size)
+            self._learn(file.node, os.fstat(fd).st_size)
         self.union.readers.discard(fd)
         os.close(fd)
+
+    def _learn(self, node: Node, size: int) -> None:
+        self._forecast.learn(size)
+        if size >= SMALL:
+            self.large.add(node.ino)
+
+    def forget(self, ino: int) -> None:
+        """Take note that the kernel dropped an inode."""
+        self.large.discard(ino)
+        self.backings.forget(ino)
 
 
 def host_flags(flags: int) -> int:

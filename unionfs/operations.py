@@ -148,7 +148,7 @@ class Operations(pyfuse3.Operations):
         try:
             self.union.nodes.forget(ino, count)
             if ino not in self.union.nodes:
-                self.files.backings.forget(ino)
+                self.files.forget(ino)
         except Exception:
             log.exception("forget of %d failed", ino)
 
