@@ -10,6 +10,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable
+from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from unionfs.changes import Caller
@@ -19,7 +20,7 @@ from unionfs.layer import WritableLayer
 from unionfs.node import Node
 from unionfs.operations import Operations
 from unionfs.session import messages
-from unionfs.session.crew import Later, Waiting
+from unionfs.session.crew import Later, Soon, Waiting
 from unionfs.session.dispatch import Handler, Reply
 from unionfs.session.protocol import FOPEN_KEEP_CACHE, FOPEN_PASSTHROUGH
 
@@ -117,15 +118,33 @@ class DirectFiles:
 
     def _read(
         self, unique: int, number: int, body: memoryview, _uid: int, _gid: int
-    ) -> memoryview | Later:
+    ) -> memoryview | Soon | Later:
         handle, offset, size = messages.READ_IN.unpack_from(body)
-        fd = handle or self._source(number)
+        reading, fd = self._files.reading, handle or self._source(number)
+        reply = self._read_at_once(unique, fd, size, offset)
+        if reply is not None:
+            return reply
+
+        def attempt() -> memoryview | None:
+            return self._read_at_once(unique, handle or self._source(number), size, offset)
+
+        began = perf_counter()
+
+        def later() -> Later:
+            reading.took(perf_counter() - began)
+            fd = handle or self._source(number)
+            return _later(lambda own: messages.data(unique, os.pread(own, size, offset)), fd)
+
+        return Soon(attempt, later) if reading.fetch(fd, size, offset) else later()
+
+    def _read_at_once(self, unique: int, fd: int, size: int, offset: int) -> memoryview | None:
+        """Return the reply to a read, or None where it would wait for a disk."""
         head, reply = messages.HEADER_BYTES, self._reply
         if len(reply) < head + size:
             reply = self._reply = memoryview(bytearray(head + size))
         count = self._files.reading.at_once(fd, reply[head : head + size], offset)
         if count is None:
-            return _later(lambda own: messages.data(unique, os.pread(own, size, offset)), fd)
+            return None
         messages.put_header(reply, unique, head + count)
         return reply[: head + count]
 

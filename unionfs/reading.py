@@ -3,6 +3,9 @@
 `RWF_NOWAIT` (preadv2(2)) tells the one from the other.  Some file systems do
 not know it: for tmpfs, where nothing can be cold, the read is made at once, for
 the others (squashfs, network file systems) always in a thread.
+
+A fast disk needs less time than a thread to be woken and to get the interpreter
+lock: so the data is sent for, and looked for again for a moment (`fetch`).
 """
 
 import errno
@@ -12,11 +15,17 @@ import trio
 
 from unionfs import syscalls
 
+# Seconds within which data that was sent for has to come, and how many reads are left to threads
+# at once after some that has not.
+_MOMENT = 1e-3
+_LEFT_TO_THREADS = 32
+
 
 class Reading:
     """The reads of one mount."""
 
     def __init__(self) -> None:
+        self._slow = 0  # reads that are still to be left to threads
         self._in_memory: dict[int, bool] = {}  # st_dev without RWF_NOWAIT -> is it tmpfs?
 
     async def read(self, fd: int, size: int, offset: int) -> bytes | memoryview:
@@ -44,6 +53,21 @@ class Reading:
         if count in (0, len(buffer)) or offset + count >= os.fstat(fd).st_size:
             return count
         return None
+
+    def fetch(self, fd: int, size: int, offset: int) -> bool:
+        """Send for what is not in memory; tell whether it is likely to come in a moment."""
+        if self._slow:
+            self._slow -= 1
+            return False
+        if os.fstat(fd).st_dev in self._in_memory:  # it does not tell what is in memory
+            return False
+        os.posix_fadvise(fd, offset, size, os.POSIX_FADV_WILLNEED)
+        return True
+
+    def took(self, seconds: float) -> None:
+        """Take note how long it took, or that it has not come for that long."""
+        if seconds > _MOMENT:
+            self._slow = _LEFT_TO_THREADS
 
     def _is_in_memory(self, fd: int) -> bool:
         device = os.fstat(fd).st_dev

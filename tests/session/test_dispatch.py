@@ -12,14 +12,14 @@ import trio
 
 from tests.session.kernel import reply, request
 from unionfs.session import messages
-from unionfs.session.crew import Later
+from unionfs.session.crew import Later, Soon
 from unionfs.session.dispatch import NO_REPLY, Dispatcher
 from unionfs.session.patience import Patience
 
 pytestmark = pytest.mark.trio
 
 SO_SNDBUFFORCE = 32  # socket(7)
-GETATTR, FORGET, READ, STATFS, FSYNC, INTERRUPT = 3, 2, 15, 17, 20, 36
+GETATTR, FORGET, READ, STATFS, FSYNC, LSEEK, INTERRUPT = 3, 2, 15, 17, 20, 46, 36
 
 
 class Answers:
@@ -32,7 +32,9 @@ class Answers:
             FORGET: self.keep_silent,
             READ: self.decline,
             FSYNC: self.have_made,
+            LSEEK: self.await_data,
         }
+        self.data = [None, None, b"come"]  # what attempts find, one after the other
 
     def answer(self, unique, node, body, uid, gid):
         self.seen.append((node, bytes(body), uid, gid))
@@ -56,7 +58,17 @@ class Answers:
 
         return Later(job)
 
+    def await_data(self, unique, node, *_rest):
+        def attempt():
+            found = self.data.pop(0)
+            if isinstance(found, Exception):
+                raise found
+            return found and messages.data(unique, found)
+
+        return Soon(attempt, lambda: self.have_made(unique, node))
+
     def foresee(self):
+        self.idle = list(self.seen)  # what was done before there was time for this
         return False
 
     def explain(self, error, opcode, node):
@@ -210,6 +222,59 @@ async def test_where_no_thread_can_be_started_all_is_answered(dispatched, monkey
     assert [await heard(sent) for _ in range(3)] == [reply(5 + n, body=b"made") for n in range(3)]
     assert answers.seen == [threading.current_thread()] * 3
     assert "there can be no more" in caplog.text
+
+
+async def test_data_that_is_on_its_way_is_looked_for_again(dispatched):
+    dispatcher, answers, _, sent = dispatched
+    sent.send(request(LSEEK, 5, 77))
+    assert not dispatcher.serve(soon())
+    assert sent.recv(1000) == reply(5, body=b"come")
+    assert answers.data == []
+
+
+async def test_data_that_does_not_come_is_left_to_a_thread(dispatched):
+    dispatcher, answers, _, sent = dispatched
+    sent.send(request(LSEEK, 5, 77))
+    assert not dispatcher.serve(0.0)
+    assert await heard(sent) == reply(5, body=b"made")
+    assert threading.current_thread() not in answers.seen
+
+
+async def test_an_error_of_what_is_looked_for_again_is_told_and_answered(dispatched):
+    dispatcher, answers, _, sent = dispatched
+    answers.data = [None, OSError(errno.EIO, "bad sector")]
+    sent.send(request(LSEEK, 5, 77))
+    assert not dispatcher.serve(soon())
+    assert sent.recv(1000) == reply(5, error=-errno.EIO)
+    assert (LSEEK, 77) in answers.seen
+
+
+async def test_what_nobody_waits_for_comes_after_what_somebody_does(dispatched):
+    dispatcher, answers, _, sent = dispatched
+    sent.send(request(FORGET, 5, 99))
+    sent.send(request(GETATTR, 6, 7))
+    assert not dispatcher.serve(soon())
+    assert answers.seen == answers.idle == [(7, b"", 0, 0), 99]
+
+
+async def test_under_a_flood_not_all_is_put_off(dispatched):
+    dispatcher, answers, _, sent = dispatched
+    for number in range(30):
+        sent.send(request(FORGET, 5 + number, number))
+    sent.send(request(GETATTR, 5, 77))
+    assert not dispatcher.serve(soon())
+    assert answers.seen.index((77, b"", 0, 0)) > 10
+    assert [seen for seen in answers.seen if isinstance(seen, int)] == list(range(30))
+
+
+async def test_what_was_put_off_is_done_in_the_end(dispatched):
+    dispatcher, answers, _, sent = dispatched
+    sent.send(request(FORGET, 5, 99))
+    sent.send(request(READ, 6, 7))  # libfuse has it, so nothing was done after that
+    assert dispatcher.serve(soon())
+    assert answers.seen == []
+    dispatcher.close()
+    assert answers.seen == [99]
 
 
 async def test_threads_end_when_all_is_done(dispatched):

@@ -23,10 +23,21 @@ class Later(NamedTuple):
     job: Callable[[], bytes | memoryview]
 
 
+class Soon(NamedTuple):
+    """A reply for which data is on its way from a disk.
+
+    *attempt* is called in the loop, again and again for a moment, until it returns the reply; then
+    a thread makes it: *later*.
+    """
+
+    attempt: Callable[[], bytes | memoryview | None]
+    later: Callable[[], Later]
+
+
 class Waiting(NamedTuple):
     """A reply that is made when something else has come to an end, by a task of trio's."""
 
-    job: Callable[[], Awaitable[bytes | memoryview | Later]]
+    job: Callable[[], Awaitable[bytes | memoryview | Later | Soon]]
 
 
 class _Errand(NamedTuple):

@@ -9,10 +9,9 @@ handed to libfuse as if it had read them itself (`Device.route`).
 
 A handler is told the request's number and node, its body, which is valid
 during the call only, and who makes it.  It returns the whole reply
-(`messages`), which is sent before anything else happens, `Ahead` where work is
-left that need not be waited for, `Later` for a thread to make the reply,
-`Waiting` for a task, `NO_REPLY`, or None to decline, before it has changed
-anything.
+(`messages`), which is sent before anything else happens, `Soon` where the disk
+needs a moment, `Later` for a thread to make the reply, `Waiting` for a task,
+`NO_REPLY`, or None to decline, before it has changed anything.
 
 What nobody waits for (the kernel closes and forgets files in its own time) is
 put off as long as there are other requests, and done while the client is busy
@@ -28,31 +27,19 @@ import struct
 from collections.abc import Callable, Mapping
 from functools import partial
 from time import perf_counter
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 import trio
 
 from unionfs.session import messages
-from unionfs.session.crew import Crew, Later, Waiting
+from unionfs.session.crew import Crew, Later, Soon, Waiting
 from unionfs.session.device import Device
 from unionfs.session.patience import Patience
 from unionfs.session.protocol import IN_HEADER
 
-
-class Ahead(NamedTuple):
-    """A reply that goes out before the handler's work is all done: the client goes on meanwhile.
-
-    *rest* is called right afterwards, before the next request.  Nobody is told of its errors, so
-    it is to keep records, not to change anything that a program may see.
-    """
-
-    reply: bytes
-    rest: Callable[[], None]
-
-
 # Its arguments: unique, node, body, uid, gid.
-Reply = bytes | memoryview | Later
-Handler = Callable[[int, int, memoryview, int, int], "Reply | Ahead | Waiting | None"]
+Reply = bytes | memoryview | Later | Soon
+Handler = Callable[[int, int, memoryview, int, int], "Reply | Waiting | None"]
 NO_REPLY: Final = b""
 
 # What nobody waits for, and how many of them may be put off: the kernel counts the releases among
@@ -90,6 +77,7 @@ class Handlers(Protocol):
 
 
 _Request = tuple[int, int, int, memoryview, int, int]
+_Awaited = tuple[Soon, int, int, int]  # unique, opcode and node of the request
 
 
 class Dispatcher:
@@ -104,6 +92,7 @@ class Dispatcher:
         self._explain = handlers.explain
         self._foresee = handlers.foresee
         self._crew = Crew(device.send)
+        self._soon: collections.deque[_Awaited] = collections.deque()
         self._token = trio.lowlevel.current_trio_token()
         self.waiting = 0  # tasks that are making a reply
         self._can_wait = _PUT_OFF & self._handlers.keys()
@@ -131,7 +120,8 @@ class Dispatcher:
             else:
                 if not self._take(size):
                     return True
-            if not self._is_asked() or perf_counter() >= until:
+            if not self._is_asked(until) or perf_counter() >= until:
+                self._leave_to_threads()
                 return False
 
     def _take(self, size: int) -> bool:
@@ -147,16 +137,40 @@ class Dispatcher:
             self._device.send(messages.error(unique, errno.EIO))
         return True
 
-    def _is_asked(self) -> bool:
+    def _is_asked(self, until: float) -> bool:
         """Do what can be done until the next request, and tell whether it has come soon."""
         poll, put_off = self._poll, self._put_off
         # Polling costs a tenth of the exception that reading nothing is.
         while len(put_off) > _MOST_PUT_OFF or not poll(0):
             if put_off:
                 self._answer(*put_off.popleft())
+            elif self._soon and perf_counter() < until:
+                self._attempt()
             elif not self._foresee():
                 return self._patience.poll_on(poll)
         return True
+
+    def _attempt(self) -> None:
+        """Look whether the data has come that a reply waits for."""
+        awaited = soon, unique, opcode, node = self._soon.popleft()
+        try:
+            reply = soon.attempt()
+        except Exception as exc:  # noqa: BLE001 - told, and answered
+            self._answer_error(unique, opcode, node, exc)
+            return
+        if reply is None:
+            self._soon.append(awaited)
+        else:
+            self._device.send(reply)
+
+    def _leave_to_threads(self) -> None:
+        """Leave what is still awaited to threads, as the loop is about to do other things."""
+        while self._soon:
+            soon, unique, opcode, node = self._soon.popleft()
+            try:
+                self._postpone(soon.later(), unique, opcode, node)
+            except Exception as exc:  # noqa: BLE001 - told, and answered
+                self._answer_error(unique, opcode, node, exc)
 
     def _answer(  # noqa: PLR0913, PLR0917 - the parts of a request, as handlers take them
         self, opcode: int, unique: int, node: int, body: memoryview, uid: int, gid: int
@@ -172,17 +186,16 @@ class Dispatcher:
             if isinstance(reply, bytes | memoryview):
                 if reply:
                     self._device.send(reply)
-            elif isinstance(reply, Ahead):
-                self._device.send(reply.reply)
-                reply.rest()
             else:
                 self._postpone(reply, unique, opcode, node)
         except Exception as exc:  # noqa: BLE001 - told, and answered
             self._device.send(messages.error(unique, self._explain(exc, opcode, node)))
         return True
 
-    def _postpone(self, reply: Waiting | Later, unique: int, opcode: int, node: int) -> None:
-        if isinstance(reply, Later):
+    def _postpone(self, reply: Waiting | Later | Soon, unique: int, opcode: int, node: int) -> None:
+        if isinstance(reply, Soon):
+            self._soon.append((reply, unique, opcode, node))
+        elif isinstance(reply, Later):
             self._crew.take(reply, partial(self._failed_later, unique, opcode, node))
         else:
             self.waiting += 1
@@ -191,10 +204,10 @@ class Dispatcher:
     async def _wait(self, unique: int, opcode: int, node: int, waiting: Waiting) -> None:
         try:
             reply = await waiting.job()
-            if isinstance(reply, Later):
-                self._postpone(reply, unique, opcode, node)
-            else:
+            if isinstance(reply, bytes | memoryview):
                 self._device.send(reply)
+            else:
+                self._postpone(reply, unique, opcode, node)
         except Exception as exc:  # noqa: BLE001 - told, and answered
             self._answer_error(unique, opcode, node, exc)
         finally:
@@ -210,6 +223,7 @@ class Dispatcher:
 
     def close(self) -> None:
         """Do what was put off, and end the threads."""
+        self._leave_to_threads()
         while self._put_off:
             self._answer(*self._put_off.popleft())
         self._crew.dismiss()
