@@ -60,7 +60,8 @@ class Files:
         # The number of the file made last, as long as nobody gave one extended attributes.
         self.newest = 0
         self.backings = Backings(registry, enabled=passthrough != "off")
-        self._lower_passes = passthrough == "all"
+        # Without an upper nothing is ever copied up, so no reader can be left behind.
+        self._lower_passes = passthrough == "all" or union.upper is None
         self._registry = registry
         self._copyup = copyup
         self._attributes = Attributes(union, copyup)

@@ -27,7 +27,7 @@ _SMALL = 4096
 # Directories that may be listed next, at most: those of the last few levels of a walk.
 _MOST = 64
 
-# How often it has to have been right, more than wrong, up to which that counts.
+# Listings in vain after which none is made any more, until one would have been right.
 _TRUST = 4
 
 
@@ -81,8 +81,7 @@ class Foresight:
         if prepared is None or prepared.rest is None:
             return False
         if prepared.revision != self._union.revision:
-            self._trust = max(self._trust - 1, 0)
-            self._discard()
+            self._waste()
             return False
         prepared.step()
         return True
@@ -133,7 +132,7 @@ class Foresight:
         if prepared is None:
             return self._sent_again(node)
         if prepared.node is not node or prepared.revision != self._union.revision:
-            self._discard()
+            self._waste()
             return None
         try:
             while prepared.rest is not None:
@@ -159,13 +158,16 @@ class Foresight:
 
     def _judge(self, node: Node) -> None:
         """Compare what was expected with what is asked for."""
-        expected = bool(self._next) and self._next[-1] is node
-        if self._next and self._revision == self._union.revision:
-            self._trust = min(self._trust + 1, _TRUST) if expected else max(self._trust - 1, 0)
-        if expected:
-            self._next.pop()
-        else:
+        if not self._next or self._next[-1] is not node:
             self._next.clear()
+            return
+        self._next.pop()
+        if self._revision == self._union.revision:
+            self._trust = min(self._trust + 1, _TRUST)
+
+    def _waste(self) -> None:
+        self._trust = max(self._trust - 1, 0)
+        self._discard()
 
     def _renewed(self, entry: Listed) -> Listed:
         """Read the attributes of what may have been written to since."""

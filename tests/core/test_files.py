@@ -6,7 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from unionfs.backing import SMALL
+from unionfs.files import UNOPENED
 from unionfs.operations import Operations
+
+
+def registry():
+    return SimpleNamespace(register=lambda *_arguments, **_words: 7, unregister=lambda _id: 0)
 
 
 @pytest.fixture
@@ -15,8 +21,7 @@ def operations(union):
     u = union({}, {"f": "text"})
     u.change("f", mode=0o4755)
     u.append("f", "!")
-    registry = SimpleNamespace(register=lambda *_arguments, **_words: 7, unregister=lambda _id: 0)
-    return Operations(u.union, registry, passthrough="upper", status={}), u.node("f")
+    return Operations(u.union, registry(), passthrough="upper", status={}), u.node("f")
 
 
 def test_an_open_that_fails_late_leaves_no_descriptor(operations, monkeypatch):
@@ -41,3 +46,22 @@ def test_the_page_cache_is_new_when_the_kernel_forgot_all_lookups(operations, fo
     backings.close(node, through=True)
     made.forget_node(node.ino, forgotten)
     assert backings.open(node, 0, writes=False, eligible=False) == (0, keeps)
+
+
+@pytest.mark.parametrize(("upper", "backing"), [({}, 0), (None, 7)], ids=["with upper", "without"])
+def test_lower_files_pass_through_where_nothing_can_be_copied_up(union, upper, backing):
+    u = union(upper, {"f": "x" * SMALL})
+    made = Operations(u.union, registry(), passthrough="upper", status={})
+    opened = made.files.open_at_once(u.node("f"), os.O_RDONLY, 0)
+    made.files.release(opened.fd)
+    assert opened.backing == backing
+
+
+def test_an_open_for_reading_needs_a_descriptor_only_where_it_may_pass_through(union):
+    u = union({"large": "x" * SMALL, "small": "x"}, {"lower": "x" * SMALL})
+    made = Operations(u.union, registry(), passthrough="upper", status={})
+    made.files.large.update(u.node(name).ino for name in ("large", "lower"))
+    assert made.files.open_unopened(u.node("large")) is None
+    for name in ("small", "lower"):
+        assert made.files.open_unopened(u.node(name)) == (UNOPENED, 0, True)
+        made.files.release_unopened(u.node(name))
