@@ -254,23 +254,28 @@ class CopyUp:
         Where the content is in the lower still, it takes another job.
         """
         node = job.node
-        if not node.lowers or node.lowers[-1] != job.part:  # another request was faster
-            self.abandon(job)
-            return
-        if job.staged and self._fills_in_place(node):  # it got a further name meanwhile
-            self.abandon(job)
-            return
         try:
-            if job.staged:
+            wanted = self._is_wanted(job)
+            if wanted and job.staged:
                 self._publish_staged(job)
-            else:
+            elif wanted:
                 self._finish_in_place(job)
         except BaseException:
             self.abandon(job)
             raise
+        if not wanted:
+            self.abandon(job)
+            return
         node.below, node.redirect = (), b""
         self._take_readers_along(node, job.target)
         job.close()
+
+    def _is_wanted(self, job: Job) -> bool:
+        """Tell whether no other request was faster, nor gave the file a further name meanwhile."""
+        lowers = job.node.lowers
+        if not lowers or lowers[-1] != job.part:
+            return False
+        return not job.staged or not self._fills_in_place(job.node)
 
     def _take_readers_along(self, node: Node, target: int) -> None:
         """Let who reads the lower file go on in the copy, open as *target*."""

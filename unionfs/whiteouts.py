@@ -94,7 +94,7 @@ class Markers:
     def __init__(self, pins: Pins | None = None) -> None:
         """Take the way to objects by their descriptors, where whiteouts are to be made."""
         self._pins = pins
-        self._last = -1  # an O_PATH descriptor of the whiteout made last
+        self.last = -1  # an O_PATH descriptor of the whiteout made last
         self._number = 0  # its inode number, which nothing else can get meanwhile
 
     def reserved(self, name: bytes) -> bool:  # noqa: ARG002 (no name is taken by this format)
@@ -161,23 +161,23 @@ class Markers:
 
         Kernel overlayfs does the same (fs/overlayfs/dir.c, ovl_whiteout).
         """
-        if self._pins is not None and self._last >= 0:
+        if self._pins is not None and self.last >= 0:
             try:
-                self._pins.link(path_of_pin(self._last), layer, path)
+                self._pins.link(path_of_pin(self.last), layer, path)
             except FileExistsError:
                 raise
             except OSError:  # it has lost its last name, or can have no more: link(2), EMLINK
-                os.close(self._last)
-                self._last, self._number = -1, 0
+                os.close(self.last)
+                self.last, self._number = -1, 0
             else:
                 return
         layer.mknod(path, stat.S_IFCHR, _NO_DEVICE)
         if self._pins is not None:
             with contextlib.suppress(OSError):  # EMFILE: the next one is made anew
-                self._last = os.open(
+                self.last = os.open(
                     path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=layer.fd
                 )
-                self._number = os.fstat(self._last).st_ino
+                self._number = os.fstat(self.last).st_ino
 
     def hide(self, work: WritableLayer, staged: bytes, upper: WritableLayer, path: bytes) -> bool:
         """Put a whiteout at *path* in one step, where upper holds something.
