@@ -61,7 +61,10 @@ class Reading:
             return False
         if os.fstat(fd).st_dev in self._in_memory:  # it does not tell what is in memory
             return False
-        os.posix_fadvise(fd, offset, size, os.POSIX_FADV_WILLNEED)
+        try:
+            os.posix_fadvise(fd, offset, size, os.POSIX_FADV_WILLNEED)
+        except OSError:  # the read itself tells what is wrong
+            return False
         return True
 
     def took(self, seconds: float) -> None:

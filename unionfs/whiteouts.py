@@ -124,7 +124,7 @@ class Markers:
         layer, directory = part.layer, part.path
         numbered = layer.number and layer.stat(directory).st_dev == layer.device
         first, end = first_of(layer), HOST_END if numbered else 0
-        whiteout = 0 if layer.number else self._number
+        whiteout = 0 if layer.number else self._number_in(layer, directory)
         hints: dict[bytes, int] = {}
         for entry in layer.scan(directory):
             name, ino = entry.name, entry.inode()
@@ -144,6 +144,12 @@ class Markers:
                 shows = st is not None and not is_whiteout(st)
                 hints[name] = ino | stat.S_IFMT(st.st_mode) >> 12 if st and shows else 0
         return hints
+
+    def _number_in(self, layer: Layer, directory: bytes) -> int:
+        """Return the inode number of the last whiteout, where it means that: 0 on other devices."""
+        if not self._number or layer.stat(directory).st_dev != layer.device:
+            return 0  # a subvolume of btrfs has numbers of its own
+        return self._number
 
     def hides(self, upper: WritableLayer, path: bytes) -> bool:
         """Tell whether upper holds a whiteout for *path*, which is known not to show."""
@@ -174,9 +180,7 @@ class Markers:
         layer.mknod(path, stat.S_IFCHR, _NO_DEVICE)
         if self._pins is not None:
             with contextlib.suppress(OSError):  # EMFILE: the next one is made anew
-                self.last = os.open(
-                    path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=layer.fd
-                )
+                self.last = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=layer.fd)
                 self._number = os.fstat(self.last).st_ino
 
     def hide(self, work: WritableLayer, staged: bytes, upper: WritableLayer, path: bytes) -> bool:

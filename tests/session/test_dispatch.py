@@ -267,14 +267,29 @@ async def test_under_a_flood_not_all_is_put_off(dispatched):
     assert [seen for seen in answers.seen if isinstance(seen, int)] == list(range(30))
 
 
-async def test_what_was_put_off_is_done_in_the_end(dispatched):
+async def test_nothing_is_put_off_beyond_a_request_of_libfuse(dispatched):
     dispatcher, answers, _, sent = dispatched
+    sent.send(request(LSEEK, 4, 77))
     sent.send(request(FORGET, 5, 99))
-    sent.send(request(READ, 6, 7))  # libfuse has it, so nothing was done after that
+    sent.send(request(READ, 6, 7))
     assert dispatcher.serve(soon())
-    assert answers.seen == []
-    dispatcher.close()
-    assert answers.seen == [99]
+    assert 99 in answers.seen
+    assert await heard(sent) == reply(4, body=b"made")
+
+
+async def test_a_bug_in_foresight_ends_that_alone(dispatched, caplog):
+    dispatcher, _, _, sent = dispatched
+
+    def fail():
+        raise ValueError("a bug")
+
+    dispatcher._foresee = fail  # noqa: SLF001
+    for number in range(2):
+        sent.send(request(GETATTR, 5 + number, 77))
+        assert not dispatcher.serve(soon())
+        assert sent.recv(1000) == reply(5 + number, body=b"answer")
+    assert caplog.text.count("a bug") == 1
+    caplog.clear()
 
 
 async def test_threads_end_when_all_is_done(dispatched):

@@ -21,6 +21,7 @@ with its reply.
 import collections
 import contextlib
 import errno
+import logging
 import os
 import select
 import struct
@@ -36,6 +37,8 @@ from unionfs.session.crew import Crew, Later, Soon, Waiting
 from unionfs.session.device import Device
 from unionfs.session.patience import Patience
 from unionfs.session.protocol import IN_HEADER
+
+log = logging.getLogger(__name__)
 
 # Its arguments: unique, node, body, uid, gid.
 Reply = bytes | memoryview | Later | Soon
@@ -132,6 +135,7 @@ class Dispatcher:
             body = memoryview(buffer[_BODY:size].tobytes())
             self._put_off.append((opcode, unique, node, body, uid, gid))
         elif not self._answer(opcode, unique, node, buffer[_BODY:size], uid, gid):
+            self._leave_nothing()  # nobody may come back here for long
             if self._device.route(buffer[:size]):
                 return False
             self._device.send(messages.error(unique, errno.EIO))
@@ -146,9 +150,18 @@ class Dispatcher:
                 self._answer(*put_off.popleft())
             elif self._soon and perf_counter() < until:
                 self._attempt()
-            elif not self._foresee():
+            elif not self._is_made_ready():
                 return self._patience.poll_on(poll)
         return True
+
+    def _is_made_ready(self) -> bool:
+        """Make something ready; a bug in that is told, and ends it, but not the mount."""
+        try:
+            return self._foresee()
+        except Exception:
+            log.exception("nothing is made ready any more")
+            self._foresee = lambda: False
+            return False
 
     def _attempt(self) -> None:
         """Look whether the data has come that a reply waits for."""
@@ -162,6 +175,12 @@ class Dispatcher:
             self._soon.append(awaited)
         else:
             self._device.send(reply)
+
+    def _leave_nothing(self) -> None:
+        """Do what was put off, and leave the rest to threads."""
+        while self._put_off:
+            self._answer(*self._put_off.popleft())
+        self._leave_to_threads()
 
     def _leave_to_threads(self) -> None:
         """Leave what is still awaited to threads, as the loop is about to do other things."""
@@ -223,7 +242,5 @@ class Dispatcher:
 
     def close(self) -> None:
         """Do what was put off, and end the threads."""
-        self._leave_to_threads()
-        while self._put_off:
-            self._answer(*self._put_off.popleft())
+        self._leave_nothing()
         self._crew.dismiss()
