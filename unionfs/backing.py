@@ -15,6 +15,8 @@ finds the inode bound to another backing file: it is left to its readers
 """
 
 import dataclasses
+import os
+from collections.abc import Callable
 from typing import Protocol
 
 from unionfs.node import Node
@@ -23,6 +25,7 @@ from unionfs.node import Node
 # than registering, and the page cache then serves all later opens.
 SMALL = 128 << 10
 
+
 # Backing ids kept for files that are not open; each holds a file of the kernel's.
 _KEPT = 128
 
@@ -30,8 +33,8 @@ _KEPT = 128
 class Registry(Protocol):
     """What `Session` offers for files."""
 
-    def register(self, fd: int, *, writable: bool = True) -> int:
-        """Return a backing id for *fd*; not *writable* if nobody will write through it."""
+    def register(self, fd: int) -> int:
+        """Return a backing id for *fd*."""
 
     def unregister(self, backing: int) -> None:
         """Let go of a backing id."""
@@ -73,14 +76,16 @@ class _Opens:
     through: int = 0
     backing: int = 0  # the kernel's id, while `through` is not zero
     lower: bool = False  # the backing file is one of a lower layer
-    writes: bool = False  # it was registered by a descriptor that can write
 
 
 class Backings:
     """The passthrough state of all open nodes of one mount."""
 
-    def __init__(self, registry: Registry, *, enabled: bool) -> None:
+    def __init__(
+        self, registry: Registry, open_to_read: Callable[[Node], int], *, enabled: bool
+    ) -> None:
         self._registry = registry
+        self._open_to_read = open_to_read
         self.enabled = enabled
         self._opens: dict[Node, _Opens] = {}  # node -> how it is open
         self._kept: dict[int, int] = {}  # inode number -> backing id without an open, oldest first
@@ -96,7 +101,7 @@ class Backings:
         opens = self._opens.get(node)
         return opens is not None and opens.through > 0
 
-    def open(self, node: Node, fd: int, *, writes: bool, eligible: bool) -> tuple[int, bool]:
+    def open(self, node: Node, fd: int, *, eligible: bool) -> tuple[int, bool]:
         """Count an open of *node* by *fd*; return its backing id or 0, and whether the cache stays.
 
         No await may come between this call and the reply to the open.
@@ -107,7 +112,7 @@ class Backings:
         if opens is None:
             opens = self._opens[node] = _Opens()
         passes = opens.through or (eligible and not opens.cached)
-        if passes and self._pass(node, opens, fd, writes):
+        if passes and self._pass(node, opens, fd):
             self._bypassed.add(node.ino)
             return opens.backing, False
         opens.cached += 1
@@ -116,21 +121,35 @@ class Backings:
             return 0, False
         return 0, True
 
-    def _pass(self, node: Node, opens: _Opens, fd: int, writes: bool) -> bool:  # noqa: FBT001
+    def _pass(self, node: Node, opens: _Opens, fd: int) -> bool:
         if not opens.through:
-            opens.lower = bool(node.below)
             try:
-                kept = self._kept.pop(node.ino, 0)
-                opens.backing = kept or self._registry.register(fd, writable=not opens.lower)
+                opens.backing, opens.lower = self._backing(node, fd), bool(node.below)
             except OSError:  # such as a backing file on FUSE: the page cache then
                 return False
-            opens.writes = writes and not kept
         opens.through += 1
         return True
 
+    def _backing(self, node: Node, fd: int) -> int:
+        """Return a backing id, registered by a descriptor that cannot write.
+
+        The kernel opens the file anew for each open.  An id by a descriptor that could write
+        would keep upper's file system from being remounted read-only as long as it is kept.
+        """
+        kept = self._kept.pop(node.ino, None)
+        if kept is not None:
+            return kept
+        if node.below:  # of a lower layer, so it cannot write
+            return self._registry.register(fd)
+        own = self._open_to_read(node)
+        try:
+            return self._registry.register(own)
+        finally:
+            os.close(own)
+
     def open_unopened(self, node: Node) -> bool:
         """Count a cached open without a descriptor; return whether the cache stays."""
-        return self.open(node, -1, writes=False, eligible=False)[1]
+        return self.open(node, -1, eligible=False)[1]
 
     def close(self, node: Node, *, through: bool) -> None:
         """Count a release."""
@@ -147,12 +166,8 @@ class Backings:
             del self._opens[node]
 
     def _keep(self, node: Node, opens: _Opens) -> None:
-        """Keep a backing id for the next open, which saves that a third of its time.
-
-        But not one by a descriptor that could write: it would keep upper's file system from being
-        remounted read-only.
-        """
-        if opens.writes or node.orphan or opens.lower:  # its content may come to upper
+        """Keep a backing id for the next open: registering costs more than all else of it."""
+        if node.orphan or opens.lower:  # nothing opens it again; its content may come to upper
             self._registry.unregister(opens.backing)
             return
         self._kept[node.ino] = opens.backing

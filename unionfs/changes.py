@@ -23,12 +23,12 @@ from unionfs.layer import Layer, WritableLayer, join
 from unionfs.names import Names, error
 from unionfs.node import Node, Sighting, child_path, plain
 from unionfs.renames import Renames
+from unionfs.temporaries import DEFAULT_ACL
 from unionfs.union import Union
 
 log = logging.getLogger(__name__)
 
 Maker = Callable[[WritableLayer, bytes], None]
-_DEFAULT_ACL = "system.posix_acl_default"
 
 
 class Caller(NamedTuple):
@@ -137,8 +137,7 @@ class Changes:
             raise error(errno.EEXIST)
         upper, work = self.union.writable()
         path = child_path(parent, name)
-        with self._crib(parent) as crib:
-            staged = join(crib, b"new")
+        with self._staging(parent) as staged:
             maker(work, staged)
             if stat.S_ISDIR(work.stat(staged).st_mode):
                 self.union.markers.make_opaque(work, staged)
@@ -161,21 +160,29 @@ class Changes:
         self._require_unused(parent, name)
 
     @contextlib.contextmanager
-    def _crib(self, parent: Node) -> Iterator[bytes]:
-        """Stage in a directory like *parent*, whose group and default ACL new objects inherit."""
+    def _staging(self, parent: Node) -> Iterator[bytes]:
+        """Stage where new objects inherit what they would in *parent*: its group, a default ACL.
+
+        Mostly that is nothing.  Else it takes a crib, a directory like *parent*.
+        """
         upper, work = self.union.writable()
-        crib = self.union.temporaries.name()
-        work.mkdir(crib, 0o700)
+        st = upper.stat(parent.path)
+        acl = upper.find_attribute(parent.path, DEFAULT_ACL)
+        staged = self.union.temporaries.name()
+        crib = acl is not None or st.st_mode & stat.S_ISGID or self.union.temporaries.pass_on
         try:
-            st = upper.stat(parent.path)
-            work.chown(crib, st.st_uid, st.st_gid)
-            work.chmod(crib, stat.S_IMODE(st.st_mode))
-            acl = upper.find_attribute(parent.path, _DEFAULT_ACL)
+            if crib:
+                work.mkdir(staged, 0o700)
+                work.chown(staged, st.st_uid, st.st_gid)
+                work.chmod(staged, stat.S_IMODE(st.st_mode))
             if acl is not None:
-                work.set_attribute(crib, _DEFAULT_ACL, acl)
-            yield crib
-        finally:
-            self.union.temporaries.discard(crib)
+                work.set_attribute(staged, DEFAULT_ACL, acl)
+            yield join(staged, b"new") if crib else staged
+        except BaseException:
+            self.union.temporaries.discard(staged)
+            raise
+        if crib:
+            self.union.temporaries.discard(staged)
 
     def _made(self, upper: Layer, parent: Node, name: bytes, st: os.stat_result) -> Node:
         ino, nodes = number(upper, st), self.union.nodes

@@ -51,7 +51,7 @@ class Direct:
         self._listings = operations.listings
         self._changes = operations.changes
         self._attributes = operations.attributes
-        self._foresight = Foresight(operations.union, operations.listings)
+        self._foresight = Foresight(operations.union, operations.listings, self._forget_one)
         self.foresee = self._foresight.step
         self._content = DirectFiles(operations)
         self.table: Mapping[int, Handler] = {
@@ -272,6 +272,7 @@ class Direct:
     ) -> bytes:
         _, start, room = messages.READ_IN.unpack_from(body)
         directory, listing = self._nodes[number], messages.Listing(room)
+        self._foresight.will_list()
         ready = self._foresight.listing(directory) if start == 0 else None
         entries = iter(self._listings.read(directory, start) if ready is None else ready)
         sent: list[Listed] = []
@@ -282,7 +283,7 @@ class Direct:
                 raise
         if ready is not None:  # nodes for which there was no room
             for _, node, *_ in entries:
-                self._nodes.drop_if_unknown(node)
+                self._forget_one(node.ino, 0)
         if start == 0:
             self._foresight.listed(directory, sent)
         return listing.reply(unique)
@@ -300,7 +301,7 @@ class Direct:
                 fits = listing.add_entry(name, node.ino, st, *shown, after)
                 node.lookups += fits
             if not fits:
-                self._nodes.drop_if_unknown(node)
+                self._forget_one(node.ino, 0)
                 return
             sent.append(entry)
 

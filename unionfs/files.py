@@ -59,7 +59,7 @@ class Files:
         self.unopened = False
         # The number of the file made last, as long as nobody gave one extended attributes.
         self.newest = 0
-        self.backings = Backings(registry, enabled=passthrough != "off")
+        self.backings = Backings(registry, self._open_upper_to_read, enabled=passthrough != "off")
         # Without an upper nothing is ever copied up, so no reader can be left behind.
         self._lower_passes = passthrough == "all" or union.upper is None
         self._registry = registry
@@ -71,6 +71,10 @@ class Files:
         self._forecast = Forecast()
         self._open: dict[int, OpenFile] = {}  # descriptor -> what is known of it
         self._copying: dict[Node, trio.Event] = {}  # node -> the end of its copy-up
+
+    def _open_upper_to_read(self, node: Node) -> int:
+        layer, path = self.union.place(node)
+        return layer.open(path, os.O_RDONLY)
 
     # Copying up
 
@@ -184,7 +188,7 @@ class Files:
         return st.st_size >= SMALL or self._forecast.large
 
     def _enter(self, node: Node, fd: int, uid: int, *, writes: bool, eligible: bool) -> Opened:
-        backing, keep = self.backings.open(node, fd, writes=writes, eligible=eligible)
+        backing, keep = self.backings.open(node, fd, eligible=eligible)
         self._open[fd] = OpenFile(node, backing != 0, writes, writes and self.kills and uid != 0)
         return Opened(fd, backing, keep)
 

@@ -6,15 +6,16 @@ out of date: fs/fuse/dir.c, fuse_perm_getattr).  And who walks a tree lists the
 first directory below the one that was just listed, then the next.
 
 What was made ready is used only if nothing changed since (`Union.revision`).
-Content changes without that, and with passthrough without our knowing; so of
-what lies in upper, attributes are read when they are asked for.
+Content changes without that, and with passthrough without our knowing; so only
+directories that lie in lowers alone are listed ahead, and of what lies in upper
+attributes are read when they are asked for.
 
 The work is done in small steps, between which requests are looked for: `step`.
 """
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from unionfs.listings import Listed, Listings
 from unionfs.node import Node
@@ -55,9 +56,13 @@ class _Prepared:
 class Foresight:
     """What is made ready for one mount."""
 
-    def __init__(self, union: Union, listings: Listings) -> None:
+    def __init__(
+        self, union: Union, listings: Listings, forget: Callable[[int, int], None]
+    ) -> None:
+        """Take also what is to be called with the number of a node and look-ups to take back."""
         self._union = union
         self._listings = listings
+        self._forget = forget
         # those of a directory: the revision that they are of, the directory, and they
         self._attributes: tuple[int, Node, os.stat_result] | None = None
         # the listing that was sent last: its directory, the revision that it is of, its entries
@@ -78,10 +83,12 @@ class Foresight:
     def _go_on(self) -> bool:
         """Look up one more entry of the listing that is being made."""
         prepared = self._prepared
-        if prepared is None or prepared.rest is None:
+        if prepared is None:
             return False
         if prepared.revision != self._union.revision:
             self._waste()
+            return False
+        if prepared.rest is None:
             return False
         prepared.step()
         return True
@@ -95,7 +102,8 @@ class Foresight:
         if self._union.nodes.get(node.ino) is not node:  # forgotten by the kernel
             self._next.clear()
             return False
-        self.will_list()
+        if node.upper:  # reading it would change its time of access
+            return False
         self._prepared = _Prepared(node, self._listings.read(node, 0), self._revision)
         return True
 
@@ -127,7 +135,6 @@ class Foresight:
     def listing(self, node: Node) -> Sequence[Listed] | None:
         """Return the entries of a directory, if they are ready; None where not."""
         self._judge(node)
-        self.will_list()
         prepared = self._prepared
         if prepared is None:
             return self._sent_again(node)
@@ -192,4 +199,4 @@ class Foresight:
         prepared, self._prepared = self._prepared, None
         for entry in prepared.entries if prepared is not None else ():
             if entry[2] is not None:
-                self._union.nodes.forget(entry[1].ino, 1)
+                self._forget(entry[1].ino, 1)

@@ -11,6 +11,7 @@ import stat
 from unionfs.layer import WritableLayer, join
 
 DIRECTORY = b"work"
+DEFAULT_ACL = "system.posix_acl_default"
 
 
 class Temporaries:
@@ -23,6 +24,10 @@ class Temporaries:
             work.mkdir(DIRECTORY, 0o700)
         else:
             self._empty(DIRECTORY)
+        # Do new objects there inherit something?
+        self.pass_on = bool(work.stat(DIRECTORY).st_mode & stat.S_ISGID) or (
+            work.find_attribute(DIRECTORY, DEFAULT_ACL) is not None
+        )
 
     def name(self) -> bytes:
         """Return the path in work of a name not yet taken."""

@@ -40,15 +40,14 @@ class Union(QuickLooks):
 
     def __init__(self, stack: Stack, features: Features) -> None:
         kinds = Markers if features.whiteout == "overlay" else DotMarkers
-        pins = None if stack.upper is None else Pins()
-        super().__init__(stack, kinds(pins))
+        super().__init__(stack, kinds(stack.work))
         self.features = features
         self.readers = LowerReaders()
         # A directory that was last seen to show nothing, and the revision of then.
         self._empty: tuple[Node, int] | None = None
-        if pins is not None and stack.upper is not None and stack.work is not None:
+        if stack.upper is not None and stack.work is not None:
             os.umask(0)
-            self.pins = pins
+            self.pins = Pins()
             self.temporaries = Temporaries(stack.work)
             self.links = LinkIndex(stack.work)
             self._record_layers(stack.upper, stack.work)
@@ -96,6 +95,7 @@ class Union(QuickLooks):
             flags = os.O_PATH | (0 if layer.follow else os.O_NOFOLLOW) | os.O_CLOEXEC
             node.pin = os.open(path, flags, dir_fd=layer.fd)
         node.left = True
+        self.names_change()
 
     def attributes(self, node: Node) -> os.stat_result:
         """Return the host's attributes of *node*; `shown` corrects them."""

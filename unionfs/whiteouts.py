@@ -2,9 +2,9 @@
 
 A whiteout is a character device 0:0 that bears the name, or, in a directory
 marked `opaque=x`, an empty regular file with the attribute `whiteout`
-(overlayfs.rst, "whiteouts and opaque directories").  Those that one mount makes
-are names of one device, as many as that can have.  Only this module and
-`dotmarkers`, for aufs's names, make and read whiteouts.
+(overlayfs.rst, "whiteouts and opaque directories").  Those that we make are names
+of one device, which has another in work.  Only this module and `dotmarkers`, for
+aufs's names, make and read whiteouts.
 """
 
 import contextlib
@@ -13,13 +13,16 @@ import stat
 from typing import NamedTuple
 
 from unionfs.inodes import HOST_END, ROOT_INO, first_of
-from unionfs.layer import Layer, Pins, WritableLayer, join, path_of_pin
+from unionfs.layer import Layer, WritableLayer, join
 from unionfs.markers import OPAQUE, UNMARKED, WHITEOUT, Marks, read, set_opaque
 from unionfs.rules import Found
 
 BOTTOM = 1  # the number of the lowest layer
 
 _NO_DEVICE = 0
+
+# In work, the device that all whiteouts are names of.
+_DEVICE = b"unionfs/whiteout"
 
 # Getting a member from its enumeration takes a call before Python 3.12.
 _NOTHING, _WHITEOUT, _FILE, _METACOPY, _DIRECTORY, _OPAQUE = Found
@@ -91,11 +94,10 @@ class Markers:
 
     bear_names = True  # is a whiteout found under the name that it hides?
 
-    def __init__(self, pins: Pins | None = None) -> None:
-        """Take the way to objects by their descriptors, where whiteouts are to be made."""
-        self._pins = pins
-        self.last = -1  # an O_PATH descriptor of the whiteout made last
-        self._number = 0  # its inode number, which nothing else can get meanwhile
+    def __init__(self, work: WritableLayer | None = None) -> None:
+        """Take the work directory, where whiteouts are to be made."""
+        self._work = work
+        self._number = 0  # the inode number of the device that whiteouts are names of, once known
 
     def reserved(self, name: bytes) -> bool:  # noqa: ARG002 (no name is taken by this format)
         """Tell whether users may not see or make *name*."""
@@ -127,11 +129,8 @@ class Markers:
         whiteout = 0 if layer.number else self._number_in(layer, directory)
         hints: dict[bytes, int] = {}
         for entry in layer.scan(directory):
-            name, ino = entry.name, entry.inode()
-            if ino == whiteout:
-                hints[name] = 0
-                continue
-            ino = first + ino << KIND_BITS if ROOT_INO < ino < end else 0
+            name, host = entry.name, entry.inode()
+            ino = first + host << KIND_BITS if ROOT_INO < host < end else 0
             if entry.is_file(follow_symlinks=False):
                 hides = part.whiteouts_are_files and _is_whiteout_file(layer, directory, name)
                 hints[name] = 0 if hides else ino | _FILE_HINT
@@ -139,6 +138,8 @@ class Markers:
                 hints[name] = ino | _DIRECTORY_HINT
             elif entry.is_symlink():
                 hints[name] = ino | _SYMLINK_HINT
+            elif host == whiteout:
+                hints[name] = 0
             else:
                 st = layer.find(join(directory, name))
                 shows = st is not None and not is_whiteout(st)
@@ -146,7 +147,7 @@ class Markers:
         return hints
 
     def _number_in(self, layer: Layer, directory: bytes) -> int:
-        """Return the inode number of the last whiteout, where it means that: 0 on other devices."""
+        """Return the inode number of our whiteouts, where it means that: 0 on other devices."""
         if not self._number or layer.stat(directory).st_dev != layer.device:
             return 0  # a subvolume of btrfs has numbers of its own
         return self._number
@@ -163,25 +164,36 @@ class Markers:
         self._make(upper, path)
 
     def _make(self, layer: WritableLayer, path: bytes) -> None:
-        """Make a whiteout: a further name of the last one, a fifth of the work of one more on ext4.
+        """Make a whiteout: one more name of a device, a fifth of the work of a device on ext4.
 
         Kernel overlayfs does the same (fs/overlayfs/dir.c, ovl_whiteout).
         """
-        if self._pins is not None and self.last >= 0:
+        if self._work is not None and self._has_device(self._work):
             try:
-                self._pins.link(path_of_pin(self.last), layer, path)
+                self._work.link(_DEVICE, layer, path)
             except FileExistsError:
                 raise
-            except OSError:  # it has lost its last name, or can have no more: link(2), EMLINK
-                os.close(self.last)
-                self.last, self._number = -1, 0
+            except OSError:  # it can have no more names: link(2), EMLINK
+                self._number = 0
+                with contextlib.suppress(OSError):
+                    self._work.unlink(_DEVICE)
             else:
                 return
         layer.mknod(path, stat.S_IFCHR, _NO_DEVICE)
-        if self._pins is not None:
-            with contextlib.suppress(OSError):  # EMFILE: the next one is made anew
-                self.last = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=layer.fd)
-                self._number = os.fstat(self.last).st_ino
+
+    def _has_device(self, work: WritableLayer) -> bool:
+        """Tell whether there is a device that can be given names; make it, if need be."""
+        if self._number:
+            return True
+        try:
+            st = work.find(_DEVICE)
+            if st is None:
+                work.mknod(_DEVICE, stat.S_IFCHR, _NO_DEVICE)
+                st = work.stat(_DEVICE)
+        except OSError:  # ENOSPC, which making the whiteout itself will tell
+            return False
+        self._number = st.st_ino if is_whiteout(st) else 0
+        return self._number != 0
 
     def hide(self, work: WritableLayer, staged: bytes, upper: WritableLayer, path: bytes) -> bool:
         """Put a whiteout at *path* in one step, where upper holds something.

@@ -42,10 +42,10 @@ def test_the_page_cache_is_new_when_the_kernel_forgot_all_lookups(operations, fo
     made, node = operations
     node.lookups = 2
     backings = made.files.backings
-    assert backings.open(node, 0, writes=False, eligible=True) == (7, False)
+    assert backings.open(node, 0, eligible=True) == (7, False)
     backings.close(node, through=True)
     made.forget_node(node.ino, forgotten)
-    assert backings.open(node, 0, writes=False, eligible=False) == (0, keeps)
+    assert backings.open(node, 0, eligible=False) == (0, keeps)
 
 
 @pytest.mark.parametrize(("upper", "backing"), [({}, 0), (None, 7)], ids=["with upper", "without"])

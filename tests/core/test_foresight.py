@@ -22,7 +22,8 @@ class Eye:
     def __init__(self, driver):
         self.driver = driver
         self.listings = Listings(driver.union)
-        self.foresight = Foresight(driver.union, self.listings)
+        nodes = driver.union.nodes
+        self.foresight = Foresight(driver.union, self.listings, nodes.forget)
 
     def prepare(self):
         """Let it do all that it has to do; return in how many steps."""
@@ -100,14 +101,29 @@ def test_after_a_change_nothing_is_used_that_was_ready(eye, change, name):
 
 def test_of_files_in_upper_the_size_is_that_of_now(union):
     u = union({"d": {"f": "1"}}, {})
-    eye = Eye(u)
-    eye.list(u.union.root)
-    eye.prepare()
+    eye, directory = Eye(u), u.node("d")
+    eye.list(directory)
     with open(u.upper / "d" / "f", "w", encoding="ascii") as file:  # as by passthrough
         file.write("much more")
-    found, ready = eye.list(u.node("d"))
+    found, ready = eye.list(directory)
     assert ready
     assert [size for name, _, size, _ in found if name == b"f"] == [9]
+
+
+def test_a_directory_in_upper_is_not_read_unasked(union):
+    u = union({"d": {"f": "1"}}, {"d": {"g": "2"}})
+    eye = Eye(u)
+    eye.list(u.union.root)
+    assert eye.prepare() == 0
+
+
+def test_what_is_out_of_date_is_let_go_of_in_idle_time(eye):
+    eye.list(eye.driver.union.root)
+    eye.prepare()
+    known = len(eye.driver.union.nodes)
+    eye.driver.change("c", mode=0o700)
+    eye.prepare()
+    assert len(eye.driver.union.nodes) < known
 
 
 def test_a_directory_asked_for_twice_is_looked_up_once(eye, monkeypatch):
@@ -138,12 +154,13 @@ def test_where_it_was_wrong_it_stops_and_where_it_would_have_been_right_it_begin
     assert eye.prepare() > 0
 
 
-def test_a_large_directory_is_not_listed_unasked(union):
-    u = union({"d": {f"a rather long name {number}": "x" for number in range(300)}}, {})
-    size = os.stat(u.upper / "d").st_size
+@pytest.mark.parametrize(("entries", "steps"), [(10, 14), (300, 0)])
+def test_a_large_directory_is_not_listed_unasked(union, tmp_path, entries, steps):
+    u = union({}, {"d": {f"a rather long name {number}": "x" for number in range(entries)}})
     eye = Eye(u)
     eye.list(u.union.root)
-    assert (eye.prepare() > 0) == (size <= 4096)
+    assert (os.stat(tmp_path / "lower0" / "d").st_size > 4096) == (steps == 0)
+    assert eye.prepare() == steps
 
 
 def test_an_error_is_told_to_who_asks(eye, monkeypatch):

@@ -78,11 +78,6 @@ class Client:
         for fd in _descriptors() - self._before:
             os.close(int(fd))
 
-    @property
-    def whiteout(self) -> str:
-        """The descriptor that is kept of the whiteout made last."""
-        return str(self.union.markers.last)
-
     def __enter__(self) -> Self:
         return self
 

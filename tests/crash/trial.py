@@ -172,7 +172,7 @@ def failed(field: Field, case: Case, expected: Expected, gate: Gate) -> list[str
         case.prepare(client)
         before = descriptors()
         answer = _attempt(case, client, gate)
-        leaked = {held for held in descriptors() - before if held[0] != client.whiteout}
+        leaked = descriptors() - before
         seen = settled(client.harvest())
         words = judge(expected, seen)
         if answer is None and seen != expected.new:

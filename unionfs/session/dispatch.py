@@ -41,8 +41,8 @@ from unionfs.session.protocol import IN_HEADER
 log = logging.getLogger(__name__)
 
 # Its arguments: unique, node, body, uid, gid.
-Reply = bytes | memoryview | Later | Soon
-Handler = Callable[[int, int, memoryview, int, int], "Reply | Waiting | None"]
+Reply = bytes | memoryview | Later
+Handler = Callable[[int, int, memoryview, int, int], "Reply | Soon | Waiting | None"]
 NO_REPLY: Final = b""
 
 # What nobody waits for, and how many of them may be put off: the kernel counts the releases among
