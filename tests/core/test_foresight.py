@@ -143,10 +143,10 @@ def test_what_the_kernel_forgot_is_looked_up_again(eye):
 
 def test_where_it_was_wrong_it_stops_and_where_it_would_have_been_right_it_begins_again(eye):
     union = eye.driver.union
-    for _ in range(3):
+    for number in range(3):
         eye.list(union.root)
         eye.prepare()
-        eye.driver.change("c", mode=0o700)
+        eye.driver.create(f"new{number}")
         eye.prepare()
     eye.list(union.root)
     assert eye.prepare() == 0

@@ -137,12 +137,13 @@ def test_change(stacked, counted, change):
 def test_no_operation_grows_with_its_directory(union, counted, entries):
     u = union({"d": {"up": "x"}}, {"d": {f"f{number}": "x" for number in range(entries)}})
     directory = u.node("d")
+    u.changes.unlink(directory, b"f9")  # there is a whiteout
     with counted() as calls:
         u.union.lookup(directory, b"f1")[0].lookups += 1
         u.changes.unlink(directory, b"f1")
         u.changes.mkdir(directory, b"n", 0o755, ROOT)[0].lookups += 1
         u.changes.rename(directory, b"up", directory, b"f3", 0)
-    assert len(calls) == 16
+    assert len(calls) == 14
     assert "scandir" not in calls
 
 
