@@ -117,13 +117,15 @@ def test_a_directory_in_upper_is_not_read_unasked(union):
     assert eye.prepare() == 0
 
 
-def test_what_is_out_of_date_is_let_go_of_in_idle_time(eye):
-    eye.list(eye.driver.union.root)
+def test_what_is_out_of_date_is_let_go_of_in_idle_time(union):
+    u = union({}, {"d": {"f": "1", "g": "2"}})
+    eye = Eye(u)
+    eye.list(u.union.root)
     eye.prepare()
-    known = len(eye.driver.union.nodes)
-    eye.driver.change("c", mode=0o700)
+    assert len(u.union.nodes) == 4
+    u.create("new")
     eye.prepare()
-    assert len(eye.driver.union.nodes) < known
+    assert len(u.union.nodes) == 3
 
 
 def test_a_directory_asked_for_twice_is_looked_up_once(eye, monkeypatch):
