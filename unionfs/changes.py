@@ -169,7 +169,7 @@ class Changes:
         st = upper.stat(parent.path)
         acl = upper.find_attribute(parent.path, DEFAULT_ACL)
         staged = self.union.temporaries.name()
-        crib = acl is not None or st.st_mode & stat.S_ISGID or self.union.temporaries.pass_on
+        crib = acl is not None or self.union.temporaries.pass_on_other(st)
         try:
             if crib:
                 work.mkdir(staged, 0o700)

@@ -6,6 +6,7 @@ emptying are the kernel's too (fs/overlayfs/super.c, ovl_workdir_create).
 """
 
 import itertools
+import os
 import stat
 
 from unionfs.layer import WritableLayer, join
@@ -24,10 +25,18 @@ class Temporaries:
             work.mkdir(DIRECTORY, 0o700)
         else:
             self._empty(DIRECTORY)
-        # Do new objects there inherit something?
-        self.pass_on = bool(work.stat(DIRECTORY).st_mode & stat.S_ISGID) or (
+        st = work.stat(DIRECTORY)
+        self._group = st.st_gid
+        self._pass_on = bool(st.st_mode & stat.S_ISGID) or (
             work.find_attribute(DIRECTORY, DEFAULT_ACL) is not None
         )
+
+    def pass_on_other(self, st: os.stat_result) -> bool:
+        """Tell whether a directory with the attributes *st* gives new objects a group or bit.
+
+        The group counts where the file system is mounted with `grpid` (ext4(5), xfs(5)).
+        """
+        return self._pass_on or bool(st.st_mode & stat.S_ISGID) or st.st_gid != self._group
 
     def name(self) -> bytes:
         """Return the path in work of a name not yet taken."""
