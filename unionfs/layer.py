@@ -68,6 +68,9 @@ class Layer:
                 yield from list(entries)
         finally:
             os.close(fd)
+            # One that is deleted now, and still the working directory, would keep its file system
+            # from being remounted read-only.
+            os.fchdir(self.fd)
 
     def attributes(self, path: bytes) -> list[str]:
         """Return the names of the extended attributes of *path*; none where unsupported."""
