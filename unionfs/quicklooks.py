@@ -62,7 +62,10 @@ class QuickLooks(Looks):
         def find(name: bytes, ino: int) -> tuple[Node, os.stat_result] | None:
             if layer_number(ino) != BOTTOM or ino in nodes:
                 return None
-            st = layer.find(prefix + name)
+            try:
+                st = layer.find(prefix + name)
+            except OSError:  # the longer look says what is wrong, or leaves the name out
+                return None
             if st is None or not self._is_plain(st) or number(layer, st) != ino:
                 return None
             format_ = stat.S_IFMT(st.st_mode)

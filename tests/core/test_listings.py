@@ -1,8 +1,11 @@
 """Offsets of directories mean the same whatever happened to the directory meanwhile."""
 
+import errno
+
 import pytest
 
 from unionfs import listings as module
+from unionfs.layer import Layer
 from unionfs.listings import Listings
 from unionfs.whiteouts import KIND_BITS
 
@@ -142,3 +145,19 @@ def test_few_are_kept_for_a_while(listings, layers, clock):
         before = layers.asked
         batch(listings, directory, start)
         assert layers.asked == before + lists_anew
+
+
+def test_a_name_that_cannot_be_looked_at_does_not_hide_the_others(union, monkeypatch):
+    u = union({}, {"d": {"bad": "x", "good": "x"}})
+    real = Layer.find
+
+    def find(layer, path):
+        if path.endswith(b"bad"):
+            raise OSError(errno.EIO, "bad sector")
+        return real(layer, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Layer, "find", find)
+        names = [name for name, *_ in Listings(u.union).read(u.node("d"), 0)]
+    assert names == [b".", b"..", b"good"]
+    u.node("d/good")
