@@ -21,7 +21,7 @@ from unionfs.node import Node
 from unionfs.operations import Operations
 from unionfs.session import messages
 from unionfs.session.crew import Later, Soon, Waiting
-from unionfs.session.dispatch import Handler, Reply
+from unionfs.session.dispatch import NO_REPLY, Handler, Reply
 from unionfs.session.protocol import FOPEN_KEEP_CACHE, FOPEN_PASSTHROUGH
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class DirectFiles:
 
     def __init__(self, operations: Operations) -> None:
         self.descriptors = Descriptors(operations.union)
+        self._session = operations.session
         self._union = operations.union
         self._nodes = operations.union.nodes
         self._files = operations.files
@@ -118,14 +119,14 @@ class DirectFiles:
 
     def _read(
         self, unique: int, number: int, body: memoryview, _uid: int, _gid: int
-    ) -> memoryview | Soon | Later:
+    ) -> memoryview | bytes | Soon | Later:
         handle, offset, size = messages.READ_IN.unpack_from(body)
         reading, fd = self._files.reading, handle or self._source(number)
         reply = self._read_at_once(unique, fd, size, offset)
         if reply is not None:
             return reply
 
-        def attempt() -> memoryview | None:
+        def attempt() -> memoryview | bytes | None:
             return self._read_at_once(unique, handle or self._source(number), size, offset)
 
         began = perf_counter()
@@ -137,8 +138,13 @@ class DirectFiles:
 
         return Soon(attempt, later) if reading.fetch(fd, size, offset) else later()
 
-    def _read_at_once(self, unique: int, fd: int, size: int, offset: int) -> memoryview | None:
+    def _read_at_once(
+        self, unique: int, fd: int, size: int, offset: int
+    ) -> memoryview | bytes | None:
         """Return the reply to a read, or None where it would wait for a disk."""
+        cached = self._files.reading.cached(fd, size, offset)
+        if cached and self._session.send_file(unique, fd, offset, cached):
+            return NO_REPLY
         head, reply = messages.HEADER_BYTES, self._reply
         if len(reply) < head + size:
             reply = self._reply = memoryview(bytearray(head + size))

@@ -15,6 +15,9 @@ import trio
 
 from unionfs import syscalls
 
+# Bytes of a read that is worth asking whether all of it is cached.
+LARGE = 64 << 10
+
 # Seconds within which data that was sent for has to come, and how many reads are left to threads
 # at once after some that has not.
 _MOMENT = 1e-3
@@ -53,6 +56,16 @@ class Reading:
         if count in (0, len(buffer)) or offset + count >= os.fstat(fd).st_size:
             return count
         return None
+
+    def cached(self, fd: int, size: int, offset: int) -> int:
+        """Return how many bytes a read yields that is large and wholly cached; else 0."""
+        if size < LARGE:
+            return 0
+        count = min(size, os.fstat(fd).st_size - offset)
+        if count < LARGE or not syscalls.is_cached(fd, offset, count):
+            return 0
+        # What is on its way counts as cached; its end comes last.
+        return count if self.at_once(fd, memoryview(bytearray(1)), offset + count - 1) else 0
 
     def fetch(self, fd: int, size: int, offset: int) -> bool:
         """Send for what is not in memory; tell whether it is likely to come in a moment."""

@@ -21,6 +21,8 @@ _PR_SET_SECUREBITS = 28
 _PR_GET_SECUREBITS = 27
 _SECBIT_NO_SETUID_FIXUP = 1 << 2
 
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _renameat2 = _libc.renameat2
 _renameat2.argtypes = [
@@ -46,6 +48,27 @@ def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
     if _fallocate(fd, mode, offset, length) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+class _CachedPages(ctypes.Structure):
+    """struct cachestat, include/uapi/linux/mman.h: numbers of pages; the first are in the cache."""
+
+    _fields_ = (("cached", ctypes.c_uint64), ("rest", ctypes.c_uint64 * 4))
+
+
+_CACHESTAT = 451  # on all architectures but alpha
+
+
+def is_cached(fd: int, offset: int, count: int) -> bool:
+    """Tell whether *count* bytes (not 0) at *offset* are in the page cache, or on their way there.
+
+    cachestat(2), Linux 6.5; with an older kernel nothing is known, so no.
+    """
+    pages = _CachedPages()
+    span = (ctypes.c_uint64 * 2)(offset, count)
+    if _libc.syscall(_CACHESTAT, fd, span, ctypes.byref(pages), 0) != 0:
+        return False
+    return int(pages.cached) > (offset % _PAGE + count - 1) // _PAGE
 
 
 def keep_capabilities_across_setfsuid() -> None:

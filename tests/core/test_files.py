@@ -7,8 +7,11 @@ from types import SimpleNamespace
 import pytest
 
 from unionfs.backing import SMALL
+from unionfs.direct import Direct
 from unionfs.files import UNOPENED
 from unionfs.operations import Operations
+from unionfs.reading import LARGE
+from unionfs.session import messages
 
 
 def registry():
@@ -65,3 +68,23 @@ def test_an_open_for_reading_needs_a_descriptor_only_where_it_may_pass_through(u
     for name in ("small", "lower"):
         assert made.files.open_unopened(u.node(name)) == (UNOPENED, 0, True)
         made.files.release_unopened(u.node(name))
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_large_read_is_left_to_the_session_where_it_can_send_a_file(union, taken):
+    u = union({}, {"f": "x" * LARGE + "y"})
+    sent = []
+
+    def send_file(*request):
+        sent.append(request)
+        return taken
+
+    session = SimpleNamespace(send_file=send_file)
+    made = Operations(u.union, session, passthrough="upper", status={})
+    opened = made.files.open_at_once(u.node("f"), os.O_RDONLY, 0)
+    body = memoryview(messages.READ_IN.pack(opened.fd, 1, 2 * LARGE))
+    os.pread(opened.fd, LARGE + 1, 0)
+    reply = Direct(made).table[messages.READ](5, u.node("f").ino, body, 0, 0)
+    assert sent == [(5, opened.fd, 1, LARGE)]
+    made.files.release(opened.fd)
+    assert bytes(reply) == (b"" if taken else messages.data(5, b"x" * (LARGE - 1) + b"y"))

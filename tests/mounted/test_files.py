@@ -1,8 +1,10 @@
 """Content of files: reading, writing, holes, maps, and what other descriptors see of it."""
 
 import fcntl
+import itertools
 import mmap
 import os
+import random
 import shutil
 import stat
 
@@ -256,6 +258,24 @@ def test_large_reads_and_writes_are_whole(tree):
         data = os.urandom(3 << 20)
         assert file.write(data) == len(data)
         assert os.pread(file.fileno(), len(data), 0) == data
+
+
+BIG = random.Random(8).randbytes(3_000_001).hex()
+
+
+@pytest.mark.tree({"f": BIG})
+@pytest.mark.parametrize("buffered", [True, False])
+def test_large_reads_begin_and_end_anywhere(tree, buffered):
+    fd = os.open(tree / "f", os.O_RDONLY | (0 if buffered else os.O_DIRECT))
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    room = memoryview(mmap.mmap(-1, 4 << 20))
+    sizes = [1 << 16, 1 << 19, (1 << 20) - 4096, 1 << 20, 3 << 20]
+    starts = [0, 4096, 5 << 20, (5 << 20) + 4096]
+    for start, size in itertools.product(starts, sizes):
+        count = os.preadv(fd, [room[:size]], start)
+        assert count == min(size, len(BIG) - start)
+        assert bytes(room[:count]) == BIG[start : start + count].encode()
+    os.close(fd)
 
 
 @pytest.mark.tree(ONE)

@@ -47,6 +47,7 @@ import select
 import socket
 import struct
 
+from unionfs.session.pipe import Pipe
 from unionfs.session.privileges import CAP_FSETID, Without
 from unionfs.session.protocol import (
     FOPEN_CACHE_DIR,
@@ -106,6 +107,10 @@ class PlainReplies:
     def cache_listing(self) -> None:
         """Leave listings uncached."""
 
+    def send_file(self, _head: bytes, _fd: int, _offset: int, _count: int) -> bool:
+        """Leave the reply to others."""
+        return False
+
     def notify(self, message: bytes) -> None:
         """Keep it to ourselves: nothing that would have to be told is done this way."""
 
@@ -125,6 +130,7 @@ class Device(PlainReplies):
         self._offer: Offer | None = None
         self.diverted = None
         self._map = bytearray(_BACKING_MAP.size)
+        self._pipe = Pipe()
         self._unprivileged = Without(CAP_FSETID)
 
     def introduce(self) -> Offer | None:
@@ -216,6 +222,10 @@ class Device(PlainReplies):
         except OSError:  # ENOENT: the request was aborted; ENODEV: unmounted.  libfuse, too,
             pass  # only reports these, and goes on.
 
+    def send_file(self, head: bytes, fd: int, offset: int, count: int) -> bool:
+        """Send a reply that a part of a file is the body of; say whether it was sent."""
+        return self._pipe.send(self.device, head, fd, offset, count)
+
     def notify(self, message: bytes) -> None:
         """Send what is no reply to the kernel."""
         self.send(message)
@@ -245,3 +255,4 @@ class Device(PlainReplies):
         """Close all but `fd`, which libfuse closes once pyfuse3 is initialized."""
         for fd in (self.device, self._peer, self._other):
             os.close(fd)
+        self._pipe.close()

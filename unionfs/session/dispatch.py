@@ -173,7 +173,7 @@ class Dispatcher:
             return
         if reply is None:
             self._soon.append(awaited)
-        else:
+        elif reply:
             self._device.send(reply)
 
     def _leave_nothing(self) -> None:

@@ -199,6 +199,11 @@ def data(unique: int, content: bytes) -> bytes:
     return _EMPTY.pack(HEADER_BYTES + len(content), 0, unique) + content
 
 
+def header(unique: int, count: int) -> bytes:
+    """Return the header of a reply that carries *count* bytes."""
+    return _EMPTY.pack(HEADER_BYTES + count, 0, unique)
+
+
 def put_header(buffer: memoryview, unique: int, size: int) -> None:
     """Begin *buffer* with the header of a reply of *size* bytes, the header included."""
     _EMPTY.pack_into(buffer, 0, size, 0, unique)

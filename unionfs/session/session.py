@@ -34,7 +34,7 @@ _WISHED = (
 _KNOWN_PROTOCOL = (7, 31)
 
 _BACKGROUND_REQUESTS = 64
-READAHEAD_KIB = 1024
+READAHEAD_KIB = 512
 
 # The kernel refuses mount(2) so to those who have to ask fusermount3.
 _NO_PRIVILEGE = (errno.EPERM, errno.EACCES)
@@ -258,6 +258,13 @@ class Session:
         goes to the backing file.
         """
         self._replies.pass_through(backing, direct_io=direct_io)
+
+    def send_file(self, unique: int, fd: int, offset: int, count: int) -> bool:
+        """Reply to request *unique* with *count* bytes of the file *fd*; say whether that was done.
+
+        They should be in the page cache.
+        """
+        return self._replies.send_file(messages.header(unique, count), fd, offset, count)
 
     def invalidate_attributes(self, ino: int) -> None:
         """Have the kernel ask for the attributes of a node before it uses them again."""

@@ -1,0 +1,57 @@
+"""A part of a file as a reply, copied once: by splice(2), through a pipe.
+
+read(2) and write(2) would copy it twice, and to get at the pages of our memory one
+by one takes write(2) as long again.
+"""
+
+import fcntl
+import os
+
+# As large as a process without CAP_SYS_RESOURCE may make it: pipe(7), /proc/sys/fs/pipe-max-size.
+_BYTES = 1 << 20
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class Pipe:
+    """The pipe; there is none until it is needed."""
+
+    def __init__(self) -> None:
+        self._ends: tuple[int, int] | None = None
+        self._slots = 0  # pages that fit in
+
+    def send(self, device: int, head: bytes, fd: int, offset: int, count: int) -> bool:
+        """Send *head* and *count* bytes of *fd* to *device*; say False where nothing was sent.
+
+        That is where it is too much, where the file has become shorter meanwhile, and where
+        the kernel does not want the reply.
+        """
+        try:
+            receiver, sender = self._ends or self._open()
+            # Besides those of the file, a page for the head.
+            if (offset % _PAGE + count - 1) // _PAGE + 2 > self._slots:
+                return False
+            os.write(sender, head)
+            filled = 0
+            while filled < count:
+                more = os.splice(fd, sender, count - filled, offset + filled)
+                if not more:
+                    break
+                filled += more
+            if filled == count:
+                os.splice(receiver, device, len(head) + count)
+                return True
+        except OSError:  # who reads the file in the usual way is told what is wrong with it
+            pass
+        self.close()  # with what is left in it
+        return False
+
+    def _open(self) -> tuple[int, int]:
+        self._ends = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)  # better no reply than a wait for room
+        self._slots = fcntl.fcntl(self._ends[1], fcntl.F_SETPIPE_SZ, _BYTES) // _PAGE
+        return self._ends
+
+    def close(self) -> None:
+        """Let go of it; another one is made when it is needed again."""
+        for fd in self._ends or ():
+            os.close(fd)
+        self._ends = None
