@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import signal
@@ -11,7 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from bench import daemon, data, machine, names, rounds, stacks, tables, trees
+from bench import daemon, data, machine, memory, names, rounds, stacks, tables, trees
 from bench.contenders import CONTENDERS, PEERS, PROJECT, USUAL
 from bench.figures import Results, load
 from bench.goals import OURS, verdicts
@@ -21,8 +22,7 @@ from bench.profiling import profile
 from bench.sizes import FULL, QUICK
 
 if TYPE_CHECKING:
-    import contextlib
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from bench.contenders import Contender
     from bench.sizes import Sizes
@@ -41,6 +41,8 @@ EXAMPLES = """
   python -m bench report run.json       tables and plots of an earlier run
   python -m bench install               the peers, from Debian
 
+The layers lie on a new ext4 in a file below /var/tmp, on a tmpfs, or in a directory.
+
 Workloads: """
 
 
@@ -58,7 +60,7 @@ def build() -> argparse.ArgumentParser:
     add("--rounds", type=int, help=f"default {FULL_ROUNDS}, with --quick {QUICK_ROUNDS}")
     add("--quick", action="store_true", help="small sizes, for a first look")
     add("--seed", type=int, help="of the order of contenders")
-    add("--on", default="/var/tmp", metavar="DIR|tmpfs", help="where the layers lie")
+    add("--on", default="ext4", metavar="ext4|tmpfs|DIR", help="where the layers lie, see below")
     add(
         "--ram-upper", action="store_true", help="upper and work on a tmpfs, lowers where --on says"
     )
@@ -123,8 +125,10 @@ def _contenders(parser: argparse.ArgumentParser, wanted: str | None) -> tuple[Co
     return tuple(known[name] for name in known if name in names)
 
 
-def _place(arguments: argparse.Namespace) -> contextlib.AbstractContextManager[Path]:
-    return scratch(None if arguments.on == "tmpfs" else Path(arguments.on))
+@contextlib.contextmanager
+def _place(arguments: argparse.Namespace) -> Iterator[Path]:
+    with memory.kept(), scratch(arguments.on) as base:
+        yield base
 
 
 def _store(base: Path, sizes: Sizes) -> Store:
@@ -172,6 +176,7 @@ def _empty_results(plan: rounds.Plan, arguments: argparse.Namespace) -> Results:
             "rounds": plan.rounds,
             "seed": plan.seed,
             "sizes": "quick" if arguments.quick else "full",
+            "on": arguments.on if arguments.on != "ext4" else "a new ext4 in a file",
             "upper": "tmpfs" if plan.ram_upper else "beside the lowers",
             "date": time.strftime("%Y-%m-%d"),
         },
