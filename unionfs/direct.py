@@ -121,9 +121,10 @@ class Direct:
         return NO_REPLY
 
     def _forget_one(self, number: int, lookups: int) -> None:
-        self._operations.forget_node(number, lookups)
-        if number not in self._nodes:
+        node = self._nodes.get(number)
+        if node is None or node.lookups <= lookups:
             self._content.descriptors.forget(number)
+        self._operations.forget_node(number, lookups)
 
     def _mknod(self, unique: int, parent: int, body: memoryview, uid: int, gid: int) -> bytes:
         mode, device, umask = messages.MKNOD_IN.unpack_from(body)

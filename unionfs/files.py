@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 import trio
 
+from unionfs import closing
 from unionfs.attributes import NOTHING, Attributes, Wish
 from unionfs.backing import SMALL, Backings, Forecast, Registry
 from unionfs.copyup import CopyUp
@@ -92,6 +93,21 @@ class Files:
             else:
                 await self._fill_in_thread(job)
 
+    async def prepare(self, node: Node, size: int | None) -> None:
+        """Do what takes long before a file is opened or changed; it is to get *size* (None: as is).
+
+        Cutting 1 GiB off takes ext4 a quarter of a second.
+        """
+        if size is None or self.union.has_lower_content(node):
+            await self.bring_content(node, size)
+            return
+        layer, path = self.union.upper_place(node)
+        fd = layer.open_to_write(path, os.O_WRONLY)
+        try:
+            await trio.to_thread.run_sync(layer.truncate, fd, size)
+        finally:
+            os.close(fd)
+
     def _fill(self, job: Job) -> None:
         try:
             job.fill()
@@ -118,13 +134,16 @@ class Files:
     async def open(self, node: Node, flags: int, uid: int) -> Opened:
         """Open an existing file for the caller *uid*."""
         if self.waits_to_open(node, flags):
-            await self.bring_content(node, 0 if flags & os.O_TRUNC else None)
+            await self.prepare(node, 0 if flags & os.O_TRUNC else None)
         return self.open_at_once(node, flags, uid)
 
     def waits_to_open(self, node: Node, flags: int) -> bool:
-        """Tell whether content has to be copied up first."""
-        reads = flags & (os.O_ACCMODE | os.O_TRUNC) == os.O_RDONLY
-        return not reads and self.union.has_lower_content(node)
+        """Tell whether content has to be copied up first, or much to be cut off."""
+        if flags & (os.O_ACCMODE | os.O_TRUNC) == os.O_RDONLY:
+            return False
+        return self.union.has_lower_content(node) or bool(
+            flags & os.O_TRUNC and self._cuts_much(node, 0)
+        )
 
     def open_unopened(self, node: Node) -> Opened | None:
         """Answer an open for reading, where that needs no descriptor; None where it does.
@@ -205,9 +224,15 @@ class Files:
     # Using
 
     def waits_to_change(self, node: Node, wish: Wish) -> bool:
-        """Tell whether content has to be copied up before the attributes change."""
-        moves = wish.size is not None or not self.union.features.metacopy
-        return moves and self.union.has_lower_content(node)
+        """Tell whether content has to be copied up before attributes change, or much cut off."""
+        if wish.size is None and self.union.features.metacopy:
+            return False
+        return self.union.has_lower_content(node) or (
+            wish.size is not None and self._cuts_much(node, wish.size)
+        )
+
+    def _cuts_much(self, node: Node, size: int) -> bool:
+        return closing.takes_long(self.union.attributes(node), size)
 
     def permit(self, node: Node, wish: Wish, uid: int) -> bool:
         """Tell whether to carry *wish* out for the caller *uid*; the kernel leaves it to us.

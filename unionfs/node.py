@@ -16,6 +16,7 @@ import os
 import stat
 from typing import NamedTuple
 
+from unionfs import closing
 from unionfs.inodes import ROOT_INO, hashed
 from unionfs.layer import join
 from unionfs.whiteouts import Part
@@ -286,7 +287,7 @@ class NodeTable(dict[int, Node]):
                 return
             del self[node.ino]
             if node.pin >= 0:
-                os.close(node.pin)
+                closing.close(node.pin)
                 node.pin = -1
             for parent, _ in node.aliases or ():
                 parent.children -= 1

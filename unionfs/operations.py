@@ -146,9 +146,12 @@ class Operations(pyfuse3.Operations):
     def forget_node(self, ino: int, count: int) -> None:
         """Take back *count* lookups of one node; must not raise, as nobody is told."""
         try:
-            self.union.nodes.forget(ino, count)
-            if ino not in self.union.nodes:
+            node = self.union.nodes.get(ino)
+            # First, as the pin of a deleted file is closed with its node, and shall be its last
+            # descriptor: `closing`.
+            if node is None or node.lookups <= count:
                 self.files.forget(ino)
+            self.union.nodes.forget(ino, count)
         except Exception:
             log.exception("forget of %d failed", ino)
 
@@ -178,7 +181,7 @@ class Operations(pyfuse3.Operations):
         # It says yes here: `noopen`, which may say no, needs `direct`, which has asked before.
         self.files.permit(node, wish, ctx.uid)
         if self.files.waits_to_change(node, wish):
-            await self.files.bring_content(node, wish.size)
+            await self.files.prepare(node, wish.size)
         return self._entry(node, self.files.change(node, wish, fh or -1, ctx.uid))
 
     @_replying

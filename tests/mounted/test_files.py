@@ -279,6 +279,28 @@ def test_large_reads_begin_and_end_anywhere(tree, buffered):
 
 
 @pytest.mark.tree(ONE)
+def test_a_very_large_file_is_cut_and_deleted_like_any_other(tree):
+    block = b"0123456789" + bytes((1 << 20) - 10)
+    with (tree / "f").open("r+b", buffering=0) as file:
+        for cut in (
+            lambda: file.truncate(5),
+            lambda: os.truncate(tree / "f", 5),
+            lambda: (tree / "f").write_bytes(b"01234"),
+        ):
+            for index in range(72):
+                os.pwrite(file.fileno(), block, index << 20)
+            cut()
+            assert os.fstat(file.fileno()).st_size == (tree / "f").stat().st_size == 5
+            assert os.pread(file.fileno(), 10, 0) == (tree / "f").read_bytes() == b"01234"
+        for index in range(72):
+            os.pwrite(file.fileno(), block, index << 20)
+        (tree / "f").unlink()
+        assert os.pread(file.fileno(), 10, 71 << 20) == b"0123456789"
+        assert os.fstat(file.fileno()).st_nlink == 0
+    assert not (tree / "f").exists()
+
+
+@pytest.mark.tree(ONE)
 def test_append_is_taken_back_by_fcntl(tree):
     fd = os.open(tree / "f", os.O_RDWR | os.O_APPEND)
     assert fcntl.fcntl(fd, fcntl.F_GETFL) & (os.O_ACCMODE | os.O_APPEND) == os.O_RDWR | os.O_APPEND
