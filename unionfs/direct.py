@@ -310,9 +310,7 @@ class Direct:
         _, start, room = messages.READ_IN.unpack_from(body)
         self._foresight.will_list()
         listing = messages.Listing(room)
-        for name, ino, kind, after in self._listings.read_names(self._nodes[node], start):
-            if not listing.add(name, ino, kind, after):
-                break
+        listing.add_all(self._listings.read_names(self._nodes[node], start))
         return listing.reply(unique)
 
     def _fsyncdir(

@@ -8,6 +8,7 @@ above all, follows at the struct's size.
 import os
 import stat
 import struct
+from collections.abc import Iterable
 from typing import Final
 
 # Opcodes
@@ -218,9 +219,20 @@ class Listing:
         self._room = room
         self._entries: list[bytes] = []
 
-    def add(self, name: bytes, ino: int, kind: int, offset: int) -> bool:
-        """Add a name with its number and kind, DT_*; False where there is no room left."""
-        return self._put(_DIRENT.pack(ino, offset, len(name), kind), name)
+    def add_all(self, entries: Iterable[tuple[bytes, int, int, int]]) -> None:
+        """Add names, each with its number, kind (DT_*) and offset, as many as there is room for.
+
+        There may be 100,000, so nothing is called for each that need not be.
+        """
+        room, put, pack = self._room, self._entries.append, _DIRENT.pack
+        for name, ino, kind, offset in entries:
+            length = len(name)
+            entry = pack(ino, offset, length, kind) + name + _PADDING[length % 8]
+            room -= len(entry)
+            if room < 0:
+                break
+            put(entry)
+        self._room = room
 
     def add_dot(self, name: bytes, ino: int, offset: int) -> bool:
         """Add `.` or `..` to a READDIRPLUS: without a node, as it is no look-up."""
