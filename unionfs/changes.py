@@ -218,6 +218,7 @@ class Changes:
         except FileExistsError:
             return False
         self._names.removed(parent, name, sighting, self.union.nodes.known(sighting))
+        self.union.name_is_gone(parent, name)
         return True
 
     def rmdir(self, parent: Node, name: bytes) -> None:
@@ -248,6 +249,7 @@ class Changes:
             self._names.unpin(pinned)
             raise
         self._names.removed(parent, name, sighting, node)
+        self.union.name_is_gone(parent, name)
 
     def _hide(self, path: bytes, *, held: bool) -> None:
         """Put a whiteout at *path*, in place of what upper holds there, if anything."""
@@ -271,9 +273,9 @@ class Changes:
             upper.unlink(join(path, entry.name))
 
     def _tidy(self, staged: bytes) -> None:
-        """Remove what a finished change left in work; the next mount does it otherwise."""
+        """Remove the directory that a finished change left in work; else the next mount does it."""
         try:
-            self.union.temporaries.discard(staged)
+            self.union.temporaries.leave(staged)
         except OSError:
             log.exception("%r is left in work until the next mount", staged)
 

@@ -63,6 +63,7 @@ def serve(
         return _FAILED
     finally:
         session.close()
+        direct.close()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
     log.info("unmounted from %s", mountpoint)
     _sync(stack, options)

@@ -40,6 +40,10 @@ def _names(body: memoryview, start: int = 0) -> list[bytes]:
     return bytes(body[start:-1]).split(b"\0")
 
 
+def _nothing_to_tidy() -> bool:
+    return False
+
+
 class Direct:
     """The direct handlers of one mount."""
 
@@ -52,7 +56,9 @@ class Direct:
         self._changes = operations.changes
         self._attributes = operations.attributes
         self._foresight = Foresight(operations.union, operations.listings, self._forget_one)
-        self.foresee = self._foresight.step
+        self._tidy = _nothing_to_tidy
+        if self._union.upper is not None:
+            self._tidy = self._union.temporaries.tidy
         self._content = DirectFiles(operations)
         self.table: Mapping[int, Handler] = {
             messages.LOOKUP: self._lookup,
@@ -80,6 +86,15 @@ class Direct:
             messages.LISTXATTR: self._listxattr,
             **self._content.table,
         }
+
+    def foresee(self) -> bool:
+        """Make something ready, or tidy up, in a few microseconds; False: there is nothing."""
+        return self._foresight.step() or self._tidy()
+
+    def close(self) -> None:
+        """Finish what was put off."""
+        while self._tidy():
+            pass
 
     def explain(self, error: Exception, opcode: int, node: int) -> int:
         """Return the errno of a failed request, and log what an administrator should know of."""

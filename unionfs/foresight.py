@@ -5,10 +5,12 @@ attributes of the directory before it lets anybody change it again (its own are
 out of date: fs/fuse/dir.c, fuse_perm_getattr).  And who walks a tree lists the
 first directory below the one that was just listed, then the next.
 
-What was made ready is used only if nothing changed since (`Union.revision`).
-Content changes without that, and with passthrough without our knowing; so only
-directories that lie in lowers alone are listed ahead, and of what lies in upper
-attributes are read when they are asked for.
+Attributes are used only if nothing changed since (`Union.revision`).  Content
+changes without that, and with passthrough without our knowing; so only
+directories that lie in lowers alone are listed ahead.  These stay as they are
+until they are copied up: a name that changes, and a file that does, is in upper,
+and so are the directories above it.  (One with several names may have been
+copied up by another: then its attributes are read again.)
 
 The work is done in small steps, between which requests are looked for: `step`.
 """
@@ -35,13 +37,17 @@ _TRUST = 4
 class _Prepared:
     """A listing that is being made."""
 
-    __slots__ = ("entries", "node", "rest", "revision")
+    __slots__ = ("entries", "node", "rest")
 
-    def __init__(self, node: Node, rest: Iterator[Listed], revision: int) -> None:
+    def __init__(self, node: Node, rest: Iterator[Listed]) -> None:
         self.node = node
         self.rest: Iterator[Listed] | None = rest  # None: it is complete
-        self.revision = revision
         self.entries: list[Listed] = []  # their nodes are counted as looked up, so that they stay
+
+    @property
+    def holds(self) -> bool:
+        """Tell whether the directory is still as it was."""
+        return not self.node.upper and not self.node.orphan
 
     def step(self) -> None:
         """Look one more entry up, if there is one."""
@@ -68,7 +74,6 @@ class Foresight:
         # the listing that was sent last: its directory, the revision that it is of, its entries
         self._sent: tuple[Node, int, list[Listed]] | None = None
         self._next: list[Node] = []  # directories to be listed, the first one last
-        self._revision = -1  # when these were found
         self._prepared: _Prepared | None = None
         self._trust = 1
 
@@ -85,7 +90,7 @@ class Foresight:
         prepared = self._prepared
         if prepared is None:
             return False
-        if prepared.revision != self._union.revision:
+        if not prepared.holds:
             self._waste()
             return False
         if prepared.rest is None:
@@ -96,15 +101,14 @@ class Foresight:
     def _begin(self) -> bool:
         if self._prepared is not None or not self._next or not self._trust:
             return False
-        if self._revision != self._union.revision:
-            return False
         node = self._next[-1]
         if self._union.nodes.get(node.ino) is not node:  # forgotten by the kernel
             self._next.clear()
             return False
-        if node.upper:  # reading it would change its time of access
+        prepared = _Prepared(node, self._listings.read(node, 0))
+        if not prepared.holds:  # reading one in upper would change its time of access
             return False
-        self._prepared = _Prepared(node, self._listings.read(node, 0), self._revision)
+        self._prepared = prepared
         return True
 
     # Attributes of a directory
@@ -134,11 +138,14 @@ class Foresight:
 
     def listing(self, node: Node) -> Sequence[Listed] | None:
         """Return the entries of a directory, if they are ready; None where not."""
+        again = self._sent_again(node)
+        if again is not None:
+            return again
         self._judge(node)
         prepared = self._prepared
         if prepared is None:
-            return self._sent_again(node)
-        if prepared.node is not node or prepared.revision != self._union.revision:
+            return None
+        if prepared.node is not node or not prepared.holds:
             self._waste()
             return None
         try:
@@ -146,6 +153,9 @@ class Foresight:
                 prepared.step()
             entries = [self._renewed(entry) for entry in prepared.entries]
         except OSError:
+            self._discard()
+            return None
+        if any(entry[1].left for entry in entries):  # the name has another node by now
             self._discard()
             return None
         self._prepared = None
@@ -169,8 +179,7 @@ class Foresight:
             self._next.clear()
             return
         self._next.pop()
-        if self._revision == self._union.revision:
-            self._trust = min(self._trust + 1, _TRUST)
+        self._trust = min(self._trust + 1, _TRUST)
 
     def _waste(self) -> None:
         self._trust = max(self._trust - 1, 0)
@@ -191,8 +200,7 @@ class Foresight:
             if st is not None and node.format == stat.S_IFDIR and st.st_size <= _SMALL
         ]
         self._next = (self._next + small)[-_MOST:]
-        self._revision = self._union.revision
-        self._sent = directory, self._revision, entries
+        self._sent = directory, self._union.revision, entries
 
     def _discard(self) -> None:
         """Let go of the listing, and of nodes that were made for it alone."""

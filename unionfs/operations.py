@@ -118,6 +118,8 @@ class Operations(pyfuse3.Operations):
         self.files.kills = granted.kill_privileges
         self.files.unopened = granted.noopen
         self.files.backings.enabled &= granted.passthrough
+        if self.union.upper is not None:
+            self.union.temporaries.patient = granted.direct
         self.caches_listings = granted.passthrough  # it brings AUTO_INVAL_DATA, by which
         # the kernel sees that a directory has changed (fs/fuse/readdir.c)
 

@@ -5,7 +5,9 @@ killed daemon left behind is gone with the next mount.  The place and its
 emptying are the kernel's too (fs/overlayfs/super.c, ovl_workdir_create).
 """
 
+import collections
 import itertools
+import logging
 import os
 import stat
 
@@ -13,6 +15,11 @@ from unionfs.layer import WritableLayer, join
 
 DIRECTORY = b"work"
 DEFAULT_ACL = "system.posix_acl_default"
+
+# Names that may wait to be removed: a few milliseconds of work.
+_MOST_LEFT = 512
+
+log = logging.getLogger(__name__)
 
 
 class Temporaries:
@@ -25,6 +32,11 @@ class Temporaries:
             work.mkdir(DIRECTORY, 0o700)
         else:
             self._empty(DIRECTORY)
+        # Does somebody call `tidy` when there is nothing else to do?
+        self.patient = False
+        # Directories that nobody sees any more, each with the names that are still in it.
+        self._left: collections.deque[tuple[bytes, list[bytes]]] = collections.deque()
+        self._many = 0  # of these names
         st = work.stat(DIRECTORY)
         self._group = st.st_gid
         self._pass_on = bool(st.st_mode & stat.S_ISGID) or (
@@ -52,6 +64,38 @@ class Temporaries:
             self.work.rmdir(path)
             return
         self.work.unlink(path)
+
+    def leave(self, path: bytes) -> None:
+        """Remove a staged directory of whiteouts, when there is time for it.
+
+        It was taken out of upper when the directory that it hid was removed.
+        """
+        entries = list(self.work.scan(path))
+        deep = any(entry.is_dir(follow_symlinks=False) for entry in entries)
+        if not self.patient or deep or self._many + len(entries) > _MOST_LEFT:
+            self.discard(path)
+            return
+        self._left.append((path, [entry.name for entry in entries]))
+        self._many += len(entries)
+
+    def tidy(self) -> bool:
+        """Remove one name of what was left; say False where there is nothing.
+
+        What cannot be removed stays until the next mount.
+        """
+        if not self._left:
+            return False
+        path, names = self._left[0]
+        try:
+            if names:
+                self._many -= 1
+                self.work.unlink(join(path, names.pop()))
+            else:
+                self._left.popleft()
+                self.work.rmdir(path)
+        except OSError:
+            log.exception("%r is left in work until the next mount", path)
+        return True
 
     def _empty(self, path: bytes) -> None:
         for entry in self.work.scan(path):

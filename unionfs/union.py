@@ -43,8 +43,6 @@ class Union(QuickLooks):
         super().__init__(stack, kinds(stack.work))
         self.features = features
         self.readers = LowerReaders()
-        # A directory that was last seen to show nothing, and the revision of then.
-        self._empty: tuple[Node, int] | None = None
         if stack.upper is not None and stack.work is not None:
             os.umask(0)
             self.pins = Pins()
@@ -146,8 +144,7 @@ class Union(QuickLooks):
         if node.orphan:
             return {}
         shown = self._listing(node)
-        if not shown:
-            self._empty = node, self.revision
+        self.note_listed(node, shown)
         return shown
 
     def _listing(self, node: Node) -> dict[bytes, int]:
@@ -162,8 +159,9 @@ class Union(QuickLooks):
         return rules.merged(listings)
 
     def is_empty(self, sighting: Sighting, parent: Node, name: bytes) -> bool:
-        """Tell whether a directory shows no name; who removes a tree has just listed it."""
-        if self._empty == (self.nodes.known(sighting), self.revision):
+        """Tell whether a directory shows no name; who removes a tree has listed it before."""
+        node = self.nodes.known(sighting)
+        if node is not None and self.is_known_empty(node):
             return True
         parts = list(sighting.lowers)
         if sighting.upper and self.upper is not None:
