@@ -218,7 +218,7 @@ class Changes:
         except FileExistsError:
             return False
         self._names.removed(parent, name, sighting, self.union.nodes.known(sighting))
-        self.union.name_is_gone(parent, name)
+        self.union.emptied.removed(parent, name)
         return True
 
     def rmdir(self, parent: Node, name: bytes) -> None:
@@ -249,7 +249,7 @@ class Changes:
             self._names.unpin(pinned)
             raise
         self._names.removed(parent, name, sighting, node)
-        self.union.name_is_gone(parent, name)
+        self.union.emptied.removed(parent, name)
 
     def _hide(self, path: bytes, *, held: bool) -> None:
         """Put a whiteout at *path*, in place of what upper holds there, if anything."""

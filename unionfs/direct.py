@@ -23,7 +23,7 @@ from unionfs.session.crew import Waiting
 from unionfs.session.dispatch import NO_REPLY, Handler
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from unionfs.listings import Listed
 
@@ -40,10 +40,6 @@ def _names(body: memoryview, start: int = 0) -> list[bytes]:
     return bytes(body[start:-1]).split(b"\0")
 
 
-def _nothing_to_tidy() -> bool:
-    return False
-
-
 class Direct:
     """The direct handlers of one mount."""
 
@@ -56,7 +52,7 @@ class Direct:
         self._changes = operations.changes
         self._attributes = operations.attributes
         self._foresight = Foresight(operations.union, operations.listings, self._forget_one)
-        self._tidy = _nothing_to_tidy
+        self._tidy: Callable[[], bool] = lambda: False
         if self._union.upper is not None:
             self._tidy = self._union.temporaries.tidy
         self._content = DirectFiles(operations)

@@ -14,9 +14,10 @@ name that they hide, and tells the same (tests/core/test_looks.py).
 import errno
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from unionfs import markers, metacopies, rules, whiteouts
+from unionfs.emptied import Emptied
 from unionfs.inodes import ROOT_INO, number
 from unionfs.layer import Layer, WritableLayer, join
 from unionfs.links import LinkIndex, key
@@ -30,8 +31,6 @@ from unionfs.whiteouts import BOTTOM, Finding, Markers, Part
 _NAME_MAX = 255
 _DIRECTORIES = frozenset({Found.DIRECTORY, Found.OPAQUE})
 _MOST_ABOVE = 32
-_MOST_LISTED = 32
-_MOST_NAMES = 1000
 _ABSENT = os.strerror(errno.ENOENT)
 
 
@@ -48,14 +47,10 @@ class Looks:
         self.markers = kinds
         self.nodes = NodeTable(self._root())
         self.rosters = Rosters()
+        self.emptied = Emptied()
         # Grows with each change of names, of the layers of objects, and of directories' attributes.
         self.revision = 0
         self.changed: Node | None = None  # the directory in which a name changed last
-        # Directories listed of late, the oldest first, each with the names that it showed and those
-        # of them that were removed since.  Any other change of its names ends that.
-        self._listed: dict[Node, tuple[Mapping[bytes, int], set[bytes]]] = {}
-        # that of the directory in which names are changing now
-        self._listed_before: tuple[Mapping[bytes, int], set[bytes]] | None = None
         # What the last look-up did not find, until names change: the kernel looks a name up before
         # it creates it, or renames to it.
         self._absent: tuple[Node, bytes] | None = None
@@ -140,28 +135,7 @@ class Looks:
         self.revision += 1
         if directory is not None:
             self.changed = directory
-            self._listed_before = self._listed.pop(directory, None) if self._listed else None
-
-    def name_is_gone(self, directory: Node, name: bytes) -> None:
-        """Take note that the change of names that was announced for *directory* was a removal."""
-        listed = self._listed_before
-        if listed is not None:
-            if name in listed[0]:
-                listed[1].add(name)
-            self._listed[directory] = listed
-
-    def note_listed(self, directory: Node, names: Mapping[bytes, int]) -> None:
-        """Take note of the names that a directory shows."""
-        self._listed.pop(directory, None)
-        if len(names) <= _MOST_NAMES:
-            self._listed[directory] = names, set()
-            if len(self._listed) > _MOST_LISTED:
-                del self._listed[next(iter(self._listed))]
-
-    def is_known_empty(self, directory: Node) -> bool:
-        """Tell whether all names that a directory was seen to show have been removed since."""
-        listed = self._listed.get(directory)
-        return listed is not None and len(listed[1]) == len(listed[0])
+            self.emptied.changes(directory)
 
     # The short way
 

@@ -144,7 +144,7 @@ class Union(QuickLooks):
         if node.orphan:
             return {}
         shown = self._listing(node)
-        self.note_listed(node, shown)
+        self.emptied.listed(node, shown)
         return shown
 
     def _listing(self, node: Node) -> dict[bytes, int]:
@@ -161,7 +161,7 @@ class Union(QuickLooks):
     def is_empty(self, sighting: Sighting, parent: Node, name: bytes) -> bool:
         """Tell whether a directory shows no name; who removes a tree has listed it before."""
         node = self.nodes.known(sighting)
-        if node is not None and self.is_known_empty(node):
+        if node is not None and self.emptied.is_empty(node):
             return True
         parts = list(sighting.lowers)
         if sighting.upper and self.upper is not None:
