@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 from unionfs.node import Node
 
-_MOST = 32  # directories: those of the last few levels of a tree
-_MOST_NAMES = 1000  # in each
+_MOST = 16  # directories: those of the last few levels of a tree
+_MOST_NAMES = 256  # in each
 
 
 class Emptied:
