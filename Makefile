@@ -60,6 +60,7 @@ ci: check
 
 bench: setup
 	$(BIN)pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(BIN)python -m bench install
 	mkdir -p build
 	$(BIN)python -m bench --json build/bench.json --plots docs --readme
 

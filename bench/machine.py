@@ -9,10 +9,10 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from bench.contenders import CONTENDERS
+from bench.contenders import CONTENDERS, PROJECT
 
 PACKAGES = tuple(entry.package for entry in CONTENDERS if entry.package)
-EXTRA_PACKAGES = ("fio", "git")  # that the workloads use
+EXTRA_PACKAGES = ("fio", "git", "e2fsprogs")  # that the workloads, and the layers, need
 
 
 def describe(base: Path) -> dict[str, str]:
@@ -52,6 +52,6 @@ def _debian(package: str) -> str:
 
 
 def install() -> int:
-    """Install the peers and tools from Debian; return apt-get's exit status."""
-    words = ("apt-get", "install", "-y", "--no-install-recommends", *PACKAGES, *EXTRA_PACKAGES)
+    """Install those of the peers and tools that are missing, from Debian; return an exit status."""
+    words = (PROJECT / "tools" / "packages.sh", *PACKAGES, *EXTRA_PACKAGES)
     return subprocess.run(words, check=False).returncode
