@@ -82,7 +82,6 @@ class Operations(pyfuse3.Operations):
         self.session = session
         self.status = status  # what STATUS shows; the mount fills it in
         self.trouble = Trouble()
-        self.caches_listings = False  # does the kernel keep them?
         self._copyup = CopyUp(union)
         self.changes = Changes(union, self._copyup)
         self.attributes = Attributes(union, self._copyup)
@@ -120,8 +119,6 @@ class Operations(pyfuse3.Operations):
         self.files.backings.enabled &= granted.passthrough
         if self.union.upper is not None:
             self.union.temporaries.patient = granted.direct
-        self.caches_listings = granted.passthrough  # it brings AUTO_INVAL_DATA, by which
-        # the kernel sees that a directory has changed (fs/fuse/readdir.c)
 
     # Entries
 
@@ -298,8 +295,7 @@ class Operations(pyfuse3.Operations):
 
     @_replying
     async def opendir(self, inode: int, _ctx: RequestContext) -> int:
-        if self.caches_listings:
-            self.session.cache_listing()
+        self.session.cache_listing()
         return inode
 
     @_replying

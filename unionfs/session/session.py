@@ -222,14 +222,13 @@ class Session:
         """Say what to change in the INIT reply.
 
         AUTO_INVAL_DATA drops all that is cached of a file after each write to it, as
-        its mtime is new.  Passthrough needs that, as its writes go round the cache.
+        its mtime is new.  Only this mount changes files: it knows what went round the cache.
         An open that is not asked for cannot truncate: without ATOMIC_O_TRUNC the
         kernel sends a SETATTR of its own.
         """
+        flags, unwanted = _WISHED, Init.AUTO_INVAL_DATA
         if self._passes():
-            flags, unwanted = _WISHED | Init.PASSTHROUGH, Init(0)
-        else:
-            flags, unwanted = _WISHED, Init.AUTO_INVAL_DATA
+            flags |= Init.PASSTHROUGH
         if self._leaves_opens_out():
             unwanted |= Init.ATOMIC_O_TRUNC
         if self._dispatches():
