@@ -260,6 +260,27 @@ def test_large_reads_and_writes_are_whole(tree):
         assert os.pread(file.fileno(), len(data), 0) == data
 
 
+@pytest.mark.tree({"f": "x" * 5000})
+def test_what_goes_round_the_page_cache_is_seen_in_it(tree):
+    for turn in range(6):
+        (tree / f"large{turn % 2}").write_bytes(bytes(1 << 20))  # so that the next passes through
+        before = (tree / "f").stat()
+        with (tree / "f").open("r+b", buffering=0) as file:
+            file.write(b"%d" % turn)
+            os.utime(file.fileno(), ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert (tree / "f").read_bytes() == b"%d" % turn + b"x" * 4999
+        with (
+            (tree / "f").open("rb") as file,
+            mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as shown,
+        ):
+            assert shown[:2] == b"%dx" % turn
+        for _ in range(3):  # so that the next one does not
+            (tree / "small").write_bytes(b"x")
+        with (tree / "f").open("r+b", buffering=0) as file:
+            file.write(b"x")
+        assert (tree / "f").read_bytes() == b"x" * 5000
+
+
 BIG = random.Random(8).randbytes(3_000_001).hex()
 
 
