@@ -72,11 +72,11 @@ def test_the_kernel_reads_ahead_more_than_by_default(mirror):
         assert int(file.read()) > 128
 
 
-@pytest.mark.parametrize(("passthrough", "requests"), [(False, False), (True, True)])
-def test_without_passthrough_what_was_written_stays_cached(mirror, passthrough, requests):
+@pytest.mark.parametrize("passthrough", [False, True])
+def test_what_was_written_stays_cached(mirror, passthrough):
     served = mirror(switches={"passthrough": passthrough})
     with open(served.point + "/f", "w+b", buffering=0) as file:
         file.write(b"x" * WHOLE_PAGES)
         file.seek(0)
         assert file.read() == b"x" * WHOLE_PAGES
-    assert (served.counts("read")[0] > 0) == requests
+    assert served.counts("read")[0] == 0
