@@ -25,6 +25,7 @@ def amount(value: float, unit: str) -> str:
     steps: Sequence[tuple[float, str]] = ((1, "s"), (1e-3, "ms"), (1e-6, "us"))
     if unit == "B":
         steps = ((1e6, "MB"), (1e3, "kB"), (1, "B"))
+    value = float(f"{value:.3g}")  # first, so that 999.9 ms are a second
     scale, name = next((step for step in steps if abs(value) >= step[0]), steps[-1])
     return f"{value / scale:.3g} {name}" if value < 1000 * scale else f"{value / scale:.0f} {name}"
 
