@@ -34,8 +34,8 @@ WORKLOADS: dict[str, type[Workload]] = {
 README, PERFORMANCE = PROJECT / "README.md", PROJECT / "docs" / "performance.md"
 FULL_ROUNDS, QUICK_ROUNDS = 5, 2
 EXAMPLES = """
-  python -m bench                       everything, half an hour to an hour
-  python -m bench --quick               everything, small, some 6 minutes
+  python -m bench                       everything, some 20 minutes
+  python -m bench --quick               everything, small, some 5 minutes
   python -m bench copy passwd --contenders unionfs,overlayfs,fuse-overlayfs
   python -m bench profile unpack        a flame graph of our daemon (py-spy)
   python -m bench report run.json       tables and plots of an earlier run
