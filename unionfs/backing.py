@@ -89,7 +89,9 @@ class Backings:
         self.enabled = enabled
         self._opens: dict[Node, _Opens] = {}  # node -> how it is open
         self._kept: dict[int, int] = {}  # inode number -> backing id without an open, oldest first
-        self._bypassed: set[int] = set()  # inode numbers whose page cache may be out of date
+        # Numbers of inodes whose page cache may be out of date, and whether it may become so at any
+        # time: a mapping outlives its descriptor, and the kernel does not tell of its end.
+        self._bypassed: dict[int, bool] = {}
 
     def is_outdated(self, node: Node) -> bool:
         """Tell whether opens of *node* pass through to a lower file that was copied up since."""
@@ -101,7 +103,9 @@ class Backings:
         opens = self._opens.get(node)
         return opens is not None and opens.through > 0
 
-    def open(self, node: Node, fd: int, *, eligible: bool) -> tuple[int, bool]:
+    def open(
+        self, node: Node, fd: int, *, eligible: bool, writes: bool = False
+    ) -> tuple[int, bool]:
         """Count an open of *node* by *fd*; return its backing id or 0, and whether the cache stays.
 
         No await may come between this call and the reply to the open.
@@ -113,11 +117,12 @@ class Backings:
             opens = self._opens[node] = _Opens()
         passes = opens.through or (eligible and not opens.cached)
         if passes and self._pass(node, opens, fd):
-            self._bypassed.add(node.ino)
+            self._bypassed[node.ino] = writes or self._bypassed.get(node.ino, False)
             return opens.backing, False
         opens.cached += 1
         if node.ino in self._bypassed:
-            self._bypassed.discard(node.ino)
+            if not self._bypassed[node.ino]:
+                del self._bypassed[node.ino]
             return 0, False
         return 0, True
 
@@ -176,6 +181,6 @@ class Backings:
 
     def forget(self, ino: int) -> None:
         """Take note that the kernel dropped an inode, and its page cache with it."""
-        self._bypassed.discard(ino)
+        self._bypassed.pop(ino, None)
         if ino in self._kept:
             self._registry.unregister(self._kept.pop(ino))

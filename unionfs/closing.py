@@ -21,15 +21,25 @@ def takes_long(st: os.stat_result, kept: int = 0) -> bool:
 
 
 def close(fd: int) -> None:
-    """Close a descriptor, in a thread if that is going to delete a large file."""
+    """Close a descriptor, in a thread if that is going to delete a large file.
+
+    Where there is less room left than the file takes, who deletes it may be about to use that:
+    then all have to wait, and the next request finds the room.
+    """
     st = os.fstat(fd)
-    if st.st_nlink or not takes_long(st):
+    if st.st_nlink or not takes_long(st) or _room(fd) < st.st_blocks * _BLOCK:
         os.close(fd)
         return
     try:
         threading.Thread(target=_close, args=(fd,), daemon=True).start()
     except RuntimeError:  # pthread_create(3), EAGAIN: then all have to wait
         os.close(fd)
+
+
+def _room(fd: int) -> int:
+    """Return how many bytes the file system has left for anybody: fstatvfs(3)."""
+    figures = os.fstatvfs(fd)
+    return figures.f_bavail * figures.f_frsize
 
 
 def _close(fd: int) -> None:

@@ -207,7 +207,7 @@ class Files:
         return st.st_size >= SMALL or self._forecast.large
 
     def _enter(self, node: Node, fd: int, uid: int, *, writes: bool, eligible: bool) -> Opened:
-        backing, keep = self.backings.open(node, fd, eligible=eligible)
+        backing, keep = self.backings.open(node, fd, eligible=eligible, writes=writes)
         self._open[fd] = OpenFile(node, backing != 0, writes, writes and self.kills and uid != 0)
         return Opened(fd, backing, keep)
 

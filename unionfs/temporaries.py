@@ -70,13 +70,15 @@ class Temporaries:
 
         It was taken out of upper when the directory that it hid was removed.
         """
-        entries = list(self.work.scan(path))
-        deep = any(entry.is_dir(follow_symlinks=False) for entry in entries)
-        if not self.patient or deep or self._many + len(entries) > _MOST_LEFT:
+        names, deep = [], False
+        for entry in self.work.scan(path):
+            names.append(entry.name)
+            deep = deep or entry.is_dir(follow_symlinks=False)
+        if not self.patient or deep or self._many + len(names) > _MOST_LEFT:
             self.discard(path)
             return
-        self._left.append((path, [entry.name for entry in entries]))
-        self._many += len(entries)
+        self._left.append((path, names))
+        self._many += len(names)
 
     def tidy(self) -> bool:
         """Remove one name of what was left; say False where there is nothing.

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -44,6 +45,14 @@ def test_a_large_deleted_file_is_closed_by_a_thread(tmp_path, closed):
 @pytest.mark.parametrize(("size", "deleted"), [(LARGE, False), (LARGE - (1 << 20), True)])
 def test_others_are_closed_at_once(tmp_path, closed, size, deleted):
     fd = opened(tmp_path / "f", size, deleted=deleted)
+    closing.close(fd)
+    assert closed[1] == [(fd, threading.main_thread())]
+
+
+def test_where_little_room_is_left_it_is_closed_at_once(tmp_path, closed, monkeypatch):
+    fd = opened(tmp_path / "f", LARGE, deleted=True)
+    figures = SimpleNamespace(f_bavail=LARGE // 4096 - 1, f_frsize=4096)
+    monkeypatch.setattr(os, "fstatvfs", lambda _fd: figures)
     closing.close(fd)
     assert closed[1] == [(fd, threading.main_thread())]
 

@@ -1,5 +1,6 @@
 """Content of files: reading, writing, holes, maps, and what other descriptors see of it."""
 
+import ctypes
 import fcntl
 import itertools
 import mmap
@@ -279,6 +280,26 @@ def test_what_goes_round_the_page_cache_is_seen_in_it(tree):
         with (tree / "f").open("r+b", buffering=0) as file:
             file.write(b"x")
         assert (tree / "f").read_bytes() == b"x" * 5000
+
+
+@pytest.mark.tree({"f": "x" * 8192})
+def test_a_map_that_outlives_its_descriptor_is_seen_by_who_opens_the_file_later(tree):
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *3 * [ctypes.c_int], ctypes.c_long]
+    libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    for turn in range(2):
+        (tree / f"large{turn}").write_bytes(bytes(1 << 20))  # so that the next passes through
+        with (tree / "f").open("r+b", buffering=0) as file:
+            file.write(b"AAAA")
+            # not the module's, which keeps a descriptor
+            rights = mmap.PROT_READ | mmap.PROT_WRITE
+            at = libc.mmap(None, 8192, rights, mmap.MAP_SHARED, file.fileno(), 0)
+        for index in range(4):
+            text = b"%04d" % index
+            ctypes.memmove(at, text, 4)
+            assert (tree / "f").read_bytes()[:8] == text + b"xxxx"
+        assert libc.munmap(at, 8192) == 0
 
 
 BIG = random.Random(8).randbytes(3_000_001).hex()

@@ -222,7 +222,7 @@ class Session:
         """Say what to change in the INIT reply.
 
         AUTO_INVAL_DATA drops all that is cached of a file after each write to it, as
-        its mtime is new.  Only this mount changes files: it knows what went round the cache.
+        its mtime is new.  Only this mount changes files: it knows what may go round the cache.
         An open that is not asked for cannot truncate: without ATOMIC_O_TRUNC the
         kernel sends a SETATTR of its own.
         """
