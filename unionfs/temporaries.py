@@ -70,11 +70,14 @@ class Temporaries:
 
         It was taken out of upper when the directory that it hid was removed.
         """
+        if not self.patient:
+            self.discard(path)
+            return
         names, deep = [], False
         for entry in self.work.scan(path):
             names.append(entry.name)
             deep = deep or entry.is_dir(follow_symlinks=False)
-        if not self.patient or deep or self._many + len(names) > _MOST_LEFT:
+        if deep or self._many + len(names) > _MOST_LEFT:
             self.discard(path)
             return
         self._left.append((path, names))
