@@ -32,7 +32,7 @@ WORKLOADS: dict[str, type[Workload]] = {
     kind.name: kind for module in (trees, names, data, stacks, daemon) for kind in module.WORKLOADS
 }
 README, PERFORMANCE = PROJECT / "README.md", PROJECT / "docs" / "performance.md"
-FULL_ROUNDS, QUICK_ROUNDS = 5, 2
+FULL_ROUNDS, QUICK_ROUNDS = 4, 2
 EXAMPLES = """
   python -m bench                       everything, some 20 minutes
   python -m bench --quick               everything, small, some 5 minutes

@@ -25,7 +25,6 @@ from unionfs.node import Node
 # than registering, and the page cache then serves all later opens.
 SMALL = 128 << 10
 
-
 # Backing ids kept for files that are not open; each holds a file of the kernel's.
 _KEPT = 128
 
@@ -102,6 +101,13 @@ class Backings:
         """Tell whether opens of *node* pass through now."""
         opens = self._opens.get(node)
         return opens is not None and opens.through > 0
+
+    def may_be_mapped(self, node: Node) -> bool:
+        """Tell whether a mapping may go on writing to a file whose opens have all ended.
+
+        Who opens it now should pass through as well, to see that.
+        """
+        return self._bypassed.get(node.ino, False)
 
     def open(
         self, node: Node, fd: int, *, eligible: bool, writes: bool = False

@@ -151,7 +151,7 @@ class Files:
         Most files that are opened are cached already, or are read at once as a whole; so the host
         opens them at the first read alone (`descriptors`).
         """
-        if self.backings.is_through(node):
+        if self.backings.is_through(node) or self.backings.may_be_mapped(node):
             return None
         passes = self.backings.enabled and (not node.below or self._lower_passes)
         if passes and node.ino in self.large:
@@ -199,12 +199,14 @@ class Files:
         if not stat.S_ISREG(st.st_mode):
             return False
         if flags & os.O_ACCMODE == os.O_RDONLY:
-            return st.st_size >= SMALL
+            return st.st_size >= SMALL or self.backings.may_be_mapped(node)
         # The backing file would keep O_APPEND when fcntl(2) takes it back, and set-uid bits
         # have to fall where we see it.
         if flags & os.O_APPEND or st.st_mode & _SET_IDS:
             return False
-        return st.st_size >= SMALL or self._forecast.large
+        if self._forecast.large or self.backings.may_be_mapped(node):
+            return True
+        return st.st_size >= SMALL
 
     def _enter(self, node: Node, fd: int, uid: int, *, writes: bool, eligible: bool) -> Opened:
         backing, keep = self.backings.open(node, fd, eligible=eligible, writes=writes)

@@ -295,10 +295,12 @@ def test_a_map_that_outlives_its_descriptor_is_seen_by_who_opens_the_file_later(
             # not the module's, which keeps a descriptor
             rights = mmap.PROT_READ | mmap.PROT_WRITE
             at = libc.mmap(None, 8192, rights, mmap.MAP_SHARED, file.fileno(), 0)
-        for index in range(4):
-            text = b"%04d" % index
-            ctypes.memmove(at, text, 4)
-            assert (tree / "f").read_bytes()[:8] == text + b"xxxx"
+        with (tree / "f").open("rb", buffering=0) as between:
+            for index in range(4):
+                text = b"%04d" % index
+                ctypes.memmove(at, text, 4)
+                assert (tree / "f").read_bytes()[:8] == text + b"xxxx"
+                assert os.pread(between.fileno(), 8, 0) == text + b"xxxx"
         assert libc.munmap(at, 8192) == 0
 
 
