@@ -41,6 +41,9 @@ _OF_FILES = frozenset({"read", "write", "release", "fsync"})
 
 STATUS = b"trusted.unionfs.status"
 
+# Set by `unionfs commit`, on what it is going to carry into the lower: `Changes.stand_alone`.
+ALONE = b"trusted.unionfs.alone"
+
 _Handler = TypeVar("_Handler", bound=Callable[..., Awaitable[Any]])
 
 
@@ -331,8 +334,11 @@ class Operations(pyfuse3.Operations):
     @_replying
     async def setxattr(self, inode: int, name: bytes, value: bytes, _ctx: RequestContext) -> None:
         node = self.union.nodes[inode]
-        if not self.union.features.metacopy:
+        if not self.union.features.metacopy or name == ALONE:
             await self.files.bring_content(node)
+        if name == ALONE:
+            self.changes.stand_alone(node)
+            return
         self.files.newest = 0
         self.attributes.set(node, name, value)
 
