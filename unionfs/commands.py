@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "umount": ("unionfs.umount", "unmount a union and wait until its daemon is gone"),
     "run": ("unionfs.run", "run a command in a union root that is thrown away afterwards"),
     "diff": ("unionfs.diff", "list what was added, changed and deleted"),
+    "boot": ("unionfs.boot", "make this machine's root a union when it boots, or not"),
     "commit": ("unionfs.commit", "carry chosen changes into the lower, so that they stay"),
     "maintain": ("unionfs.maintain", "run a command, or a shell, in the lower made writable"),
     "status": ("unionfs.status", "show the layers and options of a mounted union"),
