@@ -17,6 +17,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from unionfs import content, durability, markers, syscalls
+from unionfs.descent import stat_file
 from unionfs.job import Job
 from unionfs.layer import Layer, WritableLayer
 from unionfs.links import key
@@ -176,7 +177,7 @@ class CopyUp:
         return st
 
     def _pin(self, node: Node, work: WritableLayer, staged: bytes) -> None:
-        pin = os.open(staged, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=work.fd)
+        pin = work.hold(staged)
         self.union.temporaries.discard(staged)
         if node.pin >= 0:
             os.close(node.pin)
@@ -207,7 +208,7 @@ class CopyUp:
         source = part.layer.open(part.path, os.O_RDONLY)
         staged, before = b"", None
         try:
-            st = os.fstat(source)
+            st = stat_file(source)
             copied = st.st_size if size is None else min(size, st.st_size)
             if self._fills_in_place(node):
                 layer, path = self.union.upper_place(node)

@@ -31,6 +31,7 @@ from unionfs.files import Files, Opened, host_flags
 from unionfs.listings import Listings
 from unionfs.node import Node
 from unionfs.session import Granted, Session
+from unionfs.session.leases import insisted
 from unionfs.trouble import Trouble, reply_number
 from unionfs.union import Union
 
@@ -54,7 +55,7 @@ def _replying(handler: _Handler) -> _Handler:
     async def reply(*args: Any) -> Any:
         args[0].session.taken()
         try:
-            return await handler(*args)
+            return await insisted(lambda: handler(*args))
         except FUSEError:
             raise
         except Exception as exc:  # noqa: BLE001 - told
@@ -257,7 +258,12 @@ class Operations(pyfuse3.Operations):
 
     @_replying
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
-        return self._opened(await self.files.open(self.union.nodes[inode], flags, ctx.uid))
+        try:
+            return self._opened(await self.files.open(self.union.nodes[inode], flags, ctx.uid))
+        except BlockingIOError as exc:
+            if flags & os.O_NONBLOCK:
+                raise FUSEError(errno.EAGAIN) from exc
+            raise
 
     @_replying
     async def create(
