@@ -17,6 +17,7 @@ import json
 import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
 from typing import Any, Literal, TypeVar, cast
 
 import pyfuse3
@@ -309,13 +310,17 @@ class Operations(pyfuse3.Operations):
 
     @_replying
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
-        for name, node, st, after in self.listings.read(self.union.nodes[fh], start_id):
+        directory, end = self.union.nodes[fh], 0
+        most = self.listings.most(directory, start_id)
+        for name, node, st, after in islice(self.listings.read(directory, start_id), most):
             entry = entries.of_dot(node) if st is None else self._entry(node, st)
             if not pyfuse3.readdir_reply(token, name, entry, after):
                 self.union.nodes.drop_if_unknown(node)
-                return
+                break
+            end = after
             if st is not None:
                 node.lookups += 1
+        self.listings.sent(directory, start_id, end, most)
 
     @_replying
     async def releasedir(self, _fh: int) -> None:
