@@ -199,6 +199,13 @@ class WritableLayer(Layer):
         except OSError as exc:
             return self._closer(exc, path, WritableLayer.create, flags, mode)
 
+    def create_unnamed(self, path: bytes, flags: int, mode: int) -> int:
+        """Create a regular file without a name in the directory *path*; return its descriptor.
+
+        Open(2), O_TMPFILE; EOPNOTSUPP where the file system has no such files.
+        """
+        return os.open(path, flags | os.O_TMPFILE | _OPEN, mode, dir_fd=self.fd)
+
     def open_to_write(self, path: bytes, flags: int) -> int:
         """Open an existing file for writing; O_TRUNC among *flags* truncates it.
 

@@ -125,8 +125,8 @@ class Names:
 
     @staticmethod
     def unpin(node: Node | None) -> None:
-        """Take back what `pin` did, if anything."""
-        if node is not None:
+        """Let go of the pin of a node that has a name, if there is one."""
+        if node is not None and node.pin >= 0:
             os.close(node.pin)
             node.pin = -1
 

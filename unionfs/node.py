@@ -96,7 +96,7 @@ class Node:
     children: int = 0  # nodes and aliases that have this one as their parent
     impure: bool = False  # upper's directory is marked as holding copied-up objects
     unsynced: int = 0  # the last copy-up, if its name is not known to be on disk: `CopyUp.count`
-    orphan: bool = False  # it lost its last name
+    orphan: bool = False  # it lost its last name, or has none yet
     left: bool = False  # its name has another node now; only open files still know it
 
     @property
@@ -208,6 +208,12 @@ class NodeTable(dict[int, Node]):
         """Enter a new node below *parent*; its number is not taken."""
         parent.children += 1
         self[node.ino] = node
+        return node
+
+    def add_unnamed(self, parent: Node, ino: int, st: os.stat_result, pin: int) -> Node:
+        """Enter an object of upper that was made without a name; it may get one later."""
+        node = self._add(parent, b"", plain(ino, st))
+        node.orphan, node.pin = True, pin
         return node
 
     def _add(self, parent: Node, name: bytes, sighting: Sighting) -> Node:

@@ -18,6 +18,7 @@ import trio
 
 from tests.layers import opened
 from unionfs import syscalls
+from unionfs.changes import Caller
 from unionfs.layer import Layer, WritableLayer
 from unionfs.operations import Operations
 from unionfs.stack import Stack
@@ -252,6 +253,23 @@ class Client:
             ino = await self._walk(name)
             parent, last = await self._free(new)
             self._known(await self.operations.link(ino, parent, last, _CONTEXT))
+
+        self._run(talk)
+
+    def link_unnamed(self, name: str, data: bytes) -> None:
+        async def talk() -> None:
+            parent, last = await self._free(name)
+            node, _, fd = self.operations.changes.create_unnamed(
+                self.union.nodes[parent], os.O_RDWR, 0o644, Caller(0, 0, _CONTEXT.umask)
+            )
+            node.lookups += 1
+            self._lookups[node.ino] += 1
+            try:
+                if os.write(fd, data) != len(data):
+                    raise pyfuse3.FUSEError(errno.ENOSPC)
+                self._known(await self.operations.link(node.ino, parent, last, _CONTEXT))
+            finally:
+                os.close(fd)
 
         self._run(talk)
 
