@@ -45,6 +45,7 @@ READDIRPLUS: Final = 44
 RENAME2: Final = 45
 LSEEK: Final = 46
 COPY_FILE_RANGE: Final = 47
+TMPFILE: Final = 51
 
 # struct fuse_*_in; x stands for what is not looked at
 FORGET_IN = struct.Struct("=Q")  # nlookup
@@ -56,7 +57,7 @@ RENAME_IN = struct.Struct("=Q")  # newdir
 RENAME2_IN = struct.Struct("=QI4x")  # newdir flags
 LINK_IN = struct.Struct("=Q")  # oldnodeid
 OPEN_IN = struct.Struct("=I4x")  # flags
-CREATE_IN = struct.Struct("=III4x")  # flags mode umask
+CREATE_IN = struct.Struct("=III4x")  # flags mode umask, for TMPFILE too
 READ_IN = struct.Struct("=QQI")  # fh offset size, for READDIR too
 WRITE_IN = struct.Struct("=QQII8xI4x")  # fh offset size write_flags flags
 FALLOCATE_IN = struct.Struct("=QQQI4x")  # fh offset length mode
@@ -165,7 +166,7 @@ def opened(unique: int, handle: int, flags: int, backing: int = 0) -> bytes:
 def created(  # noqa: PLR0913, PLR0917
     unique: int, ino: int, st: os.stat_result, handle: int, flags: int, backing: int
 ) -> bytes:
-    """Return the reply to CREATE, of a new file with the attributes *st*."""
+    """Return the reply to CREATE and TMPFILE, of a new file with the attributes *st*."""
     return _CREATE_OUT.pack(
         _CREATE_OUT.size, 0, unique,
         ino, 0, FOREVER, FOREVER, 0, 0,
@@ -213,10 +214,11 @@ def put_header(buffer: memoryview, unique: int, size: int) -> None:
 class Listing:
     """The reply to READDIR or READDIRPLUS while it is filled, up to *room* bytes of entries."""
 
-    __slots__ = ("_entries", "_room")
+    __slots__ = ("_entries", "_room", "after")
 
     def __init__(self, room: int) -> None:
         self._room = room
+        self.after = 0  # the offset that follows the last entry; 0: there is none
         self._entries: list[bytes] = []
 
     def add_all(self, entries: Iterable[tuple[bytes, int, int, int]]) -> None:
@@ -233,12 +235,14 @@ class Listing:
                 break
             put(entry)
         self._room = room
+        if self._entries:
+            self.after = _DIRENT.unpack_from(self._entries[-1])[1]
 
     def add_dot(self, name: bytes, ino: int, offset: int) -> bool:
         """Add `.` or `..` to a READDIRPLUS: without a node, as it is no look-up."""
         attributes = bytes(_DIRENTPLUS.size - _DIRENT.size)
         head = _DIRENT.pack(ino, offset, len(name), stat.S_IFDIR >> 12)
-        return self._put(attributes + head, name)
+        return self._put(attributes + head, name, offset)
 
     def add_entry(  # noqa: PLR0913, PLR0917
         self, name: bytes, ino: int, st: os.stat_result, links: int, blocks: int, offset: int
@@ -251,14 +255,15 @@ class Listing:
             st.st_mode, links, st.st_uid, st.st_gid, st.st_rdev, _BLOCK_SIZE, 0,
             ino, offset, len(name), st.st_mode >> 12,
         )  # fmt: skip
-        return self._put(head, name)
+        return self._put(head, name, offset)
 
-    def _put(self, head: bytes, name: bytes) -> bool:
+    def _put(self, head: bytes, name: bytes, offset: int) -> bool:
         entry = head + name + _PADDING[len(name) % 8]
         self._room -= len(entry)
         if self._room < 0:
             return False
         self._entries.append(entry)
+        self.after = offset
         return True
 
     def __bool__(self) -> bool:
