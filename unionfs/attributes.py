@@ -6,9 +6,12 @@ such a name is kept under an escaped one (overlayfs.rst, "Nesting overlayfs
 mounts").
 """
 
+import contextlib
 import errno
+import logging
 import os
 import stat
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from unionfs import markers
@@ -17,7 +20,10 @@ from unionfs.layer import Layer, WritableLayer
 from unionfs.node import Node
 from unionfs.union import Union
 
+log = logging.getLogger(__name__)
+
 _ACL = b"system.posix_acl_"
+_CAPABILITY = "security.capability"
 
 
 class Wish(NamedTuple):
@@ -32,6 +38,39 @@ class Wish(NamedTuple):
 
 
 NOTHING = Wish()  # what chown(-1, -1) arrives as, and writes that take set-uid bits away
+
+
+def _owns(wish: Wish) -> bool:
+    """Tell whether chown(2) is asked for.
+
+    With nothing too: it takes set-uid bits away.
+    """
+    return wish.uid != -1 or wish.gid != -1 or wish == NOTHING
+
+
+def _has_several(wish: Wish) -> bool:
+    """Tell whether a wish takes more than one step."""
+    times = wish.atime_ns is not None or wish.mtime_ns is not None
+    return _owns(wish) + times + (wish.mode is not None) + (wish.size is not None) > 1
+
+
+def _set_owner_and_mode(layer: WritableLayer, path: bytes, wish: Wish) -> None:
+    if _owns(wish):
+        layer.chown(path, wish.uid, wish.gid)
+    if wish.mode is not None:
+        layer.chmod(path, stat.S_IMODE(wish.mode))
+
+
+def _set_times(layer: WritableLayer, path: bytes, wish: Wish) -> None:
+    atime_ns, mtime_ns = wish.atime_ns, wish.mtime_ns
+    if atime_ns is None and mtime_ns is None:
+        return
+    try:
+        layer.utime(path, *_times(atime_ns, mtime_ns, layer, path))
+    except OSError:
+        if wish.size is None:
+            raise
+        log.exception("%r: its times are those of its new size", path)
 
 
 def _times(
@@ -54,21 +93,58 @@ class Attributes:
         self.union = union
         self.copyup = copyup
 
-    def change(self, node: Node, wish: Wish, fd: int = -1) -> os.stat_result:
-        """Carry *wish* out and return the new attributes; *fd* is open for writing, or -1."""
-        mode, uid, gid, size, atime_ns, mtime_ns = wish
+    def change(
+        self, node: Node, wish: Wish, fd: int = -1, *, sized: bool = False
+    ) -> os.stat_result:
+        """Carry *wish* out and return the new attributes; *fd* is open for writing, or -1.
+
+        All of it or, where a step fails, nothing.  What was cut off does not come back, so that
+        comes last but for the times; or it has been done (*sized*).
+        """
         self.union.writable()
-        if size is not None:
-            self._resize(node, size, fd)
-        layer, path = self._place(node)
-        if uid != -1 or gid != -1 or wish == NOTHING:
-            # With nothing too: it takes set-uid bits away, chown(2).
-            layer.chown(path, uid, gid)
-        if mode is not None:
-            layer.chmod(path, stat.S_IMODE(mode))
-        if atime_ns is not None or mtime_ns is not None:
-            layer.utime(path, *_times(atime_ns, mtime_ns, layer, path))
-        return layer.stat(path)
+        before = self._before(node, wish) if _has_several(wish) else None
+        try:
+            if wish.size is None or sized:
+                layer, path = self._place(node)
+                _set_owner_and_mode(layer, path, wish)
+            else:
+                layer, path = self._cut(node, wish, wish.size, fd)
+            _set_times(layer, path, wish)
+        except OSError:
+            if before is not None:
+                self._restore(node, before)
+            raise
+        try:
+            return layer.stat(path)
+        except OSError:  # no error may say that it was not
+            log.exception("%r is changed, but what it is now cannot be read", node.path)
+            return layer.stat(path)
+
+    def _cut(self, node: Node, wish: Wish, size: int, fd: int) -> tuple[WritableLayer, bytes]:
+        """Set owner and mode, then the size; return where the file is then."""
+        if wish.mode is not None or _owns(wish):
+            _set_owner_and_mode(*self._place(node), wish)
+        self._resize(node, size, fd)
+        return self.union.upper_place(node)
+
+    def _before(self, node: Node, wish: Wish) -> tuple[os.stat_result, bytes | None]:
+        """Return what `_restore` has to know: chown(2) takes capabilities away, too."""
+        layer, path = self.union.place(node)
+        st = layer.stat(path)
+        return st, layer.find_attribute(path, _CAPABILITY) if _owns(wish) else None
+
+    def _restore(self, node: Node, before: tuple[os.stat_result, bytes | None]) -> None:
+        """Undo changes of owner and mode."""
+        st, capability = before
+        try:
+            layer, path = self.union.upper_place(node)
+            layer.chown(path, st.st_uid, st.st_gid)
+            if node.format != stat.S_IFLNK:
+                layer.chmod(path, stat.S_IMODE(st.st_mode))
+            if capability is not None:
+                layer.set_attribute(path, _CAPABILITY, capability)
+        except OSError:
+            log.exception("%r has a part of its new attributes", node.path)
 
     def _place(self, node: Node) -> tuple[WritableLayer, bytes]:
         """Return where attributes of *node* are to be changed, on upper."""
@@ -80,7 +156,9 @@ class Attributes:
 
     def _resize(self, node: Node, size: int, fd: int) -> None:
         """Set a file's size; of a lower one, no byte beyond it is copied."""
-        self.copyup.whole(node, size)
+        if self.union.has_lower_content(node):
+            self.copyup.whole(node, size)
+            return
         layer, path = self.union.upper_place(node)
         if fd >= 0:
             layer.truncate(fd, size)
@@ -112,6 +190,22 @@ class Attributes:
         if dropped == mode:
             return st
         return self.change(node, Wish(mode=dropped))
+
+    @contextlib.contextmanager
+    def privileges_dropped(self, node: Node) -> Iterator[None]:
+        """Take set-uid and set-gid from a file before an unprivileged caller cuts it.
+
+        They come back where that fails: a file that was cut may not have them, and an error that
+        comes after it would say that nothing happened.
+        """
+        before = self.union.attributes(node)
+        after = self.drop_privileges(node, before)
+        try:
+            yield
+        except BaseException:
+            if after is not before and self.union.attributes(node).st_mode == after.st_mode:
+                self._restore(node, (before, None))
+            raise
 
     def get(self, node: Node, name: bytes) -> bytes:
         """Return an extended attribute; ENODATA where there is none."""

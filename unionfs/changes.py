@@ -19,9 +19,10 @@ from typing import NamedTuple
 from unionfs import syscalls
 from unionfs.copyup import CopyUp
 from unionfs.inodes import number
-from unionfs.layer import Layer, WritableLayer, join, path_of_pin
+from unionfs.layer import Layer, WritableLayer, join
 from unionfs.names import Names, error
 from unionfs.node import Node, Sighting, child_path, plain
+from unionfs.pins import path_of_pin
 from unionfs.renames import Renames
 from unionfs.temporaries import DEFAULT_ACL
 from unionfs.union import Union
@@ -134,13 +135,34 @@ class Changes:
     ) -> tuple[Node, os.stat_result]:
         """Let *maker* make an object in upper; return its node and its attributes."""
         upper, path = self._place(parent, name, caller)
+        covered = False
         try:
             self.union.markers.require_name(upper, path)
             maker(upper, path)
         except FileExistsError:
             self._make_over_whiteout(parent, name, maker)
-        st = upper.stat(path)
+            covered = True
+        with self._taking_back(upper, path, covered=covered):
+            st = upper.stat(path)
         return self._made(upper, parent, name, st), st
+
+    @contextlib.contextmanager
+    def _taking_back(self, upper: WritableLayer, path: bytes, *, covered: bool) -> Iterator[None]:
+        """Take a new name away again if what follows fails, as the caller is told it was not made.
+
+        Was there a whiteout under it (*covered*)?
+        """
+        try:
+            yield
+        except BaseException:
+            try:
+                if covered:
+                    self._hide(path, held=True)
+                else:
+                    _remove(upper, path)
+            except OSError:
+                log.exception("%r was made, though its maker was told of an error", path)
+            raise
 
     def _place(self, parent: Node, name: bytes, caller: Caller) -> tuple[WritableLayer, bytes]:
         """Return where in upper an object of the caller's is to be made, when all is ready."""
@@ -152,7 +174,7 @@ class Changes:
 
     def _make_over_whiteout(self, parent: Node, name: bytes, maker: Maker) -> None:
         """Make an object by way of work; EEXIST where it is not a whiteout that has the name."""
-        if not parent.below or self.union.look(parent, name) is not None:
+        if self.union.look(parent, name) is not None:
             raise error(errno.EEXIST)
         upper, work = self.union.writable()
         path = child_path(parent, name)
@@ -198,10 +220,10 @@ class Changes:
                 work.set_attribute(staged, DEFAULT_ACL, acl)
             yield join(staged, b"new") if crib else staged
         except BaseException:
-            self.union.temporaries.discard(staged)
+            self.union.temporaries.drop(staged)
             raise
         if crib:
-            self.union.temporaries.discard(staged)
+            self.union.temporaries.drop(staged)
 
     def _made(self, upper: Layer, parent: Node, name: bytes, st: os.stat_result) -> Node:
         ino, nodes = number(upper, st), self.union.nodes
@@ -260,8 +282,7 @@ class Changes:
             if below:
                 self._hide(path, held=sighting.named)
             elif sighting.is_directory:
-                self._empty_of_whiteouts(path)
-                upper.rmdir(path)
+                self._remove_directory(path)
             else:
                 upper.unlink(path)
         except BaseException:
@@ -280,23 +301,22 @@ class Changes:
         try:
             directory_left = self.union.markers.hide(work, staged, upper, path)
         except BaseException:
-            self.union.temporaries.discard(staged)
+            self.union.temporaries.drop(staged)
             raise
         if directory_left:
-            self._tidy(staged)
-
-    def _empty_of_whiteouts(self, path: bytes) -> None:
-        """Take the whiteouts out of an upper directory that shows nothing."""
-        upper, _ = self.union.writable()
-        for entry in upper.scan(path):
-            upper.unlink(join(path, entry.name))
-
-    def _tidy(self, staged: bytes) -> None:
-        """Remove the directory that a finished change left in work; else the next mount does it."""
-        try:
             self.union.temporaries.leave(staged)
-        except OSError:
-            log.exception("%r is left in work until the next mount", staged)
+
+    def _remove_directory(self, path: bytes) -> None:
+        """Remove a directory of upper that shows nothing, with the whiteouts in it, in one step."""
+        upper, work = self.union.writable()
+        try:
+            upper.rmdir(path)
+        except OSError as exc:
+            if exc.errno not in {errno.ENOTEMPTY, errno.EEXIST}:  # rmdir(2) has it both ways
+                raise
+            staged = self.union.temporaries.name()
+            upper.move(path, work, staged)
+            self.union.temporaries.leave(staged)
 
     def stand_alone(self, node: Node) -> None:
         """Make an object independent of the lowers, in which its name is going to change.
@@ -323,26 +343,25 @@ class Changes:
 
         Of a file without a name the host knows whether it can get one: not if it had one.
         """
-        upper, work = self.union.writable()
+        upper, _ = self.union.writable()
         if node.orphan and not node.upper:
             raise error(errno.ENOENT)
         self._require_unused(parent, name)
         self._names.directory(parent)
         self._names.copyup.metadata(node)
         self._names.anchor(node, absolute=True)
-        path = child_path(parent, name)
+        if node.link:
+            self.union.links.require_settled(node.link)
+        path, covered = child_path(parent, name), False
         layer, source = self.union.upper_place(node)
-        if parent.below and self.union.markers.hides(upper, path):
-            staged = self.union.temporaries.name()
-            layer.link(source, work, staged)
-            try:
-                self.union.markers.publish(work, staged, upper, path)
-            except BaseException:
-                self.union.temporaries.discard(staged)
-                raise
-        else:
+        try:
+            self.union.markers.require_name(upper, path)
             layer.link(source, upper, path)
-        st = self.union.attributes(node)
+        except FileExistsError:
+            self._link_over_whiteout(layer, source, parent, name)
+            covered = True
+        with self._taking_back(upper, path, covered=covered):
+            st = self.union.attributes(node)
         self.union.nodes.adopt(
             parent, name, Sighting(node.ino, st, upper=True, named=True, below=node.lowers)
         )
@@ -350,8 +369,31 @@ class Changes:
             self._names.unpin(node)
         return st
 
+    def _link_over_whiteout(
+        self, layer: WritableLayer, source: bytes, parent: Node, name: bytes
+    ) -> None:
+        """Give a name by way of work; EEXIST where it is not a whiteout that has the name."""
+        if self.union.look(parent, name) is not None:
+            raise error(errno.EEXIST)
+        upper, work = self.union.writable()
+        staged = self.union.temporaries.name()
+        layer.link(source, work, staged)
+        try:
+            self.union.markers.publish(work, staged, upper, child_path(parent, name))
+        except BaseException:
+            self.union.temporaries.drop(staged)
+            raise
+
     def rename(
         self, parent: Node, name: bytes, new_parent: Node, new_name: bytes, flags: int
     ) -> None:
         """Rename as renameat2(2) with RENAME_NOREPLACE or RENAME_EXCHANGE."""
         self._renames.rename(parent, name, new_parent, new_name, flags)
+
+
+def _remove(upper: WritableLayer, path: bytes) -> None:
+    """Remove what was just made, of whatever kind."""
+    try:
+        upper.unlink(path)
+    except IsADirectoryError:
+        upper.rmdir(path)

@@ -71,6 +71,25 @@ class CopyUp:
             raise
         self.publish(job)
 
+    def emptied(self, node: Node, flags: int) -> int:
+        """Bring *node* to upper without its content; return a descriptor opened with *flags*.
+
+        It is opened before the file is seen to be empty: no error comes after that.
+        """
+        job = self.begin(node, 0, flags)
+        try:
+            job.fill()
+            fd = os.dup(job.target)
+        except BaseException:
+            self.abandon(job)
+            raise
+        try:
+            self.publish(job)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
     def _can_leave_content(self, node: Node) -> bool:
         return self.union.features.metacopy and self.union.attributes(node).st_size > 0
 
@@ -92,7 +111,7 @@ class CopyUp:
                 _sync(work, staged, node.format)
             st = self._settle(node, work, staged, entry, layer.stat(path))
         except BaseException:
-            self.union.temporaries.discard(staged)
+            self.union.temporaries.drop(staged)
             raise
         node.upper, node.home, node.unsynced = True, st.st_ino, self.count()
         if node.format == stat.S_IFREG:
@@ -171,20 +190,35 @@ class CopyUp:
             # Two links, the entry and the name in upper; one, if a crash takes the staged name.
             markers.prepare_links(work, staged, lower.st_nlink - 1, lower.st_nlink - 2)
             self.union.links.add(staged, entry)
+        extra = lower.st_nlink - 2
         try:
             self._publish_name(node, work, staged)
-        except BaseException:
-            if entry:
-                self.union.links.remove(entry)
-            raise
+        except OSError:
+            if not entry or self._withdraw(entry):
+                raise
+            # The copy shows by its entry, as under its other names.
+            extra += self.union.temporaries.drop(staged)
         if entry:
-            node.link, node.links = entry, lower.st_nlink - 2
+            node.link, node.links = entry, extra
             self.union.links.settle(entry)
         return st
 
+    def _withdraw(self, entry: bytes) -> bool:
+        """Remove the entry of a copy that got no name; say False where it stays."""
+        try:
+            self.union.links.remove(entry)
+        except OSError:
+            log.exception("the copy of %r has no name of its own in upper", entry)
+            return False
+        return True
+
     def _pin(self, node: Node, work: WritableLayer, staged: bytes) -> None:
         pin = work.hold(staged)
-        self.union.temporaries.discard(staged)
+        try:
+            self.union.temporaries.discard(staged)
+        except BaseException:
+            os.close(pin)
+            raise
         if node.pin >= 0:
             os.close(node.pin)
         node.pin = pin
@@ -207,7 +241,7 @@ class CopyUp:
 
     # Content
 
-    def begin(self, node: Node, size: int | None = None) -> Job:
+    def begin(self, node: Node, size: int | None = None, flags: int = os.O_RDWR) -> Job:
         """Stage the copy of a file's content; ENOSPC where upper has not the room for it."""
         _, work = self.union.writable()
         part = node.lowers[-1]
@@ -219,10 +253,10 @@ class CopyUp:
             if self._fills_in_place(node):
                 layer, path = self.union.upper_place(node)
                 before = layer.stat(path)
-                target = layer.open_to_write(path, os.O_RDWR)
+                target = layer.open_to_write(path, flags)
             else:
                 staged = self.union.temporaries.name()
-                target = work.create(staged, os.O_RDWR, 0o600)
+                target = work.create(staged, flags, 0o600)
         except BaseException:
             os.close(source)
             raise
@@ -273,7 +307,7 @@ class CopyUp:
         if not wanted:
             self.abandon(job)
             return
-        node.below, node.redirect = (), b""
+        node.below, node.redirect, job.published = (), b"", True
         self._take_readers_along(node, job.target)
         job.close()
 
@@ -326,11 +360,14 @@ class CopyUp:
         """Drop a copy that is not wanted any more."""
         try:
             if job.staged:
-                self.union.temporaries.discard(job.staged)
+                self.union.temporaries.drop(job.staged)
             elif job.st is not None and job.node.lowers:  # else another request has filled it
                 os.ftruncate(job.target, job.st.st_size)
                 os.utime(job.target, ns=(job.st.st_atime_ns, job.st.st_mtime_ns))
                 markers.end_mtime(*self.union.upper_place(job.node))
+        except OSError:
+            log.exception("%r is half a copy until it is looked up again", job.node.path)
+            self.union.half_way.add(job.node.ino)
         finally:
             job.close()
 

@@ -106,8 +106,13 @@ class Direct:
 
     def _entry(self, unique: int, node: Node, st: os.stat_result) -> bytes:
         """Return the reply that the kernel counts as a look-up."""
+        try:
+            reply = messages.entry(unique, node.ino, st, *self._shown(node, st))
+        except BaseException:
+            self._nodes.drop_if_unknown(node)
+            raise
         node.lookups += 1
-        return messages.entry(unique, node.ino, st, *self._shown(node, st))
+        return reply
 
     # Names
 

@@ -2,16 +2,23 @@
 
 `.wh.NAME` hides NAME in the layers below its own, so a file and its whiteout
 may lie side by side: a change first puts the whiteout, which says nothing new,
-and then makes its one visible step.
+and then makes its one visible step.  Beside a directory that has a redirect it
+says nothing either: what is shown below that one has another name.
 """
 
+import contextlib
 import errno
+import logging
 import os
 import stat
+from collections.abc import Iterator
 
 from unionfs.layer import WritableLayer, join
+from unionfs.markers import REDIRECT
 from unionfs.rules import Found
-from unionfs.whiteouts import BOTTOM, Finding, Markers, Part
+from unionfs.whiteouts import BOTTOM, Finding, Markers, Part, remove_spent
+
+log = logging.getLogger(__name__)
 
 _PREFIX = b".wh."
 _OPAQUE = b".wh..wh..opq"
@@ -47,6 +54,7 @@ class DotMarkers(Markers):
         hidden = layer.find(_whiteout(path)) is not None
         if finding.found is Found.NOTHING:
             return finding._replace(found=Found.WHITEOUT) if hidden else finding
+        hidden = hidden and not finding.marks.redirect
         if finding.found is Found.DIRECTORY and (
             hidden or layer.find(join(path, _OPAQUE)) is not None
         ):
@@ -62,13 +70,9 @@ class DotMarkers(Markers):
                 shows.setdefault(name.removeprefix(_PREFIX), 0)
         return shows
 
-    def hides(self, upper: WritableLayer, path: bytes) -> bool:
-        """Tell whether upper holds a whiteout for *path*."""
-        return upper.find(_whiteout(path)) is not None
-
     def require_name(self, upper: WritableLayer, path: bytes) -> None:
         """Raise FileExistsError where there is a whiteout for *path*."""
-        if self.hides(upper, path):
+        if upper.find(_whiteout(path)) is not None:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
 
     def hide_below(self, upper: WritableLayer, path: bytes) -> None:
@@ -77,62 +81,62 @@ class DotMarkers(Markers):
 
     def hide(self, work: WritableLayer, staged: bytes, upper: WritableLayer, path: bytes) -> bool:
         """Put a whiteout beside *path* and remove what upper holds there."""
-        self._put(upper, path)
-        st = upper.stat(path)
-        if stat.S_ISDIR(st.st_mode):
-            upper.move(path, work, staged)
-            return True
-        upper.unlink(path)
-        return False
+        is_directory = stat.S_ISDIR(upper.stat(path).st_mode)
+        with self._covering(upper, path):
+            if is_directory:
+                upper.move(path, work, staged)
+            else:
+                upper.unlink(path)
+        return is_directory
 
     def publish(
         self, work: WritableLayer, staged: bytes, upper: WritableLayer, path: bytes
     ) -> None:
         """Put a staged object at *path*, then take the whiteout away."""
         work.move(staged, upper, path)
-        self._take(upper, path)
+        remove_spent(upper, _whiteout(path))
 
-    def clear(self, upper: WritableLayer, path: bytes) -> None:
-        """Empty an upper directory that shows nothing of its markers, hidden from outside."""
-        names = [entry.name for entry in upper.scan(path)]
-        if names:
-            self._put(upper, path)
-            for name in names:
-                upper.unlink(join(path, name))
+    def cut_off(self, upper: WritableLayer, path: bytes, *, redirected: bool) -> None:
+        """Say it from outside: a mark in the directory would have to go with the whiteouts."""
+        with self._covering(upper, path):
+            if redirected:
+                upper.remove_attribute(path, REDIRECT)
 
     def make_opaque(self, layer: WritableLayer, path: bytes) -> None:
         """Hide the directories below *path*; its modification time stays."""
-        if layer.find(join(path, _OPAQUE)) is None:
-            st = layer.stat(path)
-            layer.mknod(join(path, _OPAQUE), stat.S_IFREG | 0o444, 0)
+        if layer.find(join(path, _OPAQUE)) is not None:
+            return
+        st = layer.stat(path)
+        layer.mknod(join(path, _OPAQUE), stat.S_IFREG | 0o444, 0)
+        try:
             layer.utime(path, st.st_atime_ns, st.st_mtime_ns)
+        except OSError:  # it is opaque: no error may say otherwise
+            log.exception("%r: its times are those of its mark", path)
 
     def move_file(self, upper: WritableLayer, path: bytes, target: bytes, *, cover: bool) -> None:
         """Rename in upper, between putting one whiteout and taking another away."""
-        if cover:
-            self._put(upper, path)
-        try:
+        with self._covering(upper, path) if cover else contextlib.nullcontext():
             upper.move(path, upper, target)
-        except OSError:
-            if cover:
-                self._take(upper, path)
-            raise
-        self._take(upper, target)
+        remove_spent(upper, _whiteout(target))
 
     move_directory = move_file
 
-    @staticmethod
-    def _put(upper: WritableLayer, path: bytes) -> None:
+    @contextlib.contextmanager
+    def _covering(self, upper: WritableLayer, path: bytes) -> Iterator[None]:
+        """Put a whiteout for a step that takes *path* away; without that step it goes again."""
+        new = self._put(upper, path)
         try:
-            upper.mknod(_whiteout(path), stat.S_IFREG | 0o444, 0)
-        except OSError as exc:
-            if exc.errno != errno.EEXIST:
-                raise
+            yield
+        except BaseException:
+            if new:
+                remove_spent(upper, _whiteout(path))
+            raise
 
     @staticmethod
-    def _take(upper: WritableLayer, path: bytes) -> None:
+    def _put(upper: WritableLayer, path: bytes) -> bool:
+        """Put a whiteout; say False where there was one."""
         try:
-            upper.unlink(_whiteout(path))
-        except OSError as exc:
-            if exc.errno != errno.ENOENT:
-                raise
+            upper.mknod(_whiteout(path), stat.S_IFREG | 0o444, 0)
+        except FileExistsError:
+            return False
+        return True

@@ -4,6 +4,7 @@ Await first, then decide, then act: content is copied up before a node is looked
 at, in a thread if it is much, and threads see descriptors alone.
 """
 
+import contextlib
 import errno
 import os
 import stat
@@ -80,8 +81,11 @@ class Files:
 
     # Copying up
 
-    async def bring_content(self, node: Node, size: int | None = None) -> None:
-        """Copy a file's content up, in a thread if it is large or has to reach the disk."""
+    async def bring_content(self, node: Node, size: int | None = None) -> bool:
+        """Copy a file's content up, in a thread if it is large or has to reach the disk.
+
+        Say False where another request was faster, which did not know of *size*.
+        """
         self.union.writable()
         while self.union.has_lower_content(node):
             event = self._copying.get(node)
@@ -93,21 +97,36 @@ class Files:
                 self._fill(job)
             else:
                 await self._fill_in_thread(job)
+            if job.published:
+                return True
+        return False
 
-    async def prepare(self, node: Node, size: int | None) -> None:
-        """Do what takes long before a file is opened or changed; it is to get *size* (None: as is).
+    async def prepare(self, node: Node, wish: Wish, uid: int) -> bool:
+        """Do what takes long before a file is changed; tell whether it has the size wished for.
 
         Cutting 1 GiB off takes ext4 a quarter of a second.
         """
-        if size is None or self.union.has_lower_content(node):
-            await self.bring_content(node, size)
-            return
-        layer, path = self.union.upper_place(node)
-        fd = layer.open_to_write(path, os.O_WRONLY)
-        try:
-            await trio.to_thread.run_sync(layer.truncate, fd, size)
-        finally:
-            os.close(fd)
+        if wish.size is None:
+            await self.bring_content(node)
+            return False
+        with self._permitting_cut(node, wish, uid):
+            if self.union.has_lower_content(node):
+                return await self.bring_content(node, wish.size)
+            layer, path = self.union.upper_place(node)
+            fd = layer.open_to_write(path, os.O_WRONLY)
+            try:
+                await trio.to_thread.run_sync(layer.truncate, fd, wish.size)
+            finally:
+                os.close(fd)
+        return True
+
+    def _permitting_cut(
+        self, node: Node, wish: Wish, uid: int
+    ) -> contextlib.AbstractContextManager[None]:
+        """See that set-uid bits fall where a caller without privileges sets the size."""
+        if self.kills and wish.size is not None and wish.mode is None and uid:
+            return self._attributes.privileges_dropped(node)
+        return contextlib.nullcontext()
 
     def _fill(self, job: Job) -> None:
         try:
@@ -135,8 +154,30 @@ class Files:
     async def open(self, node: Node, flags: int, uid: int) -> Opened:
         """Open an existing file for the caller *uid*."""
         if self.waits_to_open(node, flags):
-            await self.prepare(node, 0 if flags & os.O_TRUNC else None)
+            if flags & os.O_TRUNC:
+                return await self._open_emptied(node, flags, uid)
+            await self.bring_content(node)
         return self.open_at_once(node, flags, uid)
+
+    async def _open_emptied(self, node: Node, flags: int, uid: int) -> Opened:
+        """Open a file and then empty it: where it cannot be opened, it keeps its content."""
+        fd, kept = -1, host_flags(flags) & ~os.O_TRUNC
+        with self._permitting_truncation(node, flags, uid):
+            while self.union.has_lower_content(node) and fd < 0:
+                event = self._copying.get(node)
+                if event is None:
+                    fd = self._copyup.emptied(node, kept)
+                else:
+                    await event.wait()
+            if fd < 0:
+                layer, path = self.union.upper_place(node)
+                fd = layer.open_to_write(path, kept)
+                try:
+                    await trio.to_thread.run_sync(layer.truncate, fd, 0)
+                except BaseException:
+                    os.close(fd)
+                    raise
+        return self._answer(node, fd, flags, uid)
 
     def waits_to_open(self, node: Node, flags: int) -> bool:
         """Tell whether content has to be copied up first, or much to be cut off."""
@@ -162,18 +203,25 @@ class Files:
     def open_at_once(self, node: Node, flags: int, uid: int) -> Opened:
         """Open a file that does not have to wait; no await may come before the reply."""
         if flags & (os.O_ACCMODE | os.O_TRUNC) == os.O_RDONLY:
-            self._leave_to_old_readers(node)
             return self._answer(node, self.union.open_to_read(node), flags, uid)
         self.union.writable()
         self._copyup.metadata(node)
-        self._leave_to_old_readers(node)
-        layer, path = self.union.upper_place(node)
-        return self._answer(node, layer.open_to_write(path, host_flags(flags)), flags, uid)
+        with self._permitting_truncation(node, flags, uid):
+            layer, path = self.union.upper_place(node)
+            fd = layer.open_to_write(path, host_flags(flags))
+        return self._answer(node, fd, flags, uid)
+
+    def _permitting_truncation(
+        self, node: Node, flags: int, uid: int
+    ) -> contextlib.AbstractContextManager[None]:
+        """See that set-uid bits fall: no setattr request comes with O_TRUNC."""
+        if flags & os.O_TRUNC and uid:
+            return self._attributes.privileges_dropped(node)
+        return contextlib.nullcontext()
 
     def _answer(self, node: Node, fd: int, flags: int, uid: int) -> Opened:
         try:
-            if flags & os.O_TRUNC and uid:  # no setattr request comes with O_TRUNC
-                self._attributes.drop_privileges(node, os.fstat(fd))
+            self._leave_to_old_readers(node)
             eligible = self._may_pass(node, fd, flags)
         except BaseException:
             self.union.readers.discard(fd)
@@ -254,12 +302,17 @@ class Files:
     def _is_written(self, node: Node) -> bool:
         return any(file.writes and file.node is node for file in self._open.values())
 
-    def change(self, node: Node, wish: Wish, fd: int, uid: int) -> os.stat_result:
-        """Change attributes for the caller *uid* at once, and return the new ones."""
-        st = self._attributes.change(node, wish, fd)
-        if self.kills and wish.size is not None and wish.mode is None and uid:
-            st = self._attributes.drop_privileges(node, st)
-        return st
+    def change(
+        self, node: Node, wish: Wish, fd: int, uid: int, *, sized: bool = False
+    ) -> os.stat_result:
+        """Change attributes for the caller *uid* at once, and return the new ones.
+
+        With what `prepare` said of the size.
+        """
+        if sized:
+            return self._attributes.change(node, wish, fd, sized=True)
+        with self._permitting_cut(node, wish, uid):
+            return self._attributes.change(node, wish, fd)
 
     def write(self, fd: int, offset: int, data: bytes | memoryview) -> int:
         """Write *data* at *offset* and return how much of it was written."""

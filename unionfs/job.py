@@ -23,6 +23,7 @@ class Job:
     sync: bool
     st: os.stat_result | None = None  # of a copy that is filled in place
     shared: bool = False
+    published: bool = False
 
     def fill(self) -> None:
         """Copy the content; may run in a thread."""

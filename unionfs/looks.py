@@ -48,6 +48,7 @@ class Looks:
         self.nodes = NodeTable(self._root())
         self.rosters = Rosters()
         self.emptied = Emptied()
+        self.half_way: set[int] = set()  # numbers of metadata-only copies that could not be mended
         # Grows with each change of names, of the layers of objects, and of directories' attributes.
         self.revision = 0
         self.changed: Node | None = None  # the directory in which a name changed last
@@ -302,7 +303,9 @@ class Looks:
         if top.found in _DIRECTORIES:
             below = tuple(finding.part for finding in shown[upper:])
             ino = top.marks.ino if upper and top.marks.ino else number(top.layer, top.st)
-            return Sighting(ino, top.st, upper, upper, below, redirect=top.marks.redirect * upper)
+            # Of an opaque one a redirect says nothing: it led to what is hidden now.
+            leads = upper and top.found is Found.DIRECTORY
+            return Sighting(ino, top.st, upper, upper, below, redirect=top.marks.redirect * leads)
         if shown[-1].found is Found.METACOPY:
             raise markers.damaged(top.layer, top.path, "its content is not in the lower layers")
         if upper:
@@ -330,7 +333,7 @@ class Looks:
             upper=True,
             named=True,
             below=(below[-1].part,) if below else (),
-            redirect=marks.redirect,
+            redirect=marks.redirect if below else b"",  # else left over: `markers.end_metacopy`
             link=marks.link if marks.link in self.links else b"",
             links=marks.links,
         )
@@ -349,7 +352,7 @@ class Looks:
             upper=True,
             named=False,
             below=(content,) if marks.metacopy else (),
-            redirect=marks.redirect,
+            redirect=marks.redirect if marks.metacopy else b"",
             link=entry,
             links=marks.links,
         )
@@ -357,18 +360,20 @@ class Looks:
     def _settled(
         self, ino: int, layer: WritableLayer, copy: Finding, content: Part
     ) -> os.stat_result:
-        """Return the attributes of a metadata-only copy; settle one that a crash left half way.
+        """Return the attributes of a metadata-only copy; settle one that was left half way.
 
-        One that has a node was looked up since, and may be being filled.
+        One that has a node was looked up since the crash, and may be being filled.
         """
         if copy.st is None:
             raise FileNotFoundError(errno.ENOENT, _ABSENT)
-        if ino in self.nodes:
+        if ino in self.nodes and ino not in self.half_way:
             return copy.st
         size = content.layer.stat(content.path).st_size
-        if not metacopies.is_half_way(copy.st, copy.marks, size):
-            return copy.st
-        return metacopies.settle(layer, copy.path, copy.st, copy.marks, size)
+        st = copy.st
+        if metacopies.is_half_way(st, copy.marks, size):
+            st = metacopies.settle(layer, copy.path, st, copy.marks, size)
+        self.half_way.discard(ino)
+        return st
 
 
 def _root_part(layer: Layer) -> Part:

@@ -47,8 +47,8 @@ class Names:
         if upper.find(path) is not None:
             return
         entry = self.union.links.path(node.link)
-        markers.prepare_links(work, entry, node.links, node.links - 1)
         try:
+            markers.prepare_links(work, entry, node.links, node.links - 1)
             work.link(entry, upper, path)
         except BaseException:
             self.union.links.settle(node.link)
@@ -64,11 +64,11 @@ class Names:
         ovl_nlink_start).
         """
         if not sighting.named and (sighting.st.st_nlink > 1 or sighting.link):
-            node = self.union.nodes.adopt(parent, name, sighting)
-            self.copyup.metadata(node)
-            if node.link:
-                self.directory(parent)
-                self.give_name(node, child_path(parent, name))
+            with self.union.nodes.held(parent, name, sighting) as node:
+                self.copyup.metadata(node)
+                if node.link:
+                    self.directory(parent)
+                    self.give_name(node, child_path(parent, name))
             sighting = self.union.find(parent, name)
         if sighting.link:
             self.union.links.require_settled(sighting.link)
@@ -82,22 +82,50 @@ class Names:
         self.copyup.directories(node)
         shown = self.union.listing(node)
         for name in shown:
-            child = self.union.nodes.adopt(node, name, self.union.find(node, name))
-            if child.is_directory and child.lowers:
-                self.bring_tree(child)
-            elif not child.is_directory:
-                self.copyup.whole(child)
-                if child.link:
-                    self.give_name(child, child_path(node, name))
-            self.union.nodes.drop_if_unknown(child)
+            with self.union.nodes.held(node, name, self.union.find(node, name)) as child:
+                if child.is_directory and child.lowers:
+                    self.bring_tree(child)
+                elif not child.is_directory:
+                    self.copyup.whole(child)
+                    if child.link:
+                        self.give_name(child, child_path(node, name))
         layer, path = self.union.upper_place(node)
         st = layer.stat(path)
-        whiteouts = {entry.name for entry in layer.scan(path)}.difference(shown)
+        spent = {entry.name for entry in layer.scan(path)}.difference(shown)
         self.union.markers.make_opaque(layer, path)
-        for name in whiteouts:  # they have nothing to hide any more
-            layer.unlink(join(path, name))
-        layer.utime(path, st.st_atime_ns, st.st_mtime_ns)
+        self._stands_alone(node)
+        try:
+            for name in spent:
+                layer.unlink(join(path, name))
+            markers.end_redirect(layer, path)
+            layer.utime(path, st.st_atime_ns, st.st_mtime_ns)
+        except OSError:  # it is opaque: they say nothing any more
+            log.exception("%r keeps whiteouts or a redirect", path)
+
+    @staticmethod
+    def _stands_alone(node: Node) -> None:
+        """Take note that a directory shows nothing of a lower any more, by what is on disk."""
         node.below, node.redirect = (), b""
+
+    def make_way(self, sighting: Sighting, node: Node | None, path: bytes) -> None:
+        """Take the whiteouts out of a directory in upper that shows nothing.
+
+        So another can take its place, or it can be removed.  It shows nothing at each step, and
+        goes on so where a step fails: nothing is to be undone.
+        """
+        upper, _ = self.union.writable()
+        whiteouts = [entry.name for entry in upper.scan(path)]
+        if not whiteouts:
+            return
+        st = upper.stat(path)
+        self.union.markers.cut_off(upper, path, redirected=bool(sighting.redirect))
+        if node is not None:
+            self._stands_alone(node)
+        try:
+            for name in whiteouts:
+                upper.unlink(join(path, name))
+        finally:
+            upper.utime(path, st.st_atime_ns, st.st_mtime_ns)
 
     def anchor(self, node: Node, *, absolute: bool) -> None:
         """Say on disk where the lower part of *node* is, before its name changes.

@@ -9,11 +9,13 @@ are kept as they were found.  The kernel may know a million files of the lowers:
 of such a file only the directory that holds it is kept, which is its parent's.
 """
 
+import contextlib
 import dataclasses
 import errno
 import itertools
 import os
 import stat
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from unionfs import closing
@@ -203,6 +205,17 @@ class NodeTable(dict[int, Node]):
         elif node.parent is not parent or node.name != name:
             self._add_name(node, parent, name)
         return node
+
+    @contextlib.contextmanager
+    def held(self, parent: Node, name: bytes, sighting: Sighting) -> Iterator[Node]:
+        """Yield the node of what was seen, for as long as it is worked on at least."""
+        node = self.adopt(parent, name, sighting)
+        node.lookups += 1
+        try:
+            yield node
+        finally:
+            node.lookups -= 1
+            self.drop_if_unknown(node)
 
     def add(self, node: Node, parent: Node) -> Node:
         """Enter a new node below *parent*; its number is not taken."""

@@ -132,8 +132,13 @@ class Operations(pyfuse3.Operations):
 
     def _known_entry(self, node: Node, st: os.stat_result) -> EntryAttributes:
         """Return an entry that the kernel counts as a lookup."""
+        try:
+            entry = self._entry(node, st)
+        except BaseException:
+            self.union.nodes.drop_if_unknown(node)
+            raise
         node.lookups += 1
-        return self._entry(node, st)
+        return entry
 
     @_replying
     async def lookup(self, parent: int, name: bytes, _ctx: RequestContext) -> EntryAttributes:
@@ -184,9 +189,10 @@ class Operations(pyfuse3.Operations):
         )
         # It says yes here: `noopen`, which may say no, needs `direct`, which has asked before.
         self.files.permit(node, wish, ctx.uid)
+        sized = False
         if self.files.waits_to_change(node, wish):
-            await self.files.prepare(node, wish.size)
-        return self._entry(node, self.files.change(node, wish, fh or -1, ctx.uid))
+            sized = await self.files.prepare(node, wish, ctx.uid)
+        return self._entry(node, self.files.change(node, wish, fh or -1, ctx.uid, sized=sized))
 
     @_replying
     async def readlink(self, inode: int, _ctx: RequestContext) -> bytes:

@@ -4,6 +4,7 @@ The facts are gathered, `rules` decides, the names are prepared without any
 change that is seen, and one system call on upper does it.
 """
 
+import contextlib
 import errno
 import stat
 from typing import NamedTuple
@@ -40,6 +41,10 @@ def _gives_way(target: Sighting | None) -> bool:
     return not counted and not stat.S_ISDIR(target.st.st_mode)
 
 
+# A directory of the union and a name in it.
+_Name = tuple[Node, bytes]
+
+
 def _kind(sighting: Sighting | None) -> Kind:
     if sighting is None:
         return Kind.NOTHING
@@ -72,7 +77,7 @@ class Renames:
         if flags and target is not None:
             raise error(errno.EEXIST)
         if _is_in_upper(source) and _gives_way(target):
-            self._rename_file(source, (parent, name), target, (new_parent, new_name))
+            self._rename_file(source, (parent, name), (new_parent, new_name), target)
             return
         old, new = _Side(parent, name, source), _Side(new_parent, new_name, target)
         plan = rules.rename(self._facts(source, target, new_parent, new_name))
@@ -80,11 +85,7 @@ class Renames:
             self._rename(plan, old, new)
 
     def _rename_file(
-        self,
-        source: Sighting,
-        old: tuple[Node, bytes],
-        target: Sighting | None,
-        new: tuple[Node, bytes],
+        self, source: Sighting, old: _Name, new: _Name, target: Sighting | None
     ) -> None:
         """Rename a file where nothing is to be copied up, marked or decided.
 
@@ -93,22 +94,29 @@ class Renames:
         """
         if target is not None and target.ino == source.ino:
             return  # links of one file keep both names: rename(2)
-        upper, _ = self.names.directory(new[0])
-        nodes = self.union.nodes
-        path = child_path(*new)
-        cover = self.union.shows_below(*old)
+        self.names.directory(new[0])
+        self._move(self.union.nodes.adopt(*old, source), old, new, target)
+
+    def _move(self, node: Node, old: _Name, new: _Name, target: Sighting | None) -> None:
+        """Change the names in one visible step, when all else is ready; if it fails, none has."""
+        upper, _ = self.union.writable()
+        nodes, kinds, path = self.union.nodes, self.union.markers, child_path(*new)
+        move = kinds.move_directory if node.is_directory else kinds.move_file
         replaced = pinned = None
-        if target is not None:
-            replaced = nodes.known(target)
-            pinned = self.names.pin(replaced, target, path)
         try:
-            self.union.markers.move_file(upper, child_path(*old), path, cover=cover)
+            cover = self.union.shows_below(*old)
+            if target is not None:
+                replaced = nodes.known(target)
+                if target.named and target.is_directory:
+                    self.names.make_way(target, replaced, path)
+                pinned = self.names.pin(replaced, target, path)
+            move(upper, child_path(*old), path, cover=cover)
         except BaseException:
             self.names.unpin(pinned)
+            nodes.drop_if_unknown(node)
             raise
         if target is not None:
             self.names.removed(*new, target, replaced)
-        node = nodes.adopt(*old, source)
         nodes.rename(node, old, new)
         nodes.drop_if_unknown(node)
 
@@ -128,46 +136,29 @@ class Renames:
         )
 
     def _rename(self, plan: Plan, old: _Side, new: _Side) -> None:
-        upper, _ = self.names.directory(new.parent)
-        node = self._bring_name(old)
-        self._ready(node, plan, same_parent=old.parent is new.parent)
-        target = new.sighting
-        replaced = None
-        if target is not None:
-            if not target.is_directory:
+        self.names.directory(new.parent)
+        with self._held(old) as node:
+            self._bring_name(node, old)
+            self._ready(node, plan, same_parent=old.parent is new.parent)
+            target = new.sighting
+            if target is not None and not target.is_directory:
                 target = self.names.counted(new.parent, new.name, target)
-            replaced = self.union.nodes.known(target)
-            if plan.clear and target.named:
-                self.union.markers.clear(upper, new.path)
-        cover = self.union.shows_below(old.parent, old.name)
-        kinds = self.union.markers
-        move = kinds.move_directory if node.is_directory else kinds.move_file
-        if target is None:
-            move(upper, old.path, new.path, cover=cover)
-        else:
-            pinned = self.names.pin(replaced, target, new.path)
-            try:
-                move(upper, old.path, new.path, cover=cover)
-            except BaseException:
-                self.names.unpin(pinned)
-                raise
-            self.names.removed(new.parent, new.name, target, replaced)
-        self.union.nodes.rename(node, old[:2], new[:2])
-        self.union.nodes.drop_if_unknown(node)
+            self._move(node, old[:2], new[:2], target)
 
-    def _bring_name(self, side: _Side) -> Node:
-        """Make sure that upper holds this very name; return its node."""
+    def _held(self, side: _Side) -> contextlib.AbstractContextManager[Node]:
         if side.sighting is None:
             raise error(errno.ENOENT)
-        node = self.union.nodes.adopt(side.parent, side.name, side.sighting)
+        return self.union.nodes.held(*side[:2], side.sighting)
+
+    def _bring_name(self, node: Node, side: _Side) -> None:
+        """Make sure that upper holds this very name of *node*."""
         self.names.directory(side.parent)
         if node.is_directory and node.lowers and not self.union.features.redirect_dir:
             self.names.bring_tree(node)
         else:
             self.names.copyup.metadata(node)
-        if node.link and not side.sighting.named:
+        if node.link and side.sighting and not side.sighting.named:
             self.names.give_name(node, side.path)
-        return node
 
     def _ready(self, node: Node, plan: Plan, *, same_parent: bool) -> None:
         """Mark a node in upper for its new name; at the old one the marks say nothing new."""
@@ -189,14 +180,12 @@ class Renames:
         if old.sighting.ino == target.ino:
             return
         upper, _ = self.union.writable()
-        for side, other in ((old, new), (new, old)):
-            node = self._bring_name(side)
-            opaque = not node.lowers and self.union.shows_below(other.parent, other.name)
-            self._ready(node, Plan(opaque=opaque), same_parent=old.parent is new.parent)
-        one = self.union.nodes.adopt(*old[:2], self.union.find(*old[:2]))
-        two = self.union.nodes.adopt(*new[:2], self.union.find(*new[:2]))
-        upper.exchange(old.path, upper, new.path)
-        self.union.nodes.rename(one, old[:2], new[:2])
-        self.union.nodes.rename(two, new[:2], old[:2])
-        self.union.nodes.drop_if_unknown(one)
-        self.union.nodes.drop_if_unknown(two)
+        nodes = self.union.nodes
+        with self._held(old) as one, self._held(new) as two:
+            for node, side, other in ((one, old, new), (two, new, old)):
+                self._bring_name(node, side)
+                opaque = not node.lowers and self.union.shows_below(other.parent, other.name)
+                self._ready(node, Plan(opaque=opaque), same_parent=old.parent is new.parent)
+            upper.exchange(old.path, upper, new.path)
+            nodes.rename(one, old[:2], new[:2])
+            nodes.rename(two, new[:2], old[:2])

@@ -101,7 +101,6 @@ class Plan(NamedTuple):
     """How to carry a rename out."""
 
     opaque: bool = False  # hide what lies below the new name from the source directory
-    clear: bool = False  # the target is a directory that may hold whiteouts
     nothing: bool = False  # POSIX: links of one file, both names stay
 
 
@@ -119,7 +118,4 @@ def rename(facts: Facts) -> Plan:
             raise OSError(errno.ENOTEMPTY, "the target directory is not empty")
     elif facts.target is Kind.FILE and source_is_directory:
         raise OSError(errno.ENOTDIR, "the target is not a directory")
-    return Plan(
-        opaque=source_is_directory and not facts.merged and facts.below_new,
-        clear=facts.target is Kind.DIRECTORY,
-    )
+    return Plan(opaque=source_is_directory and not facts.merged and facts.below_new)

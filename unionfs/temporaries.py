@@ -21,6 +21,8 @@ _MOST_LEFT = 512
 
 log = logging.getLogger(__name__)
 
+_LEFT = "%r is left in work until the next mount"
+
 
 class Temporaries:
     """Names for objects being staged, and their removal."""
@@ -54,6 +56,18 @@ class Temporaries:
         """Return the path in work of a name not yet taken."""
         return b"%s/#%x" % (DIRECTORY, next(self._numbers))
 
+    def drop(self, path: bytes) -> bool:
+        """Remove a staged object that nobody needs any more, as `discard`; say False if it stays.
+
+        For the end of a change, and for its undoing: no error may hide how the change went.
+        """
+        try:
+            self.discard(path)
+        except OSError:
+            log.exception(_LEFT, path)
+            return False
+        return True
+
     def discard(self, path: bytes) -> None:
         """Remove a staged object, whatever it is; nothing there is no error."""
         st = self.work.find(path)
@@ -68,8 +82,15 @@ class Temporaries:
     def leave(self, path: bytes) -> None:
         """Remove a staged directory of whiteouts, when there is time for it.
 
-        It was taken out of upper when the directory that it hid was removed.
+        It was taken out of upper when the directory that it hid was removed.  What cannot be
+        removed stays until the next mount.
         """
+        try:
+            self._leave(path)
+        except OSError:
+            log.exception(_LEFT, path)
+
+    def _leave(self, path: bytes) -> None:
         if not self.patient:
             self.discard(path)
             return
@@ -99,7 +120,7 @@ class Temporaries:
                 self._left.popleft()
                 self.work.rmdir(path)
         except OSError:
-            log.exception("%r is left in work until the next mount", path)
+            log.exception(_LEFT, path)
         return True
 
     def _empty(self, path: bytes) -> None:

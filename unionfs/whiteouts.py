@@ -8,6 +8,7 @@ aufs's names, make and read whiteouts.
 """
 
 import contextlib
+import logging
 import os
 import stat
 from typing import NamedTuple
@@ -16,6 +17,8 @@ from unionfs.inodes import HOST_END, ROOT_INO, first_of
 from unionfs.layer import Layer, WritableLayer, join
 from unionfs.markers import OPAQUE, UNMARKED, WHITEOUT, Marks, read, set_opaque
 from unionfs.rules import Found
+
+log = logging.getLogger(__name__)
 
 BOTTOM = 1  # the number of the lowest layer
 
@@ -152,10 +155,6 @@ class Markers:
             return 0  # a subvolume of btrfs has numbers of its own
         return self._number
 
-    def hides(self, upper: WritableLayer, path: bytes) -> bool:
-        """Tell whether upper holds a whiteout for *path*, which is known not to show."""
-        return upper.find(path) is not None
-
     def require_name(self, upper: WritableLayer, path: bytes) -> None:
         """Raise FileExistsError where a whiteout for *path* does not bear its name."""
 
@@ -215,17 +214,17 @@ class Markers:
         held = upper.find(path)
         if held is not None and stat.S_ISDIR(work.stat(staged).st_mode):
             work.exchange(staged, upper, path)
-            work.unlink(staged)
+            remove_spent(work, staged)
         else:
             work.move(staged, upper, path)
 
-    def clear(self, upper: WritableLayer, path: bytes) -> None:
-        """Empty an upper directory that shows nothing of its whiteouts, and let it go on so."""
-        names = [entry.name for entry in upper.scan(path)]
-        if names:
-            set_opaque(upper, path)
-            for name in names:
-                upper.unlink(join(path, name))
+    def cut_off(self, upper: WritableLayer, path: bytes, *, redirected: bool) -> None:  # noqa: ARG002
+        """Say by one mark that an upper directory shows nothing of those below it.
+
+        It shows nothing of them already, as its whiteouts say one by one, and is to lose these
+        and then its place.  Has it a redirect (*redirected*)?
+        """
+        set_opaque(upper, path)
 
     def make_opaque(self, layer: WritableLayer, path: bytes) -> None:
         """Hide the directories below *path*."""
@@ -252,7 +251,17 @@ class Markers:
             return
         upper.exchange(path, upper, target)
         if not cover:
-            upper.unlink(path)
+            remove_spent(upper, path)
+
+
+def remove_spent(layer: WritableLayer, path: bytes) -> None:
+    """Remove a whiteout that a finished change has left with nothing to hide; it may stay."""
+    try:
+        layer.unlink(path)
+    except FileNotFoundError:
+        pass
+    except OSError:
+        log.exception("%r: a whiteout that hides nothing is left", path)
 
 
 def has_whiteout_files(layer: Layer, path: bytes) -> bool:

@@ -104,7 +104,7 @@ def test_rename_refuses_what_posix_refuses(given, expected):
         (facts(Kind.FILE, below_new=True), Plan()),
         (facts(Kind.DIRECTORY, below_new=True), Plan(opaque=True)),
         (facts(Kind.DIRECTORY, below_new=True, merged=True), Plan()),
-        (facts(Kind.DIRECTORY, Kind.DIRECTORY, target_empty=True), Plan(clear=True)),
+        (facts(Kind.DIRECTORY, Kind.DIRECTORY, target_empty=True), Plan()),
     ],
 )
 def test_rename_plans(given, plan):

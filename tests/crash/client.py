@@ -329,16 +329,21 @@ class Client:
 
     async def _entries(self, ino: int) -> list[tuple[bytes, pyfuse3.EntryAttributes]]:
         found: list[tuple[bytes, pyfuse3.EntryAttributes]] = []
+        start, end = -1, 0
 
-        def reply(_token, name, attributes, _next_id) -> bool:
+        def reply(_token, name, attributes, next_id) -> bool:
+            nonlocal end
             if name not in {b".", b".."}:
                 found.append((name, self._known(attributes)))
+            end = next_id
             return True
 
         real, pyfuse3.readdir_reply = pyfuse3.readdir_reply, reply
         fh = await self.operations.opendir(ino, _CONTEXT)
         try:
-            await self.operations.readdir(fh, 0, None)
+            while end != start:
+                start = end
+                await self.operations.readdir(fh, start, None)
         finally:
             pyfuse3.readdir_reply = real
             await self.operations.releasedir(fh)

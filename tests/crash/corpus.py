@@ -296,7 +296,8 @@ def emptied() -> Iterator[Case]:
         ]  # fmt: skip
         for other in ("e", "ue", "ud", "d", "d/deep", "m", "o"):
             moved = any(call[0] == "rename" and other.startswith(call[1]) for call in calls)
-            if not moved and not f"{name}/".startswith(f"{other}/"):
+            apart = os.path.commonpath((name, other)) not in {name, other}
+            if apart and not moved:
                 operations += [("rename", other, name), ("rename", other, name, RENAME_EXCHANGE)]
         for call in operations:
             words = " ".join(str(word) for word in call)

@@ -1,29 +1,53 @@
-"""One system call of the daemon fails; the caller learns of it, and nothing is half done."""
+"""System calls of the daemon fail; the caller learns of it, and nothing is half done."""
 
 import functools
+import math
 
 import pytest
 
+from unionfs.union import Features
+
 from . import corpus
+from .faulty import failed
 from .sample import SEED, chosen
-from .trial import ERRNOS, Field, count, failed, faults
+from .trial import ERRNOS, Field, count, faults
+
+_FORMATS = ("overlay", "aufs")
 
 
-def _faults(field, kind):
+@pytest.fixture(params=_FORMATS)
+def field(request, disk):
+    field = Field(disk, Features(whiteout=request.param))
+    yield field
+    assert field.unchanged()
+
+
+def _faults(field, kind, errnos, more):
     """Yield all faults that there may be in the cases of *kind*."""
     for case in kind():
         calls = len(count(field, case, reading=True).calls)
-        for moment, gate in faults(calls, ERRNOS):
+        for moment, gate in faults(calls, errnos, more=more):
             yield case, moment, gate
 
 
-@pytest.mark.parametrize("kind", corpus.KINDS, ids=lambda kind: kind.__name__)
-def test_a_failed_call_changes_nothing_or_the_operation_is_done(disk, kind):
-    field, wrong = Field(disk), {}
-    expected = functools.cache(field.expect)
-    for case, moment, gate in chosen(_faults(field, kind), share=0.003):
+def _wrong(field, kind, share, errnos=ERRNOS, more=0.0):
+    """Try a share of the faults; say what was wrong at which."""
+    expected, wrong, tried = functools.cache(field.expect), {}, 0
+    for case, moment, gate in chosen(_faults(field, kind, errnos, more), share=share):
+        tried += 1
         words = failed(field, case, expected(case), gate)
         if words:
             wrong[f"{case.name}, {moment}: {gate.calls[gate.at - 1]}"] = words
-    assert (SEED, wrong) == (SEED, {})
-    assert field.unchanged()
+    print(f"{field}: {tried} faults")  # noqa: T201 - shown by pytest -rP
+    return SEED, wrong
+
+
+@pytest.mark.parametrize("kind", corpus.KINDS, ids=lambda kind: kind.__name__)
+def test_a_failed_call_changes_nothing_or_is_of_no_account(field, kind):
+    assert _wrong(field, kind, 0.002) == (SEED, {})
+
+
+@pytest.mark.parametrize("more", [1, math.inf])
+@pytest.mark.parametrize("kind", corpus.KINDS, ids=lambda kind: kind.__name__)
+def test_where_calls_fail_one_after_another_mount_and_disk_agree(field, kind, more):
+    assert _wrong(field, kind, 0.002, ERRNOS[:1], more) == (SEED, {})

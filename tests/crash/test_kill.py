@@ -9,12 +9,13 @@ from .sample import SEED, chosen
 from .trial import Field, count, killed, kills, undisturbed
 
 _MODES = ("auto", "strict", "off")
+_FORMATS = ("overlay", "overlay", "aufs", "aufs")
 _PLACES = ("directory", "disk")  # fixtures: a tmpfs, and ext4, where content is synced
 
 
-@pytest.fixture
-def field(directory):
-    field = Field(directory)
+@pytest.fixture(params=["overlay", "aufs"])
+def field(request, directory):
+    field = Field(directory, Features(whiteout=request.param))
     yield field
     assert field.unchanged()
 
@@ -24,7 +25,8 @@ def varied(request):
     """Return what a kind of operation is tried on: the seed says which mode and which place."""
     number = SEED + corpus.KINDS.index(request.getfixturevalue("kind"))
     place = request.getfixturevalue(_PLACES[number % len(_PLACES)])
-    field = Field(place, Features(fsync=_MODES[number % len(_MODES)]))
+    whiteout = _FORMATS[number % len(_FORMATS)]
+    field = Field(place, Features(fsync=_MODES[number % len(_MODES)], whiteout=whiteout))
     yield field
     assert field.unchanged()
 

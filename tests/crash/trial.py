@@ -1,4 +1,4 @@
-"""One case on trial: the operation is stopped or failed at one call, and the tree judged.
+"""One case on trial: the operation is stopped at one call, and the tree judged.
 
 The judgement is always the same: the tree is, in everything that a program can
 see, the one before the operation or the one after it.
@@ -165,40 +165,6 @@ def again(client: Client, case: Case, expected: Expected, seen: Tree) -> list[st
     return [f"later: {word}" for word in words]
 
 
-def failed(field: Field, case: Case, expected: Expected, gate: Gate) -> list[str]:
-    """Let one call fail at *gate*; say what is wrong at once, later, and after a remount."""
-    field.fresh()
-    with field.client() as client:
-        case.prepare(client)
-        before = descriptors()
-        answer = _attempt(case, client, gate)
-        leaked = descriptors() - before
-        seen = settled(client.harvest())
-        words = judge(expected, seen)
-        if answer is None and seen != expected.new:
-            words += [f"said to be done: {w}" for w in differences(expected.new, seen)]
-        if isinstance(answer, Exception) and not isinstance(answer, OSError):
-            words.append(f"the caller got {answer!r}")
-        words += [f"left open: {sorted(leaked)}"] if leaked else []
-        if field.staged() and not gate.tidying:  # what cannot be removed waits for the next mount
-            words.append(f"left in work: {field.staged()}")
-        words = words or again(client, case, expected, seen)
-    if not words:
-        with field.client() as client:
-            words = differences(expected.new, settled(client.harvest()))
-        words += [f"left in work: {field.staged()}"] if field.staged() else []
-    return words
-
-
-def _attempt(case: Case, client: Client, gate: Gate) -> Exception | None:
-    try:
-        with gate.armed():
-            case.do(client)
-    except Exception as exc:  # noqa: BLE001 - which one it is, is what is asked here
-        return exc
-    return None
-
-
 def descriptors() -> set[tuple[str, str]]:
     """Return the open descriptors of this process, and what they are open on."""
     found = set()
@@ -220,8 +186,8 @@ def kills(calls: int) -> Iterator[tuple[str, Gate]]:
         yield f"killed after call {at}", dying_after(at)
 
 
-def faults(calls: int, errnos: tuple[int, ...]) -> Iterator[tuple[str, Gate]]:
-    """Yield a gate for each call that may fail, and each way in which it may."""
+def faults(calls: int, errnos: tuple[int, ...], *, more: float = 0) -> Iterator[tuple[str, Gate]]:
+    """Yield a gate for each call that may fail, with *more* after it, and each way in which."""
     for at in range(1, calls + 1):
         for number in errnos:
-            yield f"{errno.errorcode[number]} at call {at}", failing(at, number)
+            yield f"{errno.errorcode[number]} at call {at}", failing(at, number, more=more)
