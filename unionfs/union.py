@@ -56,9 +56,9 @@ class Union(QuickLooks):
         try:
             markers.set_layers(upper, [layer.name for layer in self.lowers], work.name)
         except OSError as exc:
-            if exc.errno not in (errno.ENOSPC, errno.E2BIG, errno.ERANGE):
+            if exc.errno not in (errno.ENOSPC, errno.EDQUOT, errno.E2BIG, errno.ERANGE):
                 raise
-            log.warning("%s: the names of its lowers are too long to be recorded", upper.name)
+            log.warning("%s: there is no room to record the names of its lowers", upper.name)
 
     @property
     def root(self) -> Node:

@@ -39,13 +39,17 @@ class Expected(NamedTuple):
 
 
 class Field:
-    """A directory in which cases are tried: shared lowers, a fresh upper each time."""
+    """A directory in which cases are tried: shared lowers, a fresh upper each time.
 
-    def __init__(self, top: str, features: Features | None = None) -> None:
+    Upper and work may be in another one, *disk*.
+    """
+
+    def __init__(self, top: str, features: Features | None = None, disk: str = "") -> None:
         self.top = top
+        disk = disk or top
         self.features = features or Features()
         lowers = (f"{top}/l1", f"{top}/l2")
-        self.dirs = Dirs(lowers, f"{top}/upper", f"{top}/work")
+        self.dirs = Dirs(lowers, f"{disk}/upper", f"{disk}/work")
         for path in lowers:
             os.mkdir(path)
         corpus.plant_lowers(lowers)
