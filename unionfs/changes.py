@@ -19,9 +19,10 @@ from typing import NamedTuple
 from unionfs import syscalls
 from unionfs.copyup import CopyUp
 from unionfs.inodes import number
-from unionfs.layer import Layer, WritableLayer, join, path_of_pin
+from unionfs.layer import Layer, WritableLayer, join
 from unionfs.names import Names, error
 from unionfs.node import Node, Sighting, child_path, plain
+from unionfs.pins import path_of_pin
 from unionfs.renames import Renames
 from unionfs.temporaries import DEFAULT_ACL
 from unionfs.union import Union

@@ -204,7 +204,10 @@ class WritableLayer(Layer):
 
         Open(2), O_TMPFILE; EOPNOTSUPP where the file system has no such files.
         """
-        return os.open(path, flags | os.O_TMPFILE | _OPEN, mode, dir_fd=self.fd)
+        try:
+            return os.open(path, flags | os.O_TMPFILE | _OPEN, mode, dir_fd=self.at)
+        except OSError as exc:
+            return self._closer(exc, path, WritableLayer.create_unnamed, flags, mode)
 
     def open_to_write(self, path: bytes, flags: int) -> int:
         """Open an existing file for writing; O_TRUNC among *flags* truncates it.

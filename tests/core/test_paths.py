@@ -38,6 +38,7 @@ ONE_PATH = {
     "attribute": ("f", lambda layer, path: layer.attribute(path, "trusted.a")),
     "find_attribute": ("f", lambda layer, path: layer.find_attribute(path, "trusted.b")),
     "create": ("new", lambda layer, path: _closed(layer.create(path, os.O_RDWR, 0o600))),
+    "create_unnamed": ("e", lambda layer, path: _closed(layer.create_unnamed(path, os.O_RDWR, 0))),
     "open_to_write": (
         "f",
         lambda layer, path: _closed(layer.open_to_write(path, os.O_RDWR | os.O_TRUNC)),
