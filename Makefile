@@ -11,8 +11,10 @@ BUILD_PACKAGES = fuse3 libfuse3-dev pkg-config gcc libc6-dev python3-dev python3
 # What the tests run over the union or compare it with.
 TEST_PACKAGES = xfsprogs btrfs-progs squashfs-tools erofs-utils e2fsprogs attr acl libcap2-bin rsync \
 	sqlite3 logrotate git passwd fuse-overlayfs unionfs-fuse mergerfs strace mount procps util-linux
+# What the boot tests run machines with.
+BOOT_PACKAGES = qemu-system-x86 qemu-utils mmdebstrap e2fsprogs squashfs-tools shellcheck
 
-.PHONY: help setup setup-tests demo check test ci bench man install uninstall clean
+.PHONY: help setup setup-tests demo check test ci bench man install install-boot uninstall clean boot-test
 
 help:
 	@echo 'make setup     install what is needed into .venv (and Debian packages that are missing)'
@@ -20,6 +22,7 @@ help:
 	@echo 'make check     format, lint, types and core tests, in seconds'
 	@echo 'make test      all tests; as root, with real mounts'
 	@echo 'make ci        what CI runs: check and test, and a skipped test fails'
+	@echo 'make boot-test boot machines in QEMU on a union; an hour'
 	@echo 'make bench     compare with other union file systems'
 	@echo 'make man       write build/unionfs.1'
 	@echo 'make install   install into $(PREFIX), for mount(8) and fstab(5) too; see also uninstall'
@@ -51,8 +54,12 @@ check: setup
 	$(BIN)pytest -q tests/core
 
 test: setup-tests
-	$(BIN)pytest tests --ignore=tests/mounted --ignore=tests/programs
+	$(BIN)pytest tests --ignore=tests/mounted --ignore=tests/programs --ignore=tests/boot
 	$(BIN)pytest tests/mounted tests/programs  # their mounts live as long as the process: its namespace stays
+
+boot-test: setup
+	tools/packages.sh $(BOOT_PACKAGES)
+	$(BIN)pytest -p no:cacheprovider tests/boot
 
 ci: export CI = true
 ci: check
@@ -84,6 +91,14 @@ install: man
 		ln -sf $(PREFIX)/bin/$$name $(LINKS)/$$name; \
 		ln -sf $(PREFIX)/share/man/man1/unionfs.1 /usr/local/share/man/man1/$$name.1; \
 	done
+
+# What a machine needs to boot on a union, for the Debian package and the boot tests.
+install-boot:
+	install -D -m 755 -t $(DESTDIR)/usr/lib/unionfs boot/init boot/stage
+	install -D -m 644 -t $(DESTDIR)/usr/lib/unionfs boot/words.sh boot/messages.sh
+	install -D -m 755 -t $(DESTDIR)/usr/share/initramfs-tools/hooks boot/initramfs-tools/hooks/unionfs
+	install -D -m 755 -t $(DESTDIR)/usr/share/initramfs-tools/scripts/init-bottom \
+		boot/initramfs-tools/scripts/init-bottom/unionfs
 
 uninstall:
 	rm -f $(LINKS)/unionfs $(LINKS)/pyunionfs

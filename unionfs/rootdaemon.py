@@ -1,0 +1,85 @@
+"""The daemon of a machine's root file system, and the process that watches it: `-o boot=on`.
+
+The boot scripts (boot/) mount with it.  Two processes: the parent watches
+(`watcher`), its child serves.  Neither may need anything from the union: their
+root directory is the true root, below it; all modules are imported and all
+descriptors open before it serves; log lines go to the kernel's log, where
+syslog's socket is on the union.  Keeping the connection across the daemon's
+death would be the parent's affair, too.
+"""
+
+import contextlib
+import encodings.idna  # noqa: F401 - as with all that is not used here: nothing is imported later
+import linecache
+import os
+import tempfile  # noqa: F401
+from collections.abc import Callable
+
+from unionfs import daemon, logs, mountinfo, survival, watcher
+from unionfs.options import Options
+
+# sysvinit's sendsigs spares the processes whose numbers stand in files here.
+_SPARED = "/run/sendsigs.omit.d"
+
+
+def serve(options: Options, mountpoint: str, ready: Callable[[], None]) -> int:
+    """Serve in a child, watched; *ready* is called in this process when it serves.
+
+    Returns the exit status when there was no mount, or it has gone by umount(2).
+    """
+    survival.spare_from_oom_killer()  # the child inherits it
+    serving, serving_end = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(serving)
+        os._exit(_serve(options, mountpoint, serving_end))
+    os.close(serving_end)
+    with open(serving, "rb") as pipe:
+        device = pipe.read().decode()
+    if not device:
+        return watcher.status_of(child)
+    survival.rename("@unionfs-watch")
+    watch = watcher.Watcher(child, device, options.dead)
+    ready()
+    _settle("unionfs-watch")
+    return watch.wait()
+
+
+def _serve(options: Options, mountpoint: str, serving: int) -> int:
+    """Be the daemon; the mount's device number is written to *serving* when it serves."""
+    hold = _held_upper(options)
+
+    def started() -> None:
+        _settle("unionfs")
+        survival.StayAwake()
+        ours = mountinfo.top_at(mountpoint)
+        os.write(serving, (ours.device if ours else "?").encode())
+        os.close(serving)
+
+    survival.rename("@unionfs")
+    try:
+        return daemon.open_and_serve(options, mountpoint, started)
+    finally:
+        with contextlib.suppress(OSError):
+            os.close(hold)
+
+
+def _held_upper(options: Options) -> int:
+    """Keep the mount that upper is named in busy, so that nobody can unmount it.
+
+    The layer itself is in a copy of that mount: unmounted, its disk would stay
+    writable to the end, and be left with a journal to recover.  As it is, a
+    shutdown has to make it read-only.
+    """
+    return os.open(options.upper or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _settle(name: str) -> None:
+    """Let go of the command that started this, and stay, whatever comes."""
+    logs.to_kernel_log()
+    logs.leave_terminal()
+    survival.ignore_hangups()
+    linecache.clearcache()
+    survival.lock_memory()
+    with contextlib.suppress(OSError), open(f"{_SPARED}/{name}", "w", encoding="ascii") as file:
+        file.write(f"{os.getpid()}\n")
