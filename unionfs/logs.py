@@ -40,7 +40,7 @@ class _KernelLog(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
-        self._fd = os.open("/dev/kmsg", os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY)
+        self._fd = os.open("/dev/kmsg", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         self._pid = os.getpid()
 
     def emit(self, record: logging.LogRecord) -> None:

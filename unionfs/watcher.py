@@ -50,8 +50,11 @@ class Watcher:
         self._device = device
         self._dead = dead
         self._mounts = _opened("/proc/1/mountinfo", os.O_RDONLY)
-        self._voices = [_opened(path, os.O_WRONLY) for path in ("/dev/console", "/dev/kmsg")]
+        self._voices = [
+            _opened(path, os.O_WRONLY | os.O_APPEND) for path in ("/dev/console", "/dev/kmsg")
+        ]
         self._sysrq = _opened("/proc/sysrq-trigger", os.O_WRONLY)
+        self._panic = _opened("/proc/sys/kernel/panic", os.O_RDWR)
         self._is_machine = os.stat("/proc/self/ns/pid").st_ino == _FIRST_PID_NAMESPACE
 
     def wait(self) -> int:
@@ -62,6 +65,7 @@ class Watcher:
         how = f"killed by {_signal(status - 128)}" if status > 128 else f"exit status {status}"  # noqa: PLR2004
         self._say(f"the daemon of / died ({how}): {_CONSEQUENCE[self._dead]}")
         if self._dead != "nothing":
+            self._survive_panic()
             self._save()
             self._end()
         return status
@@ -78,6 +82,17 @@ class Watcher:
         for fd, line in zip(self._voices, lines, strict=True):
             with contextlib.suppress(OSError):
                 os.write(fd, line.encode())
+
+    def _survive_panic(self) -> None:
+        """Have the machine restart should PID 1 end meanwhile, for want of a page of its program.
+
+        kernel.panic, sysctl/kernel.rst: seconds until then; 0, never, is the default.
+        """
+        if not self._is_machine or self._dead != "reboot":
+            return
+        with contextlib.suppress(OSError):
+            if os.read(self._panic, 8).strip() == b"0":
+                os.write(self._panic, b"1")
 
     def _save(self) -> None:
         """Have written what is not written yet, as far as that can be."""

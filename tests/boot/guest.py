@@ -42,7 +42,7 @@ class Guest:
         self._path = str(path)
         self._root = root or image.ext4
         self._writable_root = root is not None
-        self._disk = disk
+        self.disk = disk
         self._memory = memory
         self._boots = 0
         self._process = None
@@ -60,9 +60,7 @@ class Guest:
             file.write(script.encode())
             file.truncate(_SIZE)
         started = time.monotonic()
-        self._process = subprocess.Popen(
-            self._command(words, initramfs), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
+        self._process = subprocess.Popen(self._command(words, initramfs), stdin=subprocess.DEVNULL)
         self._wait(started + seconds, until)
         return self._ended(time.monotonic() - started)
 
@@ -87,8 +85,8 @@ class Guest:
     def _command(self, words, initramfs):
         append = f"root=/dev/vda ro console=ttyS0 panic=-1 loglevel=6 {words}"
         disks = [(self._root, "" if self._writable_root else ",readonly=on", "root")]
-        if self._disk:
-            disks.append((self._disk, "", "upper"))
+        if self.disk:
+            disks.append((self.disk, "", "upper"))
         disks.append((self._file("script"), ",readonly=on", "payload"))
         command = [
             "nice", "qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi",

@@ -14,6 +14,7 @@ packages=$packages,python3-pyfuse3,python3-trio,initramfs-tools,zstd,dbus,attr,a
 packages=$packages,rsyslog,cron,logrotate,iproute2,netbase,openssh-server,vim-tiny
 
 rm -rf "$root"
+# shellcheck disable=SC2016 # hooks have $1
 nice mmdebstrap --variant=minbase --include="$packages" \
     --aptopt='Acquire::Languages "none"' \
     --dpkgopt='path-exclude=/usr/share/man/*' \
