@@ -95,10 +95,12 @@ install: man
 # What a machine needs to boot on a union, for the Debian package and the boot tests.
 install-boot:
 	install -D -m 755 -t $(DESTDIR)/usr/lib/unionfs boot/init boot/stage
-	install -D -m 644 -t $(DESTDIR)/usr/lib/unionfs boot/words.sh boot/messages.sh
+	install -D -m 644 -t $(DESTDIR)/usr/lib/unionfs boot/words.sh boot/messages.sh boot/initramfs.sh
 	install -D -m 755 -t $(DESTDIR)/usr/share/initramfs-tools/hooks boot/initramfs-tools/hooks/unionfs
 	install -D -m 755 -t $(DESTDIR)/usr/share/initramfs-tools/scripts/init-bottom \
 		boot/initramfs-tools/scripts/init-bottom/unionfs
+	install -D -m 755 -t $(DESTDIR)/usr/lib/dracut/modules.d/90unionfs \
+		boot/dracut/90unionfs/module-setup.sh boot/dracut/90unionfs/pre-pivot.sh
 
 uninstall:
 	rm -f $(LINKS)/unionfs $(LINKS)/pyunionfs

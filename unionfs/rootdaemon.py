@@ -10,6 +10,7 @@ death would be the parent's affair, too.
 
 import contextlib
 import encodings.idna  # noqa: F401 - as with all that is not used here: nothing is imported later
+import gc
 import linecache
 import os
 import tempfile  # noqa: F401
@@ -28,6 +29,7 @@ def serve(options: Options, mountpoint: str, ready: Callable[[], None]) -> int:
     Returns the exit status when there was no mount, or it has gone by umount(2).
     """
     survival.spare_from_oom_killer()  # the child inherits it
+    gc.freeze()  # a collection would write to every object, and so end the sharing of its page
     serving, serving_end = os.pipe()
     child = os.fork()
     if not child:
