@@ -13,6 +13,7 @@ import encodings.idna  # noqa: F401 - as with all that is not used here: nothing
 import gc
 import linecache
 import os
+import signal
 import tempfile  # noqa: F401
 from collections.abc import Callable
 
@@ -44,6 +45,7 @@ def serve(options: Options, mountpoint: str, ready: Callable[[], None]) -> int:
     watch = watcher.Watcher(child, device, options.dead)
     ready()
     _settle("unionfs-watch")
+    survival.ignore(signal.SIGTERM, signal.SIGINT)  # in the child they ask to unmount, in vain
     return watch.wait()
 
 
@@ -80,7 +82,7 @@ def _settle(name: str) -> None:
     """Let go of the command that started this, and stay, whatever comes."""
     logs.to_kernel_log()
     logs.leave_terminal()
-    survival.ignore_hangups()
+    survival.ignore(signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
     linecache.clearcache()
     survival.lock_memory()
     with contextlib.suppress(OSError), open(f"{_SPARED}/{name}", "w", encoding="ascii") as file:

@@ -124,7 +124,7 @@ def lock_memory() -> None:
     _libc.mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT)
 
 
-def ignore_hangups() -> None:
-    """Ignore the signals that end a process in passing; SIGTERM has its own meaning."""
-    for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
+def ignore(*numbers: signal.Signals) -> None:
+    """Ignore signals that would end this process."""
+    for number in numbers:
         signal.signal(number, signal.SIG_IGN)

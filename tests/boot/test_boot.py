@@ -139,6 +139,29 @@ def test_a_machine_whose_daemon_died_says_so_and_does_what_it_was_told(machine, 
     assert ended.down == down
 
 
+@pytest.mark.parametrize(
+    ("missing", "mode", "root", "writable"),
+    [
+        ("fuse", "overlayfs instead of the union", "overlay", "yes"),
+        ("fuse,overlay", "read-only root", "ext4", ""),
+    ],
+)
+def test_a_kernel_without_fuse_still_comes_up_reachable(machine, missing, mode, root, writable):
+    script = """
+    echo mode=$(cat /run/unionfs/mode)
+    echo root=$(findmnt -no FSTYPE /)
+    echo ssh=$(systemctl is-active ssh)
+    echo writable=$(touch /etc/new 2>&- && echo yes)
+    echo warned=$(grep -c . /run/motd.d/unionfs),$(journalctl -b | grep -c 'unionfs: the daemon cannot')
+    """
+    ended = machine().boot(f"unionfs=tmpfs module_blacklist={missing}", script)
+    values = ended.values()
+    assert values.pop("warned") in {"2,1", "3,1"}
+    assert values == {"mode": mode, "root": root, "ssh": "active", "writable": writable}
+    assert "unionfs: the daemon cannot serve" in ended.console
+    assert ended.down == "Power down"
+
+
 def test_the_true_root_can_be_changed_and_is_after_a_reboot(machine, image, tmp_path):
     root = os.path.join(tmp_path, "root.ext4")
     subprocess.run(["cp", "--reflink=auto", image.ext4, root], check=True)

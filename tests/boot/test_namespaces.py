@@ -110,6 +110,7 @@ def test_the_daemon_is_spared_and_watched(image, tmp_path):
         echo $(tr - _ <comm)=$(tr '\\0' ' ' <cmdline),$(cat oom_score_adj)
         kill -TERM $pid; kill -HUP $pid
     done
+    sleep 0.5; echo alive=$(pgrep -c '^unionfs')
     grep -q VmLck:.*[1-9] /proc/$pid/status && echo locked=yes
     echo after=$(ls -d /etc)
     """
@@ -117,6 +118,7 @@ def test_the_daemon_is_spared_and_watched(image, tmp_path):
     assert values(ended) == {
         "unionfs": f"@unionfs ,{score}",
         "unionfs_watch": f"@unionfs-watch ,{score}",
+        "alive": "2",
         "locked": "yes",
         "after": "/etc",
     }
