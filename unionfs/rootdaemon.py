@@ -15,9 +15,9 @@ import linecache
 import os
 import signal
 import tempfile  # noqa: F401
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from unionfs import daemon, logs, mountinfo, survival, watcher
+from unionfs import daemon, logs, mountinfo, survival, syscalls, watcher
 from unionfs.options import Options
 
 # sysvinit's sendsigs spares the processes whose numbers stand in files here.
@@ -51,7 +51,6 @@ def serve(options: Options, mountpoint: str, ready: Callable[[], None]) -> int:
 
 def _serve(options: Options, mountpoint: str, serving: int) -> int:
     """Be the daemon; the mount's device number is written to *serving* when it serves."""
-    hold = _held_upper(options)
 
     def started() -> None:
         _settle("unionfs")
@@ -61,21 +60,25 @@ def _serve(options: Options, mountpoint: str, serving: int) -> int:
         os.close(serving)
 
     survival.rename("@unionfs")
-    try:
+    with _upper_held(options):
         return daemon.open_and_serve(options, mountpoint, started)
-    finally:
-        with contextlib.suppress(OSError):
-            os.close(hold)
 
 
-def _held_upper(options: Options) -> int:
-    """Keep the mount that upper is named in busy, so that nobody can unmount it.
+@contextlib.contextmanager
+def _upper_held(options: Options) -> Iterator[None]:
+    """Keep the mount that upper is named in busy, so that nobody can unmount it: not for RAM.
 
     The layer itself is in a copy of that mount: unmounted, its disk would stay
     writable to the end, and be left with a journal to recover.  As it is, a
     shutdown has to make it read-only.
     """
-    return os.open(options.upper or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    with contextlib.ExitStack() as held:
+        fd = os.open(options.upper or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        if syscalls.is_tmpfs(fd):
+            os.close(fd)
+        else:
+            held.callback(os.close, fd)
+        yield
 
 
 def _settle(name: str) -> None:
@@ -85,5 +88,7 @@ def _settle(name: str) -> None:
     survival.ignore(signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
     linecache.clearcache()
     survival.lock_memory()
-    with contextlib.suppress(OSError), open(f"{_SPARED}/{name}", "w", encoding="ascii") as file:
-        file.write(f"{os.getpid()}\n")
+    with contextlib.suppress(OSError):
+        os.makedirs(_SPARED, exist_ok=True)
+        with open(f"{_SPARED}/{name}", "w", encoding="ascii") as file:
+            file.write(f"{os.getpid()}\n")

@@ -50,13 +50,16 @@ sys.exit(main())
 class Image:
     """A root directory, the file systems made of it, its kernel and initramfs."""
 
-    def __init__(self, release="bookworm"):
-        self.root = os.path.join(BUILD, release)
+    def __init__(self, release="bookworm", maker="initramfs-tools"):
+        self._maker = maker  # of the initramfs
+        self.root = os.path.join(
+            BUILD, release if maker == "initramfs-tools" else f"{release}-{maker}"
+        )
         self.ext4 = self.root + ".ext4"
         self.squashfs = self.root + ".squashfs"
         os.makedirs(BUILD, exist_ok=True)
         make = os.path.join(ROOT, "tests", "boot", "mkroot.sh")
-        subprocess.run([make, release, self.root], check=True)
+        subprocess.run([make, release, maker, self.root], check=True)
         self._install()
         self.kernel = self._newest("vmlinuz-")
         self.initramfs = self._newest("initrd.img-")
@@ -78,7 +81,7 @@ class Image:
         subprocess.run(
             ["systemctl", f"--root={self.root}", "-q", "enable", "union-test"], check=True
         )
-        subprocess.run(["chroot", self.root, "update-initramfs", "-u", "-k", "all"], check=True)
+        self._make_initramfs()
         self._make_file_systems()
         self.write(stamp, state)
 
@@ -101,6 +104,24 @@ class Image:
         subprocess.run(
             ["make", "-s", "-C", ROOT, "install-boot", f"DESTDIR={self.root}"], check=True
         )
+
+    def _make_initramfs(self):
+        command = ["update-initramfs", "-u", "-k", "all"]
+        if self._maker == "dracut":
+            version = os.listdir(os.path.join(self.root, "lib/modules"))[0]
+            image = f"/boot/initrd.img-{version}"
+            drivers = "virtio_pci virtio_blk ext4"
+            command = [
+                "dracut",
+                "-q",
+                "-f",
+                "--no-hostonly",
+                "--add-drivers",
+                drivers,
+                image,
+                version,
+            ]
+        subprocess.run(["chroot", self.root, *command], check=True)
 
     def _make_file_systems(self):
         for path in (self.ext4, self.squashfs):

@@ -1,16 +1,16 @@
 #!/bin/sh
 # Make a Debian root directory for the boot tests, once; later calls find it there.
 #
-#   mkroot.sh RELEASE DIRECTORY
+#   mkroot.sh RELEASE initramfs-tools|dracut DIRECTORY
 #
 # The kernel is the cloud one: it has virtio, and is small.  Documentation is left out.
 set -eu
 
-release=$1 root=$2
+release=$1 maker=$2 root=$3
 [ ! -e "$root.made" ] || exit 0
 
 packages=systemd-sysv,passwd,login,udev,kmod,mount,util-linux,procps,e2fsprogs,fuse3,python3
-packages=$packages,python3-pyfuse3,python3-trio,initramfs-tools,zstd,dbus,attr,acl,linux-image-cloud-amd64
+packages=$packages,python3-pyfuse3,python3-trio,$maker,zstd,dbus,attr,acl,linux-image-cloud-amd64
 packages=$packages,rsyslog,cron,logrotate,iproute2,netbase,openssh-server,vim-tiny
 
 rm -rf "$root"

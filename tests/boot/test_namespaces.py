@@ -52,6 +52,17 @@ def test_a_disk_keeps_what_was_changed(image, tmp_path, loop):
         assert values(ended) == expected
 
 
+def test_a_disk_can_only_be_made_read_only_while_the_union_is_there(image, tmp_path, loop):
+    script = """
+    echo changed >/etc/new
+    umount /rw 2>&- || echo unmounted=no
+    mount -o remount,ro /rw && echo readonly=$(findmnt -no FS-OPTIONS /rw | cut -d, -f1)
+    echo still=$(cat /etc/new)
+    """
+    ended = namespaces.boot(image, tmp_path, f"unionfs={loop}", script, disk=loop)
+    assert values(ended) == {"unmounted": "no", "readonly": "ro", "still": "changed"}
+
+
 @pytest.mark.parametrize("words", ["", "unionfs=disabled", "quiet overlayroot=disabled"])
 def test_without_a_word_nothing_changes(image, tmp_path, words):
     script = "echo root=$(findmnt -no FSTYPE /); echo run=$(ls /run); echo ro=$(ls -d /ro 2>&-)"
@@ -110,6 +121,7 @@ def test_the_daemon_is_spared_and_watched(image, tmp_path):
         echo $(tr - _ <comm)=$(tr '\\0' ' ' <cmdline),$(cat oom_score_adj)
         kill -TERM $pid; kill -HUP $pid
     done
+    echo omitted=$(sort -n /run/sendsigs.omit.d/* | diff - <(pgrep '^unionfs') && echo yes)
     sleep 0.5; echo alive=$(pgrep -c '^unionfs')
     grep -q VmLck:.*[1-9] /proc/$pid/status && echo locked=yes
     echo after=$(ls -d /etc)
@@ -118,6 +130,7 @@ def test_the_daemon_is_spared_and_watched(image, tmp_path):
     assert values(ended) == {
         "unionfs": f"@unionfs ,{score}",
         "unionfs_watch": f"@unionfs-watch ,{score}",
+        "omitted": "yes",
         "alive": "2",
         "locked": "yes",
         "after": "/etc",
