@@ -80,6 +80,7 @@ def test_without_a_word_nothing_changes(image, tmp_path, words):
         ),
         ("unionfs=/dev/null unionfs.wait=1", f"{LOST}: the disk /dev/null cannot be used"),
         ("unionfs=tmpfs:size=many", "tmpfs does not take 'size=many'"),
+        ("unionfs=tmpfs:size=1m", "less than 16 MB is too little for 'size=1m'"),
         ("aufs=tmpfs:colour=red", "'colour=red' after tmpfs: is unknown, and ignored"),
     ],
 )
