@@ -22,7 +22,7 @@ def machine(image, tmp_path, request):
 
     def make(*, upper=None, **kwargs):
         disk = make_ext4(str(tmp_path / "upper.ext4"), "changes", upper) if upper else None
-        return Guest(image, tmp_path, disk=disk, **kwargs)
+        return Guest(kwargs.pop("image", image), tmp_path, disk=disk, **kwargs)
 
     yield make
     report = request.node.stash.get(FAILED, None)

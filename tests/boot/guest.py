@@ -11,7 +11,7 @@ import re
 import subprocess
 import time
 
-SECONDS = 600  # for a boot, the script and the end, on a busy machine
+SECONDS = 1200  # for a boot, the script and the end, on a busy machine
 
 _END = re.compile(r"@@END status=(\d+)")
 _DOWN = re.compile(r"reboot: (Power down|Restarting system|System halted)")
@@ -83,7 +83,8 @@ class Guest:
         return ""
 
     def _command(self, words, initramfs):
-        append = f"root=/dev/vda ro console=ttyS0 panic=-1 loglevel=6 {words}"
+        patient = "systemd.default_timeout_start_sec=900 systemd.default_device_timeout_sec=900"
+        append = f"root=/dev/vda ro console=ttyS0 panic=-1 loglevel=6 {patient} {words}"
         disks = [(self._root, "" if self._writable_root else ",readonly=on", "root")]
         if self.disk:
             disks.append((self.disk, "", "upper"))

@@ -5,6 +5,8 @@ import subprocess
 
 import pytest
 
+from .image import Image
+
 # What a machine says of itself.
 STATE = """
 echo system=$(systemctl is-system-running --wait)
@@ -84,6 +86,11 @@ def test_what_is_changed_in_ram_is_gone_after_a_reboot(machine, words):
     assert (second.values(), second.status, second.down) == (
         {**RAM, **UNCHANGED}, 0, "Power down",
     )  # fmt: skip
+
+
+def test_an_initramfs_by_dracut_boots_on_a_union(machine):
+    ended = machine(image=Image(maker="dracut")).boot("unionfs=tmpfs", f"{STATE}{CHANGE}{LEFT}")
+    assert (ended.values(), ended.status, ended.down) == ({**RAM, **CHANGED}, 0, "Power down")
 
 
 @pytest.mark.parametrize("words", ["", WRAPPER], ids=["initramfs", "init="])
