@@ -13,9 +13,11 @@ packages=systemd-sysv,passwd,login,udev,kmod,mount,util-linux,procps,e2fsprogs,f
 packages=$packages,python3-pyfuse3,python3-trio,$maker,zstd,dbus,attr,acl,linux-image-cloud-amd64
 packages=$packages,rsyslog,cron,logrotate,iproute2,netbase,openssh-server,vim-tiny
 
-rm -rf "$root"
+# A killed mmdebstrap leaves this machine's /dev/shm and /proc bound in there: in a mount namespace of its
+# own they go with it, and nothing but the directory's own file system is ever removed.
+rm -rf --one-file-system "$root"
 # shellcheck disable=SC2016 # hooks have $1
-nice mmdebstrap --variant=minbase --include="$packages" \
+nice unshare --mount --propagation private mmdebstrap --variant=minbase --include="$packages" \
     --aptopt='Acquire::Languages "none"' \
     --dpkgopt='path-exclude=/usr/share/man/*' \
     --dpkgopt='path-exclude=/usr/share/doc/*' \
