@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from unionfs import markers
 from unionfs.copyup import CopyUp
+from unionfs.descent import stale
 from unionfs.layer import Layer, WritableLayer
 from unionfs.node import Node
 from unionfs.union import Union
@@ -68,7 +69,10 @@ class Attributes:
             layer.chmod(path, stat.S_IMODE(mode))
         if atime_ns is not None or mtime_ns is not None:
             layer.utime(path, *_times(atime_ns, mtime_ns, layer, path))
-        return layer.stat(path)
+        st = layer.stat(path)
+        if stat.S_IFMT(st.st_mode) != node.format:  # as in `Union.attributes`
+            raise stale()
+        return st
 
     def _place(self, node: Node) -> tuple[WritableLayer, bytes]:
         """Return where attributes of *node* are to be changed, on upper."""
