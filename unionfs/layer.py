@@ -39,6 +39,11 @@ class Layer:
         self.number = number  # from the bottom: the lowest lower is 1; upper and work are 0
         self.name = name  # for messages
         self.device = os.fstat(fd).st_dev
+        # What the union adds to inode numbers of this file system that are below `end`, and the
+        # least number of the lowers that are on it: settled by `inodes.divide`.
+        self.first = 0
+        self.end = 1 << 48
+        self.family = number
 
     def stat(self, path: bytes) -> os.stat_result:
         """Return the attributes of *path*; a symlink is not followed."""

@@ -12,7 +12,7 @@ import os
 import stat
 from typing import NamedTuple
 
-from unionfs.inodes import HOST_END, ROOT_INO, first_of
+from unionfs.inodes import ROOT_INO, of_host
 from unionfs.layer import Layer, WritableLayer, join
 from unionfs.markers import OPAQUE, UNMARKED, WHITEOUT, Marks, read, set_opaque
 from unionfs.rules import Found
@@ -75,10 +75,13 @@ def shown(layer: Layer, path: bytes, st: os.stat_result, marks: Marks) -> Findin
     return Finding(found, layer, path, st, marks)
 
 
-# What a listing tells of a name, as one number, for there may be many names: the union's inode
-# number (0: only a look-up tells), and in the last bits the kind, DT_* of readdir(3).
-KIND_BITS = 4
+# What a listing tells of a name, as one number, for there may be many names: in the last bits the
+# kind, DT_* of readdir(3), then the number of the layer that has it, and above the union's inode
+# number (0: only a look-up tells).
 KIND_MASK = 0xF
+LAYER_SHIFT = 4
+LAYER_MASK = 0x3FF
+INO_SHIFT = 14
 _FILE_HINT = stat.S_IFREG >> 12
 _DIRECTORY_HINT = stat.S_IFDIR >> 12
 _SYMLINK_HINT = stat.S_IFLNK >> 12
@@ -121,29 +124,34 @@ class Markers:
     def listing(self, part: Part) -> dict[bytes, int]:
         """Map the names of one directory of one layer to what it says of them; 0: a whiteout.
 
-        The number is that of `KIND_BITS`, from the host's directory entry alone (readdir(3)).
+        The number is that of `INO_SHIFT`, from the host's directory entry alone (readdir(3)).
         """
         layer, directory = part.layer, part.path
         numbered = layer.number and layer.stat(directory).st_dev == layer.device
-        first, end = first_of(layer), HOST_END if numbered else 0
+        start = layer.first << INO_SHIFT | layer.number << LAYER_SHIFT
+        end = layer.end if numbered else 0
         whiteout = 0 if layer.number else self._number_in(layer, directory)
         hints: dict[bytes, int] = {}
         for entry in layer.scan(directory):
             name, host = entry.name, entry.inode()
-            ino = first + host << KIND_BITS if ROOT_INO < host < end else 0
+            if ROOT_INO < host < end:
+                hint = (host << INO_SHIFT) + start
+            else:
+                ino = of_host(layer, host) if numbered else 0
+                hint = ino << INO_SHIFT | layer.number << LAYER_SHIFT
             if entry.is_file(follow_symlinks=False):
                 hides = part.whiteouts_are_files and _is_whiteout_file(layer, directory, name)
-                hints[name] = 0 if hides else ino | _FILE_HINT
+                hints[name] = 0 if hides else hint | _FILE_HINT
             elif entry.is_dir(follow_symlinks=False):
-                hints[name] = ino | _DIRECTORY_HINT
+                hints[name] = hint | _DIRECTORY_HINT
             elif entry.is_symlink():
-                hints[name] = ino | _SYMLINK_HINT
+                hints[name] = hint | _SYMLINK_HINT
             elif host == whiteout:
                 hints[name] = 0
             else:
                 st = layer.find(join(directory, name))
                 shows = st is not None and not is_whiteout(st)
-                hints[name] = ino | stat.S_IFMT(st.st_mode) >> 12 if st and shows else 0
+                hints[name] = hint | stat.S_IFMT(st.st_mode) >> 12 if st and shows else 0
         return hints
 
     def _number_in(self, layer: Layer, directory: bytes) -> int:
