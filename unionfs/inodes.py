@@ -34,6 +34,10 @@ _HASHED = 1 << 62
 _EXT4, _SQUASHFS, _EROFS = 0xEF53, 0x73717368, 0xE0F5E1E2
 _EROFS_SLOT = 32  # bytes, of which one is an inode's number: fs/erofs/internal.h, erofs_iloc
 
+# Those whose directories tell the numbers that stat(2) does, with xfs, btrfs and tmpfs.  On
+# overlayfs and FUSE it depends: overlayfs.rst, "Inode properties"; libfuse, `use_ino`.
+_LISTING_NUMBERS = frozenset({_EXT4, _SQUASHFS, _EROFS, 0x58465342, 0x9123683E, 0x01021994})
+
 
 def number(layer: Layer, st: os.stat_result) -> int:
     """Return the inode number that the union gives to an object of *layer*."""
@@ -93,6 +97,7 @@ def divide(stack: Stack) -> None:
         for layer in family:
             layer.family = min((layer.number for layer in family if layer.number), default=0)
             layer.first, layer.end = first, part if len(families) > 1 else _HOST_END
+            layer.lists_numbers = filesystem_type(layer.fd) in _LISTING_NUMBERS
         first += part
 
 

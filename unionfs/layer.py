@@ -40,10 +40,12 @@ class Layer:
         self.name = name  # for messages
         self.device = os.fstat(fd).st_dev
         # What the union adds to inode numbers of this file system that are below `end`, and the
-        # least number of the lowers that are on it: settled by `inodes.divide`.
+        # least number of the lowers that are on it; and whether its directories tell the numbers
+        # that stat(2) does.  Settled by `inodes.divide`.
         self.first = 0
         self.end = 1 << 48
         self.family = number
+        self.lists_numbers = True
 
     def stat(self, path: bytes) -> os.stat_result:
         """Return the attributes of *path*; a symlink is not followed."""
