@@ -22,6 +22,7 @@ from unionfs.inodes import number
 from unionfs.layer import Layer, WritableLayer, join
 from unionfs.names import Names, error
 from unionfs.node import Node, Sighting, child_path, plain
+from unionfs.pins import path_of_pin
 from unionfs.renames import Renames
 from unionfs.temporaries import DEFAULT_ACL
 from unionfs.union import Union
@@ -77,6 +78,25 @@ class Changes:
         except BaseException:
             os.close(fd)
             raise
+
+    def create_unnamed(
+        self, parent: Node, flags: int, mode: int, caller: Caller
+    ) -> tuple[Node, os.stat_result, int]:
+        """Create a regular file that has no name in *parent*, as open(2) with O_TMPFILE.
+
+        It is a file without a name in upper too, so nothing is left of one that never gets any.
+        """
+        upper, _ = self._names.directory(parent)
+        if caller != self._acting:
+            self._act_as(caller)
+        fd = upper.create_unnamed(parent.path, flags, mode)
+        try:
+            st = os.fstat(fd)
+            pin = self.union.pins.open(path_of_pin(fd), os.O_PATH)
+        except BaseException:
+            os.close(fd)
+            raise
+        return self.union.nodes.add_unnamed(parent, number(upper, st), st, pin), st, fd
 
     def _create_over_whiteout(self, parent: Node, name: bytes, flags: int, mode: int) -> int:
         fds: list[int] = []
@@ -279,12 +299,33 @@ class Changes:
         except OSError:
             log.exception("%r is left in work until the next mount", staged)
 
+    def stand_alone(self, node: Node) -> None:
+        """Make an object independent of the lowers, in which its name is going to change.
+
+        What is seen stays.  A file has its content in upper, under all of its names that are
+        known, a directory all that it shows.
+        """
+        self.union.writable()
+        if node.is_directory and node is not self.union.root:
+            self._names.bring_tree(node)
+        else:
+            self._names.copyup.whole(node)
+        names = [(node.parent, node.name), *(node.aliases or ())] if node.link else []
+        for parent, name in names:
+            if parent is not None:
+                self._names.directory(parent)
+                self._names.give_name(node, child_path(parent, name))
+        self.union.lowers_change()
+
     # Giving names
 
     def link(self, node: Node, parent: Node, name: bytes) -> os.stat_result:
-        """Give a file one more name, as link(2) does; return its attributes."""
+        """Give a file one more name, as link(2) does; return its attributes.
+
+        Of a file without a name the host knows whether it can get one: not if it had one.
+        """
         upper, work = self.union.writable()
-        if node.orphan and (not node.upper or self.union.attributes(node).st_nlink == 0):
+        if node.orphan and not node.upper:
             raise error(errno.ENOENT)
         self._require_unused(parent, name)
         self._names.directory(parent)
@@ -306,6 +347,8 @@ class Changes:
         self.union.nodes.adopt(
             parent, name, Sighting(node.ino, st, upper=True, named=True, below=node.lowers)
         )
+        if not node.left:
+            self._names.unpin(node)
         return st
 
     def rename(

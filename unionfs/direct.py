@@ -18,7 +18,7 @@ from unionfs.changes import Caller
 from unionfs.directfiles import DirectFiles
 from unionfs.foresight import Foresight
 from unionfs.node import Node
-from unionfs.operations import STATUS, Operations
+from unionfs.operations import ALONE, STATUS, Operations
 from unionfs.session import messages
 from unionfs.session.crew import Waiting
 from unionfs.session.dispatch import NO_REPLY, Handler
@@ -257,6 +257,8 @@ class Direct:
         size, flags = messages.SETXATTR_IN.unpack_from(body)
         start = len(body) - size
         name, value = _name(body[:start], messages.SETXATTR_IN.size), bytes(body[start:])
+        if name == ALONE:
+            return None  # its content may have to be copied up
         self._files.newest = 0
         self._attributes.set(self._nodes[number], name, value, flags)
         return messages.empty(unique)

@@ -54,6 +54,7 @@ class DirectFiles:
         self.table: Mapping[int, Handler] = {
             messages.OPEN: self._open,
             messages.CREATE: self._create,
+            messages.TMPFILE: self._tmpfile,
             messages.READ: self._read,
             messages.WRITE: self._write,
             messages.FSYNC: self._fsync,
@@ -76,7 +77,12 @@ class DirectFiles:
         elif self._files.waits_to_open(node, flags):
             return None
         if opened is None:
-            opened = self._files.open_at_once(node, flags, uid)
+            try:
+                opened = self._files.open_at_once(node, flags, uid)
+            except BlockingIOError:
+                if flags & os.O_NONBLOCK:
+                    return messages.error(unique, errno.EAGAIN)
+                raise
         return messages.opened(unique, opened.fd, _open_flags(opened), opened.backing)
 
     def _create(self, unique: int, parent: int, body: memoryview, uid: int, gid: int) -> bytes:
@@ -91,6 +97,18 @@ class DirectFiles:
             Caller(uid, gid, umask),
         )
         node.lookups += 1
+        opened = self._files.created(node, fd, mode, flags, uid)
+        return messages.created(unique, node.ino, st, fd, _open_flags(opened), opened.backing)
+
+    def _tmpfile(self, unique: int, parent: int, body: memoryview, uid: int, gid: int) -> bytes:
+        flags, mode, umask = messages.CREATE_IN.unpack_from(body)
+        node, st, fd = self._changes.create_unnamed(
+            self._nodes[parent], host_flags(flags), mode, Caller(uid, gid, umask)
+        )
+        node.lookups += 1
+        if self._files.unopened:
+            self.descriptors.add(node.ino, fd)
+            return messages.created(unique, node.ino, st, UNOPENED, 0, 0)
         opened = self._files.created(node, fd, mode, flags, uid)
         return messages.created(unique, node.ino, st, fd, _open_flags(opened), opened.backing)
 

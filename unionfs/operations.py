@@ -32,6 +32,7 @@ from unionfs.files import Files, Opened, host_flags
 from unionfs.listings import Listings
 from unionfs.node import Node
 from unionfs.session import Granted, Session
+from unionfs.session.leases import insisted
 from unionfs.trouble import Trouble, reply_number
 from unionfs.union import Union
 
@@ -41,6 +42,9 @@ log = logging.getLogger(__name__)
 _OF_FILES = frozenset({"read", "write", "release", "fsync"})
 
 STATUS = b"trusted.unionfs.status"
+
+# Set by `unionfs commit`, on what it is going to carry into the lower: `Changes.stand_alone`.
+ALONE = b"trusted.unionfs.alone"
 
 _Handler = TypeVar("_Handler", bound=Callable[..., Awaitable[Any]])
 
@@ -52,7 +56,7 @@ def _replying(handler: _Handler) -> _Handler:
     async def reply(*args: Any) -> Any:
         args[0].session.taken()
         try:
-            return await handler(*args)
+            return await insisted(lambda: handler(*args))
         except FUSEError:
             raise
         except Exception as exc:  # noqa: BLE001 - told
@@ -255,7 +259,12 @@ class Operations(pyfuse3.Operations):
 
     @_replying
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
-        return self._opened(await self.files.open(self.union.nodes[inode], flags, ctx.uid))
+        try:
+            return self._opened(await self.files.open(self.union.nodes[inode], flags, ctx.uid))
+        except BlockingIOError as exc:
+            if flags & os.O_NONBLOCK:
+                raise FUSEError(errno.EAGAIN) from exc
+            raise
 
     @_replying
     async def create(
@@ -336,8 +345,11 @@ class Operations(pyfuse3.Operations):
     @_replying
     async def setxattr(self, inode: int, name: bytes, value: bytes, _ctx: RequestContext) -> None:
         node = self.union.nodes[inode]
-        if not self.union.features.metacopy:
+        if not self.union.features.metacopy or name == ALONE:
             await self.files.bring_content(node)
+        if name == ALONE:
+            self.changes.stand_alone(node)
+            return
         self.files.newest = 0
         self.attributes.set(node, name, value)
 

@@ -16,7 +16,9 @@ from typing import NamedTuple, Self
 import pyfuse3
 import trio
 
+from tests.layers import opened
 from unionfs import syscalls
+from unionfs.changes import Caller
 from unionfs.layer import Layer, WritableLayer
 from unionfs.operations import Operations
 from unionfs.stack import Stack
@@ -61,11 +63,12 @@ class Client:
         self._umask = os.umask(0)
         number = len(dirs.lowers)
         lowers = tuple(
-            Layer(_directory(path), number=number - index, name=path)
+            Layer(*opened(path), number=number - index, name=path)
             for index, path in enumerate(dirs.lowers)
         )
-        upper = WritableLayer(_directory(dirs.upper), name=dirs.upper)
-        work = WritableLayer(_directory(dirs.work), name=dirs.work)
+        fds = opened(dirs.upper, dirs.work)
+        upper = WritableLayer(fds[0], name=dirs.upper)
+        work = WritableLayer(fds[1], name=dirs.work)
         self.union = Union(Stack(upper, work, lowers), features or Features())
         self.operations = Operations(self.union, _NoSession(), passthrough="off", status={})
         self._lookups: Counter[int] = Counter()
@@ -253,6 +256,23 @@ class Client:
 
         self._run(talk)
 
+    def link_unnamed(self, name: str, data: bytes) -> None:
+        async def talk() -> None:
+            parent, last = await self._free(name)
+            node, _, fd = self.operations.changes.create_unnamed(
+                self.union.nodes[parent], os.O_RDWR, 0o644, Caller(0, 0, _CONTEXT.umask)
+            )
+            node.lookups += 1
+            self._lookups[node.ino] += 1
+            try:
+                if os.write(fd, data) != len(data):
+                    raise pyfuse3.FUSEError(errno.ENOSPC)
+                self._known(await self.operations.link(node.ino, parent, last, _CONTEXT))
+            finally:
+                os.close(fd)
+
+        self._run(talk)
+
     def rename(self, name: str, new: str, flags: int = 0) -> None:
         async def talk() -> None:
             source = await self._taken(name)
@@ -331,7 +351,3 @@ class Client:
 def _descriptors() -> set[str]:
     """Return the open descriptors, without that of the listing itself."""
     return {fd for fd in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{fd}")}
-
-
-def _directory(path: str) -> int:
-    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

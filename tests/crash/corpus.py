@@ -213,6 +213,7 @@ def creations() -> Iterator[Case]:
     yield from _cases("symlink", *[("anywhere", name) for name in names[:4]])
     yield from _cases("mknod", *[(name, stat.S_IFIFO | 0o600) for name in names[:4]])
     yield from _cases("mknod", *[(n, stat.S_IFBLK | 0o600, os.makedev(7, 9)) for n in names[:4]])
+    yield from _cases("link_unnamed", *[(name, b"content") for name in names])
     yield Case("mkdir over removed e", _call("mkdir", "e"), _call("rmdir", "e"))
 
 

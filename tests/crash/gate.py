@@ -29,6 +29,7 @@ _READING = (
     "stat", "lstat", "readlink", "scandir", "listdir", "listxattr", "getxattr", "read", "pread",
     "preadv", "statvfs", "fstatvfs", "dup",
 )  # fmt: skip
+_UNNAMED = os.O_TMPFILE & ~os.O_DIRECTORY
 
 Act = Callable[[Callable[[], Any]], Any]
 
@@ -36,7 +37,7 @@ Act = Callable[[Callable[[], Any]], Any]
 def changes(name: str, arguments: tuple[Any, ...]) -> bool:
     """Tell whether a call changes a layer: not every open(2) does, and no reply to the kernel."""
     if name == "open":
-        return bool(arguments[1] & (os.O_CREAT | os.O_TRUNC))
+        return bool(arguments[1] & (os.O_CREAT | os.O_TRUNC | _UNNAMED))
     if name == "write":
         return stat.S_ISREG(os.fstat(arguments[0]).st_mode)
     return name != "ioctl" or arguments[1] == syscalls.FICLONE

@@ -73,6 +73,19 @@ class Plain:
     def link(self, name: str, new: str) -> None:
         os.link(self.path(name), self.path(new), follow_symlinks=False)
 
+    def link_unnamed(self, name: str, data: bytes) -> None:
+        directory = os.path.dirname(self.path(name))
+        fd = os.open(directory, os.O_RDWR | os.O_TMPFILE, 0o644)
+        try:
+            os.write(fd, data)
+            here = os.open("/proc/self/fd", os.O_RDONLY)
+            try:
+                os.link(str(fd), self.path(name), src_dir_fd=here, follow_symlinks=True)
+            finally:
+                os.close(here)
+        finally:
+            os.close(fd)
+
     def rename(self, name: str, new: str, flags: int = 0) -> None:
         old_path, new_path = os.fsencode(self.path(name)), os.fsencode(self.path(new))
         syscalls.renameat2(-100, old_path, -100, new_path, flags)

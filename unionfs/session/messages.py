@@ -45,6 +45,7 @@ READDIRPLUS: Final = 44
 RENAME2: Final = 45
 LSEEK: Final = 46
 COPY_FILE_RANGE: Final = 47
+TMPFILE: Final = 51
 
 # struct fuse_*_in; x stands for what is not looked at
 FORGET_IN = struct.Struct("=Q")  # nlookup
@@ -56,7 +57,7 @@ RENAME_IN = struct.Struct("=Q")  # newdir
 RENAME2_IN = struct.Struct("=QI4x")  # newdir flags
 LINK_IN = struct.Struct("=Q")  # oldnodeid
 OPEN_IN = struct.Struct("=I4x")  # flags
-CREATE_IN = struct.Struct("=III4x")  # flags mode umask
+CREATE_IN = struct.Struct("=III4x")  # flags mode umask, for TMPFILE too
 READ_IN = struct.Struct("=QQI")  # fh offset size, for READDIR too
 WRITE_IN = struct.Struct("=QQII8xI4x")  # fh offset size write_flags flags
 FALLOCATE_IN = struct.Struct("=QQQI4x")  # fh offset length mode
@@ -165,7 +166,7 @@ def opened(unique: int, handle: int, flags: int, backing: int = 0) -> bytes:
 def created(  # noqa: PLR0913, PLR0917
     unique: int, ino: int, st: os.stat_result, handle: int, flags: int, backing: int
 ) -> bytes:
-    """Return the reply to CREATE, of a new file with the attributes *st*."""
+    """Return the reply to CREATE and TMPFILE, of a new file with the attributes *st*."""
     return _CREATE_OUT.pack(
         _CREATE_OUT.size, 0, unique,
         ino, 0, FOREVER, FOREVER, 0, 0,
