@@ -17,7 +17,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from unionfs import content, durability, markers, syscalls
+from unionfs import content, durability, inodes, markers, syscalls
 from unionfs.descent import stat_file
 from unionfs.job import Job
 from unionfs.layer import Layer, WritableLayer
@@ -146,7 +146,7 @@ class CopyUp:
         markers.copy_attributes(layer, path, work, staged, private=node.upper)
         entry = b""
         if not node.upper:
-            markers.set_ino(work, staged, node.ino)
+            markers.set_origin(work, staged, inodes.origin(layer, st, node.ino))
             if st.st_nlink > 1 and node.format != stat.S_IFDIR and not node.orphan:
                 entry = key(layer, st)
                 markers.set_link(work, staged, entry)

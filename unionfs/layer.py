@@ -61,6 +61,13 @@ class Layer:
         self.number = number  # from the bottom: the lowest lower is 1; upper and work are 0
         self.name = name  # for messages
         self.device = os.fstat(fd).st_dev
+        # What the union adds to inode numbers of this file system that are below `end`, and the
+        # least number of the lowers that are on it; and whether its directories tell the numbers
+        # that stat(2) does.  Settled by `inodes.divide`.
+        self.first = 0
+        self.end = 1 << 48
+        self.family = number
+        self.lists_numbers = True
 
     @contextlib.contextmanager
     def beside(self, path: bytes) -> Iterator[tuple[Self, bytes]]:

@@ -12,9 +12,9 @@ upper of ours can be mounted by the kernel and the reverse:
 * `.impure` marks a directory that holds copied-up objects;
 * a user's own `trusted.overlay.X` is stored as `trusted.overlay.overlay.X`.
 
-Ours alone, private to the kernel's eyes too: `.unionfs.ino`, the inode number
-an object had before it was copied up, `.unionfs.link`, the entry of the hard
-link index that holds the file, and `.nlink`, in the kernel's form `U+2`: how
+Ours alone, private to the kernel's eyes too: `.unionfs.ino`, the layer and the host's
+inode number there (`inodes`) of what was copied up, `.unionfs.link`, the entry of the
+hard link index that holds the file, and `.nlink`, in the kernel's form `U+2`: how
 many links the union shows beyond those that upper's inode has; `.unionfs.unsettled`
 (`N:L`) says that they are L as long as the inode has N; `.unionfs.mtime`, the
 modification time (ns) of a metadata-only copy while its content is filled in.
@@ -64,7 +64,7 @@ class Marks(NamedTuple):
     whiteouts_are_files: bool = False  # opaque=x: look for `whiteout` on empty files
     redirect: bytes = b""
     metacopy: bool = False
-    ino: int = 0  # the number this object had when it was copied up; 0: none
+    ino: int = 0  # of which its inode number is made, see `inodes.kept`; 0: of its own
     link: bytes = b""  # its entry in the hard link index
     links: int = 0  # links that the union shows beyond upper's st_nlink
     mtime: int | None = None  # ns; of a metadata-only copy that was being filled
@@ -205,9 +205,9 @@ def set_impure(layer: WritableLayer, path: bytes) -> None:
     layer.set_attribute(path, IMPURE, b"y")
 
 
-def set_ino(layer: WritableLayer, path: bytes, ino: int) -> None:
-    """Remember the inode number that *path* had before it was copied up."""
-    layer.set_attribute(path, INO, b"%x" % ino)
+def set_origin(layer: WritableLayer, path: bytes, origin: int) -> None:
+    """Remember what `inodes.kept` makes the inode number of *path* of."""
+    layer.set_attribute(path, INO, b"%x" % origin)
 
 
 def set_link(layer: WritableLayer, path: bytes, key: bytes) -> None:

@@ -60,7 +60,7 @@ def open_stack(options: Options, mountpoint: str | None = None) -> Stack:
             undo.callback(os.close, layer.fd)
         named.check_mountpoint(attached)
         undo.pop_all()
-        return Stack(upper, work, lowers)
+        return Stack(upper, work, lowers, named.within(upper, lowers))
 
 
 class _Named:
@@ -79,6 +79,13 @@ class _Named:
         self.work = find("work", options.work) if options.work else None
         places.check_layers(self.upper, self.work, self.lowers)
         self.mountpoint = find("mount point", mountpoint) if mountpoint else None
+
+    def within(self, upper: Layer | None, lowers: tuple[Layer, ...]) -> frozenset[Layer]:
+        """Return those of the opened layers that lie within another; upper stands for work too."""
+        opened = dict(zip(self.lowers, lowers, strict=True))
+        if upper is not None and self.upper is not None and self.work is not None:
+            opened |= {self.upper: upper, self.work: upper}
+        return frozenset(opened[place] for place in places.within_another(list(opened)))
 
     def check_mountpoint(self, attached: list[Place]) -> None:
         """Check where the union is to be mounted; *attached* layers are no detached copies."""

@@ -101,6 +101,16 @@ def check_layers(upper: Place | None, work: Place | None, lowers: list[Place]) -
             )
 
 
+def within_another(found: list[Place]) -> list[Place]:
+    """Return those that lie within another of them, on the same file system."""
+    heads = {place.chain[0] for place in found}
+    return [
+        place
+        for place in found
+        if any(above in heads and above[0] == place.chain[0][0] for above in place.chain[1:])
+    ]
+
+
 def _check_twice(lowers: list[Place]) -> None:
     seen: dict[Identity, Place] = {}
     for lower in lowers:

@@ -149,7 +149,7 @@ class Union(QuickLooks):
     def listing(self, node: Node) -> dict[bytes, int]:
         """Return the visible names of a directory, in no order that matters, each with its hint.
 
-        `whiteouts.KIND_BITS` says what the layers' own listings tell of a name.
+        `whiteouts.INO_SHIFT` says what the layers' own listings tell of a name.
         """
         if node.orphan:
             return {}
