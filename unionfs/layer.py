@@ -14,6 +14,7 @@ otherwise, and threads work on descriptors alone.
 """
 
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Iterator
@@ -50,6 +51,10 @@ class Layer:
             return os.stat(path, dir_fd=self.fd, follow_symlinks=False)
         except (FileNotFoundError, NotADirectoryError):
             return None
+
+    def is_guarded(self, path: bytes) -> bool:
+        """Tell whether statx(2) calls *path* immutable or append-only."""
+        return syscalls.is_guarded(self.fd, path)
 
     def open(self, path: bytes, flags: int) -> int:
         """Open an existing object and return a descriptor."""
@@ -162,6 +167,14 @@ class WritableLayer(Layer):
     def utime(self, path: bytes, atime_ns: int, mtime_ns: int) -> None:
         """Set both times, in nanoseconds since the epoch."""
         os.utime(path, ns=(atime_ns, mtime_ns), dir_fd=self.fd, follow_symlinks=self.follow)
+
+    def set_flags(self, path: bytes, command: int, flags: bytes) -> None:
+        """Set inode flags of a file or directory by the ioctl(2) *command*: ioctl_iflags(2)."""
+        fd = self.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            fcntl.ioctl(fd, command, flags)
+        finally:
+            os.close(fd)
 
     def truncate(self, fd: int, size: int) -> None:
         """Set the size of an open file, in bytes."""
