@@ -19,9 +19,10 @@ from typing import NamedTuple
 from unionfs import protection, syscalls
 from unionfs.copyup import CopyUp
 from unionfs.inodes import number
-from unionfs.layer import Layer, WritableLayer, join, path_of_pin
+from unionfs.layer import Layer, WritableLayer, join
 from unionfs.names import Names, error
 from unionfs.node import Node, Sighting, child_path, plain
+from unionfs.pins import path_of_pin
 from unionfs.renames import Renames
 from unionfs.temporaries import DEFAULT_ACL
 from unionfs.union import Union
@@ -300,6 +301,24 @@ class Changes:
             self.union.temporaries.leave(staged)
         except OSError:
             log.exception("%r is left in work until the next mount", staged)
+
+    def stand_alone(self, node: Node) -> None:
+        """Make an object independent of the lowers, in which its name is going to change.
+
+        What is seen stays.  A file has its content in upper, under all of its names that are
+        known, a directory all that it shows.
+        """
+        self.union.writable()
+        if node.is_directory and node is not self.union.root:
+            self._names.bring_tree(node)
+        else:
+            self._names.copyup.whole(node)
+        names = [(node.parent, node.name), *(node.aliases or ())] if node.link else []
+        for parent, name in names:
+            if parent is not None:
+                self._names.directory(parent)
+                self._names.give_name(node, child_path(parent, name))
+        self.union.lowers_change()
 
     # Giving names
 

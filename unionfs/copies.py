@@ -5,6 +5,9 @@ A detached copy is what kernel overlayfs makes of each of its layers
 with attributes of its own, into which later mounts of the host do not
 propagate.  It lives as long as a file in it is open.  Linux 5.12 has all the
 calls that it takes; `UNAVAILABLE` is what others answer.
+
+No symlink is followed in a copy (`descent`), and no device opened: whoever changes
+a layer beside the mount leads us nowhere.
 """
 
 import contextlib
@@ -28,10 +31,21 @@ def copy_of(fd: int, attributes: int = 0) -> Iterator[int]:
     """
     tree = mountcalls.clone_tree(fd)
     try:
-        mountcalls.set_attributes(tree, add=attributes)
+        guard(tree, attributes)
         yield tree
     finally:
         os.close(tree)
+
+
+def guard(tree: int, attributes: int = 0) -> None:
+    """Set *attributes* of a detached mount, and those that keep paths and opens in it."""
+    attributes |= mountcalls.MOUNT_ATTR_NODEV
+    try:
+        mountcalls.set_attributes(tree, add=attributes | mountcalls.MOUNT_ATTR_NOSYMFOLLOW)
+    except OSError as exc:
+        if exc.errno != errno.EINVAL:
+            raise
+        mountcalls.set_attributes(tree, add=attributes)  # before Linux 5.14
 
 
 def open_read_only(fd: int) -> int:

@@ -11,16 +11,18 @@ served: it knows only descriptors, and `publish` looks again.
 """
 
 import errno
+import itertools
 import logging
 import os
 import stat
 from typing import TYPE_CHECKING
 
 from unionfs import content, durability, iflags, markers, syscalls
+from unionfs.descent import stat_file
 from unionfs.job import Job
 from unionfs.layer import Layer, WritableLayer
 from unionfs.links import key
-from unionfs.node import Node
+from unionfs.node import UNKNOWN_COPY, Node
 
 if TYPE_CHECKING:
     from unionfs.union import Union
@@ -35,12 +37,17 @@ class CopyUp:
 
     def __init__(self, union: "Union") -> None:
         self.union = union
+        self._numbers = itertools.count(UNKNOWN_COPY + 1)
         # A tmpfs has no disk to wait for.
         self._syncs = (
             union.work is not None
             and union.features.fsync != "off"
             and not syscalls.is_tmpfs(union.work.fd)
         )
+
+    def count(self) -> int:
+        """Return the number of a copy-up: one more than the last, as a sync may be under way."""
+        return next(self._numbers)
 
     def metadata(self, node: Node) -> None:
         """Bring *node* to upper; the content of a file may stay where it is."""
@@ -87,7 +94,7 @@ class CopyUp:
         except BaseException:
             self.union.temporaries.discard(staged)
             raise
-        node.upper, node.home, node.unsynced = True, st.st_ino, True
+        node.upper, node.home, node.unsynced = True, st.st_ino, self.count()
         if node.format == stat.S_IFREG:
             node.redirect = self._content_path(node)
             node.below = (node.lowers[-1],)
@@ -187,7 +194,7 @@ class CopyUp:
         return st
 
     def _pin(self, node: Node, work: WritableLayer, staged: bytes) -> None:
-        pin = os.open(staged, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=work.fd)
+        pin = work.hold(staged)
         self.union.temporaries.discard(staged)
         if node.pin >= 0:
             os.close(node.pin)
@@ -218,7 +225,7 @@ class CopyUp:
         source = part.layer.open(part.path, os.O_RDONLY)
         staged, before = b"", None
         try:
-            st = os.fstat(source)
+            st = stat_file(source)
             copied = st.st_size if size is None else min(size, st.st_size)
             if self._fills_in_place(node):
                 layer, path = self.union.upper_place(node)
@@ -315,7 +322,7 @@ class CopyUp:
         if self.union.features.fsync == "strict":
             durability.sync(job.target)
         st = self._settle(node, work, job.staged, entry, shown)
-        node.upper, node.home, node.unsynced = True, st.st_ino, True
+        node.upper, node.home, node.unsynced = True, st.st_ino, self.count()
 
     def _finish_in_place(self, job: Job) -> None:
         self.union.names_change()
@@ -324,6 +331,7 @@ class CopyUp:
             now = layer.stat(path)
             layer.utime(path, now.st_atime_ns, job.st.st_mtime_ns)
         markers.end_metacopy(layer, path)
+        job.node.unsynced = self.count()
 
     def abandon(self, job: Job) -> None:
         """Drop a copy that is not wanted any more."""

@@ -125,6 +125,10 @@ def _serve(
 ) -> None:
     import trio  # noqa: PLC0415 - as in `_prepared`
 
+    from unionfs.guard import Guard  # noqa: PLC0415
+
+    upper = operations.union.upper
+    guard = Guard(upper.fd, mountpoint) if upper is not None else None
     ours = mountinfo.top_at(mountpoint)
 
     def welcome() -> None:
@@ -143,6 +147,8 @@ def _serve(
     async def life() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(unmount_on_signal)
+            if guard is not None:
+                nursery.start_soon(guard.watch)
             await session.serve(welcome)
             nursery.cancel_scope.cancel()
 

@@ -9,6 +9,7 @@ content to be copied up) is declined before anything was done, and comes to
 import errno
 import os
 import stat
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from unionfs.attributes import NOTHING, Wish
@@ -18,7 +19,7 @@ from unionfs.directfiles import DirectFiles
 from unionfs.directioctl import DirectIoctl
 from unionfs.foresight import Foresight
 from unionfs.node import Node
-from unionfs.operations import STATUS, Operations
+from unionfs.operations import ALONE, STATUS, Operations
 from unionfs.session import messages
 from unionfs.session.crew import Waiting
 from unionfs.session.dispatch import NO_REPLY, Handler
@@ -260,6 +261,8 @@ class Direct:
         size, flags = messages.SETXATTR_IN.unpack_from(body)
         start = len(body) - size
         name, value = _name(body[:start], messages.SETXATTR_IN.size), bytes(body[start:])
+        if name == ALONE:
+            return None  # its content may have to be copied up
         self._files.newest = 0
         self._attributes.set(self._nodes[number], name, value, flags)
         return messages.empty(unique)
@@ -288,12 +291,13 @@ class Direct:
     ) -> bytes:
         _, start, room = messages.READ_IN.unpack_from(body)
         directory, listing = self._nodes[number], messages.Listing(room)
+        most = self._listings.most(directory, start)
         self._foresight.will_list()
         ready = self._foresight.listing(directory) if start == 0 else None
         entries = iter(self._listings.read(directory, start) if ready is None else ready)
         sent: list[Listed] = []
         try:
-            self._fill(listing, entries, sent)
+            self._fill(listing, islice(entries, most), sent)
         except OSError:
             if not listing:  # else what is counted as looked up is sent; the next call says why
                 raise
@@ -302,6 +306,7 @@ class Direct:
                 self._forget_one(node.ino, 0)
         if start == 0:
             self._foresight.listed(directory, sent)
+        self._listings.sent(directory, start, listing.after, most)
         return listing.reply(unique)
 
     def _fill(
@@ -321,11 +326,13 @@ class Direct:
                 return
             sent.append(entry)
 
-    def _readdir(self, unique: int, node: int, body: memoryview, _uid: int, _gid: int) -> bytes:
+    def _readdir(self, unique: int, number: int, body: memoryview, _uid: int, _gid: int) -> bytes:
         _, start, room = messages.READ_IN.unpack_from(body)
+        node, listing = self._nodes[number], messages.Listing(room)
+        most = self._listings.most(node, start)
         self._foresight.will_list()
-        listing = messages.Listing(room)
-        listing.add_all(self._listings.read_names(self._nodes[node], start))
+        listing.add_all(islice(self._listings.read_names(node, start), most))
+        self._listings.sent(node, start, listing.after, most)
         return listing.reply(unique)
 
     def _fsyncdir(

@@ -83,7 +83,12 @@ class DirectFiles:
             if self._files.waits_to_open(node, flags):
                 return None
         if opened is None:
-            opened = self._files.open_at_once(node, flags, uid)
+            try:
+                opened = self._files.open_at_once(node, flags, uid)
+            except BlockingIOError:
+                if flags & os.O_NONBLOCK:
+                    return messages.error(unique, errno.EAGAIN)
+                raise
         return messages.opened(unique, opened.fd, _open_flags(opened), opened.backing)
 
     def _create(self, unique: int, parent: int, body: memoryview, uid: int, gid: int) -> bytes:

@@ -15,6 +15,7 @@ from unionfs import closing, protection
 from unionfs.attributes import NOTHING, Attributes, Wish
 from unionfs.backing import SMALL, Backings, Forecast, Registry
 from unionfs.copyup import CopyUp
+from unionfs.descent import stat_file
 from unionfs.handle import OpenFile
 from unionfs.job import Job
 from unionfs.layer import WritableLayer
@@ -201,9 +202,7 @@ class Files:
         """Tell whether the kernel may serve this open by itself, and should."""
         if not self.backings.enabled or (node.below and not self._lower_passes):
             return False
-        st = os.fstat(fd)
-        if not stat.S_ISREG(st.st_mode):
-            return False
+        st = stat_file(fd)
         if flags & os.O_ACCMODE == os.O_RDONLY:
             return st.st_size >= SMALL or self.backings.may_be_mapped(node)
         # The backing file would keep O_APPEND when fcntl(2) takes it back, and set-uid bits

@@ -22,7 +22,6 @@ JOURNAL_DATA = 0x4000
 _LETTERS = {"S": 0x8, "D": 0x10000, "i": IMMUTABLE, "a": APPEND, "d": 0x40, "A": 0x80}
 
 _NUMBER = slice(4)  # the bytes of the flags
-_OPEN = os.O_RDONLY | os.O_NONBLOCK
 
 # What a file system without such flags says.
 _UNKNOWN = frozenset({errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL})
@@ -70,7 +69,7 @@ EXTENDED = Form(0x801C581F, 0x401C5820, 28, 0x8, 0x10, 0x20 | 0x40 | 0x80)
 
 def read(layer: Layer, path: bytes, form: Form) -> bytes:
     """Return the flags of a file or directory as the host has them; ENOTTY where it has none."""
-    fd = layer.open(path, _OPEN)
+    fd = layer.open(path, os.O_RDONLY)
     try:
         return fcntl.ioctl(fd, form.read, bytes(form.size))
     finally:

@@ -1,28 +1,48 @@
 """One directory tree of the host, reached through a descriptor of its root.
 
-Paths are relative to that root, `b"."` is the root itself; none passes through
-a symlink, since the union only builds them from directories that it has seen.
+Paths are relative to that root, `b"."` is the root itself, and may be of any length.
+None is walked through a symlink: what was a directory when the union saw it may
+be one by now, where somebody changes the layer beside the mount.  Mostly the
+layer's mount forbids that by itself, and one system call does; else, and over long
+distances, a verb is made once more from the directory that holds the name (`descent`).
+Nor does an open wait for anything: what was a file may be a FIFO by now, or held by
+a lease (fcntl_locking(2), F_SETLEASE), which is BlockingIOError for as long as it is.
+
 A `Layer` has no verb that writes, a `WritableLayer` (upper and work) has: the
 type checker sees that a lower layer is never written to.  Every system call of
 the daemon that changes names or attributes is a method of `WritableLayer`;
 the crash tests count, stop and fail there.
 
 Extended attributes have no *at() calls before Linux 6.13, so those methods
-enter the layer with fchdir(2) first: no /proc is needed, and a path may be as
-long as PATH_MAX.  Nothing in the daemon relies on the working directory
-otherwise, and threads work on descriptors alone.
+enter the layer with fchdir(2) first: no /proc is needed.  Nothing in the daemon
+relies on the working directory otherwise, and threads work on descriptors alone.
 """
 
+import contextlib
+import copy
 import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, Self, TypeVar
 
-from unionfs import syscalls
+from unionfs import descent, syscalls
 
 _NO_ATTRIBUTES = frozenset({errno.ENODATA, errno.EOPNOTSUPP})
-_OPEN = os.O_CLOEXEC | os.O_NOFOLLOW
+_GONE = (FileNotFoundError, NotADirectoryError)
+NO_WAIT = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_OPEN = NO_WAIT | os.O_NOFOLLOW
+_HOLD = os.O_PATH | os.O_CLOEXEC
+
+# In the place of a layer's root where paths may not be walked from there: no descriptor has this
+# number, so each call fails (EBADF).
+_NOWHERE = (1 << 31) - 1
+
+# What a verb says of a symlink, and open(2) of a socket: neither was there when the union looked.
+_OTHER = frozenset({errno.ELOOP, errno.ENXIO})
+
+_T = TypeVar("_T")
 
 
 def join(path: bytes, name: bytes) -> bytes:
@@ -33,36 +53,94 @@ def join(path: bytes, name: bytes) -> bytes:
 class Layer:
     """A host directory tree that is only read."""
 
-    follow = False  # do the verbs follow a last symlink? only `Pins`
+    follow = False  # do the verbs follow a last symlink? only those of `Pins`
 
     def __init__(self, fd: int, *, number: int = 0, name: str = "") -> None:
         self.fd = fd
+        # From where paths are walked.
+        self.at = fd if self.follow or descent.follows_no_symlinks(fd) else _NOWHERE
         self.number = number  # from the bottom: the lowest lower is 1; upper and work are 0
         self.name = name  # for messages
         self.device = os.fstat(fd).st_dev
 
+    @contextlib.contextmanager
+    def beside(self, path: bytes) -> Iterator[tuple[Self, bytes]]:
+        """Yield a layer whose root is the directory that holds *path*, and the name in there."""
+        directory, _, name = path.rpartition(b"/")
+        near = copy.copy(self)
+        near.at = descent.open_directory(self.fd, directory) if directory else self.fd
+        try:
+            yield near, name
+        finally:
+            if directory:
+                os.close(near.at)
+                os.fchdir(self.fd)  # reading attributes has entered it
+
+    def is_too_far(self, error: OSError, path: bytes) -> bool:
+        """Tell whether a call has failed because *path* is long, or may not be walked."""
+        if error.errno == errno.EBADF:
+            return self.at == _NOWHERE
+        is_long = len(path) >= descent.PATH_MAX and b"/" in path
+        return error.errno == errno.ENAMETOOLONG and is_long
+
+    def _closer(self, error: OSError, path: bytes, verb: Callable[..., _T], *rest: Any) -> _T:
+        """Make a call that failed from closer by, if it was too far; else raise *error*."""
+        if not self.is_too_far(error, path):
+            raise descent.stale() if error.errno in _OTHER else error
+        with self.beside(path) as (near, name):
+            return verb(near, name, *rest)
+
     def stat(self, path: bytes) -> os.stat_result:
         """Return the attributes of *path*; a symlink is not followed."""
-        return os.stat(path, dir_fd=self.fd, follow_symlinks=self.follow)
+        try:
+            return os.stat(path, dir_fd=self.at, follow_symlinks=self.follow)
+        except OSError as exc:
+            return self._closer(exc, path, Layer.stat)
 
     def find(self, path: bytes) -> os.stat_result | None:
         """Return the attributes of *path*, or None where nothing bears that name."""
         try:
-            return os.stat(path, dir_fd=self.fd, follow_symlinks=False)
-        except (FileNotFoundError, NotADirectoryError):
+            return os.stat(path, dir_fd=self.at, follow_symlinks=False)
+        except _GONE:
+            return None
+        except OSError as exc:
+            with contextlib.suppress(*_GONE):
+                return self._closer(exc, path, Layer.find)
             return None
 
     def is_guarded(self, path: bytes) -> bool:
         """Tell whether statx(2) calls *path* immutable or append-only."""
-        return syscalls.is_guarded(self.fd, path)
+        try:
+            return syscalls.is_guarded(self.at, path)
+        except OSError as exc:
+            return self._closer(exc, path, Layer.is_guarded)
 
     def open(self, path: bytes, flags: int) -> int:
-        """Open an existing object and return a descriptor."""
-        return os.open(path, flags | _OPEN, dir_fd=self.fd)
+        """Open an existing object and return a descriptor; BlockingIOError for a leased file."""
+        try:
+            return os.open(path, flags | _OPEN, dir_fd=self.at)
+        except OSError as exc:
+            return self._closer(exc, path, Layer._open_no_device, flags)
+
+    def _open_no_device(self, name: bytes, flags: int) -> int:
+        """Open what is no device: opening one may set it going, and nodev is not said here."""
+        if stat.S_IFMT(self.stat(name).st_mode) in {stat.S_IFCHR, stat.S_IFBLK}:
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        return self.open(name, flags)
+
+    def hold(self, path: bytes) -> int:
+        """Return a descriptor that only holds an object, whatever it is: open(2), O_PATH."""
+        try:
+            return os.open(path, _HOLD | (0 if self.follow else os.O_NOFOLLOW), dir_fd=self.at)
+        except OSError as exc:
+            return self._closer(exc, path, Layer.hold)
 
     def readlink(self, path: bytes) -> bytes:
         """Return the target of the symlink *path*."""
-        return os.readlink(path, dir_fd=self.fd)
+        try:
+            return os.readlink(path, dir_fd=self.at)
+        except OSError as exc:
+            return self._closer(exc, path, Layer.readlink)
 
     def scan(self, path: bytes) -> Iterator["os.DirEntry[bytes]"]:
         """Yield the entries of the directory *path*, in the host's order."""
@@ -79,18 +157,21 @@ class Layer:
 
     def attributes(self, path: bytes) -> list[str]:
         """Return the names of the extended attributes of *path*; none where unsupported."""
-        os.fchdir(self.fd)
         try:
+            os.fchdir(self.at)
             return os.listxattr(path, follow_symlinks=self.follow)
         except OSError as exc:
             if exc.errno == errno.EOPNOTSUPP:
                 return []
-            raise
+            return self._closer(exc, path, Layer.attributes)
 
     def attribute(self, path: bytes, name: bytes | str) -> bytes:
         """Return the value of one extended attribute; ENODATA where there is none."""
-        os.fchdir(self.fd)
-        return os.getxattr(path, name, follow_symlinks=self.follow)
+        try:
+            os.fchdir(self.at)
+            return os.getxattr(path, name, follow_symlinks=self.follow)
+        except OSError as exc:
+            return self._closer(exc, path, Layer.attribute, name)
 
     def find_attribute(self, path: bytes, name: bytes | str) -> bytes | None:
         """Return the value of one extended attribute, or None."""
@@ -105,76 +186,165 @@ class Layer:
 class WritableLayer(Layer):
     """A layer that may change: upper and work.  No lower layer is one."""
 
+    def _both_closer(
+        self,
+        error: OSError,
+        path: bytes,
+        other: "WritableLayer",
+        target: bytes,
+        verb: Callable[..., None],
+    ) -> None:
+        """Do as `_closer` for a verb with two paths."""
+        if not (self.is_too_far(error, path) or other.is_too_far(error, target)):
+            raise descent.stale() if error.errno in _OTHER else error
+        with self.beside(path) as (near, name), other.beside(target) as (goal, goal_name):
+            verb(near, name, goal, goal_name)
+
     def create(self, path: bytes, flags: int, mode: int) -> int:
         """Create a regular file and return its descriptor; EEXIST where the name is taken."""
-        return os.open(path, flags | os.O_CREAT | os.O_EXCL | _OPEN, mode, dir_fd=self.fd)
+        try:
+            return os.open(path, flags | os.O_CREAT | os.O_EXCL | _OPEN, mode, dir_fd=self.at)
+        except OSError as exc:
+            return self._closer(exc, path, WritableLayer.create, flags, mode)
 
     def create_unnamed(self, path: bytes, flags: int, mode: int) -> int:
         """Create a regular file without a name in the directory *path*; return its descriptor.
 
         Open(2), O_TMPFILE; EOPNOTSUPP where the file system has no such files.
         """
-        return os.open(path, flags | os.O_TMPFILE | _OPEN, mode, dir_fd=self.fd)
+        try:
+            return os.open(path, flags | os.O_TMPFILE | _OPEN, mode, dir_fd=self.at)
+        except OSError as exc:
+            return self._closer(exc, path, WritableLayer.create_unnamed, flags, mode)
 
     def open_to_write(self, path: bytes, flags: int) -> int:
-        """Open an existing file for writing; O_TRUNC among *flags* truncates it."""
-        return os.open(path, flags | (0 if self.follow else _OPEN), dir_fd=self.fd)
+        """Open an existing file for writing; O_TRUNC among *flags* truncates it.
+
+        BlockingIOError for a leased file.
+        """
+        return self.open(path, flags)
 
     def mkdir(self, path: bytes, mode: int) -> None:
         """Make a directory."""
-        os.mkdir(path, mode, dir_fd=self.fd)
+        try:
+            os.mkdir(path, mode, dir_fd=self.at)
+        except OSError as exc:
+            self._closer(exc, path, WritableLayer.mkdir, mode)
 
     def mknod(self, path: bytes, mode: int, device: int) -> None:
         """Make a FIFO, a socket, a device or an empty regular file."""
-        os.mknod(path, mode, device, dir_fd=self.fd)
+        try:
+            os.mknod(path, mode, device, dir_fd=self.at)
+        except OSError as exc:
+            self._closer(exc, path, WritableLayer.mknod, mode, device)
 
     def symlink(self, target: bytes, path: bytes) -> None:
         """Make a symlink at *path* that holds *target*."""
-        os.symlink(target, path, dir_fd=self.fd)
+        try:
+            os.symlink(target, path, dir_fd=self.at)
+        except OSError as exc:
+            self._closer(exc, path, lambda near, name: near.symlink(target, name))
 
     def link(self, path: bytes, other: "WritableLayer", target: bytes) -> None:
         """Give the object at *path* the name *target* in *other* too."""
-        os.link(path, target, src_dir_fd=self.fd, dst_dir_fd=other.fd, follow_symlinks=self.follow)
+        follow = self.follow
+        try:
+            os.link(path, target, src_dir_fd=self.at, dst_dir_fd=other.at, follow_symlinks=follow)
+        except OSError as exc:
+            self._both_closer(exc, path, other, target, WritableLayer.link)
 
     def unlink(self, path: bytes) -> None:
         """Remove a name that is not a directory."""
-        os.unlink(path, dir_fd=self.fd)
+        try:
+            os.unlink(path, dir_fd=self.at)
+        except OSError as exc:
+            self._closer(exc, path, WritableLayer.unlink)
 
     def rmdir(self, path: bytes) -> None:
         """Remove an empty directory."""
-        os.rmdir(path, dir_fd=self.fd)
+        try:
+            os.rmdir(path, dir_fd=self.at)
+        except OSError as exc:
+            self._closer(exc, path, WritableLayer.rmdir)
 
     def move(self, path: bytes, other: "WritableLayer", target: bytes) -> None:
         """Give *path* the name *target*, replacing what has it: rename(2)."""
-        os.rename(path, target, src_dir_fd=self.fd, dst_dir_fd=other.fd)
+        try:
+            os.rename(path, target, src_dir_fd=self.at, dst_dir_fd=other.at)
+        except OSError as exc:
+            self._both_closer(exc, path, other, target, WritableLayer.move)
 
     def exchange(self, path: bytes, other: "WritableLayer", target: bytes) -> None:
         """Swap two names in one step: renameat2(2), RENAME_EXCHANGE."""
-        syscalls.renameat2(self.fd, path, other.fd, target, syscalls.RENAME_EXCHANGE)
+        try:
+            syscalls.renameat2(self.at, path, other.at, target, syscalls.RENAME_EXCHANGE)
+        except OSError as exc:
+            self._both_closer(exc, path, other, target, WritableLayer.exchange)
 
-    def move_and_cover(self, path: bytes, target: bytes) -> None:
+    def move_and_cover(self, path: bytes, other: "WritableLayer", target: bytes) -> None:
         """Rename and leave a whiteout at *path* in one step: RENAME_WHITEOUT."""
-        syscalls.renameat2(self.fd, path, self.fd, target, syscalls.RENAME_WHITEOUT)
+        try:
+            syscalls.renameat2(self.at, path, other.at, target, syscalls.RENAME_WHITEOUT)
+        except OSError as exc:
+            self._both_closer(exc, path, other, target, WritableLayer.move_and_cover)
 
     def chmod(self, path: bytes, mode: int) -> None:
         """Set the mode; *path* is not a symlink."""
-        os.chmod(path, mode, dir_fd=self.fd)
+        try:
+            os.chmod(path, mode, dir_fd=self.at)
+        except OSError as exc:
+            self._closer(exc, path, WritableLayer._chmod_held, mode)
+
+    def _chmod_held(self, name: bytes, mode: int) -> None:
+        """Set the mode of what is held meanwhile: chmod(2) follows a symlink."""
+        fd = self.hold(name)
+        try:
+            if stat.S_ISLNK(os.fstat(fd).st_mode):
+                raise descent.stale()
+            os.chmod(f"/proc/self/fd/{fd}", mode)
+        finally:
+            os.close(fd)
 
     def chown(self, path: bytes, uid: int, gid: int) -> None:
         """Set owner and group; -1 leaves one as it is."""
-        os.chown(path, uid, gid, dir_fd=self.fd, follow_symlinks=self.follow)
+        try:
+            os.chown(path, uid, gid, dir_fd=self.at, follow_symlinks=self.follow)
+        except OSError as exc:
+            self._closer(exc, path, WritableLayer.chown, uid, gid)
 
     def utime(self, path: bytes, atime_ns: int, mtime_ns: int) -> None:
         """Set both times, in nanoseconds since the epoch."""
-        os.utime(path, ns=(atime_ns, mtime_ns), dir_fd=self.fd, follow_symlinks=self.follow)
+        times = atime_ns, mtime_ns
+        try:
+            os.utime(path, ns=times, dir_fd=self.at, follow_symlinks=self.follow)
+        except OSError as exc:
+            self._closer(exc, path, WritableLayer.utime, *times)
+
+    def set_attribute(self, path: bytes, name: bytes | str, value: bytes, flags: int = 0) -> None:
+        """Set an extended attribute; *flags* as setxattr(2) takes them."""
+        try:
+            os.fchdir(self.at)
+            os.setxattr(path, name, value, flags, follow_symlinks=self.follow)
+        except OSError as exc:
+            self._closer(exc, path, WritableLayer.set_attribute, name, value, flags)
+
+    def remove_attribute(self, path: bytes, name: bytes | str) -> None:
+        """Remove an extended attribute; ENODATA where there is none."""
+        try:
+            os.fchdir(self.at)
+            os.removexattr(path, name, follow_symlinks=self.follow)
+        except OSError as exc:
+            self._closer(exc, path, WritableLayer.remove_attribute, name)
 
     def set_flags(self, path: bytes, command: int, flags: bytes) -> None:
         """Set inode flags of a file or directory by the ioctl(2) *command*: ioctl_iflags(2)."""
-        fd = self.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        fd = self.open(path, os.O_RDONLY)
         try:
             fcntl.ioctl(fd, command, flags)
         finally:
             os.close(fd)
+
+    # Open files, which are beyond all paths
 
     def truncate(self, fd: int, size: int) -> None:
         """Set the size of an open file, in bytes."""
@@ -198,42 +368,6 @@ class WritableLayer(Layer):
     def copy_bytes(self, source: int, start: int, fd: int, offset: int, length: int) -> int:
         """Do the same by hand, for a few bytes between file systems: there it is EXDEV."""
         return os.pwrite(fd, os.pread(source, length, start), offset)
-
-    def set_attribute(self, path: bytes, name: bytes | str, value: bytes, flags: int = 0) -> None:
-        """Set an extended attribute; *flags* as setxattr(2) takes them."""
-        os.fchdir(self.fd)
-        os.setxattr(path, name, value, flags, follow_symlinks=self.follow)
-
-    def remove_attribute(self, path: bytes, name: bytes | str) -> None:
-        """Remove an extended attribute; ENODATA where there is none."""
-        os.fchdir(self.fd)
-        os.removexattr(path, name, follow_symlinks=self.follow)
-
-
-class Pins(WritableLayer):
-    """Upper objects that lost their last name, reached through descriptors held open.
-
-    The path of a pin is its magic link (proc_pid_fd(5)), so every verb follows it.
-    """
-
-    follow = True
-
-    def __init__(self) -> None:
-        super().__init__(os.open(b"/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-        # Relative to the held directory, so /proc itself may go away later.
-
-    def open(self, path: bytes, flags: int) -> int:
-        """Open the pinned object once more."""
-        return os.open(path, flags | os.O_CLOEXEC, dir_fd=self.fd)
-
-    def readlink(self, path: bytes) -> bytes:
-        """Return the target of a pinned symlink: readlink(2), "empty pathname"."""
-        return os.readlink(b"", dir_fd=int(path))
-
-
-def path_of_pin(fd: int) -> bytes:
-    """Return the path of the descriptor *fd* in `Pins`."""
-    return b"%d" % fd
 
 
 def is_directory(st: os.stat_result) -> bool:

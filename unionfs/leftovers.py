@@ -16,7 +16,8 @@ from unionfs.layer import WritableLayer, join
 from unionfs.temporaries import Temporaries
 
 # Made by a mount of kernel overlayfs that never syncs: overlayfs.rst, "Volatile mount".
-_VOLATILE = b"work/incompat/volatile"
+_INCOMPATIBLE = b"work/incompat"
+_VOLATILE = join(_INCOMPATIBLE, b"volatile")
 
 
 def problems(work: WritableLayer, layers: int, judged: set[int]) -> Iterator[Problem]:
@@ -39,12 +40,17 @@ def _staging(work: WritableLayer) -> Iterator[Problem]:
         return
     if not stat.S_ISDIR(st.st_mode):
         yield Problem("work", path, "leftover", "is no directory: no union can be mounted")
-    elif work.find(_VOLATILE) is not None:
+    elif _is_volatile(work):
         words = "says that kernel overlayfs was mounted volatile: upper may be torn by a crash"
         yield Problem("work", _VOLATILE, "volatile", words)
     elif count := sum(1 for _ in work.scan(path)):
         words = f"{count} leftover(s) of interrupted changes, which the next mount removes"
         yield Problem("work", path, "leftover", words, functools.partial(_empty, work))
+
+
+def _is_volatile(work: WritableLayer) -> bool:
+    st = work.find(_INCOMPATIBLE)
+    return st is not None and stat.S_ISDIR(st.st_mode) and work.find(_VOLATILE) is not None
 
 
 def _empty(work: WritableLayer) -> None:

@@ -42,8 +42,8 @@ def may_be_of(entry: bytes, layers: int) -> bool:
 
 
 def is_usable(work: Layer) -> bool:
-    """Tell whether work has an index, and no symlink leads out of work to it."""
-    found = [work.find(path) for path in (b"unionfs", DIRECTORY)]
+    """Tell whether work has an index, and no symlink in its place."""
+    found = map(work.find, (b"unionfs", DIRECTORY))
     return all(st is not None and stat.S_ISDIR(st.st_mode) for st in found)
 
 

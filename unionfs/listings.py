@@ -9,12 +9,14 @@ reading from the start again lists anew (rewinddir(3), readdir(3)).
 
 import bisect
 import errno
+import itertools
 import os
 import stat
 import time
 from collections.abc import Iterator, Mapping
 
 from unionfs.node import Node
+from unionfs.strides import FEW, Strides
 from unionfs.union import Union
 from unionfs.whiteouts import KIND_BITS, KIND_MASK
 
@@ -50,11 +52,13 @@ Hinted = tuple[bytes, int, int, int]
 class _Listing:
     """What a directory showed at one moment."""
 
-    __slots__ = ("hints", "names", "used")
+    __slots__ = ("hints", "names", "revision", "sought", "used")
 
-    def __init__(self, hints: Mapping[bytes, int]) -> None:
+    def __init__(self, hints: Mapping[bytes, int], revision: int) -> None:
         self.names = sorted(hints, key=hash)  # the order of `_offset`
         self.hints = hints  # see `Union.listing`
+        self.revision = revision  # of the union: until it grows, the directory shows the same
+        self.sought = False  # somebody reads it in an order of his own
         self.used = 0.0  # time.monotonic()
 
 
@@ -65,6 +69,18 @@ class Listings:
         self.union = union
         self._recent: dict[Node, _Listing] = {}  # the one used last at the end
         self._names = 0  # in all of these
+        self._strides = Strides()
+
+    def most(self, node: Node, start: int) -> int:
+        """Return how many entries a reply from the offset *start* on is to hold at most."""
+        most = self._strides.most(node, start)
+        if most == FEW and node in self._recent:
+            self._recent[node].sought = True
+        return most
+
+    def sent(self, node: Node, start: int, after: int, most: int) -> None:
+        """Take note that a reply of at most *most* entries ended at the offset *after*."""
+        self._strides.sent(node, start, after, most)
 
     def read(self, node: Node, start: int) -> Iterator[Listed]:
         """Look up the entries from the offset *start* on."""
@@ -72,7 +88,7 @@ class Listings:
         for index in range(start, len(_DOTS)):
             yield _DOTS[index], self._dot(node, index), None, index + 1
         if start:  # since it was listed, names may have come to be elsewhere
-            for name in listing.names[first:]:
+            for name in itertools.islice(listing.names, first, None):
                 found = self._find(node, name, 0)
                 if found is not None:
                     yield name, *found, _offset(name) + 1
@@ -104,11 +120,13 @@ class Listings:
 
     def _from(self, node: Node, start: int) -> tuple[_Listing, int]:
         """Return a listing and the index of the first name at *start* or after."""
-        listing = self._drop(node)
-        if listing is None or start == 0:
-            listing = _Listing(self.union.listing(node))
+        listing, revision = self._drop(node), self.union.revision
+        if listing is None or (start == 0 and listing.revision != revision):
+            listing = _Listing(self.union.listing(node), revision)
         first = bisect.bisect_left(listing.names, start, key=_offset)
-        if start == 0 or first < len(listing.names):  # else its reader has seen all
+        if (
+            not start or first < len(listing.names) or listing.sought
+        ):  # else its reader has seen all
             self._keep(node, listing)
         return listing, first
 

@@ -137,6 +137,13 @@ class Looks:
             self.changed = directory
             self.emptied.changes(directory)
 
+    def lowers_change(self) -> None:
+        """Forget what was known of the lowers: `unionfs commit` is writing to one of them."""
+        self._above.clear()
+        self.rosters = Rosters()
+        self.emptied = Emptied()
+        self.names_change()
+
     # The short way
 
     def _on_upper(

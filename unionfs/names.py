@@ -16,8 +16,6 @@ from unionfs.union import Union
 
 log = logging.getLogger(__name__)
 
-_PIN = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-
 
 def error(number: int) -> OSError:
     """Return the error of a system call."""
@@ -125,7 +123,7 @@ class Names:
         if node is None or not sighting.named or node.link or node.pin >= 0 or node.aliases:
             return None
         upper, _ = self.union.writable()
-        node.pin = os.open(path, _PIN, dir_fd=upper.fd)
+        node.pin = upper.hold(path)
         return node
 
     @staticmethod
@@ -153,5 +151,5 @@ class Names:
         if work.stat(path).st_nlink + markers.read(work, path).links > 0:
             return
         if node is not None:
-            node.pin, node.link = os.open(path, _PIN, dir_fd=work.fd), b""
+            node.pin, node.link = work.hold(path), b""
         self.union.links.remove(sighting.link)

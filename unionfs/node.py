@@ -52,6 +52,9 @@ class Sighting(NamedTuple):
         return stat.S_ISDIR(self.st.st_mode)
 
 
+# `Node.unsynced` of what was copied up before the node was made.
+UNKNOWN_COPY = 1
+
 # Making the tuple itself takes half the time of calling the class.
 _tuple = tuple.__new__
 
@@ -93,7 +96,7 @@ class Node:
     lookups: int = 0  # entries handed to the kernel, minus those it forgot
     children: int = 0  # nodes and aliases that have this one as their parent
     impure: bool = False  # upper's directory is marked as holding copied-up objects
-    unsynced: bool = False  # copied up, and the name not yet known to be on disk
+    unsynced: int = 0  # the last copy-up, if its name is not known to be on disk: `CopyUp.count`
     orphan: bool = False  # it lost its last name, or has none yet
     protection: int = 0  # on upper: `iflags.IMMUTABLE` and `APPEND`
     left: bool = False  # its name has another node now; only open files still know it
@@ -234,6 +237,8 @@ class NodeTable(dict[int, Node]):
             sighting.links,
             protection=sighting.protection,
         )
+        if sighting.upper and ino != sighting.st.st_ino:  # copied up; who knew if synced is gone
+            node.unsynced = UNKNOWN_COPY
         return self.add(node, parent)
 
     def _add_name(self, node: Node, parent: Node, name: bytes) -> None:

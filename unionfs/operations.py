@@ -17,6 +17,7 @@ import json
 import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
 from typing import Any, Literal, TypeVar, cast
 
 import pyfuse3
@@ -32,6 +33,7 @@ from unionfs.files import Files, Opened, host_flags
 from unionfs.listings import Listings
 from unionfs.node import Node
 from unionfs.session import Granted, Session
+from unionfs.session.leases import insisted
 from unionfs.trouble import Trouble, reply_number
 from unionfs.union import Union
 
@@ -41,6 +43,9 @@ log = logging.getLogger(__name__)
 _OF_FILES = frozenset({"read", "write", "release", "fsync"})
 
 STATUS = b"trusted.unionfs.status"
+
+# Set by `unionfs commit`, on what it is going to carry into the lower: `Changes.stand_alone`.
+ALONE = b"trusted.unionfs.alone"
 
 _Handler = TypeVar("_Handler", bound=Callable[..., Awaitable[Any]])
 
@@ -52,7 +57,7 @@ def _replying(handler: _Handler) -> _Handler:
     async def reply(*args: Any) -> Any:
         args[0].session.taken()
         try:
-            return await handler(*args)
+            return await insisted(lambda: handler(*args))
         except FUSEError:
             raise
         except Exception as exc:  # noqa: BLE001 - told
@@ -257,7 +262,12 @@ class Operations(pyfuse3.Operations):
 
     @_replying
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
-        return self._opened(await self.files.open(self.union.nodes[inode], flags, ctx.uid))
+        try:
+            return self._opened(await self.files.open(self.union.nodes[inode], flags, ctx.uid))
+        except BlockingIOError as exc:
+            if flags & os.O_NONBLOCK:
+                raise FUSEError(errno.EAGAIN) from exc
+            raise
 
     @_replying
     async def create(
@@ -303,13 +313,17 @@ class Operations(pyfuse3.Operations):
 
     @_replying
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
-        for name, node, st, after in self.listings.read(self.union.nodes[fh], start_id):
+        directory, end = self.union.nodes[fh], 0
+        most = self.listings.most(directory, start_id)
+        for name, node, st, after in islice(self.listings.read(directory, start_id), most):
             entry = entries.of_dot(node) if st is None else self._entry(node, st)
             if not pyfuse3.readdir_reply(token, name, entry, after):
                 self.union.nodes.drop_if_unknown(node)
-                return
+                break
+            end = after
             if st is not None:
                 node.lookups += 1
+        self.listings.sent(directory, start_id, end, most)
 
     @_replying
     async def releasedir(self, _fh: int) -> None:
@@ -334,8 +348,11 @@ class Operations(pyfuse3.Operations):
     @_replying
     async def setxattr(self, inode: int, name: bytes, value: bytes, _ctx: RequestContext) -> None:
         node = self.union.nodes[inode]
-        if not self.union.features.metacopy:
+        if not self.union.features.metacopy or name == ALONE:
             await self.files.bring_content(node)
+        if name == ALONE:
+            self.changes.stand_alone(node)
+            return
         self.files.newest = 0
         self.attributes.set(node, name, value)
 

@@ -25,9 +25,7 @@ from unionfs.stack import Stack
 
 log = logging.getLogger(__name__)
 
-_FAILED = 1  # exit statuses; the last two as sh(1) has them
-_NOT_EXECUTABLE = 126
-_NOT_FOUND = 127
+_FAILED = 1  # exit status
 
 # Changes shown in the summary; `unionfs diff` lists all of those that are kept.
 _SHOWN = 40
@@ -186,20 +184,15 @@ def _serve(stack: Stack, options: Options, root: str, parent: _Line) -> int:
 
 def _become(command: list[str], root: str, bound: list[privateroot.Bound], directory: str) -> None:
     """Turn this process into the command; does not return."""
-    status = _FAILED
     try:
         mountcalls.signal_at_death_of_parent(signal.SIGKILL)
         privateroot.enter(root, bound, directory)
-        for ignored_by_python in (signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(ignored_by_python, signal.SIG_DFL)
-        os.execvp(command[0], command)  # noqa: S606 - a shell is not wanted
+        privateroot.become(command)
     except OSError as exc:
-        missing = isinstance(exc, (FileNotFoundError, NotADirectoryError))
-        status = _NOT_FOUND if missing else _NOT_EXECUTABLE
-        print(f"unionfs: cannot run '{command[0]}': {exc.strerror}", file=sys.stderr)
+        print(f"unionfs: cannot enter the union: {exc.strerror}", file=sys.stderr)
     finally:
         sys.stderr.flush()
-        os._exit(status)
+        os._exit(_FAILED)
 
 
 def _attend(child: int, server: int, root: str) -> int:

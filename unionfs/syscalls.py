@@ -13,6 +13,10 @@ RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 RENAME_WHITEOUT = 4
 
+# openat2(2), include/uapi/linux/openat2.h
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
+
 # ioctl_ficlone(2): _IOW(0x94, 9, int)
 FICLONE = 0x40049409
 
@@ -81,6 +85,35 @@ def is_guarded(directory: int, path: bytes) -> bool:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), path)
     return bool(result.attributes & _STATX_ATTR_PROTECTED)
+
+
+class _OpenHow(ctypes.Structure):
+    """struct open_how of openat2(2)."""
+
+    _fields_ = (
+        ("flags", ctypes.c_uint64),
+        ("mode", ctypes.c_uint64),
+        ("resolve", ctypes.c_uint64),
+    )
+
+
+_OPENAT2 = 437  # on all architectures but alpha
+
+
+def openat2(fd: int, path: bytes, flags: int, resolve: int) -> int:
+    """Open *path* as openat2(2) does with RESOLVE_* in *resolve*; ENOSYS before Linux 5.6."""
+    how = _OpenHow(flags, 0, resolve)
+    opened: int = _libc.syscall(
+        ctypes.c_long(_OPENAT2),
+        ctypes.c_long(fd),
+        path,
+        ctypes.byref(how),
+        ctypes.c_long(ctypes.sizeof(how)),
+    )
+    if opened < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), path)
+    return opened
 
 
 class _CachedPages(ctypes.Structure):

@@ -34,8 +34,13 @@ _LAST_ERRNO = 511
 
 
 def reply_number(error: OSError) -> int:
-    """Return the errno to answer with: EIO for those of the kernel alone, as 524 of NFS."""
+    """Return the errno to answer with: EIO for those of the kernel alone, as 524 of NFS.
+
+    ESPIPE says that a FIFO lies in the place of a file: no request is ever made for one.
+    """
     number = error.errno or errno.EIO
+    if number == errno.ESPIPE:
+        return errno.ESTALE
     return errno.EIO if number > _LAST_ERRNO else number
 
 

@@ -14,9 +14,10 @@ from typing import Literal
 from unionfs import markers, rules
 from unionfs.dotmarkers import DotMarkers
 from unionfs.handle import LowerReaders
-from unionfs.layer import Layer, Pins, WritableLayer, join, path_of_pin
+from unionfs.layer import Layer, WritableLayer, join
 from unionfs.links import LinkIndex
 from unionfs.node import Node, Sighting
+from unionfs.pins import Pins, path_of_pin
 from unionfs.quicklooks import QuickLooks
 from unionfs.stack import Stack
 from unionfs.temporaries import Temporaries
@@ -90,8 +91,7 @@ class Union(QuickLooks):
         """Let the kernel's readers keep *node*; its name gets a new one at its next look-up."""
         if node.pin < 0:
             layer, path = self.upper_place(node)
-            flags = os.O_PATH | (0 if layer.follow else os.O_NOFOLLOW) | os.O_CLOEXEC
-            node.pin = os.open(path, flags, dir_fd=layer.fd)
+            node.pin = layer.hold(path)
         node.left = True
         self.names_change()
 

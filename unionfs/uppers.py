@@ -44,11 +44,14 @@ def open_ram(size: str, like: int) -> tuple[WritableLayer, WritableLayer]:
 
 def _tmpfs(parameters: dict[str, str]) -> int:
     try:
-        return mountcalls.detached_tmpfs(**parameters)
+        tmpfs = mountcalls.detached_tmpfs(**parameters)
     except OSError as exc:
         if exc.errno != errno.ENOSYS:
             raise Refused(f"no RAM upper is to be had: {exc.strerror}") from None
         return _hidden_tmpfs(parameters)
+    with contextlib.suppress(OSError):  # before Linux 5.12
+        copies.guard(tmpfs)
+    return tmpfs
 
 
 def _hidden_tmpfs(parameters: dict[str, str]) -> int:

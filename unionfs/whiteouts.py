@@ -238,7 +238,7 @@ class Markers:
         state on disk is the old one or the new one.
         """
         if cover:
-            upper.move_and_cover(path, target)
+            upper.move_and_cover(path, upper, target)
         else:
             upper.move(path, upper, target)
 

@@ -6,15 +6,12 @@ import pytest
 
 from tests.core.driver import Driver
 from tests.core.invariants import check
+from tests.layers import opened
 from tests.trees import harvest, plant
 from unionfs import syscalls
 from unionfs.layer import Layer, WritableLayer
 from unionfs.stack import Stack
 from unionfs.union import Features
-
-
-def _opened(path):
-    return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
 
 
 @pytest.fixture
@@ -35,13 +32,13 @@ def union(tmp_path):
         lowers = sorted(tmp_path.glob("lower*"))
         upper = work = None
         if (tmp_path / "upper").exists():
-            upper = WritableLayer(_opened(tmp_path / "upper"), name="upper")
-            work = WritableLayer(_opened(tmp_path / "work"), name="work")
+            fds = opened(tmp_path / "upper", tmp_path / "work")
+            upper, work = WritableLayer(fds[0], name="upper"), WritableLayer(fds[1], name="work")
         stack = Stack(
             upper,
             work,
             tuple(
-                Layer(_opened(path), number=len(lowers) - index, name=str(path))
+                Layer(*opened(path), number=len(lowers) - index, name=str(path))
                 for index, path in enumerate(lowers)
             ),
         )

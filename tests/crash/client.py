@@ -16,6 +16,7 @@ from typing import NamedTuple, Self
 import pyfuse3
 import trio
 
+from tests.layers import opened
 from unionfs import syscalls
 from unionfs.changes import Caller
 from unionfs.iflags import FLAGS
@@ -63,11 +64,12 @@ class Client:
         self._umask = os.umask(0)
         number = len(dirs.lowers)
         lowers = tuple(
-            Layer(_directory(path), number=number - index, name=path)
+            Layer(*opened(path), number=number - index, name=path)
             for index, path in enumerate(dirs.lowers)
         )
-        upper = WritableLayer(_directory(dirs.upper), name=dirs.upper)
-        work = WritableLayer(_directory(dirs.work), name=dirs.work)
+        fds = opened(dirs.upper, dirs.work)
+        upper = WritableLayer(fds[0], name=dirs.upper)
+        work = WritableLayer(fds[1], name=dirs.work)
         self.union = Union(Stack(upper, work, lowers), features or Features())
         self.operations = Operations(self.union, _NoSession(), passthrough="off", status={})
         self._lookups: Counter[int] = Counter()
@@ -368,7 +370,3 @@ class Client:
 def _descriptors() -> set[str]:
     """Return the open descriptors, without that of the listing itself."""
     return {fd for fd in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{fd}")}
-
-
-def _directory(path: str) -> int:
-    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -37,7 +37,7 @@ class Soon(NamedTuple):
 class Waiting(NamedTuple):
     """A reply that is made when something else has come to an end, by a task of trio's."""
 
-    job: Callable[[], Awaitable[bytes | memoryview | Later]]
+    job: Callable[[], Awaitable["bytes | memoryview | Later | Soon | Waiting"]]
 
 
 class _Errand(NamedTuple):

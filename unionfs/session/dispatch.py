@@ -11,7 +11,9 @@ A handler is told the request's number and node, its body, which is valid
 during the call only, and who makes it.  It returns the whole reply
 (`messages`), which is sent before anything else happens, `Soon` where the disk
 needs a moment, `Later` for a thread to make the reply, `Waiting` for a task,
-`NO_REPLY`, or None to decline, before it has changed anything.
+`NO_REPLY`, or None to decline, before it has changed anything.  One that raises
+BlockingIOError, before it has changed anything, too, is called again until it does not
+(`leases`).
 
 What nobody waits for (the kernel closes and forgets files in its own time) is
 put off as long as there are other requests, and done while the client is busy
@@ -35,6 +37,7 @@ import trio
 from unionfs.session import messages
 from unionfs.session.crew import Crew, Later, Soon, Waiting
 from unionfs.session.device import Device
+from unionfs.session.leases import after_pause, insisted, repeated
 from unionfs.session.patience import Patience
 from unionfs.session.protocol import IN_HEADER
 
@@ -52,6 +55,7 @@ _MOST_PUT_OFF = 16
 
 # More than the kernel asks for: the head of a WRITE and its data, FUSE_MIN_READ_BUFFER at least.
 _HEAD_BYTES = 8192
+
 # read(2): nothing waits; the request was aborted meanwhile.
 _NOTHING_READ = frozenset({errno.EAGAIN, errno.ENOENT})
 _HEAD = struct.Struct("=4xIQQII")  # opcode unique nodeid uid gid: the beginning of IN_HEADER
@@ -168,6 +172,9 @@ class Dispatcher:
         awaited = soon, unique, opcode, node = self._soon.popleft()
         try:
             reply = soon.attempt()
+        except BlockingIOError:
+            self._postpone(Waiting(after_pause(soon)), unique, opcode, node)
+            return
         except Exception as exc:  # noqa: BLE001 - told, and answered
             self._answer_error(unique, opcode, node, exc)
             return
@@ -188,6 +195,8 @@ class Dispatcher:
             soon, unique, opcode, node = self._soon.popleft()
             try:
                 self._postpone(soon.later(), unique, opcode, node)
+            except BlockingIOError:
+                self._postpone(Waiting(after_pause(soon)), unique, opcode, node)
             except Exception as exc:  # noqa: BLE001 - told, and answered
                 self._answer_error(unique, opcode, node, exc)
 
@@ -207,6 +216,9 @@ class Dispatcher:
                     self._device.send(reply)
             else:
                 self._postpone(reply, unique, opcode, node)
+        except BlockingIOError:
+            again = partial(handler, unique, node, memoryview(bytes(body)), uid, gid)
+            self._postpone(Waiting(repeated(again)), unique, opcode, node)
         except Exception as exc:  # noqa: BLE001 - told, and answered
             self._device.send(messages.error(unique, self._explain(exc, opcode, node)))
         return True
@@ -222,9 +234,10 @@ class Dispatcher:
 
     async def _wait(self, unique: int, opcode: int, node: int, waiting: Waiting) -> None:
         try:
-            reply = await waiting.job()
+            reply = await insisted(waiting.job)
             if isinstance(reply, bytes | memoryview):
-                self._device.send(reply)
+                if reply:
+                    self._device.send(reply)
             else:
                 self._postpone(reply, unique, opcode, node)
         except Exception as exc:  # noqa: BLE001 - told, and answered

@@ -223,10 +223,11 @@ def put_header(buffer: memoryview, unique: int, size: int) -> None:
 class Listing:
     """The reply to READDIR or READDIRPLUS while it is filled, up to *room* bytes of entries."""
 
-    __slots__ = ("_entries", "_room")
+    __slots__ = ("_entries", "_room", "after")
 
     def __init__(self, room: int) -> None:
         self._room = room
+        self.after = 0  # the offset that follows the last entry; 0: there is none
         self._entries: list[bytes] = []
 
     def add_all(self, entries: Iterable[tuple[bytes, int, int, int]]) -> None:
@@ -243,12 +244,14 @@ class Listing:
                 break
             put(entry)
         self._room = room
+        if self._entries:
+            self.after = _DIRENT.unpack_from(self._entries[-1])[1]
 
     def add_dot(self, name: bytes, ino: int, offset: int) -> bool:
         """Add `.` or `..` to a READDIRPLUS: without a node, as it is no look-up."""
         attributes = bytes(_DIRENTPLUS.size - _DIRENT.size)
         head = _DIRENT.pack(ino, offset, len(name), stat.S_IFDIR >> 12)
-        return self._put(attributes + head, name)
+        return self._put(attributes + head, name, offset)
 
     def add_entry(  # noqa: PLR0913, PLR0917
         self, name: bytes, ino: int, st: os.stat_result, links: int, blocks: int, offset: int
@@ -261,14 +264,15 @@ class Listing:
             st.st_mode, links, st.st_uid, st.st_gid, st.st_rdev, _BLOCK_SIZE, 0,
             ino, offset, len(name), st.st_mode >> 12,
         )  # fmt: skip
-        return self._put(head, name)
+        return self._put(head, name, offset)
 
-    def _put(self, head: bytes, name: bytes) -> bool:
+    def _put(self, head: bytes, name: bytes, offset: int) -> bool:
         entry = head + name + _PADDING[len(name) % 8]
         self._room -= len(entry)
         if self._room < 0:
             return False
         self._entries.append(entry)
+        self.after = offset
         return True
 
     def __bool__(self) -> bool:
