@@ -10,7 +10,7 @@ may be half done; but all of these agree on what there is, and it is logged.
 """
 
 import logging
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from .client import Client
 from .corpus import Case
@@ -107,9 +107,7 @@ def _attempt(case: Case, client: Client, gate: Gate) -> Exception | None:
     return None
 
 
-def _left(
-    field: Field, gate: Gate, client: Client, before: set[tuple[str, str]]
-) -> list[str]:
+def _left(field: Field, gate: Gate, client: Client, before: set[tuple[str, str]]) -> list[str]:
     """Say what is left of an operation that a union without any node should not have."""
     words = []
     if len(client.union.nodes) != 1:
@@ -146,7 +144,7 @@ class _Told(logging.Handler):
     def __bool__(self) -> bool:
         return bool(self.records)
 
-    def __enter__(self) -> "_Told":
+    def __enter__(self) -> Self:
         logging.getLogger().addHandler(self)
         return self
 
