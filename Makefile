@@ -78,6 +78,8 @@ install: man
 	tools/packages.sh $(BUILD_PACKAGES)
 	$(PYTHON) -m venv $(PREFIX)
 	$(PREFIX)/bin/pip install --quiet --disable-pip-version-check --upgrade .
+	# Without PYTHONPATH and the like: whose shell it is must not matter to a daemon.
+	sed -i '1s/python[0-9.]*$$/& -I/' $(PREFIX)/bin/unionfs $(PREFIX)/bin/pyunionfs
 	mkdir -p $(LINKS) $(PREFIX)/share/man/man1 /usr/local/share/man/man1
 	install -m 644 build/unionfs.1 $(PREFIX)/share/man/man1/
 	for name in unionfs pyunionfs; do \
