@@ -110,6 +110,8 @@ install: man
 	tools/packages.sh $(BUILD_PACKAGES)
 	$(PYTHON) -m venv $(PREFIX)
 	$(PREFIX)/bin/pip install --quiet --disable-pip-version-check --upgrade .
+	# Without PYTHONPATH and the like: whose shell it is must not matter to a daemon.
+	sed -i '1s/python[0-9.]*$$/& -I/' $(PREFIX)/bin/unionfs $(PREFIX)/bin/pyunionfs
 	mkdir -p $(LINKS) $(MANUAL)/man1 $(MANUAL)/man5
 	install -m 644 build/man/*.1 $(MANUAL)/man1/
 	install -m 644 build/man/*.5 $(MANUAL)/man5/

@@ -30,7 +30,8 @@ class _Syslog(logging.Handler):
     """Lines for the journal; without a socket at /dev/log they are lost, as syslog(3) has it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        syslog.syslog(_PRIORITY.get(record.levelno, syslog.LOG_NOTICE), self.format(record))
+        text = self.format(record).encode("utf-8", "backslashreplace").decode()  # any name
+        syslog.syslog(_PRIORITY.get(record.levelno, syslog.LOG_NOTICE), text)
 
 
 class _KernelLog(logging.Handler):

@@ -47,8 +47,8 @@ _EXPLAINED = {
 
 def find(role: str, name: str) -> Place:
     """Hold the directory *name* open; refuse what is none."""
-    path = os.path.abspath(name)
     try:
+        path = os.path.abspath(name)  # fails where it is relative to a directory that is gone
         fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         return Place(role, path, fd, _chain(fd))
     except OSError as exc:
