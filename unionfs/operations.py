@@ -23,7 +23,7 @@ from typing import Any, Literal, TypeVar, cast
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
-from unionfs import entries
+from unionfs import entries, live
 from unionfs.attributes import Attributes, Wish
 from unionfs.changes import Caller, Changes
 from unionfs.chattr import Chattr
@@ -42,10 +42,7 @@ log = logging.getLogger(__name__)
 # Handlers whose first argument is a file handle.  A directory's handle is its node's number.
 _OF_FILES = frozenset({"read", "write", "release", "fsync"})
 
-STATUS = b"trusted.unionfs.status"
-
-# Set by `unionfs commit`, on what it is going to carry into the lower: `Changes.stand_alone`.
-ALONE = b"trusted.unionfs.alone"
+STATUS, ALONE = live.ATTRIBUTE.encode(), live.ALONE.encode()
 
 _Handler = TypeVar("_Handler", bound=Callable[..., Awaitable[Any]])
 
