@@ -179,7 +179,11 @@ class Files:
             os.close(fd)
             raise
         writes = flags & os.O_ACCMODE != os.O_RDONLY
-        return self._enter(node, fd, uid, writes=writes, eligible=eligible)
+        unseen = self.backings.may_be_mapped(node)
+        opened = self._enter(node, fd, uid, writes=writes, eligible=eligible)
+        if opened.backing and writes and not unseen:  # the kernel was to keep those it has
+            self._registry.invalidate_attributes(node.ino)
+        return opened
 
     def _leave_to_old_readers(self, node: Node) -> None:
         """Give the name of *node* a new inode where the kernel still reads the lower file.
@@ -292,7 +296,7 @@ class Files:
     def release(self, fd: int) -> None:
         """Close a descriptor that the kernel no longer uses."""
         file = self._open.pop(fd)
-        self.backings.close(file.node, through=file.through)
+        self.backings.close(file.node, through=file.through, writes=file.writes)
         if file.writes and self.backings.enabled:
             self._learn(file.node, os.fstat(fd).st_size)
         self.union.readers.discard(fd)
