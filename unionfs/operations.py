@@ -127,7 +127,10 @@ class Operations(pyfuse3.Operations):
     # Entries
 
     def _entry(self, node: Node, st: os.stat_result) -> EntryAttributes:
-        return entries.of_node(self.union, node, st)
+        entry = entries.of_node(self.union, node, st)
+        if self.files.backings.may_change(node):
+            entry.attr_timeout = 0
+        return entry
 
     def _known_entry(self, node: Node, st: os.stat_result) -> EntryAttributes:
         """Return an entry that the kernel counts as a lookup."""
@@ -273,8 +276,8 @@ class Operations(pyfuse3.Operations):
         node, st, fd = self.changes.create(
             self.union.nodes[parent], name, host_flags(flags), mode, _caller(ctx)
         )
-        entry = self._known_entry(node, st)
-        return self._opened(self.files.created(node, fd, mode, flags, ctx.uid)), entry
+        opened = self.files.created(node, fd, mode, flags, ctx.uid)
+        return self._opened(opened), self._known_entry(node, st)
 
     def _opened(self, opened: Opened) -> FileInfo:
         if opened.backing:

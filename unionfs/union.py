@@ -108,7 +108,7 @@ class Union(QuickLooks):
         st = layer.stat(path)
         if st.st_mode & _KIND != node.format:
             raise stale()
-        return st
+        return self.fills.shown(node, st) if self.fills else st
 
     def shown(self, node: Node, st: os.stat_result) -> tuple[int, int]:
         """Return st_nlink and st_blocks as the union shows them."""

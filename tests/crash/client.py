@@ -94,18 +94,17 @@ class Client:
     # Requests
 
     def _run(self, conversation, *args):
+        return trio.run(self._talk, conversation, *args)
+
+    async def _talk(self, conversation, *args):
         """Run what the kernel does for one system call; see `keep` for what it knows then."""
-
-        async def talk():
-            try:
-                return await conversation(*args)
-            except pyfuse3.FUSEError as exc:
-                raise OSError(exc.errno, os.strerror(exc.errno)) from exc
-            finally:
-                if not self._keeps:
-                    await self._forget()
-
-        return trio.run(talk)
+        try:
+            return await conversation(*args)
+        except pyfuse3.FUSEError as exc:
+            raise OSError(exc.errno, os.strerror(exc.errno)) from exc
+        finally:
+            if not self._keeps:
+                await self._forget()
 
     async def _forget(self) -> None:
         known, self._lookups = list(self._lookups.items()), Counter()
