@@ -56,9 +56,10 @@ class Fills(dict[Node, Job]):
 
     def undo(self, job: Job, layer: WritableLayer, path: bytes) -> None:
         """Give back what was kept, and the room: the content stays below."""
-        layer.truncate(job.target, 0)
-        layer.truncate(job.target, job.kept.size)
-        layer.utime(path, layer.stat(path).st_atime_ns, job.kept.mtime_ns)
+        if self.get(job.node) is job:  # else the beginning failed
+            layer.truncate(job.target, 0)
+            layer.truncate(job.target, job.kept.size)
+            layer.utime(path, layer.stat(path).st_atime_ns, job.kept.mtime_ns)
         markers.give_capability_back(layer, path)
         markers.end_mtime(layer, path)
         self.pop(job.node, None)
