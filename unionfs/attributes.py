@@ -64,11 +64,14 @@ class Attributes:
         if uid != -1 or gid != -1 or wish == NOTHING:
             # With nothing too: it takes set-uid bits away, chown(2).
             layer.chown(path, uid, gid)
+            self.union.fills.take_capability(node, layer, path)
         if mode is not None:
             layer.chmod(path, stat.S_IMODE(mode))
         if atime_ns is not None or mtime_ns is not None:
             layer.utime(path, *_times(atime_ns, mtime_ns, layer, path))
-        return layer.stat(path)
+            if mtime_ns is not None:
+                self.union.fills.set_mtime(node, layer, path, mtime_ns)
+        return self.union.fills.shown(node, layer.stat(path))
 
     def _place(self, node: Node) -> tuple[WritableLayer, bytes]:
         """Return where attributes of *node* are to be changed, on upper."""
@@ -117,7 +120,7 @@ class Attributes:
         """Return an extended attribute; ENODATA where there is none."""
         layer, path = self.union.place(node)
         try:
-            return layer.attribute(path, markers.stored_name(os.fsdecode(name)))
+            return layer.attribute(path, self._stored(node, name))
         except OSError as exc:
             if exc.errno == errno.EOPNOTSUPP and name.startswith(_ACL):
                 # The kernel asks before it decides on access, and would pass this error on: a
@@ -125,10 +128,20 @@ class Attributes:
                 raise OSError(errno.ENODATA, os.strerror(errno.ENODATA)) from None
             raise
 
+    def _stored(self, node: Node, name: bytes) -> str:
+        """Return the name under which a user's attribute is kept on disk."""
+        stored = markers.stored_name(os.fsdecode(name))
+        if stored == markers.CAPABILITY and node in self.union.fills:
+            return markers.KEPT_CAPABILITY
+        return stored
+
     def names(self, node: Node) -> list[bytes]:
         """Return the names of a node's extended attributes."""
         layer, path = self.union.place(node)
-        return [os.fsencode(name) for name in markers.shown_names(layer.attributes(path))]
+        stored = layer.attributes(path)
+        if markers.KEPT_CAPABILITY in stored and node in self.union.fills:
+            stored.append(markers.CAPABILITY)
+        return [os.fsencode(name) for name in markers.shown_names(stored)]
 
     def names_for(self, node: Node, uid: int) -> list[bytes]:
         """Return the names that the user *uid* may see: xattr(7), "Trusted extended attributes"."""
@@ -139,7 +152,7 @@ class Attributes:
         """Set an extended attribute; *flags* as setxattr(2) takes them."""
         self.union.writable()
         layer, path = self._place(node)
-        layer.set_attribute(path, markers.stored_name(os.fsdecode(name)), value, flags)
+        layer.set_attribute(path, self._stored(node, name), value, flags)
 
     def remove(self, node: Node, name: bytes) -> None:
         """Remove an extended attribute; where there is none, ENODATA and no copy-up.
@@ -154,4 +167,4 @@ class Attributes:
                 return
             raise
         layer, path = self._place(node)
-        layer.remove_attribute(path, markers.stored_name(os.fsdecode(name)))
+        layer.remove_attribute(path, self._stored(node, name))

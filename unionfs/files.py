@@ -93,20 +93,21 @@ class Files:
             else:
                 await self._fill_in_thread(job)
 
-    async def prepare(self, node: Node, size: int | None) -> None:
+    async def prepare(self, node: Node, size: int | None) -> bool:
         """Do what takes long before a file is opened or changed; it is to get *size* (None: as is).
 
-        Cutting 1 GiB off takes ext4 a quarter of a second.
+        Tell whether a thread has cut it: to take 1 GiB off takes ext4 a quarter of a second.
         """
         if size is None or self.union.has_lower_content(node):
             await self.bring_content(node, size)
-            return
+            return False
         layer, path = self.union.upper_place(node)
         fd = layer.open_to_write(path, os.O_WRONLY)
         try:
             await trio.to_thread.run_sync(layer.truncate, fd, size)
         finally:
             os.close(fd)
+        return True
 
     def _fill(self, job: Job) -> None:
         try:
@@ -133,9 +134,10 @@ class Files:
 
     async def open(self, node: Node, flags: int, uid: int) -> Opened:
         """Open an existing file for the caller *uid*."""
+        cut = False
         if self.waits_to_open(node, flags):
-            await self.prepare(node, 0 if flags & os.O_TRUNC else None)
-        return self.open_at_once(node, flags, uid)
+            cut = await self.prepare(node, 0 if flags & os.O_TRUNC else None)
+        return self.open_at_once(node, flags, uid, cut=cut)
 
     def waits_to_open(self, node: Node, flags: int) -> bool:
         """Tell whether content has to be copied up first, or much to be cut off."""
@@ -158,8 +160,11 @@ class Files:
             return None
         return Opened(UNOPENED, 0, self.backings.open_unopened(node))
 
-    def open_at_once(self, node: Node, flags: int, uid: int) -> Opened:
-        """Open a file that does not have to wait; no await may come before the reply."""
+    def open_at_once(self, node: Node, flags: int, uid: int, *, cut: bool = False) -> Opened:
+        """Open a file that does not have to wait; no await may come before the reply.
+
+        One that was *cut* is not emptied again: others may have written to it since.
+        """
         if flags & (os.O_ACCMODE | os.O_TRUNC) == os.O_RDONLY:
             self._leave_to_old_readers(node)
             return self._answer(node, self.union.open_to_read(node), flags, uid)
@@ -167,7 +172,8 @@ class Files:
         self._copyup.metadata(node)
         self._leave_to_old_readers(node)
         layer, path = self.union.upper_place(node)
-        return self._answer(node, layer.open_to_write(path, host_flags(flags)), flags, uid)
+        how = host_flags(flags) & ~os.O_TRUNC if cut else host_flags(flags)
+        return self._answer(node, layer.open_to_write(path, how), flags, uid)
 
     def _answer(self, node: Node, fd: int, flags: int, uid: int) -> Opened:
         try:

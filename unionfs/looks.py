@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 
 from unionfs import markers, metacopies, rules, whiteouts
 from unionfs.emptied import Emptied
+from unionfs.fills import Fills
 from unionfs.inodes import ROOT_INO, number
 from unionfs.layer import Layer, WritableLayer, join
 from unionfs.links import LinkIndex, key
@@ -48,6 +49,7 @@ class Looks:
         self.nodes = NodeTable(self._root())
         self.rosters = Rosters()
         self.emptied = Emptied()
+        self.fills = Fills()
         # Grows with each change of names, of the layers of objects, and of directories' attributes.
         self.revision = 0
         self.changed: Node | None = None  # the directory in which a name changed last
@@ -356,8 +358,9 @@ class Looks:
         """
         if copy.st is None:
             raise FileNotFoundError(errno.ENOENT, _ABSENT)
-        if ino in self.nodes:
-            return copy.st
+        node = self.nodes.get(ino)
+        if node is not None:
+            return self.fills.shown(node, copy.st)
         size = content.layer.stat(content.path).st_size
         if not metacopies.is_half_way(copy.st, copy.marks, size):
             return copy.st

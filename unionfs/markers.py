@@ -17,7 +17,8 @@ an object had before it was copied up, `.unionfs.link`, the entry of the hard
 link index that holds the file, and `.nlink`, in the kernel's form `U+2`: how
 many links the union shows beyond those that upper's inode has; `.unionfs.unsettled`
 (`N:L`) says that they are L as long as the inode has N; `.unionfs.mtime`, the
-modification time (ns) of a metadata-only copy while its content is filled in.
+modification time (ns) of a metadata-only copy while its content is filled in,
+and `.unionfs.capability`, its `security.capability`: `fills`.
 
 Whiteouts themselves are made and read in `whiteouts`, aufs's in `dotmarkers`.
 """
@@ -44,6 +45,7 @@ INO = _PREFIX + "unionfs.ino"
 LINK = _PREFIX + "unionfs.link"
 UNSETTLED = _PREFIX + "unionfs.unsettled"
 MTIME = _PREFIX + "unionfs.mtime"
+KEPT_CAPABILITY = _PREFIX + "unionfs.capability"
 LOWERS = _PREFIX + "unionfs.lowerdir"
 WORK = _PREFIX + "unionfs.workdir"
 
@@ -53,8 +55,10 @@ _NAME_MAX = 255
 
 # Of those that copying leaves behind, and those that it may not leave out
 # (fs/overlayfs/copy_up.c, ovl_must_copy_xattr).
-_MOVED = frozenset({METACOPY, REDIRECT, MTIME})
+_MOVED = frozenset({METACOPY, REDIRECT, MTIME, KEPT_CAPABILITY})
 _MUST_COPY = ("system.posix_acl_", "security.")
+
+CAPABILITY = "security.capability"
 
 
 class Marks(NamedTuple):
@@ -181,7 +185,7 @@ def set_metacopy(layer: WritableLayer, path: bytes) -> None:
 def end_metacopy(layer: WritableLayer, path: bytes) -> None:
     """Say that *path* has its content now."""
     layer.remove_attribute(path, METACOPY)
-    for name in (REDIRECT, MTIME):  # of a file they mean nothing without METACOPY
+    for name in (REDIRECT, MTIME, KEPT_CAPABILITY):  # without METACOPY they mean nothing
         try:
             if layer.find_attribute(path, name) is not None:
                 layer.remove_attribute(path, name)
@@ -195,9 +199,37 @@ def set_mtime(layer: WritableLayer, path: bytes, mtime_ns: int) -> None:
 
 
 def end_mtime(layer: WritableLayer, path: bytes) -> None:
-    """Say that *path* has its modification time again."""
+    """Say that *path* has its modification time, and its capability, again."""
+    drop_kept_capability(layer, path)
     if layer.find_attribute(path, MTIME) is not None:
         layer.remove_attribute(path, MTIME)
+
+
+def keep_capability(layer: WritableLayer, path: bytes) -> None:
+    """Put the capability of *path* aside, as writing would take it away."""
+    value = layer.find_attribute(path, CAPABILITY)
+    if value is not None:
+        layer.set_attribute(path, KEPT_CAPABILITY, value)
+        layer.remove_attribute(path, CAPABILITY)
+
+
+def give_capability_back(layer: WritableLayer, path: bytes) -> None:
+    """Give *path* the capability again that was put aside."""
+    value = layer.find_attribute(path, KEPT_CAPABILITY)
+    if value is None:
+        return
+    try:
+        layer.set_attribute(path, CAPABILITY, value)
+    except OSError as exc:
+        if exc.errno != errno.EINVAL:
+            raise
+        log.warning("%s: %s: %s is damaged", layer.name, os.fsdecode(path), KEPT_CAPABILITY)
+
+
+def drop_kept_capability(layer: WritableLayer, path: bytes) -> None:
+    """Forget the capability that was put aside, if there is one."""
+    if layer.find_attribute(path, KEPT_CAPABILITY) is not None:
+        layer.remove_attribute(path, KEPT_CAPABILITY)
 
 
 def set_impure(layer: WritableLayer, path: bytes) -> None:

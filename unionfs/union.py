@@ -98,7 +98,8 @@ class Union(QuickLooks):
     def attributes(self, node: Node) -> os.stat_result:
         """Return the host's attributes of *node*; `shown` corrects them."""
         layer, path = self.place(node)
-        return layer.stat(path)
+        st = layer.stat(path)
+        return self.fills.shown(node, st) if self.fills else st
 
     def shown(self, node: Node, st: os.stat_result) -> tuple[int, int]:
         """Return st_nlink and st_blocks as the union shows them."""

@@ -87,18 +87,17 @@ class Client:
     # Requests
 
     def _run(self, conversation, *args):
+        return trio.run(self._talk, conversation, *args)
+
+    async def _talk(self, conversation, *args):
         """Run what the kernel does for one system call, then let it forget all nodes."""
-
-        async def talk():
-            try:
-                return await conversation(*args)
-            except pyfuse3.FUSEError as exc:
-                raise OSError(exc.errno, os.strerror(exc.errno)) from exc
-            finally:
-                known, self._lookups = list(self._lookups.items()), Counter()
-                await self.operations.forget(known)
-
-        return trio.run(talk)
+        try:
+            return await conversation(*args)
+        except pyfuse3.FUSEError as exc:
+            raise OSError(exc.errno, os.strerror(exc.errno)) from exc
+        finally:
+            known, self._lookups = list(self._lookups.items()), Counter()
+            await self.operations.forget(known)
 
     def _known(self, entry: pyfuse3.EntryAttributes) -> pyfuse3.EntryAttributes:
         self._lookups[entry.st_ino] += 1
