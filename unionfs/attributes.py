@@ -11,8 +11,9 @@ import os
 import stat
 from typing import NamedTuple
 
-from unionfs import markers
+from unionfs import markers, protection
 from unionfs.copyup import CopyUp
+from unionfs.iflags import IMMUTABLE, PROTECTING
 from unionfs.layer import Layer, WritableLayer
 from unionfs.node import Node
 from unionfs.union import Union
@@ -91,6 +92,14 @@ class Attributes:
         finally:
             os.close(opened)
 
+    def permit(self, node: Node, wish: Wish, *, touches: bool) -> None:
+        """Raise EPERM where *node* is protected from *wish*: fs/attr.c, notify_change.
+
+        It *touches* where the times are set to now, which an append-only file lets happen.
+        """
+        only_times = wish == Wish(atime_ns=wish.atime_ns, mtime_ns=wish.mtime_ns)
+        protection.require(self.union, node, IMMUTABLE if touches and only_times else PROTECTING)
+
     def guards(self, node: Node, uid: int) -> bool:
         """Tell whether this is another's file with set-uid bits, not to be taken by `NOTHING`.
 
@@ -138,6 +147,7 @@ class Attributes:
     def set(self, node: Node, name: bytes, value: bytes, flags: int = 0) -> None:
         """Set an extended attribute; *flags* as setxattr(2) takes them."""
         self.union.writable()
+        protection.require(self.union, node)
         layer, path = self._place(node)
         layer.set_attribute(path, markers.stored_name(os.fsdecode(name)), value, flags)
 
@@ -147,6 +157,7 @@ class Attributes:
         An ACL that is not there is removed without an error: fs/posix_acl.c, vfs_remove_acl.
         """
         self.union.writable()
+        protection.require(self.union, node)
         try:
             self.get(node, name)
         except OSError as exc:

@@ -16,7 +16,7 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from unionfs import syscalls
+from unionfs import protection, syscalls
 from unionfs.copyup import CopyUp
 from unionfs.inodes import number
 from unionfs.layer import Layer, WritableLayer, join
@@ -221,6 +221,7 @@ class Changes:
         sighting = self.union.find(parent, name)
         if sighting.is_directory:
             raise error(errno.EISDIR)
+        protection.require_removable(self.union, parent, sighting)
         sighting = self._names.counted(parent, name, sighting)
         self._remove(parent, name, sighting)
 
@@ -232,6 +233,7 @@ class Changes:
         sighting = self.union.plain_below(parent, name)
         if sighting is None:
             return False
+        protection.require_removable(self.union, parent, sighting)
         upper, _ = self._names.directory(parent)
         try:
             self.union.markers.hide_below(upper, child_path(parent, name))
@@ -247,6 +249,7 @@ class Changes:
         sighting = self.union.find(parent, name)
         if not sighting.is_directory:
             raise error(errno.ENOTDIR)
+        protection.require_removable(self.union, parent, sighting)
         if not self.union.is_empty(sighting, parent, name):
             raise error(errno.ENOTEMPTY)
         self._remove(parent, name, sighting)
@@ -329,6 +332,7 @@ class Changes:
             raise error(errno.ENOENT)
         self._require_unused(parent, name)
         self._names.directory(parent)
+        protection.require(self.union, node)
         self._names.copyup.metadata(node)
         self._names.anchor(node, absolute=True)
         path = child_path(parent, name)

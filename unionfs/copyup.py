@@ -17,7 +17,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from unionfs import content, durability, markers, syscalls
+from unionfs import content, durability, iflags, markers, syscalls
 from unionfs.descent import stat_file
 from unionfs.job import Job
 from unionfs.layer import Layer, WritableLayer
@@ -144,6 +144,8 @@ class CopyUp:
             work.chmod(staged, stat.S_IMODE(st.st_mode))
         # After the owner: chown(2) takes capabilities away.
         markers.copy_attributes(layer, path, work, staged, private=node.upper)
+        if node.format in {stat.S_IFREG, stat.S_IFDIR}:
+            self._copy_flags(node, layer, path, work, staged)
         entry = b""
         if not node.upper:
             markers.set_ino(work, staged, node.ino)
@@ -152,6 +154,15 @@ class CopyUp:
                 markers.set_link(work, staged, entry)
         work.utime(staged, st.st_atime_ns, mtime_from.st_mtime_ns)
         return entry
+
+    @staticmethod
+    def _copy_flags(
+        node: Node, layer: Layer, path: bytes, work: WritableLayer, staged: bytes
+    ) -> None:
+        protection = iflags.copy(layer, path, work, staged)
+        if protection and not node.upper:
+            markers.set_protection(work, staged, protection)
+            node.protection = protection
 
     def _settle(
         self,

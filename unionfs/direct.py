@@ -16,6 +16,7 @@ from unionfs.attributes import NOTHING, Wish
 from unionfs.backing import SMALL
 from unionfs.changes import Caller
 from unionfs.directfiles import DirectFiles
+from unionfs.directioctl import DirectIoctl
 from unionfs.foresight import Foresight
 from unionfs.node import Node
 from unionfs.operations import ALONE, STATUS, Operations
@@ -82,6 +83,7 @@ class Direct:
             messages.STATFS: self._statfs,
             messages.LISTXATTR: self._listxattr,
             **self._content.table,
+            **DirectIoctl(operations).table,
         }
 
     def foresee(self) -> bool:
@@ -221,10 +223,12 @@ class Direct:
             mtime * 10**9 + mtime_ns if valid & messages.FATTR_MTIME else None,
         )
         node = self._nodes[ino]
-        if not valid & messages.FATTR_SIZE and node.upper and wish != NOTHING:
+        plain = node.upper and not node.protection
+        if plain and not valid & messages.FATTR_SIZE and wish != NOTHING:
             st = self._attributes.change(node, wish)  # what is most often asked: nothing to decide
             return messages.attributes(unique, ino, st, *self._shown(node, st))
-        if not self._files.permit(node, wish, uid):
+        touches = valid & messages.FATTR_TIMES_NOW == messages.FATTR_TIMES_NOW
+        if not self._files.permit(node, wish, uid, touches=touches):
             st = self._union.attributes(node)
             return messages.attributes(unique, ino, st, *self._shown(node, st))
         if self._files.waits_to_change(node, wish):

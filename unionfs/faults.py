@@ -144,6 +144,14 @@ def _nlink(subject: _Subject) -> tuple[str, bool] | None:
     return None
 
 
+def _protattr(subject: _Subject) -> tuple[str, bool] | None:
+    if not (subject.is_file or subject.is_directory):
+        return "is marked as protected but is neither a file nor a directory", True
+    if subject.value and markers.protection_is_legal(subject.value):
+        return None
+    return f"the mark protattr is {subject.value!r}, which protects from nothing", False
+
+
 def _unsettled(subject: _Subject) -> tuple[str, bool] | None:
     if _UNSETTLED.fullmatch(subject.value):
         return None
@@ -179,6 +187,7 @@ _JUDGES: dict[str, _Judge] = {
     markers.IMPURE: _impure,
     markers.WHITEOUT: _whiteout,
     markers.NLINK: _nlink,
+    markers.PROTATTR: _protattr,
     markers.UNSETTLED: _unsettled,
     markers.MTIME: _mtime,
     markers.INO: _ino,

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 import trio
 
-from unionfs import closing
+from unionfs import closing, protection
 from unionfs.attributes import NOTHING, Attributes, Wish
 from unionfs.backing import SMALL, Backings, Forecast, Registry
 from unionfs.copyup import CopyUp
@@ -134,9 +134,15 @@ class Files:
 
     async def open(self, node: Node, flags: int, uid: int) -> Opened:
         """Open an existing file for the caller *uid*."""
+        self.permit_open(node, flags)
         if self.waits_to_open(node, flags):
             await self.prepare(node, 0 if flags & os.O_TRUNC else None)
         return self.open_at_once(node, flags, uid)
+
+    def permit_open(self, node: Node, flags: int) -> None:
+        """Raise EPERM where a protected file is to be opened for writing."""
+        if flags & (os.O_ACCMODE | os.O_TRUNC) and (node.protection or not node.upper):
+            protection.require_writable(self.union, node, flags)
 
     def waits_to_open(self, node: Node, flags: int) -> bool:
         """Tell whether content has to be copied up first, or much to be cut off."""
@@ -235,7 +241,7 @@ class Files:
     def _cuts_much(self, node: Node, size: int) -> bool:
         return closing.takes_long(self.union.attributes(node), size)
 
-    def permit(self, node: Node, wish: Wish, uid: int) -> bool:
+    def permit(self, node: Node, wish: Wish, uid: int, *, touches: bool = False) -> bool:
         """Tell whether to carry *wish* out for the caller *uid*; the kernel leaves it to us.
 
         A write or fallocate by a caller without privileges arrives as `NOTHING` first, like
@@ -243,7 +249,11 @@ class Files:
         open for writing may: it takes set-uid bits away.  Others get EPERM.  With `noopen` nobody
         knows who has: then nothing is taken away before the write itself (`ready_to_write`).
         """
-        if wish != NOTHING or not self._attributes.guards(node, uid):
+        if wish != NOTHING:
+            if node.protection or not node.upper:
+                self._attributes.permit(node, wish, touches=touches)
+            return True
+        if not self._attributes.guards(node, uid):
             return True
         if self.unopened:
             return False

@@ -21,6 +21,7 @@ relies on the working directory otherwise, and threads work on descriptors alone
 import contextlib
 import copy
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -106,6 +107,13 @@ class Layer:
             with contextlib.suppress(*_GONE):
                 return self._closer(exc, path, Layer.find)
             return None
+
+    def is_guarded(self, path: bytes) -> bool:
+        """Tell whether statx(2) calls *path* immutable or append-only."""
+        try:
+            return syscalls.is_guarded(self.at, path)
+        except OSError as exc:
+            return self._closer(exc, path, Layer.is_guarded)
 
     def open(self, path: bytes, flags: int) -> int:
         """Open an existing object and return a descriptor; BlockingIOError for a leased file."""
@@ -327,6 +335,14 @@ class WritableLayer(Layer):
             os.removexattr(path, name, follow_symlinks=self.follow)
         except OSError as exc:
             self._closer(exc, path, WritableLayer.remove_attribute, name)
+
+    def set_flags(self, path: bytes, command: int, flags: bytes) -> None:
+        """Set inode flags of a file or directory by the ioctl(2) *command*: ioctl_iflags(2)."""
+        fd = self.open(path, os.O_RDONLY)
+        try:
+            fcntl.ioctl(fd, command, flags)
+        finally:
+            os.close(fd)
 
     # Open files, which are beyond all paths
 

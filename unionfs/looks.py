@@ -302,7 +302,10 @@ class Looks:
         if top.found in _DIRECTORIES:
             below = tuple(finding.part for finding in shown[upper:])
             ino = top.marks.ino if upper and top.marks.ino else number(top.layer, top.st)
-            return Sighting(ino, top.st, upper, upper, below, redirect=top.marks.redirect * upper)
+            redirect, protection = top.marks.redirect * upper, top.marks.protection * upper
+            return Sighting(
+                ino, top.st, upper, upper, below, redirect=redirect, protection=protection
+            )
         if shown[-1].found is Found.METACOPY:
             raise markers.damaged(top.layer, top.path, "its content is not in the lower layers")
         if upper:
@@ -333,6 +336,7 @@ class Looks:
             redirect=marks.redirect,
             link=marks.link if marks.link in self.links else b"",
             links=marks.links,
+            protection=marks.protection,
         )
 
     def linked(self, entry: bytes, content: Part) -> Sighting:
@@ -352,6 +356,7 @@ class Looks:
             redirect=marks.redirect,
             link=entry,
             links=marks.links,
+            protection=marks.protection,
         )
 
     def _settled(

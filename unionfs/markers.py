@@ -10,6 +10,7 @@ upper of ours can be mounted by the kernel and the reverse:
   root of the union with a leading `/`, else in the same parent;
 * `.metacopy` marks a file whose content is still that of the file below;
 * `.impure` marks a directory that holds copied-up objects;
+* `.protattr` holds the flags `a` and `i` of chattr(1), which upper's inode cannot have (`iflags`);
 * a user's own `trusted.overlay.X` is stored as `trusted.overlay.overlay.X`.
 
 Ours alone, private to the kernel's eyes too: `.unionfs.ino`, the inode number
@@ -28,6 +29,7 @@ import os
 import re
 from typing import NamedTuple
 
+from unionfs.iflags import APPEND, IMMUTABLE
 from unionfs.layer import Layer, WritableLayer
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,7 @@ METACOPY = _PREFIX + "metacopy"
 IMPURE = _PREFIX + "impure"
 WHITEOUT = _PREFIX + "whiteout"
 NLINK = _PREFIX + "nlink"
+PROTATTR = _PREFIX + "protattr"
 INO = _PREFIX + "unionfs.ino"
 LINK = _PREFIX + "unionfs.link"
 UNSETTLED = _PREFIX + "unionfs.unsettled"
@@ -47,7 +50,8 @@ MTIME = _PREFIX + "unionfs.mtime"
 LOWERS = _PREFIX + "unionfs.lowerdir"
 WORK = _PREFIX + "unionfs.workdir"
 
-_READ = frozenset({OPAQUE, REDIRECT, METACOPY, NLINK, INO, LINK, UNSETTLED})
+_READ = frozenset({OPAQUE, REDIRECT, METACOPY, NLINK, PROTATTR, INO, LINK, UNSETTLED})
+_PROTECTIONS = {b"a": APPEND, b"i": IMMUTABLE}  # in the kernel's order
 _NUMBER = re.compile(rb"-?[0-9]{1,9}")
 _NAME_MAX = 255
 
@@ -68,6 +72,7 @@ class Marks(NamedTuple):
     link: bytes = b""  # its entry in the hard link index
     links: int = 0  # links that the union shows beyond upper's st_nlink
     mtime: int | None = None  # ns; of a metadata-only copy that was being filled
+    protection: int = 0  # `iflags.IMMUTABLE` and `APPEND`; in lowers it says nothing
 
 
 UNMARKED = Marks()
@@ -152,6 +157,7 @@ def read(layer: Layer, path: bytes) -> Marks:
         link=layer.attribute(path, LINK) if LINK in names else b"",
         links=_read_links(layer, path, names),
         mtime=_read_number(layer, path, MTIME, 10, 1 << 63) if MTIME in names else None,
+        protection=_read_protection(layer, path) if PROTATTR in names else 0,
     )
 
 
@@ -161,6 +167,29 @@ def _read_links(layer: Layer, path: bytes, names: list[str]) -> int:
         if at == b"%d" % layer.stat(path).st_nlink and _NUMBER.fullmatch(links):
             return int(links)
     return _read_number(layer, path, NLINK, 10, 1 << 31) if NLINK in names else 0
+
+
+def _read_protection(layer: Layer, path: bytes) -> int:
+    """Return what protects an object; nothing where a letter is unknown (ovl_check_protattr)."""
+    letters = layer.attribute(path, PROTATTR)
+    if protection_is_legal(letters):
+        return sum(flag for letter, flag in _PROTECTIONS.items() if letter in letters)
+    log.warning("%s: %s: %s is damaged: %r", layer.name, os.fsdecode(path), PROTATTR, letters)
+    return 0
+
+
+def protection_is_legal(letters: bytes) -> bool:
+    """Tell whether each letter stands for a flag."""
+    return set(letters) <= set(b"".join(_PROTECTIONS))
+
+
+def set_protection(layer: WritableLayer, path: bytes, protection: int) -> None:
+    """Protect an object from changes, or no more."""
+    letters = b"".join(letter for letter, flag in _PROTECTIONS.items() if flag & protection)
+    if letters:
+        layer.set_attribute(path, PROTATTR, letters)
+    elif layer.find_attribute(path, PROTATTR) is not None:
+        layer.remove_attribute(path, PROTATTR)
 
 
 def set_opaque(layer: WritableLayer, path: bytes) -> None:

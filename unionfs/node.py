@@ -38,6 +38,7 @@ class Sighting(NamedTuple):
     link: bytes = b""
     links: int = 0
     node: "Node | None" = None  # what was found out on the way: this is it
+    protection: int = 0  # of an object in upper
 
     @property
     def lowers(self) -> tuple[Part, ...]:
@@ -60,14 +61,14 @@ _tuple = tuple.__new__
 
 def plain(ino: int, st: os.stat_result, node: "Node | None" = None) -> Sighting:
     """Return the sighting of an object that is in upper alone, without marks."""
-    return _tuple(Sighting, (ino, st, True, True, (), b"", b"", b"", 0, node))
+    return _tuple(Sighting, (ino, st, True, True, (), b"", b"", b"", 0, node, 0))
 
 
 def plain_lower(
     ino: int, st: os.stat_result, directory: Part, name: bytes, node: "Node | None" = None
 ) -> Sighting:
     """Return the sighting of a file that is in one lower directory alone, without marks."""
-    return _tuple(Sighting, (ino, st, False, False, directory, name, b"", b"", 0, node))
+    return _tuple(Sighting, (ino, st, False, False, directory, name, b"", b"", 0, node, 0))
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -97,6 +98,7 @@ class Node:
     impure: bool = False  # upper's directory is marked as holding copied-up objects
     unsynced: int = 0  # the last copy-up, if its name is not known to be on disk: `CopyUp.count`
     orphan: bool = False  # it lost its last name, or has none yet
+    protection: int = 0  # on upper: `iflags.IMMUTABLE` and `APPEND`
     left: bool = False  # its name has another node now; only open files still know it
 
     @property
@@ -129,6 +131,8 @@ class Node:
         Only this mount makes marks, and knows of them here.
         """
         if self.redirect or self.link or self.links or self.left or self.pin >= 0:
+            return False
+        if self.protection:
             return False
         below = self.below
         return not below if self.upper else isinstance(below, Part)
@@ -231,6 +235,7 @@ class NodeTable(dict[int, Node]):
             sighting.redirect,
             sighting.link,
             sighting.links,
+            protection=sighting.protection,
         )
         if sighting.upper and ino != sighting.st.st_ino:  # copied up; who knew if synced is gone
             node.unsynced = UNKNOWN_COPY

@@ -54,6 +54,39 @@ def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
+class _Statx(ctypes.Structure):
+    """The beginning of struct statx, statx(2)."""
+
+    _fields_ = (
+        ("mask", ctypes.c_uint32),
+        ("blksize", ctypes.c_uint32),
+        ("attributes", ctypes.c_uint64),
+        ("rest", ctypes.c_char * 240),
+    )
+
+
+_statx = _libc.statx
+_statx.argtypes = [
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.c_int,
+    ctypes.c_uint,
+    ctypes.POINTER(_Statx),
+]
+_AT_SYMLINK_NOFOLLOW = 0x100
+_AT_STATX_DONT_SYNC = 0x4000
+_STATX_ATTR_PROTECTED = 0x10 | 0x20  # STATX_ATTR_IMMUTABLE, STATX_ATTR_APPEND
+
+
+def is_guarded(directory: int, path: bytes) -> bool:
+    """Tell whether *path* is immutable or append-only, as far as statx(2) knows."""
+    result, how = _Statx(), _AT_SYMLINK_NOFOLLOW | _AT_STATX_DONT_SYNC
+    if _statx(directory, path, how, 0, result) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), path)
+    return bool(result.attributes & _STATX_ATTR_PROTECTED)
+
+
 class _OpenHow(ctypes.Structure):
     """struct open_how of openat2(2)."""
 

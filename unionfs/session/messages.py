@@ -39,6 +39,7 @@ READDIR: Final = 28
 FSYNCDIR: Final = 30
 CREATE: Final = 35
 INTERRUPT: Final = 36
+IOCTL: Final = 39
 BATCH_FORGET: Final = 42
 FALLOCATE: Final = 43
 READDIRPLUS: Final = 44
@@ -64,6 +65,7 @@ FALLOCATE_IN = struct.Struct("=QQQI4x")  # fh offset length mode
 LSEEK_IN = struct.Struct("=QqI4x")  # fh offset whence
 COPY_FILE_RANGE_IN = struct.Struct("=QQQQQQQ")  # fh_in off_in nodeid_out fh_out off_out len flags
 FSYNC_IN = struct.Struct("=QI4x")  # fh fsync_flags, for FSYNCDIR too
+IOCTL_IN = struct.Struct("=QIIQII")  # fh flags cmd arg in_size out_size; in_size bytes follow
 HANDLE = struct.Struct("=Q")  # fh, the beginning of RELEASE
 GETXATTR_IN = struct.Struct("=I4x")  # size
 SETXATTR_IN = struct.Struct("=II")  # size flags; without SETXATTR_EXT
@@ -78,6 +80,7 @@ FATTR_SIZE = 1 << 3
 FATTR_ATIME = 1 << 4
 FATTR_MTIME = 1 << 5
 FATTR_FH = 1 << 6
+FATTR_TIMES_NOW = 1 << 7 | 1 << 8  # access and modification time
 
 WRITE_KILL_SUIDGID = 1 << 2  # of write_flags
 FSYNC_FDATASYNC = 1 << 0  # of fsync_flags
@@ -96,6 +99,7 @@ _OPEN_OUT = struct.Struct("=" + _HEADER + _OPEN)
 _CREATE_OUT = struct.Struct("=" + _HEADER + _ENTRY + _ATTR + _OPEN)
 _LSEEK_OUT = struct.Struct("=" + _HEADER + "Q")
 _COUNT_OUT = struct.Struct("=" + _HEADER + "I4x")
+_IOCTL_OUT = struct.Struct("=" + _HEADER + "i12x")  # result; no flags, nor places to read or write
 # blocks bfree bavail files ffree bsize namelen frsize
 _STATFS_OUT = struct.Struct("=" + _HEADER + "QQQQQIII28x")
 _DIRENT = struct.Struct("=QQII")  # ino off namelen type; the name, padded to 8, follows
@@ -189,6 +193,11 @@ def room(unique: int, figures: os.statvfs_result) -> bytes:
 def sought(unique: int, offset: int) -> bytes:
     """Return the reply to LSEEK."""
     return _LSEEK_OUT.pack(_LSEEK_OUT.size, 0, unique, offset)
+
+
+def controlled(unique: int, content: bytes = b"") -> bytes:
+    """Return the reply to IOCTL, which succeeded and gives the caller *content*."""
+    return _IOCTL_OUT.pack(_IOCTL_OUT.size + len(content), 0, unique, 0) + content
 
 
 def count(unique: int, number: int) -> bytes:
