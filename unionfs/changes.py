@@ -8,12 +8,11 @@ one (renameat2(2); overlayfs.rst).
 A name that something lies below leaves a whiteout behind, and only such a name.
 """
 
-import contextlib
 import errno
 import logging
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 from unionfs import protection, syscalls
@@ -24,7 +23,6 @@ from unionfs.names import Names, error
 from unionfs.node import Node, Sighting, child_path, plain
 from unionfs.pins import path_of_pin
 from unionfs.renames import Renames
-from unionfs.temporaries import DEFAULT_ACL
 from unionfs.union import Union
 
 log = logging.getLogger(__name__)
@@ -157,7 +155,7 @@ class Changes:
             raise error(errno.EEXIST)
         upper, work = self.union.writable()
         path = child_path(parent, name)
-        with self._staging(parent) as staged:
+        with self.union.cribs.staging(parent.path, name) as staged:
             maker(work, staged)
             if stat.S_ISDIR(work.stat(staged).st_mode):
                 self.union.markers.make_opaque(work, staged)
@@ -178,31 +176,6 @@ class Changes:
             if parent.upper and not union.shows_below(parent, name):
                 return
         self._require_unused(parent, name)
-
-    @contextlib.contextmanager
-    def _staging(self, parent: Node) -> Iterator[bytes]:
-        """Stage where new objects inherit what they would in *parent*: its group, a default ACL.
-
-        Mostly that is nothing.  Else it takes a crib, a directory like *parent*.
-        """
-        upper, work = self.union.writable()
-        st = upper.stat(parent.path)
-        acl = upper.find_attribute(parent.path, DEFAULT_ACL)
-        staged = self.union.temporaries.name()
-        crib = acl is not None or self.union.temporaries.pass_on_other(st)
-        try:
-            if crib:
-                work.mkdir(staged, 0o700)
-                work.chown(staged, st.st_uid, st.st_gid)
-                work.chmod(staged, stat.S_IMODE(st.st_mode))
-            if acl is not None:
-                work.set_attribute(staged, DEFAULT_ACL, acl)
-            yield join(staged, b"new") if crib else staged
-        except BaseException:
-            self.union.temporaries.discard(staged)
-            raise
-        if crib:
-            self.union.temporaries.discard(staged)
 
     def _made(self, upper: Layer, parent: Node, name: bytes, st: os.stat_result) -> Node:
         ino, nodes = number(upper, st), self.union.nodes

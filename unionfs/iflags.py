@@ -22,6 +22,8 @@ JOURNAL_DATA = 0x4000
 _LETTERS = {"S": 0x8, "D": 0x10000, "i": IMMUTABLE, "a": APPEND, "d": 0x40, "A": 0x80}
 
 _NUMBER = slice(4)  # the bytes of the flags
+PROJECT = slice(12, 16)  # of `EXTENDED`: the bytes of the project's number
+PROJECT_PASSED_ON = 0x200  # of `EXTENDED`: FS_XFLAG_PROJINHERIT
 
 # What a file system without such flags says.
 _UNKNOWN = frozenset({errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL})
@@ -78,8 +80,17 @@ def read(layer: Layer, path: bytes, form: Form) -> bytes:
 
 def find(layer: Layer, path: bytes, form: Form) -> bytes:
     """Return the same, or zeros where the file system has no flags."""
+    fd = layer.open(path, os.O_RDONLY)
     try:
-        return read(layer, path, form)
+        return find_open(fd, form)
+    finally:
+        os.close(fd)
+
+
+def find_open(fd: int, form: Form) -> bytes:
+    """Do so for an open file or directory."""
+    try:
+        return fcntl.ioctl(fd, form.read, bytes(form.size))
     except OSError as exc:
         if exc.errno not in _UNKNOWN:
             raise
@@ -104,11 +115,12 @@ def copy(layer: Layer, path: bytes, target: WritableLayer, target_path: bytes) -
     """
     flags = FLAGS.flags(find(layer, path, FLAGS))
     if flags & FLAGS.copied:
-        _add(target, target_path, flags & FLAGS.copied)
+        add(target, target_path, flags & FLAGS.copied)
     return flags & PROTECTING
 
 
-def _add(layer: WritableLayer, path: bytes, flags: int) -> None:
+def add(layer: WritableLayer, path: bytes, flags: int) -> None:
+    """Set further flags of a file or directory; one that is not known there is left out."""
     try:
         have = FLAGS.flags(read(layer, path, FLAGS))
         layer.set_flags(path, FLAGS.write, FLAGS.with_flags(b"", have | flags))
@@ -116,7 +128,7 @@ def _add(layer: WritableLayer, path: bytes, flags: int) -> None:
         if exc.errno not in _UNKNOWN:
             raise
         for bit in _bits(flags) if flags & (flags - 1) else ():
-            _add(layer, path, bit)
+            add(layer, path, bit)
 
 
 def letters(flags: int) -> str:

@@ -23,6 +23,7 @@ from unionfs.layer import Layer, WritableLayer, join
 log = logging.getLogger(__name__)
 
 DIRECTORY = b"unionfs/links"
+DIRECTORIES = (b"unionfs", DIRECTORY)
 
 _KEY = re.compile(rb"[0-9a-f]+-[0-9a-f]+-[0-9a-f]+")
 
@@ -48,7 +49,7 @@ def may_be_of(entry: bytes, layers: int) -> bool:
 
 def is_usable(work: Layer) -> bool:
     """Tell whether work has an index, and no symlink in its place."""
-    found = map(work.find, (b"unionfs", DIRECTORY))
+    found = map(work.find, DIRECTORIES)
     return all(st is not None and stat.S_ISDIR(st.st_mode) for st in found)
 
 
@@ -57,12 +58,6 @@ class LinkIndex:
 
     def __init__(self, work: WritableLayer) -> None:
         self.work = work
-        for path in (b"unionfs", DIRECTORY):
-            st = work.find(path)
-            if st is None:
-                work.mkdir(path, 0o700)
-            elif not stat.S_ISDIR(st.st_mode):  # a symlink would lead out of work
-                raise OSError(errno.ENOTDIR, f"{work.name}: {os.fsdecode(path)} is no directory")
         self._unsettled: set[bytes] = set()  # entries of which the end of a change failed
         self._keys = {entry.name for entry in work.scan(DIRECTORY)}
         for entry in self._keys:

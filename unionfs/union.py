@@ -11,7 +11,7 @@ import os
 import stat
 from typing import Literal
 
-from unionfs import markers, rules
+from unionfs import cribs, markers, rules
 from unionfs.descent import stale
 from unionfs.dotmarkers import DotMarkers
 from unionfs.handle import LowerReaders
@@ -50,8 +50,10 @@ class Union(QuickLooks):
         if stack.upper is not None and stack.work is not None:
             os.umask(0)
             self.pins = Pins()
+            cribs.prepare(stack.work, stack.upper)
             self.temporaries = Temporaries(stack.work)
             self.links = LinkIndex(stack.work)
+            self.cribs = cribs.Cribs(self.temporaries, stack.upper)
             self._record_layers(stack.upper, stack.work)
 
     def _record_layers(self, upper: WritableLayer, work: WritableLayer) -> None:
