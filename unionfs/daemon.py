@@ -1,9 +1,10 @@
 """The process that serves one mount, from opened layers to a clean end.
 
 SIGTERM, SIGINT and SIGHUP unmount: at once, or, while the mount is in use, lazily;
-then the daemon serves until the last user has gone.  After a clean end the upper's
-file system is synced (fsync=off: not), so that what was written before
-umount(8) survives a power cut that comes after the daemon has gone.
+then the daemon serves until the last user has gone.  After a clean end others may
+have the upper (`claims`), and its file system is synced (fsync=off: not), so that
+what was written before umount(8) survives a power cut that comes after the daemon
+has gone.
 """
 
 import logging
@@ -12,7 +13,7 @@ import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from unionfs import live, mountcalls, mountinfo, opening
+from unionfs import claims, live, mountcalls, mountinfo, opening
 from unionfs.options import Options, Refused
 from unionfs.stack import Stack
 
@@ -34,7 +35,9 @@ def open_and_serve(options: Options, mountpoint: str, started: Callable[[], None
     except OSError as exc:  # as few descriptors as this process may have
         raise Refused(f"the layers cannot be opened: {exc.strerror}") from exc
     try:
-        return serve(stack, options, mountpoint, started)
+        status = serve(stack, options, mountpoint, started)
+        claims.release(stack.upper, stack.work)
+        return status or sync(stack, options)
     finally:
         stack.close()
 
@@ -68,7 +71,6 @@ def serve(
         direct.close()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _ending())
     log.info("unmounted from %s", mountpoint)
-    _sync(stack, options)
     return 0
 
 
@@ -177,10 +179,13 @@ def _unmount(mountpoint: str, ours: mountinfo.MountInfo | None) -> None:
         mountcalls.umount(mountpoint, mountcalls.MNT_DETACH)
 
 
-def _sync(stack: Stack, options: Options) -> None:
+def sync(stack: Stack, options: Options) -> int:
+    """Have all that was written on upper's disk, unless fsync=off; return the exit status."""
     if stack.upper is None or options.fsync == "off" or options.ram is not None:
-        return
+        return 0
     try:
         mountcalls.sync_filesystem(stack.upper.fd)
     except OSError as exc:
         log.error("upper '%s' is not all on disk: %s", stack.upper.name, exc)  # noqa: TRY400
+        return _FAILED
+    return 0

@@ -199,7 +199,8 @@ def _serve(stack: Stack, options: Options, root: str, parent: _Line) -> int:
     def end_others() -> None:
         privateroot.end_others(parent.pid)
 
-    return daemon.serve(stack, options, root, started, before_unmounting=end_others)
+    status = daemon.serve(stack, options, root, started, before_unmounting=end_others)
+    return status or daemon.sync(stack, options)
 
 
 def _leave_to_command() -> None:
