@@ -149,13 +149,18 @@ class Layer:
         except OSError as exc:
             return self._closer(exc, path, Layer.readlink)
 
-    def scan(self, path: bytes) -> Iterator["os.DirEntry[bytes]"]:
-        """Yield the entries of the directory *path*, in the host's order."""
+    def scan(self, path: bytes) -> list["os.DirEntry[bytes]"]:
+        """Return the entries of a directory, in the host's order; they know their kinds."""
         fd = self.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fchdir(fd)
             with os.scandir(b".") as entries:
-                yield from list(entries)
+                found = list(entries)
+            for (
+                entry
+            ) in found:  # where directories tell no kinds (readdir(3), d_type), it asks now,
+                entry.is_symlink()  # from here, and remembers
+            return found
         finally:
             os.close(fd)
             # One that is deleted now, and still the working directory, would keep its file system

@@ -188,7 +188,7 @@ def _remove_trial(work: WritableLayer, name: bytes) -> None:
     """Remove what `_try_out` made, also that of one that was killed."""
     if work.find(name) is None:
         return
-    for path in list(work.scan(name)):
+    for path in work.scan(name):
         remove = work.rmdir if path.is_dir(follow_symlinks=False) else work.unlink
         remove(name + b"/" + path.name)
     work.rmdir(name)

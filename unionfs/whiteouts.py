@@ -147,7 +147,7 @@ class Markers:
         The number is that of `INO_SHIFT`, from the host's directory entry alone (readdir(3)).
         """
         layer, directory = part.layer, part.path
-        entries = list(layer.scan(directory))
+        entries = layer.scan(directory)
         base = layer.number << LAYER_SHIFT
         start = layer.first << INO_SHIFT | base
         numbered = layer.number and _tell_numbers(layer, directory, entries)
