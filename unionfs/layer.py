@@ -156,10 +156,8 @@ class Layer:
             os.fchdir(fd)
             with os.scandir(b".") as entries:
                 found = list(entries)
-            for (
-                entry
-            ) in found:  # where directories tell no kinds (readdir(3), d_type), it asks now,
-                entry.is_symlink()  # from here, and remembers
+            for entry in found:
+                entry.is_symlink()  # it asks now, from here, where d_type does not tell: readdir(3)
             return found
         finally:
             os.close(fd)
