@@ -8,11 +8,14 @@ markers, too, as a crash would take them (`metacopies`).
 """
 
 import os
+from typing import TYPE_CHECKING
 
 from unionfs import markers
-from unionfs.job import Job
 from unionfs.layer import WritableLayer
 from unionfs.node import Node
+
+if TYPE_CHECKING:
+    from unionfs.job import Job  # it brings trio, which who only looks does not need
 
 _NAMED = (
     "st_atime", "st_mtime", "st_ctime", "st_atime_ns", "st_mtime_ns", "st_ctime_ns",
@@ -20,10 +23,10 @@ _NAMED = (
 )  # fmt: skip
 
 
-class Fills(dict[Node, Job]):
+class Fills(dict[Node, "Job"]):
     """The copies that are filled in place just now, each with the job that does it."""
 
-    def begin(self, job: Job, layer: WritableLayer, path: bytes) -> None:
+    def begin(self, job: "Job", layer: WritableLayer, path: bytes) -> None:
         """Keep what the copy at *path* is about to lose."""
         markers.set_mtime(layer, path, job.kept.mtime_ns)
         markers.keep_capability(layer, path)
@@ -46,7 +49,7 @@ class Fills(dict[Node, Job]):
         if node in self:
             markers.drop_kept_capability(layer, path)
 
-    def finish(self, job: Job, layer: WritableLayer, path: bytes) -> None:
+    def finish(self, job: "Job", layer: WritableLayer, path: bytes) -> None:
         """Give back what was kept: the content is there now."""
         if job.whole:
             layer.utime(path, layer.stat(path).st_atime_ns, job.kept.mtime_ns)
@@ -54,7 +57,7 @@ class Fills(dict[Node, Job]):
         markers.end_metacopy(layer, path)
         self.pop(job.node, None)
 
-    def undo(self, job: Job, layer: WritableLayer, path: bytes) -> None:
+    def undo(self, job: "Job", layer: WritableLayer, path: bytes) -> None:
         """Give back what was kept, and the room: the content stays below."""
         if self.get(job.node) is job:  # else the beginning failed
             layer.truncate(job.target, 0)
