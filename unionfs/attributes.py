@@ -14,8 +14,10 @@ import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from unionfs import markers
+from unionfs import markers, protection
 from unionfs.copyup import CopyUp
+from unionfs.descent import stale
+from unionfs.iflags import IMMUTABLE, PROTECTING
 from unionfs.layer import Layer, WritableLayer
 from unionfs.node import Node
 from unionfs.union import Union
@@ -23,7 +25,7 @@ from unionfs.union import Union
 log = logging.getLogger(__name__)
 
 _ACL = b"system.posix_acl_"
-_CAPABILITY = "security.capability"
+_CAPABILITY = b"security.capability"
 
 
 class Wish(NamedTuple):
@@ -52,25 +54,6 @@ def _has_several(wish: Wish) -> bool:
     """Tell whether a wish takes more than one step."""
     times = wish.atime_ns is not None or wish.mtime_ns is not None
     return _owns(wish) + times + (wish.mode is not None) + (wish.size is not None) > 1
-
-
-def _set_owner_and_mode(layer: WritableLayer, path: bytes, wish: Wish) -> None:
-    if _owns(wish):
-        layer.chown(path, wish.uid, wish.gid)
-    if wish.mode is not None:
-        layer.chmod(path, stat.S_IMODE(wish.mode))
-
-
-def _set_times(layer: WritableLayer, path: bytes, wish: Wish) -> None:
-    atime_ns, mtime_ns = wish.atime_ns, wish.mtime_ns
-    if atime_ns is None and mtime_ns is None:
-        return
-    try:
-        layer.utime(path, *_times(atime_ns, mtime_ns, layer, path))
-    except OSError:
-        if wish.size is None:
-            raise
-        log.exception("%r: its times are those of its new size", path)
 
 
 def _times(
@@ -106,24 +89,27 @@ class Attributes:
         try:
             if wish.size is None or sized:
                 layer, path = self._place(node)
-                _set_owner_and_mode(layer, path, wish)
+                self._set_owner_and_mode(node, layer, path, wish)
             else:
                 layer, path = self._cut(node, wish, wish.size, fd)
-            _set_times(layer, path, wish)
+            self._set_times(node, layer, path, wish)
         except OSError:
             if before is not None:
                 self._restore(node, before)
             raise
         try:
-            return layer.stat(path)
+            st = layer.stat(path)
         except OSError:  # no error may say that it was not
             log.exception("%r is changed, but what it is now cannot be read", node.path)
-            return layer.stat(path)
+            st = layer.stat(path)
+        if stat.S_IFMT(st.st_mode) != node.format:  # as in `Union.attributes`
+            raise stale()
+        return self.union.fills.shown(node, st)
 
     def _cut(self, node: Node, wish: Wish, size: int, fd: int) -> tuple[WritableLayer, bytes]:
         """Set owner and mode, then the size; return where the file is then."""
         if wish.mode is not None or _owns(wish):
-            _set_owner_and_mode(*self._place(node), wish)
+            self._set_owner_and_mode(node, *self._place(node), wish)
         self._resize(node, size, fd)
         return self.union.upper_place(node)
 
@@ -131,7 +117,9 @@ class Attributes:
         """Return what `_restore` has to know: chown(2) takes capabilities away, too."""
         layer, path = self.union.place(node)
         st = layer.stat(path)
-        return st, layer.find_attribute(path, _CAPABILITY) if _owns(wish) else None
+        if not _owns(wish):
+            return st, None
+        return st, layer.find_attribute(path, self._stored(node, _CAPABILITY))
 
     def _restore(self, node: Node, before: tuple[os.stat_result, bytes | None]) -> None:
         """Undo changes of owner and mode."""
@@ -142,9 +130,31 @@ class Attributes:
             if node.format != stat.S_IFLNK:
                 layer.chmod(path, stat.S_IMODE(st.st_mode))
             if capability is not None:
-                layer.set_attribute(path, _CAPABILITY, capability)
+                layer.set_attribute(path, self._stored(node, _CAPABILITY), capability)
         except OSError:
             log.exception("%r has a part of its new attributes", node.path)
+
+    def _set_owner_and_mode(
+        self, node: Node, layer: WritableLayer, path: bytes, wish: Wish
+    ) -> None:
+        if _owns(wish):
+            layer.chown(path, wish.uid, wish.gid)
+            self.union.fills.take_capability(node, layer, path)
+        if wish.mode is not None:
+            layer.chmod(path, stat.S_IMODE(wish.mode))
+
+    def _set_times(self, node: Node, layer: WritableLayer, path: bytes, wish: Wish) -> None:
+        atime_ns, mtime_ns = wish.atime_ns, wish.mtime_ns
+        if atime_ns is None and mtime_ns is None:
+            return
+        try:
+            layer.utime(path, *_times(atime_ns, mtime_ns, layer, path))
+            if mtime_ns is not None:
+                self.union.fills.set_mtime(node, layer, path, mtime_ns)
+        except OSError:
+            if wish.size is None:
+                raise
+            log.exception("%r: its times are those of its new size", node.path)
 
     def _place(self, node: Node) -> tuple[WritableLayer, bytes]:
         """Return where attributes of *node* are to be changed, on upper."""
@@ -156,8 +166,7 @@ class Attributes:
 
     def _resize(self, node: Node, size: int, fd: int) -> None:
         """Set a file's size; of a lower one, no byte beyond it is copied."""
-        if self.union.has_lower_content(node):
-            self.copyup.whole(node, size)
+        if self.union.has_lower_content(node) and self.copyup.whole(node, size):
             return
         layer, path = self.union.upper_place(node)
         if fd >= 0:
@@ -168,6 +177,14 @@ class Attributes:
             layer.truncate(opened, size)
         finally:
             os.close(opened)
+
+    def permit(self, node: Node, wish: Wish, *, touches: bool) -> None:
+        """Raise EPERM where *node* is protected from *wish*: fs/attr.c, notify_change.
+
+        It *touches* where the times are set to now, which an append-only file lets happen.
+        """
+        only_times = wish == Wish(atime_ns=wish.atime_ns, mtime_ns=wish.mtime_ns)
+        protection.require(self.union, node, IMMUTABLE if touches and only_times else PROTECTING)
 
     def guards(self, node: Node, uid: int) -> bool:
         """Tell whether this is another's file with set-uid bits, not to be taken by `NOTHING`.
@@ -211,7 +228,7 @@ class Attributes:
         """Return an extended attribute; ENODATA where there is none."""
         layer, path = self.union.place(node)
         try:
-            return layer.attribute(path, markers.stored_name(os.fsdecode(name)))
+            return layer.attribute(path, self._stored(node, name))
         except OSError as exc:
             if exc.errno == errno.EOPNOTSUPP and name.startswith(_ACL):
                 # The kernel asks before it decides on access, and would pass this error on: a
@@ -219,10 +236,20 @@ class Attributes:
                 raise OSError(errno.ENODATA, os.strerror(errno.ENODATA)) from None
             raise
 
+    def _stored(self, node: Node, name: bytes) -> str:
+        """Return the name under which a user's attribute is kept on disk."""
+        stored = markers.stored_name(os.fsdecode(name))
+        if stored == markers.CAPABILITY and node in self.union.fills:
+            return markers.KEPT_CAPABILITY
+        return stored
+
     def names(self, node: Node) -> list[bytes]:
         """Return the names of a node's extended attributes."""
         layer, path = self.union.place(node)
-        return [os.fsencode(name) for name in markers.shown_names(layer.attributes(path))]
+        stored = layer.attributes(path)
+        if markers.KEPT_CAPABILITY in stored and node in self.union.fills:
+            stored.append(markers.CAPABILITY)
+        return [os.fsencode(name) for name in markers.shown_names(stored)]
 
     def names_for(self, node: Node, uid: int) -> list[bytes]:
         """Return the names that the user *uid* may see: xattr(7), "Trusted extended attributes"."""
@@ -232,8 +259,9 @@ class Attributes:
     def set(self, node: Node, name: bytes, value: bytes, flags: int = 0) -> None:
         """Set an extended attribute; *flags* as setxattr(2) takes them."""
         self.union.writable()
+        protection.require(self.union, node)
         layer, path = self._place(node)
-        layer.set_attribute(path, markers.stored_name(os.fsdecode(name)), value, flags)
+        layer.set_attribute(path, self._stored(node, name), value, flags)
 
     def remove(self, node: Node, name: bytes) -> None:
         """Remove an extended attribute; where there is none, ENODATA and no copy-up.
@@ -241,6 +269,7 @@ class Attributes:
         An ACL that is not there is removed without an error: fs/posix_acl.c, vfs_remove_acl.
         """
         self.union.writable()
+        protection.require(self.union, node)
         try:
             self.get(node, name)
         except OSError as exc:
@@ -248,4 +277,4 @@ class Attributes:
                 return
             raise
         layer, path = self._place(node)
-        layer.remove_attribute(path, markers.stored_name(os.fsdecode(name)))
+        layer.remove_attribute(path, self._stored(node, name))

@@ -16,15 +16,15 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from unionfs import syscalls
+from unionfs import protection, syscalls
 from unionfs.copyup import CopyUp
 from unionfs.inodes import number
-from unionfs.layer import Layer, WritableLayer, join
+from unionfs.layer import Layer, WritableLayer
 from unionfs.names import Names, error
 from unionfs.node import Node, Sighting, child_path, plain
 from unionfs.pins import path_of_pin
+from unionfs.removals import Removals
 from unionfs.renames import Renames
-from unionfs.temporaries import DEFAULT_ACL
 from unionfs.union import Union
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ class Changes:
     def __init__(self, union: Union, copyup: CopyUp) -> None:
         self.union = union
         self._names = Names(union, copyup)
+        self._removals = Removals(self._names)
         self._renames = Renames(self._names)
         self._acting = Caller(-1, -1, -1)  # whom the credentials of this thread stand for
 
@@ -157,7 +158,7 @@ class Changes:
         except BaseException:
             try:
                 if covered:
-                    self._hide(path, held=True)
+                    self._removals.hide(path)
                 else:
                     _remove(upper, path)
             except OSError:
@@ -178,7 +179,7 @@ class Changes:
             raise error(errno.EEXIST)
         upper, work = self.union.writable()
         path = child_path(parent, name)
-        with self._staging(parent) as staged:
+        with self.union.cribs.staging(parent.path, name) as staged:
             maker(work, staged)
             if stat.S_ISDIR(work.stat(staged).st_mode):
                 self.union.markers.make_opaque(work, staged)
@@ -200,31 +201,6 @@ class Changes:
                 return
         self._require_unused(parent, name)
 
-    @contextlib.contextmanager
-    def _staging(self, parent: Node) -> Iterator[bytes]:
-        """Stage where new objects inherit what they would in *parent*: its group, a default ACL.
-
-        Mostly that is nothing.  Else it takes a crib, a directory like *parent*.
-        """
-        upper, work = self.union.writable()
-        st = upper.stat(parent.path)
-        acl = upper.find_attribute(parent.path, DEFAULT_ACL)
-        staged = self.union.temporaries.name()
-        crib = acl is not None or self.union.temporaries.pass_on_other(st)
-        try:
-            if crib:
-                work.mkdir(staged, 0o700)
-                work.chown(staged, st.st_uid, st.st_gid)
-                work.chmod(staged, stat.S_IMODE(st.st_mode))
-            if acl is not None:
-                work.set_attribute(staged, DEFAULT_ACL, acl)
-            yield join(staged, b"new") if crib else staged
-        except BaseException:
-            self.union.temporaries.drop(staged)
-            raise
-        if crib:
-            self.union.temporaries.drop(staged)
-
     def _made(self, upper: Layer, parent: Node, name: bytes, st: os.stat_result) -> Node:
         ino, nodes = number(upper, st), self.union.nodes
         if ino in nodes:
@@ -236,87 +212,11 @@ class Changes:
 
     def unlink(self, parent: Node, name: bytes) -> None:
         """Remove a name that is not a directory."""
-        self.union.writable()
-        if self._cover(parent, name):
-            return
-        sighting = self.union.find(parent, name)
-        if sighting.is_directory:
-            raise error(errno.EISDIR)
-        sighting = self._names.counted(parent, name, sighting)
-        self._remove(parent, name, sighting)
-
-    def _cover(self, parent: Node, name: bytes) -> bool:
-        """Hide a plain file that only a lower holds; say False where it is anything else.
-
-        That upper holds nothing is what the whiteout finds out itself.
-        """
-        sighting = self.union.plain_below(parent, name)
-        if sighting is None:
-            return False
-        upper, _ = self._names.directory(parent)
-        try:
-            self.union.markers.hide_below(upper, child_path(parent, name))
-        except FileExistsError:
-            return False
-        self._names.removed(parent, name, sighting, self.union.nodes.known(sighting))
-        self.union.emptied.removed(parent, name)
-        return True
+        self._removals.unlink(parent, name)
 
     def rmdir(self, parent: Node, name: bytes) -> None:
         """Remove a directory that shows no name."""
-        self.union.writable()
-        sighting = self.union.find(parent, name)
-        if not sighting.is_directory:
-            raise error(errno.ENOTDIR)
-        if not self.union.is_empty(sighting, parent, name):
-            raise error(errno.ENOTEMPTY)
-        self._remove(parent, name, sighting)
-
-    def _remove(self, parent: Node, name: bytes, sighting: Sighting) -> None:
-        upper, _ = self._names.directory(parent)
-        path = child_path(parent, name)
-        below = not sighting.named or self.union.shows_below(parent, name)
-        node = self.union.nodes.known(sighting)
-        pinned = self._names.pin(node, sighting, path)
-        try:
-            if below:
-                self._hide(path, held=sighting.named)
-            elif sighting.is_directory:
-                self._remove_directory(path)
-            else:
-                upper.unlink(path)
-        except BaseException:
-            self._names.unpin(pinned)
-            raise
-        self._names.removed(parent, name, sighting, node)
-        self.union.emptied.removed(parent, name)
-
-    def _hide(self, path: bytes, *, held: bool) -> None:
-        """Put a whiteout at *path*, in place of what upper holds there, if anything."""
-        upper, work = self.union.writable()
-        if not held:
-            self.union.markers.hide_below(upper, path)
-            return
-        staged = self.union.temporaries.name()
-        try:
-            directory_left = self.union.markers.hide(work, staged, upper, path)
-        except BaseException:
-            self.union.temporaries.drop(staged)
-            raise
-        if directory_left:
-            self.union.temporaries.leave(staged)
-
-    def _remove_directory(self, path: bytes) -> None:
-        """Remove a directory of upper that shows nothing, with the whiteouts in it, in one step."""
-        upper, work = self.union.writable()
-        try:
-            upper.rmdir(path)
-        except OSError as exc:
-            if exc.errno not in {errno.ENOTEMPTY, errno.EEXIST}:  # rmdir(2) has it both ways
-                raise
-            staged = self.union.temporaries.name()
-            upper.move(path, work, staged)
-            self.union.temporaries.leave(staged)
+        self._removals.rmdir(parent, name)
 
     def stand_alone(self, node: Node) -> None:
         """Make an object independent of the lowers, in which its name is going to change.
@@ -348,6 +248,7 @@ class Changes:
             raise error(errno.ENOENT)
         self._require_unused(parent, name)
         self._names.directory(parent)
+        protection.require(self.union, node)
         self._names.copyup.metadata(node)
         self._names.anchor(node, absolute=True)
         if node.link:

@@ -16,6 +16,7 @@ from unionfs.attributes import NOTHING, Wish
 from unionfs.backing import SMALL
 from unionfs.changes import Caller
 from unionfs.directfiles import DirectFiles
+from unionfs.directioctl import DirectIoctl
 from unionfs.foresight import Foresight
 from unionfs.node import Node
 from unionfs.operations import ALONE, STATUS, Operations
@@ -49,6 +50,7 @@ class Direct:
         self._union = operations.union
         self._nodes = operations.union.nodes
         self._files = operations.files
+        self._backings = operations.files.backings
         self._listings = operations.listings
         self._changes = operations.changes
         self._attributes = operations.attributes
@@ -82,6 +84,7 @@ class Direct:
             messages.STATFS: self._statfs,
             messages.LISTXATTR: self._listxattr,
             **self._content.table,
+            **DirectIoctl(operations).table,
         }
 
     def foresee(self) -> bool:
@@ -98,11 +101,17 @@ class Direct:
         request = self.table[opcode].__name__[1:]
         return self._operations.explain(error, request, lambda: self._nodes[node])
 
-    def _shown(self, node: Node, st: os.stat_result) -> tuple[int, int]:
-        """Return st_nlink and st_blocks; take note of a size of which an open wants to know."""
+    def _shown(self, node: Node, st: os.stat_result) -> tuple[int, int, int]:
+        """Return st_nlink, st_blocks, and the seconds for which the kernel may keep attributes.
+
+        Take note of a size of which an open wants to know.
+        """
         if st.st_size >= SMALL:
             self._files.large.add(node.ino)
-        return self._union.shown(node, st)
+        links, blocks = self._union.shown(node, st)
+        if node.ino in self._backings.bypassed and self._backings.may_change(node):
+            return links, blocks, 0
+        return links, blocks, messages.FOREVER
 
     def _entry(self, unique: int, node: Node, st: os.stat_result) -> bytes:
         """Return the reply that the kernel counts as a look-up."""
@@ -226,10 +235,12 @@ class Direct:
             mtime * 10**9 + mtime_ns if valid & messages.FATTR_MTIME else None,
         )
         node = self._nodes[ino]
-        if not valid & messages.FATTR_SIZE and node.upper and wish != NOTHING:
+        plain = node.upper and not node.protection
+        if plain and not valid & messages.FATTR_SIZE and wish != NOTHING:
             st = self._attributes.change(node, wish)  # what is most often asked: nothing to decide
             return messages.attributes(unique, ino, st, *self._shown(node, st))
-        if not self._files.permit(node, wish, uid):
+        touches = valid & messages.FATTR_TIMES_NOW == messages.FATTR_TIMES_NOW
+        if not self._files.permit(node, wish, uid, touches=touches):
             st = self._union.attributes(node)
             return messages.attributes(unique, ino, st, *self._shown(node, st))
         if self._files.waits_to_change(node, wish):

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 import trio
 
-from unionfs import closing
+from unionfs import closing, protection
 from unionfs.attributes import NOTHING, Attributes, Wish
 from unionfs.backing import SMALL, Backings, Forecast, Registry
 from unionfs.copyup import CopyUp
@@ -104,7 +104,7 @@ class Files:
     async def prepare(self, node: Node, wish: Wish, uid: int) -> bool:
         """Do what takes long before a file is changed; tell whether it has the size wished for.
 
-        Cutting 1 GiB off takes ext4 a quarter of a second.
+        To take 1 GiB off takes ext4 a quarter of a second.
         """
         if wish.size is None:
             await self.bring_content(node)
@@ -153,11 +153,17 @@ class Files:
 
     async def open(self, node: Node, flags: int, uid: int) -> Opened:
         """Open an existing file for the caller *uid*."""
+        self.permit_open(node, flags)
         if self.waits_to_open(node, flags):
             if flags & os.O_TRUNC:
                 return await self._open_emptied(node, flags, uid)
             await self.bring_content(node)
         return self.open_at_once(node, flags, uid)
+
+    def permit_open(self, node: Node, flags: int) -> None:
+        """Raise EPERM where a protected file is to be opened for writing."""
+        if flags & (os.O_ACCMODE | os.O_TRUNC) and (node.protection or not node.upper):
+            protection.require_writable(self.union, node, flags)
 
     async def _open_emptied(self, node: Node, flags: int, uid: int) -> Opened:
         """Open a file and then empty it: where it cannot be opened, it keeps its content."""
@@ -228,7 +234,11 @@ class Files:
             os.close(fd)
             raise
         writes = flags & os.O_ACCMODE != os.O_RDONLY
-        return self._enter(node, fd, uid, writes=writes, eligible=eligible)
+        unseen = self.backings.may_be_mapped(node)
+        opened = self._enter(node, fd, uid, writes=writes, eligible=eligible)
+        if opened.backing and writes and not unseen:  # the kernel was to keep those it has
+            self._registry.invalidate_attributes(node.ino)
+        return opened
 
     def _leave_to_old_readers(self, node: Node) -> None:
         """Give the name of *node* a new inode where the kernel still reads the lower file.
@@ -283,7 +293,7 @@ class Files:
     def _cuts_much(self, node: Node, size: int) -> bool:
         return closing.takes_long(self.union.attributes(node), size)
 
-    def permit(self, node: Node, wish: Wish, uid: int) -> bool:
+    def permit(self, node: Node, wish: Wish, uid: int, *, touches: bool = False) -> bool:
         """Tell whether to carry *wish* out for the caller *uid*; the kernel leaves it to us.
 
         A write or fallocate by a caller without privileges arrives as `NOTHING` first, like
@@ -291,7 +301,11 @@ class Files:
         open for writing may: it takes set-uid bits away.  Others get EPERM.  With `noopen` nobody
         knows who has: then nothing is taken away before the write itself (`ready_to_write`).
         """
-        if wish != NOTHING or not self._attributes.guards(node, uid):
+        if wish != NOTHING:
+            if node.protection or not node.upper:
+                self._attributes.permit(node, wish, touches=touches)
+            return True
+        if not self._attributes.guards(node, uid):
             return True
         if self.unopened:
             return False
@@ -344,7 +358,7 @@ class Files:
     def release(self, fd: int) -> None:
         """Close a descriptor that the kernel no longer uses."""
         file = self._open.pop(fd)
-        self.backings.close(file.node, through=file.through)
+        self.backings.close(file.node, through=file.through, writes=file.writes)
         if file.writes and self.backings.enabled:
             self._learn(file.node, os.fstat(fd).st_size)
         self.union.readers.discard(fd)

@@ -40,8 +40,8 @@ class Guard:
     async def watch(self) -> None:
         """Look now and then, for ever."""
         while True:
-            self.look()
             await trio.sleep(_SECONDS)
+            self.look()
 
     def look(self) -> None:
         """Say so if a level was reached or left since the last look."""

@@ -23,9 +23,10 @@ from typing import Any, Literal, TypeVar, cast
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
-from unionfs import entries
+from unionfs import entries, live
 from unionfs.attributes import Attributes, Wish
 from unionfs.changes import Caller, Changes
+from unionfs.chattr import Chattr
 from unionfs.copyup import CopyUp
 from unionfs.durability import Durability
 from unionfs.files import Files, Opened, host_flags
@@ -41,10 +42,7 @@ log = logging.getLogger(__name__)
 # Handlers whose first argument is a file handle.  A directory's handle is its node's number.
 _OF_FILES = frozenset({"read", "write", "release", "fsync"})
 
-STATUS = b"trusted.unionfs.status"
-
-# Set by `unionfs commit`, on what it is going to carry into the lower: `Changes.stand_alone`.
-ALONE = b"trusted.unionfs.alone"
+STATUS, ALONE = live.ATTRIBUTE.encode(), live.ALONE.encode()
 
 _Handler = TypeVar("_Handler", bound=Callable[..., Awaitable[Any]])
 
@@ -90,6 +88,7 @@ class Operations(pyfuse3.Operations):
         self._copyup = CopyUp(union)
         self.changes = Changes(union, self._copyup)
         self.attributes = Attributes(union, self._copyup)
+        self.chattr = Chattr(union, self._copyup)
         self.durability = Durability(union)
         self.files = Files(union, self._copyup, session, passthrough)
         self.listings = Listings(union)
@@ -128,7 +127,10 @@ class Operations(pyfuse3.Operations):
     # Entries
 
     def _entry(self, node: Node, st: os.stat_result) -> EntryAttributes:
-        return entries.of_node(self.union, node, st)
+        entry = entries.of_node(self.union, node, st)
+        if self.files.backings.may_change(node):
+            entry.attr_timeout = 0
+        return entry
 
     def _known_entry(self, node: Node, st: os.stat_result) -> EntryAttributes:
         """Return an entry that the kernel counts as a lookup."""
@@ -187,8 +189,9 @@ class Operations(pyfuse3.Operations):
             atime_ns=attr.st_atime_ns if fields.update_atime else None,
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
         )
-        # It says yes here: `noopen`, which may say no, needs `direct`, which has asked before.
-        self.files.permit(node, wish, ctx.uid)
+        # It says yes: `noopen`, which may say no, needs `direct`, which asks before it declines.
+        # Without that nobody tells whether the times are those of now.
+        self.files.permit(node, wish, ctx.uid, touches=True)
         sized = False
         if self.files.waits_to_change(node, wish):
             sized = await self.files.prepare(node, wish, ctx.uid)
@@ -279,8 +282,8 @@ class Operations(pyfuse3.Operations):
         node, st, fd = self.changes.create(
             self.union.nodes[parent], name, host_flags(flags), mode, _caller(ctx)
         )
-        entry = self._known_entry(node, st)
-        return self._opened(self.files.created(node, fd, mode, flags, ctx.uid)), entry
+        opened = self.files.created(node, fd, mode, flags, ctx.uid)
+        return self._opened(opened), self._known_entry(node, st)
 
     def _opened(self, opened: Opened) -> FileInfo:
         if opened.backing:

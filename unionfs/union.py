@@ -11,7 +11,8 @@ import os
 import stat
 from typing import Literal
 
-from unionfs import markers, rules
+from unionfs import cribs, markers, rules
+from unionfs.descent import stale
 from unionfs.dotmarkers import DotMarkers
 from unionfs.handle import LowerReaders
 from unionfs.layer import Layer, WritableLayer, join
@@ -24,6 +25,8 @@ from unionfs.temporaries import Temporaries
 from unionfs.whiteouts import Markers, Part
 
 log = logging.getLogger(__name__)
+
+_KIND = 0o170000  # of st_mode: inode(7), S_IFMT
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,8 +50,10 @@ class Union(QuickLooks):
         if stack.upper is not None and stack.work is not None:
             os.umask(0)
             self.pins = Pins()
+            cribs.prepare(stack.work, stack.upper)
             self.temporaries = Temporaries(stack.work)
             self.links = LinkIndex(stack.work)
+            self.cribs = cribs.Cribs(self.temporaries, stack.upper)
             self._record_layers(stack.upper, stack.work)
 
     def _record_layers(self, upper: WritableLayer, work: WritableLayer) -> None:
@@ -96,9 +101,16 @@ class Union(QuickLooks):
         self.names_change()
 
     def attributes(self, node: Node) -> os.stat_result:
-        """Return the host's attributes of *node*; `shown` corrects them."""
+        """Return the host's attributes of *node*; `shown` corrects them.
+
+        ESTALE where something of another kind is there by now: told of that, the kernel would
+        give the node up for good (fs/fuse/fuse_i.h, fuse_make_bad).
+        """
         layer, path = self.place(node)
-        return layer.stat(path)
+        st = layer.stat(path)
+        if st.st_mode & _KIND != node.format:
+            raise stale()
+        return self.fills.shown(node, st) if self.fills else st
 
     def shown(self, node: Node, st: os.stat_result) -> tuple[int, int]:
         """Return st_nlink and st_blocks as the union shows them."""
@@ -138,7 +150,7 @@ class Union(QuickLooks):
     def listing(self, node: Node) -> dict[bytes, int]:
         """Return the visible names of a directory, in no order that matters, each with its hint.
 
-        `whiteouts.KIND_BITS` says what the layers' own listings tell of a name.
+        `whiteouts.INO_SHIFT` says what the layers' own listings tell of a name.
         """
         if node.orphan:
             return {}

@@ -14,8 +14,7 @@ from unionfs.durability import Durability
 class Disk:
     """Stands for the disk under upper: notes what is synced, and can hold a sync up or fail it."""
 
-    def __init__(self, monkeypatch, upper):
-        self.upper = upper
+    def __init__(self, monkeypatch):
         self.synced = []
         self.held = {}  # path -> what its next sync waits for
         self.failing = set()
@@ -23,7 +22,8 @@ class Disk:
         monkeypatch.setattr(os, "fdatasync", lambda fd: self._sync(fd, ", data"))
 
     def _sync(self, fd, how=""):
-        path = os.path.relpath(os.readlink(f"/proc/self/fd/{fd}"), self.upper)
+        shown = os.readlink(f"/proc/self/fd/{fd}")  # in a detached mount: from that one's root
+        path = shown.rpartition("/upper")[2].lstrip("/") or "."
         gate = self.held.pop(path, None)
         if gate is not None:
             gate.wait()
@@ -45,7 +45,7 @@ def disk(union, monkeypatch):
     """A lower file in two directories, copied up by a writer; its node, its descriptor."""
     u = union({}, {"d": {"e": {"f": "old"}}, "x": {}}, fsync="auto")
     fd = u.open_to_write("d/e/f")
-    disk = Disk(monkeypatch, u.upper)
+    disk = Disk(monkeypatch)
     disk.union, disk.node, disk.fd = u, u.node("d/e/f"), fd
     disk.durability = Durability(u.union)
     return disk
@@ -103,7 +103,7 @@ def test_after_a_failed_sync_the_next_caller_syncs_again(disk, failing):
 def test_a_copy_made_during_a_sync_is_not_taken_for_synced(union, monkeypatch):
     u = union({}, {"d": {"f": "old"}}, fsync="auto")
     u.change("d/f", mode=0o600)  # a copy without content: another follows
-    disk = Disk(monkeypatch, u.upper)
+    disk = Disk(monkeypatch)
     disk.node, disk.fd, disk.durability = u.node("d/f"), u.open("d/f"), Durability(u.union)
 
     async def story():
@@ -150,7 +150,7 @@ def test_fdatasync_leaves_out_what_is_known_of_a_file_only_when_its_copy_is_on_t
 
 def test_a_file_of_upper_alone_takes_no_directory(union, monkeypatch):
     u = union({"d": {"f": "text"}}, {"d": {}}, fsync="auto")
-    disk = Disk(monkeypatch, u.upper)
+    disk = Disk(monkeypatch)
     disk.node, disk.fd, disk.durability = u.node("d/f"), u.open("d/f"), Durability(u.union)
     trio.run(sync, disk)
     assert disk.take() == ["d/f"]

@@ -20,12 +20,13 @@ import trio
 from tests.layers import opened
 from unionfs import syscalls
 from unionfs.changes import Caller
+from unionfs.iflags import FLAGS
 from unionfs.layer import Layer, WritableLayer
 from unionfs.operations import Operations
 from unionfs.stack import Stack
 from unionfs.union import Features, Union
 
-from .trees import Thing, Tree
+from .trees import CHANGEABLE, Thing, Tree
 
 _ROOT = 1
 _CONTEXT = SimpleNamespace(uid=0, gid=0, pid=0, umask=0o022)
@@ -93,18 +94,17 @@ class Client:
     # Requests
 
     def _run(self, conversation, *args):
+        return trio.run(self._talk, conversation, *args)
+
+    async def _talk(self, conversation, *args):
         """Run what the kernel does for one system call; see `keep` for what it knows then."""
-
-        async def talk():
-            try:
-                return await conversation(*args)
-            except pyfuse3.FUSEError as exc:
-                raise OSError(exc.errno, os.strerror(exc.errno)) from exc
-            finally:
-                if not self._keeps:
-                    await self._forget()
-
-        return trio.run(talk)
+        try:
+            return await conversation(*args)
+        except pyfuse3.FUSEError as exc:
+            raise OSError(exc.errno, os.strerror(exc.errno)) from exc
+        finally:
+            if not self._keeps:
+                await self._forget()
 
     async def _forget(self) -> None:
         known, self._lookups = list(self._lookups.items()), Counter()
@@ -288,6 +288,18 @@ class Client:
 
         self._run(talk)
 
+    def set_flags(self, name: str, flags: int) -> None:
+        async def talk() -> None:
+            node = self.union.nodes[await self._walk(name)]
+            chattr = self.operations.chattr
+            have = FLAGS.flags(chattr.get(node, FLAGS))
+            wished = FLAGS.with_flags(b"", have & ~CHANGEABLE | flags)
+            if chattr.takes_content(node, FLAGS, wished):
+                await self.operations.files.bring_content(node)
+            chattr.set(node, FLAGS, wished, 0)
+
+        self._run(talk)
+
     def rename(self, name: str, new: str, flags: int = 0) -> None:
         async def talk() -> None:
             source = await self._taken(name)
@@ -364,7 +376,13 @@ class Client:
                 for name in names
             ]),
             0 if stat.S_ISDIR(mode) else entry.st_mtime_ns,
+            self._flags(ino, mode),
         )  # fmt: skip
+
+    def _flags(self, ino: int, mode: int) -> int:
+        if stat.S_IFMT(mode) not in {stat.S_IFREG, stat.S_IFDIR}:
+            return 0
+        return FLAGS.flags(self.operations.chattr.get(self.union.nodes[ino], FLAGS)) & CHANGEABLE
 
     async def _attributes(self, ino: int) -> list[bytes]:
         return list(await self.operations.listxattr(ino, _CONTEXT))

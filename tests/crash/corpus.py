@@ -11,6 +11,7 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from unionfs.iflags import APPEND, IMMUTABLE
 from unionfs.syscalls import RENAME_EXCHANGE, RENAME_NOREPLACE
 
 from .client import Client
@@ -152,6 +153,22 @@ def copy_ups() -> Iterator[Case]:
     yield from _cases("utime", *[(name, 10**18) for name in ("f", "s", "d", "dev", "h1")])
     yield from _cases("setxattr", *[(name, "user.new", b"1") for name in ("f", "big", "d", "m")])
     yield from _cases("removexattr", ("f", "user.colour"), ("d", "user.kind"))
+
+
+def flags() -> Iterator[Case]:
+    """Yield changes of inode flags, and what follows them."""
+    nodump, kept, append = 0x40, 0x40 | 0x80, APPEND
+    names = ("f", "big", "t", "h1", "d", "m", "u", "ud", "d/deep/y")
+    yield from _cases("set_flags", *[(n, f) for n in names for f in (nodump, IMMUTABLE, append)])
+    for name in ("f", "u", "d"):
+        yield Case(f"{name} free again", _call("set_flags", name, 0),
+                   _call("set_flags", name, IMMUTABLE))  # fmt: skip
+        yield Case(f"chmod flagged {name}", _call("chmod", name, 0o700),
+                   _call("set_flags", name, kept))  # fmt: skip
+    for call in (("overwrite", "big", b"new"), ("rename", "big", "d/x"), ("link", "big", "new"),
+                 ("unlink", "big")):  # fmt: skip
+        yield Case(f"flagged, then {call[0]}", _call(*call), _call("set_flags", "big", kept))
+    yield Case("append to +a", _call("append", "f", b"more"), _call("set_flags", "f", append))
 
 
 def after_metadata() -> Iterator[Case]:
@@ -305,7 +322,7 @@ def emptied() -> Iterator[Case]:
 
 
 KINDS: tuple[Callable[[], Iterator[Case]], ...] = (
-    copy_ups, after_metadata, links, removals, creations, file_renames, directory_renames,
+    copy_ups, flags, after_metadata, links, removals, creations, file_renames, directory_renames,
     emptied,
 )  # fmt: skip
 

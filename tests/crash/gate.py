@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from unionfs import syscalls
+from unionfs.iflags import FLAGS
 
 CHANGING = (
     "mkdir", "mknod", "symlink", "link", "unlink", "remove", "rmdir", "rename", "replace",
@@ -40,7 +41,7 @@ def changes(name: str, arguments: tuple[Any, ...]) -> bool:
         return bool(arguments[1] & (os.O_CREAT | os.O_TRUNC | _UNNAMED))
     if name == "write":
         return stat.S_ISREG(os.fstat(arguments[0]).st_mode)
-    return name != "ioctl" or arguments[1] == syscalls.FICLONE
+    return name != "ioctl" or arguments[1] in {syscalls.FICLONE, FLAGS.write}
 
 
 class PowerOff(BaseException):

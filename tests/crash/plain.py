@@ -4,9 +4,13 @@
 operations runs on a plain directory, on a mount and without one.
 """
 
+import fcntl
 import os
 
 from unionfs import syscalls
+from unionfs.iflags import FLAGS
+
+from .trees import CHANGEABLE
 
 
 class Plain:
@@ -83,6 +87,16 @@ class Plain:
                 os.link(str(fd), self.path(name), src_dir_fd=here, follow_symlinks=True)
             finally:
                 os.close(here)
+        finally:
+            os.close(fd)
+
+    def set_flags(self, name: str, flags: int) -> None:
+        """Set and take away `CHANGEABLE` flags so that they are *flags*."""
+        fd = os.open(self.path(name), os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            have = FLAGS.flags(fcntl.ioctl(fd, FLAGS.read, bytes(4)))
+            wished = FLAGS.with_flags(b"", have & ~CHANGEABLE | flags)
+            fcntl.ioctl(fd, FLAGS.write, wished)
         finally:
             os.close(fd)
 

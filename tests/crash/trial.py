@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from unionfs.iflags import FLAGS
 from unionfs.union import Features
 
 from . import corpus
@@ -81,7 +82,11 @@ class Field:
             case.prepare(Plain(top))
             old = settled(harvest(top, times=True))
             case.do(Plain(top))
-            return Expected(old, settled(harvest(top, times=True)))
+            new = settled(harvest(top, times=True))
+            for path, thing in new.items():
+                if thing.flags & FLAGS.protecting:  # else it could not be removed
+                    Plain(top).set_flags(path, 0)
+            return Expected(old, new)
         finally:
             shutil.rmtree(top)
 

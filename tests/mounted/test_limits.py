@@ -121,6 +121,7 @@ def test_unknown_ioctls_are_not_for_this_file(opened, command):
     assert failure(fcntl.ioctl, opened, command, bytes(8)) == "ENOTTY"
 
 
+@by_pyfuse3
 @pytest.mark.unions_only
 @pytest.mark.tree({"f": "text"})
 def test_inode_flags_are_not_there(opened):
