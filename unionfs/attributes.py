@@ -85,7 +85,7 @@ class Attributes:
         comes last but for the times; or it has been done (*sized*).
         """
         self.union.writable()
-        before = self._before(node, wish) if _has_several(wish) else None
+        before = self._before(node) if _has_several(wish) else None
         try:
             if wish.size is None or sized:
                 layer, path = self._place(node)
@@ -113,16 +113,15 @@ class Attributes:
         self._resize(node, size, fd)
         return self.union.upper_place(node)
 
-    def _before(self, node: Node, wish: Wish) -> tuple[os.stat_result, bytes | None]:
+    def _before(self, node: Node) -> tuple[os.stat_result, bytes | None]:
         """Return what `_restore` has to know: chown(2) takes capabilities away, too."""
         layer, path = self.union.place(node)
-        st = layer.stat(path)
-        if not _owns(wish):
-            return st, None
-        return st, layer.find_attribute(path, self._stored(node, _CAPABILITY))
+        return layer.stat(path), layer.find_attribute(path, self._stored(node, _CAPABILITY))
 
     def _restore(self, node: Node, before: tuple[os.stat_result, bytes | None]) -> None:
         """Undo changes of owner and mode."""
+        if not node.upper:
+            return
         st, capability = before
         try:
             layer, path = self.union.upper_place(node)
@@ -220,9 +219,19 @@ class Attributes:
         try:
             yield
         except BaseException:
-            if after is not before and self.union.attributes(node).st_mode == after.st_mode:
-                self._restore(node, (before, None))
+            if after is not before:
+                self._give_privileges_back(node, before, after)
             raise
+
+    def _give_privileges_back(
+        self, node: Node, before: os.stat_result, after: os.stat_result
+    ) -> None:
+        """Set the mode again, unless somebody else has done so meanwhile."""
+        try:
+            if self.union.attributes(node).st_mode == after.st_mode:
+                self.change(node, Wish(mode=before.st_mode))
+        except OSError:
+            log.exception("%r has lost its set-uid bits", node.path)
 
     def get(self, node: Node, name: bytes) -> bytes:
         """Return an extended attribute; ENODATA where there is none."""

@@ -105,6 +105,15 @@ class Names:
         except OSError:  # it is opaque: they say nothing any more
             log.exception("%r keeps whiteouts or a redirect", path)
 
+    def look_again(self, node: Node, parent: Node, name: bytes) -> None:
+        """Take note of what a directory shows now: a step could perhaps not be undone."""
+        try:
+            sighting = self.union.find(parent, name)
+        except OSError:
+            log.exception("%r: what it shows of the lowers is not known", child_path(parent, name))
+            return
+        node.below, node.redirect = sighting.below, sighting.redirect
+
     @staticmethod
     def _stands_alone(node: Node) -> None:
         """Take note that a directory shows nothing of a lower any more, by what is on disk."""

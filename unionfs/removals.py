@@ -74,6 +74,8 @@ class Removals:
                 upper.unlink(path)
         except BaseException:
             self.names.unpin(pinned)
+            if node is not None and node.is_merged:
+                self.names.look_again(node, parent, name)
             raise
         self.names.removed(parent, name, sighting, node)
         self.union.emptied.removed(parent, name)

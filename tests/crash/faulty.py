@@ -149,6 +149,8 @@ def _elsewhere(field: Field, trouble: Trouble, seen: Tree, known: dict[str, Reco
             tree[path] = tree[path]._replace(links=seen[path].links)
             there[path] = there[path]._replace(shown=known[path].shown, links=known[path].links)
     words = [f"remounted: {word}" for word in differences(seen, tree)]
+    if trouble.more > 1:  # the union could not even look
+        return words
     return words + [
         f"{path} is {known[path]}, remounted {there[path]}"
         for path in sorted(known.keys() & there.keys())
