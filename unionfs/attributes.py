@@ -13,12 +13,15 @@ from typing import NamedTuple
 
 from unionfs import markers, protection
 from unionfs.copyup import CopyUp
+from unionfs.credentials import ROOT, SET_IDS, Requester, is_set_gid_alone
 from unionfs.iflags import IMMUTABLE, PROTECTING
 from unionfs.layer import Layer, WritableLayer
 from unionfs.node import Node
 from unionfs.union import Union
 
 _ACL = b"system.posix_acl_"
+_ACCESS_ACL = b"system.posix_acl_access"
+CAPABILITY = b"security.capability"
 
 
 class Wish(NamedTuple):
@@ -48,6 +51,16 @@ def _times(
     )
 
 
+def _without_set_gid(
+    layer: WritableLayer, path: bytes, st: os.stat_result, group: int, requester: Requester
+) -> os.stat_result:
+    """Take set-gid away, unless *requester* belongs to *group* or may keep it."""
+    if requester.credentials().keeps_set_gid(group):
+        return st
+    layer.chmod(path, stat.S_IMODE(st.st_mode) & ~stat.S_ISGID)
+    return layer.stat(path)
+
+
 class Attributes:
     """The verbs that change attributes of one union."""
 
@@ -55,21 +68,34 @@ class Attributes:
         self.union = union
         self.copyup = copyup
 
-    def change(self, node: Node, wish: Wish, fd: int = -1) -> os.stat_result:
+    def change(
+        self, node: Node, wish: Wish, fd: int = -1, requester: Requester = ROOT
+    ) -> os.stat_result:
         """Carry *wish* out and return the new attributes; *fd* is open for writing, or -1."""
         mode, uid, gid, size, atime_ns, mtime_ns = wish
         self.union.writable()
         if size is not None:
             self._resize(node, size, fd)
         layer, path = self._place(node)
-        if uid != -1 or gid != -1 or wish == NOTHING:
-            # With nothing too: it takes set-uid bits away, chown(2).
-            layer.chown(path, uid, gid)
+        gives = uid != -1 or gid != -1 or wish == NOTHING
+        # With nothing too: it takes set-uid bits away, chown(2).
+        group = self._give(layer, path, uid, gid, requester) if gives else -1
         if mode is not None:
             layer.chmod(path, stat.S_IMODE(mode))
         if atime_ns is not None or mtime_ns is not None:
             layer.utime(path, *_times(atime_ns, mtime_ns, layer, path))
-        return layer.stat(path)
+        st = layer.stat(path)
+        if gives and is_set_gid_alone(st.st_mode):
+            group = st.st_gid if group < 0 else group
+            return _without_set_gid(layer, path, st, group, requester)
+        return st
+
+    @staticmethod
+    def _give(layer: WritableLayer, path: bytes, uid: int, gid: int, requester: Requester) -> int:
+        """Change the owners; return the group of before, where that may matter, else -1."""
+        group = layer.stat(path).st_gid if gid != -1 and requester.uid else -1
+        layer.chown(path, uid, gid)
+        return group
 
     def _place(self, node: Node) -> tuple[WritableLayer, bytes]:
         """Return where attributes of *node* are to be changed, on upper."""
@@ -100,27 +126,16 @@ class Attributes:
         only_times = wish == Wish(atime_ns=wish.atime_ns, mtime_ns=wish.mtime_ns)
         protection.require(self.union, node, IMMUTABLE if touches and only_times else PROTECTING)
 
-    def guards(self, node: Node, uid: int) -> bool:
-        """Tell whether this is another's file with set-uid bits, not to be taken by `NOTHING`.
-
-        fs/attr.c, notify_change, makes a change of the mode of it.
-        """
-        st = self.union.attributes(node)
-        privileged = st.st_mode & (stat.S_ISUID | stat.S_ISGID) and not node.is_directory
-        return bool(privileged) and uid not in {0, st.st_uid}
-
-    def drop_privileges(self, node: Node, st: os.stat_result) -> os.stat_result:
-        """Take set-uid and set-gid from a file that an unprivileged caller changed.
-
-        fs/attr.c, setattr_should_drop_suidgid: set-gid counts with group execute only.
-        """
-        mode = stat.S_IMODE(st.st_mode)
-        dropped = mode & ~stat.S_ISUID
-        if mode & stat.S_IXGRP:
-            dropped &= ~stat.S_ISGID
-        if dropped == mode:
+    def drop_privileges(
+        self, node: Node, st: os.stat_result, requester: Requester
+    ) -> os.stat_result:
+        """Take from a file what falls because *requester* changed it; return the new attributes."""
+        if not st.st_mode & SET_IDS:
             return st
-        return self.change(node, Wish(mode=dropped))
+        taken = requester.credentials().takes(st)
+        if not taken:
+            return st
+        return self.change(node, Wish(mode=stat.S_IMODE(st.st_mode) & ~taken))
 
     def get(self, node: Node, name: bytes) -> bytes:
         """Return an extended attribute; ENODATA where there is none."""
@@ -144,12 +159,22 @@ class Attributes:
         names = self.names(node)
         return names if uid == 0 else [name for name in names if not name.startswith(b"trusted.")]
 
-    def set(self, node: Node, name: bytes, value: bytes, flags: int = 0) -> None:
-        """Set an extended attribute; *flags* as setxattr(2) takes them."""
+    def set(
+        self, node: Node, name: bytes, value: bytes, flags: int = 0, requester: Requester = ROOT
+    ) -> None:
+        """Set an extended attribute; *flags* as setxattr(2) takes them.
+
+        With an ACL set-gid falls, unless *requester* may set it: fs/posix_acl.c,
+        posix_acl_update_mode.
+        """
         self.union.writable()
         protection.require(self.union, node)
         layer, path = self._place(node)
         layer.set_attribute(path, markers.stored_name(os.fsdecode(name)), value, flags)
+        if name == _ACCESS_ACL:
+            st = layer.stat(path)
+            if st.st_mode & stat.S_ISGID:
+                _without_set_gid(layer, path, st, st.st_gid, requester)
 
     def remove(self, node: Node, name: bytes) -> None:
         """Remove an extended attribute; where there is none, ENODATA and no copy-up.

@@ -12,9 +12,10 @@ from typing import Literal, NamedTuple
 import trio
 
 from unionfs import closing, protection
-from unionfs.attributes import NOTHING, Attributes, Wish
+from unionfs.attributes import CAPABILITY, NOTHING, Attributes, Wish
 from unionfs.backing import SMALL, Backings, Forecast, Registry
 from unionfs.copyup import CopyUp
+from unionfs.credentials import CAP_FSETID, CAP_SETFCAP, SET_IDS, Requester
 from unionfs.descent import stat_file
 from unionfs.handle import OpenFile
 from unionfs.job import Job
@@ -29,8 +30,6 @@ _THREAD_BYTES = 1 << 20
 
 # Flags that the kernel has dealt with, or that would make our own reads fail.
 _KERNEL_FLAGS = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_APPEND | os.O_DIRECT | os.O_NOATIME
-
-_SET_IDS = stat.S_ISUID | stat.S_ISGID
 
 # The handle of a file that was opened for reading without a descriptor: none of ours.
 UNOPENED = 0
@@ -55,8 +54,8 @@ class Files:
         passthrough: Literal["off", "upper", "all"],
     ) -> None:
         self.union = union
-        # FUSE_HANDLE_KILLPRIV_V2 was granted: set-uid bits are ours to drop at writes.
-        self.kills = False
+        # The file that was stripped of its capability last, and by which thread.
+        self._stripped = 0, 0
         # Nobody says who opened what: `noopen`.
         self.unopened = False
         # The number of the file made last, as long as nobody gave one extended attributes.
@@ -132,12 +131,12 @@ class Files:
 
     # Opening
 
-    async def open(self, node: Node, flags: int, uid: int) -> Opened:
-        """Open an existing file for the caller *uid*."""
+    async def open(self, node: Node, flags: int, requester: Requester) -> Opened:
+        """Open an existing file."""
         self.permit_open(node, flags)
         if self.waits_to_open(node, flags):
             await self.prepare(node, 0 if flags & os.O_TRUNC else None)
-        return self.open_at_once(node, flags, uid)
+        return self.open_at_once(node, flags, requester)
 
     def permit_open(self, node: Node, flags: int) -> None:
         """Raise EPERM where a protected file is to be opened for writing."""
@@ -165,28 +164,31 @@ class Files:
             return None
         return Opened(UNOPENED, 0, self.backings.open_unopened(node))
 
-    def open_at_once(self, node: Node, flags: int, uid: int) -> Opened:
-        """Open a file that does not have to wait; no await may come before the reply."""
+    def open_at_once(self, node: Node, flags: int, requester: Requester | None) -> Opened:
+        """Open a file that does not have to wait; no await may come before the reply.
+
+        Without a *requester* nothing falls that gives privileges.
+        """
         if flags & (os.O_ACCMODE | os.O_TRUNC) == os.O_RDONLY:
             self._leave_to_old_readers(node)
-            return self._answer(node, self.union.open_to_read(node), flags, uid)
+            return self._answer(node, self.union.open_to_read(node), flags, None)
         self.union.writable()
         self._copyup.metadata(node)
         self._leave_to_old_readers(node)
         layer, path = self.union.upper_place(node)
-        return self._answer(node, layer.open_to_write(path, host_flags(flags)), flags, uid)
+        return self._answer(node, layer.open_to_write(path, host_flags(flags)), flags, requester)
 
-    def _answer(self, node: Node, fd: int, flags: int, uid: int) -> Opened:
+    def _answer(self, node: Node, fd: int, flags: int, requester: Requester | None) -> Opened:
         try:
-            if flags & os.O_TRUNC and uid:  # no setattr request comes with O_TRUNC
-                self._attributes.drop_privileges(node, os.fstat(fd))
+            if flags & os.O_TRUNC and requester:  # no setattr request comes with O_TRUNC
+                self._attributes.drop_privileges(node, os.fstat(fd), requester)
             eligible = self._may_pass(node, fd, flags)
         except BaseException:
             self.union.readers.discard(fd)
             os.close(fd)
             raise
         writes = flags & os.O_ACCMODE != os.O_RDONLY
-        return self._enter(node, fd, uid, writes=writes, eligible=eligible)
+        return self._enter(node, fd, writes=writes, eligible=eligible)
 
     def _leave_to_old_readers(self, node: Node) -> None:
         """Give the name of *node* a new inode where the kernel still reads the lower file.
@@ -207,22 +209,22 @@ class Files:
             return st.st_size >= SMALL or self.backings.may_be_mapped(node)
         # The backing file would keep O_APPEND when fcntl(2) takes it back, and set-uid bits
         # have to fall where we see it.
-        if flags & os.O_APPEND or st.st_mode & _SET_IDS:
+        if flags & os.O_APPEND or st.st_mode & SET_IDS:
             return False
         if self._forecast.large or self.backings.may_be_mapped(node):
             return True
         return st.st_size >= SMALL
 
-    def _enter(self, node: Node, fd: int, uid: int, *, writes: bool, eligible: bool) -> Opened:
+    def _enter(self, node: Node, fd: int, *, writes: bool, eligible: bool) -> Opened:
         backing, keep = self.backings.open(node, fd, eligible=eligible, writes=writes)
-        self._open[fd] = OpenFile(node, backing != 0, writes, writes and self.kills and uid != 0)
+        self._open[fd] = OpenFile(node, backing != 0, writes)
         return Opened(fd, backing, keep)
 
-    def created(self, node: Node, fd: int, mode: int, flags: int, uid: int) -> Opened:
+    def created(self, node: Node, fd: int, mode: int, flags: int) -> Opened:
         """Answer with the descriptor of a file that was just made."""
-        eligible = self._forecast.large and not flags & os.O_APPEND and not mode & _SET_IDS
+        eligible = self._forecast.large and not flags & os.O_APPEND and not mode & SET_IDS
         self.newest = node.ino
-        return self._enter(node, fd, uid, writes=True, eligible=eligible)
+        return self._enter(node, fd, writes=True, eligible=eligible)
 
     def opened(self, fd: int) -> OpenFile:
         """Return what is known of an open file."""
@@ -241,41 +243,67 @@ class Files:
     def _cuts_much(self, node: Node, size: int) -> bool:
         return closing.takes_long(self.union.attributes(node), size)
 
-    def permit(self, node: Node, wish: Wish, uid: int, *, touches: bool = False) -> bool:
-        """Tell whether to carry *wish* out for the caller *uid*; the kernel leaves it to us.
+    def permit(
+        self, node: Node, wish: Wish, requester: Requester, *, touches: bool = False
+    ) -> bool:
+        """Tell whether to carry *wish* out; the kernel leaves it to us.
 
         A write or fallocate by a caller without privileges arrives as `NOTHING` first, like
         chown(-1, -1) and without a handle (fs/inode.c, file_remove_privs), and who has the file
         open for writing may: it takes set-uid bits away.  Others get EPERM.  With `noopen` nobody
         knows who has: then nothing is taken away before the write itself (`ready_to_write`).
         """
-        if wish != NOTHING:
-            if node.protection or not node.upper:
-                self._attributes.permit(node, wish, touches=touches)
+        if wish == NOTHING:
+            stripped, self._stripped = self._stripped == (node.ino, requester.thread), (0, 0)
+            return self._may_take(node, requester, stripped=stripped)
+        if node.protection or not node.upper:
+            self._attributes.permit(node, wish, touches=touches)
+        return True
+
+    def _may_take(self, node: Node, requester: Requester, *, stripped: bool) -> bool:
+        """Decide on `NOTHING`, which comes, too, when who keeps all bits writes to a file.
+
+        That is because the file had a capability, of which it was *stripped* just now.
+        """
+        st = self.union.attributes(node)
+        if not st.st_mode & SET_IDS or not stat.S_ISREG(st.st_mode):
             return True
-        if not self._attributes.guards(node, uid):
+        who = requester.credentials()
+        keeps = who.has(CAP_FSETID)
+        if keeps and stripped and (self.unopened or self._is_written(node)):
+            return False
+        if not who.is_forbidden_to_chown(st):
             return True
         if self.unopened:
             return False
-        if not self._is_written(node):
+        if keeps or not self._is_written(node):
             raise OSError(errno.EPERM, os.strerror(errno.EPERM))
         return True
+
+    def remove_attribute(self, node: Node, name: bytes, requester: Requester) -> None:
+        """Remove an extended attribute.
+
+        A capability is removed by the kernel, too, before it asks for a change that takes it away
+        anyway, or is refused (`NOTHING`): who could not do so himself is not obeyed.
+        """
+        if name == CAPABILITY:
+            self._stripped = node.ino, requester.thread
+            if requester.uid and not requester.credentials().has(CAP_SETFCAP):
+                return
+        self._attributes.remove(node, name)
 
     def _is_written(self, node: Node) -> bool:
         return any(file.writes and file.node is node for file in self._open.values())
 
-    def change(self, node: Node, wish: Wish, fd: int, uid: int) -> os.stat_result:
-        """Change attributes for the caller *uid* at once, and return the new ones."""
-        st = self._attributes.change(node, wish, fd)
-        if self.kills and wish.size is not None and wish.mode is None and uid:
-            st = self._attributes.drop_privileges(node, st)
+    def change(self, node: Node, wish: Wish, fd: int, requester: Requester) -> os.stat_result:
+        """Change attributes at once, and return the new ones."""
+        st = self._attributes.change(node, wish, fd, requester)
+        if wish.size is not None and wish.mode is None:
+            st = self._attributes.drop_privileges(node, st, requester)
         return st
 
     def write(self, fd: int, offset: int, data: bytes | memoryview) -> int:
         """Write *data* at *offset* and return how much of it was written."""
-        file = self._open[fd]
-        if file.kills:
-            self._attributes.drop_privileges(file.node, os.fstat(fd))
         return os.pwrite(fd, data, offset)
 
     def copies_soon(self, source: int, start: int, length: int) -> int | None:
@@ -286,11 +314,14 @@ class Files:
         left = min(length, os.fstat(source).st_size - start)
         return max(left, 0) if left < _THREAD_BYTES else None
 
-    def ready_to_write(self, node: Node, fd: int, kills: bool) -> WritableLayer:  # noqa: FBT001
-        """Return the layer that is to write to *fd*; set-uid bits that the caller *kills* fall."""
-        if kills:
+    def ready_to_write(self, node: Node, fd: int, requester: Requester | None) -> WritableLayer:
+        """Return the layer that is to write to *fd*.
+
+        Bits fall that *requester* takes, if nothing was asked for before (`permit`).
+        """
+        if requester is not None:
             before = os.fstat(fd)
-            if self._attributes.drop_privileges(node, before) is not before:
+            if self._attributes.drop_privileges(node, before, requester) is not before:
                 self._registry.invalidate_attributes(node.ino)
         return self.union.writable()[0]
 

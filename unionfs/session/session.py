@@ -11,6 +11,7 @@ import pyfuse3
 import trio
 
 from unionfs import mountcalls
+from unionfs.credentials import Requester
 from unionfs.session import messages, mounted, privileges
 from unionfs.session.device import Device, PlainReplies
 from unionfs.session.dispatch import Dispatcher, Handlers
@@ -264,6 +265,11 @@ class Session:
         They should be in the page cache.
         """
         return self._replies.send_file(messages.header(unique, count), fd, offset, count)
+
+    def requester(self, unique: int, uid: int, gid: int) -> Requester:
+        """Return who made the request that is being handled directly."""
+        thread = 0 if self._dispatcher is None else self._dispatcher.thread(unique)
+        return Requester(uid, gid, thread)
 
     def invalidate_attributes(self, ino: int) -> None:
         """Have the kernel ask for the attributes of a node before it uses them again."""
