@@ -11,12 +11,16 @@ MANUAL ?= /usr/local/share/man
 BUILD_PACKAGES = fuse3 libfuse3-dev pkg-config gcc libc6-dev python3-dev python3-venv
 # What the tests run over the union or compare it with.
 TEST_PACKAGES = xfsprogs btrfs-progs squashfs-tools erofs-utils e2fsprogs attr acl libcap2-bin rsync \
-	sqlite3 logrotate git passwd fuse-overlayfs unionfs-fuse mergerfs strace mount procps util-linux man-db busybox-static
+	sqlite3 logrotate git passwd fuse-overlayfs unionfs-fuse mergerfs strace mount procps util-linux \
+	man-db busybox-static
 # What it takes to build the Debian package.
 DEB_PACKAGES = dpkg-dev debhelper dh-python pybuild-plugin-pyproject python3-all python3-setuptools \
 	bash-completion lintian fakeroot
+# What the boot tests run machines with.
+BOOT_PACKAGES = qemu-system-x86 qemu-utils mmdebstrap e2fsprogs squashfs-tools shellcheck
 
-.PHONY: help setup setup-tests demo check test ci bench man deb test-debian install uninstall clean
+.PHONY: help setup setup-tests demo check test ci bench man deb test-debian install install-boot uninstall \
+	clean boot-test
 
 help:
 	@echo 'make setup     install what is needed into .venv (and Debian packages that are missing)'
@@ -25,6 +29,7 @@ help:
 	@echo 'make test      all tests; as root, with real mounts'
 	@echo 'make ci        what CI runs: check and test, and a skipped test fails'
 	@echo 'make test-debian  tests, on the Debian packages that the package needs'
+	@echo 'make boot-test boot machines in QEMU on a union; an hour'
 	@echo 'make bench     compare with other union file systems'
 	@echo 'make man       write the manual pages into build/man'
 	@echo 'make deb       build the Debian package, build/pyunionfs_*_all.deb'
@@ -57,8 +62,12 @@ check: setup
 	$(BIN)pytest -q tests/core
 
 test: setup-tests
-	$(BIN)pytest tests --ignore=tests/mounted --ignore=tests/programs
+	$(BIN)pytest tests --ignore=tests/mounted --ignore=tests/programs --ignore=tests/boot
 	$(BIN)pytest tests/mounted tests/programs  # their mounts live as long as the process: its namespace stays
+
+boot-test: setup
+	tools/packages.sh $(BOOT_PACKAGES)
+	$(BIN)pytest -p no:cacheprovider tests/boot
 
 ci: export CI = true
 ci: check
@@ -101,10 +110,22 @@ install: man
 	tools/packages.sh $(BUILD_PACKAGES)
 	$(PYTHON) -m venv $(PREFIX)
 	$(PREFIX)/bin/pip install --quiet --disable-pip-version-check --upgrade .
+	# Without PYTHONPATH and the like: whose shell it is must not matter to a daemon.
+	sed -i '1s/python[0-9.]*$$/& -I/' $(PREFIX)/bin/unionfs $(PREFIX)/bin/pyunionfs
 	mkdir -p $(LINKS) $(MANUAL)/man1 $(MANUAL)/man5
 	install -m 644 build/man/*.1 $(MANUAL)/man1/
 	install -m 644 build/man/*.5 $(MANUAL)/man5/
 	for name in unionfs pyunionfs; do ln -sf $(PREFIX)/bin/$$name $(LINKS)/$$name; done
+
+# What a machine needs to boot on a union, for the Debian package and the boot tests.
+install-boot:
+	install -D -m 755 -t $(DESTDIR)/usr/lib/unionfs boot/init boot/stage
+	install -D -m 644 -t $(DESTDIR)/usr/lib/unionfs boot/words.sh boot/messages.sh boot/initramfs.sh
+	install -D -m 755 -t $(DESTDIR)/usr/share/initramfs-tools/hooks boot/initramfs-tools/hooks/unionfs
+	install -D -m 755 -t $(DESTDIR)/usr/share/initramfs-tools/scripts/init-bottom \
+		boot/initramfs-tools/scripts/init-bottom/unionfs
+	install -D -m 755 -t $(DESTDIR)/usr/lib/dracut/modules.d/90unionfs \
+		boot/dracut/90unionfs/module-setup.sh boot/dracut/90unionfs/pre-pivot.sh
 
 uninstall:
 	rm -f $(LINKS)/unionfs $(LINKS)/pyunionfs

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from unionfs import markers, protection
 from unionfs.copyup import CopyUp
 from unionfs.credentials import ROOT, SET_IDS, Requester, is_set_gid_alone
+from unionfs.descent import stale
 from unionfs.iflags import IMMUTABLE, PROTECTING
 from unionfs.layer import Layer, WritableLayer
 from unionfs.node import Node
@@ -79,22 +80,28 @@ class Attributes:
         layer, path = self._place(node)
         gives = uid != -1 or gid != -1 or wish == NOTHING
         # With nothing too: it takes set-uid bits away, chown(2).
-        group = self._give(layer, path, uid, gid, requester) if gives else -1
+        group = self._give(node, layer, path, wish, requester) if gives else -1
         if mode is not None:
             layer.chmod(path, stat.S_IMODE(mode))
         if atime_ns is not None or mtime_ns is not None:
             layer.utime(path, *_times(atime_ns, mtime_ns, layer, path))
+            if mtime_ns is not None:
+                self.union.fills.set_mtime(node, layer, path, mtime_ns)
         st = layer.stat(path)
+        if stat.S_IFMT(st.st_mode) != node.format:  # as in `Union.attributes`
+            raise stale()
         if gives and is_set_gid_alone(st.st_mode):
             group = st.st_gid if group < 0 else group
-            return _without_set_gid(layer, path, st, group, requester)
-        return st
+            st = _without_set_gid(layer, path, st, group, requester)
+        return self.union.fills.shown(node, st)
 
-    @staticmethod
-    def _give(layer: WritableLayer, path: bytes, uid: int, gid: int, requester: Requester) -> int:
+    def _give(
+        self, node: Node, layer: WritableLayer, path: bytes, wish: Wish, requester: Requester
+    ) -> int:
         """Change the owners; return the group of before, where that may matter, else -1."""
-        group = layer.stat(path).st_gid if gid != -1 and requester.uid else -1
-        layer.chown(path, uid, gid)
+        group = layer.stat(path).st_gid if wish.gid != -1 and requester.uid else -1
+        layer.chown(path, wish.uid, wish.gid)
+        self.union.fills.take_capability(node, layer, path)
         return group
 
     def _place(self, node: Node) -> tuple[WritableLayer, bytes]:
@@ -141,7 +148,7 @@ class Attributes:
         """Return an extended attribute; ENODATA where there is none."""
         layer, path = self.union.place(node)
         try:
-            return layer.attribute(path, markers.stored_name(os.fsdecode(name)))
+            return layer.attribute(path, self._stored(node, name))
         except OSError as exc:
             if exc.errno == errno.EOPNOTSUPP and name.startswith(_ACL):
                 # The kernel asks before it decides on access, and would pass this error on: a
@@ -149,10 +156,20 @@ class Attributes:
                 raise OSError(errno.ENODATA, os.strerror(errno.ENODATA)) from None
             raise
 
+    def _stored(self, node: Node, name: bytes) -> str:
+        """Return the name under which a user's attribute is kept on disk."""
+        stored = markers.stored_name(os.fsdecode(name))
+        if stored == markers.CAPABILITY and node in self.union.fills:
+            return markers.KEPT_CAPABILITY
+        return stored
+
     def names(self, node: Node) -> list[bytes]:
         """Return the names of a node's extended attributes."""
         layer, path = self.union.place(node)
-        return [os.fsencode(name) for name in markers.shown_names(layer.attributes(path))]
+        stored = layer.attributes(path)
+        if markers.KEPT_CAPABILITY in stored and node in self.union.fills:
+            stored.append(markers.CAPABILITY)
+        return [os.fsencode(name) for name in markers.shown_names(stored)]
 
     def names_for(self, node: Node, uid: int) -> list[bytes]:
         """Return the names that the user *uid* may see: xattr(7), "Trusted extended attributes"."""
@@ -170,7 +187,7 @@ class Attributes:
         self.union.writable()
         protection.require(self.union, node)
         layer, path = self._place(node)
-        layer.set_attribute(path, markers.stored_name(os.fsdecode(name)), value, flags)
+        layer.set_attribute(path, self._stored(node, name), value, flags)
         if name == _ACCESS_ACL:
             st = layer.stat(path)
             if st.st_mode & stat.S_ISGID:
@@ -190,4 +207,4 @@ class Attributes:
                 return
             raise
         layer, path = self._place(node)
-        layer.remove_attribute(path, markers.stored_name(os.fsdecode(name)))
+        layer.remove_attribute(path, self._stored(node, name))

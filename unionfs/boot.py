@@ -1,8 +1,8 @@
 """`unionfs boot`: whether this machine's root is a union when it boots.
 
-`enable` puts our script into the initramfs images, and an entry "read-only
-(unionfs)" into the boot loader's menu; `disable` takes both away; `status`
-examines each kernel.  Each says what it does; `--dry-run` only says it.
+`enable` has the initramfs images made anew, with our script in them, and puts an
+entry "read-only (unionfs)" into the boot loader's menu; `disable` takes that
+away; `status` examines each kernel.  Each says what it does; `--dry-run` only says it.
 """
 
 import argparse
@@ -95,17 +95,19 @@ def _words(arguments: argparse.Namespace) -> str:
     size = f":size={checked_size(arguments.size)}" if arguments.size else ""
     words = f"unionfs={arguments.upper or f'tmpfs{size}'}"
     if arguments.init:
-        words += f" init={initramfs.library(arguments.root)}/init"
+        words += f" init={initramfs.LIBRARY}/init"
     return words
 
 
 def _enabling(arguments: argparse.Namespace) -> list[Step]:
     root = arguments.root
+    words = _words(arguments)
+    initramfs.require_scripts(root)
     loaders = bootloaders.found(root)
     if not loaders:
         raise Refused(
             "no boot loader that we know (GRUB, systemd-boot, Raspberry Pi firmware): add"
-            f" '{_words(arguments)}' to the kernel's command line by hand"
+            f" '{words}' to the kernel's command line by hand"
         )
     if arguments.once and any(loader.name == bootloaders.RaspberryPi.name for loader in loaders):
         raise Refused("the Raspberry Pi's firmware knows no next boot alone: leave --once out")
@@ -115,8 +117,8 @@ def _enabling(arguments: argparse.Namespace) -> list[Step]:
     for kernel in initramfs.examined(root, None):
         if kernel.trouble:
             print(f"unionfs: kernel {kernel.version}: {kernel.trouble}", file=sys.stderr)
-    wanted = bootloaders.Wanted(_words(arguments), not arguments.menu_only, arguments.once)
-    steps = image.enable() if image is not None else []
+    wanted = bootloaders.Wanted(words, not arguments.menu_only, arguments.once)
+    steps = [image.update()] if image is not None else []
     for loader in loaders:
         steps += loader.enable(wanted)
     return steps
@@ -126,8 +128,7 @@ def _disabling(root: str) -> list[Step]:
     steps: list[Step] = []
     for loader in bootloaders.found(root):
         steps += needed(loader.disable())
-    image = initramfs.maker(root)
-    return [*steps, *needed(image.disable())] if image is not None else steps
+    return steps
 
 
 def _status(root: str) -> int:

@@ -119,7 +119,7 @@ _KERNEL_INSTALL = """\
 #!/bin/sh
 # Made by 'unionfs boot enable'; 'unionfs boot disable' removes it.
 [ "$1" = add ] || [ "$1" = remove ] || exit 0
-exec unionfs boot update-entries
+exec pyunionfs boot update-entries
 """
 
 

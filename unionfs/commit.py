@@ -6,7 +6,7 @@
   is first renamed away.  So the lower holds the old object or the new one.  A
   commit that was broken off is called again: what is done is no change any more.
 * What the union shows does not change.  Its daemon makes independent, first, what
-  lies below new and renamed names (`operations.ALONE`); the rest is in upper anyway.
+  lies below new and renamed names (`live.ALONE`); the rest is in upper anyway.
 * Directories are made before what is in them, deletions come last.
 
 Upper keeps its copies.  Of a RAM upper they are gone with the next boot.
@@ -26,7 +26,6 @@ from typing import NamedTuple
 from unionfs import content, diff, live, markers, offline, paths, truelower
 from unionfs.diff import Change
 from unionfs.layer import Layer, WritableLayer, join
-from unionfs.operations import ALONE
 from unionfs.options import Refused
 
 _FAILED = 1  # exit status
@@ -173,7 +172,7 @@ class _Commit:
         st = self._union.find(path)
         if st is not None and (stat.S_ISDIR(st.st_mode) or stat.S_ISREG(st.st_mode)):
             with _at(self._union, path) as name:
-                os.setxattr(name, ALONE, b"", follow_symlinks=False)
+                os.setxattr(name, live.ALONE, b"", follow_symlinks=False)
 
     def _carry(self, change: Change) -> None:
         path = change.path or b"."

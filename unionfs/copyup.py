@@ -17,9 +17,9 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from unionfs import content, durability, iflags, markers, syscalls
+from unionfs import content, durability, iflags, inodes, markers, syscalls
 from unionfs.descent import stat_file
-from unionfs.job import Job
+from unionfs.job import Job, Kept
 from unionfs.layer import Layer, WritableLayer
 from unionfs.links import key
 from unionfs.node import UNKNOWN_COPY, Node
@@ -63,7 +63,8 @@ class CopyUp:
         if not self.union.has_lower_content(node):
             self.metadata(node)
             return
-        job = self.begin(node, size)
+        running = self.union.fills.get(node)  # by a thread: two would write to one file
+        job = self.begin(node, size) if running is None or running.over else running
         try:
             job.fill()
         except BaseException:
@@ -148,7 +149,7 @@ class CopyUp:
             self._copy_flags(node, layer, path, work, staged)
         entry = b""
         if not node.upper:
-            markers.set_ino(work, staged, node.ino)
+            markers.set_origin(work, staged, inodes.origin(layer, st, node.ino))
             if st.st_nlink > 1 and node.format != stat.S_IFDIR and not node.orphan:
                 entry = key(layer, st)
                 markers.set_link(work, staged, entry)
@@ -223,13 +224,13 @@ class CopyUp:
         _, work = self.union.writable()
         part = node.lowers[-1]
         source = part.layer.open(part.path, os.O_RDONLY)
-        staged, before = b"", None
+        staged = b""
         try:
-            st = stat_file(source)
+            st = shown = stat_file(source)
             copied = st.st_size if size is None else min(size, st.st_size)
             if self._fills_in_place(node):
                 layer, path = self.union.upper_place(node)
-                before = layer.stat(path)
+                shown = self.union.attributes(node)
                 target = layer.open_to_write(path, os.O_RDWR)
             else:
                 staged = self.union.temporaries.name()
@@ -241,11 +242,11 @@ class CopyUp:
             node, part, source, target, staged, copied,
             copied if size is None else size, size is None,
             self._syncs and copied > 0,
-            before,
+            Kept(shown.st_size, shown.st_mtime_ns),
         )  # fmt: skip
         try:
-            if before is not None:
-                markers.set_mtime(*self.union.upper_place(node), before.st_mtime_ns)
+            if not staged:
+                self.union.fills.begin(job, *self.union.upper_place(node))
             job.shared = copied == st.st_size > 0 and content.share(source, target)
             if not job.shared:
                 self._require_room(work, min(copied, st.st_blocks * _BLOCK))
@@ -271,6 +272,8 @@ class CopyUp:
 
         Where the content is in the lower still, it takes another job.
         """
+        if job.over:  # by `whole`, which was faster
+            return
         node = job.node
         try:
             wanted = self._is_wanted(job)
@@ -326,22 +329,18 @@ class CopyUp:
 
     def _finish_in_place(self, job: Job) -> None:
         self.union.names_change()
-        layer, path = self.union.upper_place(job.node)
-        if job.whole and job.st is not None:
-            now = layer.stat(path)
-            layer.utime(path, now.st_atime_ns, job.st.st_mtime_ns)
-        markers.end_metacopy(layer, path)
+        self.union.fills.finish(job, *self.union.upper_place(job.node))
         job.node.unsynced = self.count()
 
     def abandon(self, job: Job) -> None:
         """Drop a copy that is not wanted any more."""
+        if job.over:
+            return
         try:
             if job.staged:
                 self.union.temporaries.discard(job.staged)
-            elif job.st is not None and job.node.lowers:  # else another request has filled it
-                os.ftruncate(job.target, job.st.st_size)
-                os.utime(job.target, ns=(job.st.st_atime_ns, job.st.st_mtime_ns))
-                markers.end_mtime(*self.union.upper_place(job.node))
+            elif job.node.lowers:
+                self.union.fills.undo(job, *self.union.upper_place(job.node))
         finally:
             job.close()
 

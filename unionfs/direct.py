@@ -48,6 +48,7 @@ class Direct:
         self._union = operations.union
         self._nodes = operations.union.nodes
         self._files = operations.files
+        self._backings = operations.files.backings
         self._listings = operations.listings
         self._changes = operations.changes
         self._attributes = operations.attributes
@@ -98,11 +99,17 @@ class Direct:
         request = self.table[opcode].__name__[1:]
         return self._operations.explain(error, request, lambda: self._nodes[node])
 
-    def _shown(self, node: Node, st: os.stat_result) -> tuple[int, int]:
-        """Return st_nlink and st_blocks; take note of a size of which an open wants to know."""
+    def _shown(self, node: Node, st: os.stat_result) -> tuple[int, int, int]:
+        """Return st_nlink, st_blocks, and the seconds for which the kernel may keep attributes.
+
+        Take note of a size of which an open wants to know.
+        """
         if st.st_size >= SMALL:
             self._files.large.add(node.ino)
-        return self._union.shown(node, st)
+        links, blocks = self._union.shown(node, st)
+        if node.ino in self._backings.bypassed and self._backings.may_change(node):
+            return links, blocks, 0
+        return links, blocks, messages.FOREVER
 
     def _entry(self, unique: int, node: Node, st: os.stat_result) -> bytes:
         """Return the reply that the kernel counts as a look-up."""
@@ -227,7 +234,7 @@ class Direct:
             )  # what is most often asked: nothing to decide
             return messages.attributes(unique, ino, st, *self._shown(node, st))
         touches = valid & messages.FATTR_TIMES_NOW == messages.FATTR_TIMES_NOW
-        if not self._files.permit(node, wish, requester, touches=touches):
+        if not self._files.consent.permit(node, wish, requester, touches=touches):
             st = self._union.attributes(node)
             return messages.attributes(unique, ino, st, *self._shown(node, st))
         if self._files.waits_to_change(node, wish):
@@ -269,7 +276,7 @@ class Direct:
 
     def _removexattr(self, unique: int, number: int, body: memoryview, uid: int, gid: int) -> bytes:
         requester = self._operations.session.requester(unique, uid, gid)
-        self._files.remove_attribute(self._nodes[number], _name(body), requester)
+        self._files.consent.remove_attribute(self._nodes[number], _name(body), requester)
         return messages.empty(unique)
 
     def _statfs(self, unique: int, _node: int, _body: memoryview, _uid: int, _gid: int) -> bytes:

@@ -19,6 +19,7 @@ Mend = Callable[[WritableLayer, bytes], None]
 
 _UNSETTLED = re.compile(rb"[0-9]{1,9}:-?[0-9]{1,9}")  # markers.prepare_links
 _NLINK = re.compile(rb"[UL][+-][0-9]{1,9}")  # fs/overlayfs/inode.c, ovl_set_nlink_common
+_CAPABILITY_BYTES = frozenset({12, 20, 24})  # struct vfs_ns_cap_data, in its three revisions
 _NANOSECONDS = re.compile(rb"-?[0-9]{1,19}")
 _INO = re.compile(rb"[0-9a-f]{1,16}")
 _METACOPY_MIN = 4  # bytes: version, length, flags, digest algorithm (fs/overlayfs/overlayfs.h)
@@ -164,6 +165,12 @@ def _mtime(subject: _Subject) -> tuple[str, bool] | None:
     return f"damaged modification time {subject.value!r}", True
 
 
+def _capability(subject: _Subject) -> tuple[str, bool] | None:
+    if subject.is_file and len(subject.value) in _CAPABILITY_BYTES:
+        return None
+    return f"damaged capability {subject.value!r}", True
+
+
 def _ino(subject: _Subject) -> tuple[str, bool] | None:
     if _INO.fullmatch(subject.value) and int(subject.value, 16):
         return None
@@ -190,6 +197,7 @@ _JUDGES: dict[str, _Judge] = {
     markers.PROTATTR: _protattr,
     markers.UNSETTLED: _unsettled,
     markers.MTIME: _mtime,
+    markers.KEPT_CAPABILITY: _capability,
     markers.INO: _ino,
     markers.LINK: _link,
     markers.LOWERS: _of_root,

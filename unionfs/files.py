@@ -6,16 +6,16 @@ at, in a thread if it is much, and threads see descriptors alone.
 
 import errno
 import os
-import stat
 from typing import Literal, NamedTuple
 
 import trio
 
 from unionfs import closing, protection
-from unionfs.attributes import CAPABILITY, NOTHING, Attributes, Wish
+from unionfs.attributes import Attributes, Wish
 from unionfs.backing import SMALL, Backings, Forecast, Registry
+from unionfs.consent import Consent
 from unionfs.copyup import CopyUp
-from unionfs.credentials import CAP_FSETID, CAP_SETFCAP, SET_IDS, Requester
+from unionfs.credentials import SET_IDS, Requester
 from unionfs.descent import stat_file
 from unionfs.handle import OpenFile
 from unionfs.job import Job
@@ -54,8 +54,6 @@ class Files:
         passthrough: Literal["off", "upper", "all"],
     ) -> None:
         self.union = union
-        # The file that was stripped of its capability last, and by which thread.
-        self._stripped = 0, 0
         # Nobody says who opened what: `noopen`.
         self.unopened = False
         # The number of the file made last, as long as nobody gave one extended attributes.
@@ -66,6 +64,7 @@ class Files:
         self._registry = registry
         self._copyup = copyup
         self._attributes = Attributes(union, copyup)
+        self.consent = Consent(union, self._attributes, self._is_written)
         # The numbers of files that were large when they were last looked at.
         self.large: set[int] = set()
         self.reading = Reading()
@@ -93,20 +92,21 @@ class Files:
             else:
                 await self._fill_in_thread(job)
 
-    async def prepare(self, node: Node, size: int | None) -> None:
+    async def prepare(self, node: Node, size: int | None) -> bool:
         """Do what takes long before a file is opened or changed; it is to get *size* (None: as is).
 
-        Cutting 1 GiB off takes ext4 a quarter of a second.
+        Tell whether a thread has cut it: to take 1 GiB off takes ext4 a quarter of a second.
         """
         if size is None or self.union.has_lower_content(node):
             await self.bring_content(node, size)
-            return
+            return False
         layer, path = self.union.upper_place(node)
         fd = layer.open_to_write(path, os.O_WRONLY)
         try:
             await trio.to_thread.run_sync(layer.truncate, fd, size)
         finally:
             os.close(fd)
+        return True
 
     def _fill(self, job: Job) -> None:
         try:
@@ -134,9 +134,10 @@ class Files:
     async def open(self, node: Node, flags: int, requester: Requester) -> Opened:
         """Open an existing file."""
         self.permit_open(node, flags)
+        cut = False
         if self.waits_to_open(node, flags):
-            await self.prepare(node, 0 if flags & os.O_TRUNC else None)
-        return self.open_at_once(node, flags, requester)
+            cut = await self.prepare(node, 0 if flags & os.O_TRUNC else None)
+        return self.open_at_once(node, flags, requester, cut=cut)
 
     def permit_open(self, node: Node, flags: int) -> None:
         """Raise EPERM where a protected file is to be opened for writing."""
@@ -164,10 +165,13 @@ class Files:
             return None
         return Opened(UNOPENED, 0, self.backings.open_unopened(node))
 
-    def open_at_once(self, node: Node, flags: int, requester: Requester | None) -> Opened:
+    def open_at_once(
+        self, node: Node, flags: int, requester: Requester | None, *, cut: bool = False
+    ) -> Opened:
         """Open a file that does not have to wait; no await may come before the reply.
 
-        Without a *requester* nothing falls that gives privileges.
+        One that was *cut* is not emptied again: others may have written to it since.  Without a
+        *requester* nothing falls that gives privileges.
         """
         if flags & (os.O_ACCMODE | os.O_TRUNC) == os.O_RDONLY:
             self._leave_to_old_readers(node)
@@ -176,7 +180,8 @@ class Files:
         self._copyup.metadata(node)
         self._leave_to_old_readers(node)
         layer, path = self.union.upper_place(node)
-        return self._answer(node, layer.open_to_write(path, host_flags(flags)), flags, requester)
+        how = host_flags(flags) & ~os.O_TRUNC if cut else host_flags(flags)
+        return self._answer(node, layer.open_to_write(path, how), flags, requester)
 
     def _answer(self, node: Node, fd: int, flags: int, requester: Requester | None) -> Opened:
         try:
@@ -188,7 +193,11 @@ class Files:
             os.close(fd)
             raise
         writes = flags & os.O_ACCMODE != os.O_RDONLY
-        return self._enter(node, fd, writes=writes, eligible=eligible)
+        unseen = self.backings.may_be_mapped(node)
+        opened = self._enter(node, fd, writes=writes, eligible=eligible)
+        if opened.backing and writes and not unseen:  # the kernel was to keep those it has
+            self._registry.invalidate_attributes(node.ino)
+        return opened
 
     def _leave_to_old_readers(self, node: Node) -> None:
         """Give the name of *node* a new inode where the kernel still reads the lower file.
@@ -243,55 +252,6 @@ class Files:
     def _cuts_much(self, node: Node, size: int) -> bool:
         return closing.takes_long(self.union.attributes(node), size)
 
-    def permit(
-        self, node: Node, wish: Wish, requester: Requester, *, touches: bool = False
-    ) -> bool:
-        """Tell whether to carry *wish* out; the kernel leaves it to us.
-
-        A write or fallocate by a caller without privileges arrives as `NOTHING` first, like
-        chown(-1, -1) and without a handle (fs/inode.c, file_remove_privs), and who has the file
-        open for writing may: it takes set-uid bits away.  Others get EPERM.  With `noopen` nobody
-        knows who has: then nothing is taken away before the write itself (`ready_to_write`).
-        """
-        if wish == NOTHING:
-            stripped, self._stripped = self._stripped == (node.ino, requester.thread), (0, 0)
-            return self._may_take(node, requester, stripped=stripped)
-        if node.protection or not node.upper:
-            self._attributes.permit(node, wish, touches=touches)
-        return True
-
-    def _may_take(self, node: Node, requester: Requester, *, stripped: bool) -> bool:
-        """Decide on `NOTHING`, which comes, too, when who keeps all bits writes to a file.
-
-        That is because the file had a capability, of which it was *stripped* just now.
-        """
-        st = self.union.attributes(node)
-        if not st.st_mode & SET_IDS or not stat.S_ISREG(st.st_mode):
-            return True
-        who = requester.credentials()
-        keeps = who.has(CAP_FSETID)
-        if keeps and stripped and (self.unopened or self._is_written(node)):
-            return False
-        if not who.is_forbidden_to_chown(st):
-            return True
-        if self.unopened:
-            return False
-        if keeps or not self._is_written(node):
-            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
-        return True
-
-    def remove_attribute(self, node: Node, name: bytes, requester: Requester) -> None:
-        """Remove an extended attribute.
-
-        A capability is removed by the kernel, too, before it asks for a change that takes it away
-        anyway, or is refused (`NOTHING`): who could not do so himself is not obeyed.
-        """
-        if name == CAPABILITY:
-            self._stripped = node.ino, requester.thread
-            if requester.uid and not requester.credentials().has(CAP_SETFCAP):
-                return
-        self._attributes.remove(node, name)
-
     def _is_written(self, node: Node) -> bool:
         return any(file.writes and file.node is node for file in self._open.values())
 
@@ -332,7 +292,7 @@ class Files:
     def release(self, fd: int) -> None:
         """Close a descriptor that the kernel no longer uses."""
         file = self._open.pop(fd)
-        self.backings.close(file.node, through=file.through)
+        self.backings.close(file.node, through=file.through, writes=file.writes)
         if file.writes and self.backings.enabled:
             self._learn(file.node, os.fstat(fd).st_size)
         self.union.readers.discard(fd)

@@ -1,23 +1,21 @@
 """The initramfs of each kernel: that it holds our script, and that the kernel has FUSE.
 
-The scripts themselves come with the program, in `lib/unionfs`; they are put into
-the places of initramfs-tools(7) or dracut.modules(7), where each later kernel's
-initramfs finds them as well.  An `init=` wrapper needs none of that.
+The scripts come with the Debian package, in the places of initramfs-tools(7) and
+dracut.modules(7), so that each later kernel's initramfs gets them as well; without
+a word on the kernel's command line they do nothing.  The `init=` wrapper needs no
+initramfs.
 """
 
 import glob
 import os
 import subprocess
-import sys
-from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
-from unionfs.bootsteps import Remove, Run, Step, Write
+from unionfs.bootsteps import Run, Step
 from unionfs.options import Refused
 
-# Where installations put the scripts, below the prefix.
-_LIB = "lib/unionfs"
-_PREFIXES = (sys.prefix, "/usr/local", "/usr")
+# Our directory of boot scripts, and what an initramfs needs of it.
+LIBRARY = "/usr/lib/unionfs"
 
 
 class Kernel(NamedTuple):
@@ -35,24 +33,19 @@ class Initramfs(Protocol):
     def is_there(self) -> bool:
         """Tell whether the machine has it."""
 
-    def enable(self) -> list[Step]:
-        """Return the steps that put our script into all images."""
-
-    def disable(self) -> list[Step]:
-        """Return the steps that take it out."""
+    def update(self) -> Step:
+        """Return the step that puts our script into all images."""
 
     def holds_script(self, version: str) -> bool:
         """Tell whether the image of a kernel holds our script."""
 
 
-def library(root: str = "/") -> str:
-    """Return the directory of the boot scripts, as seen with *root* as the root."""
-    for prefix in _PREFIXES:
-        if os.path.exists(os.path.join(root, prefix.lstrip("/"), _LIB, "init")):
-            return f"{prefix}/{_LIB}"
-    raise Refused(
-        "the boot scripts are not installed: install the Debian package, or 'make install'"
-    )
+def require_scripts(root: str = "/") -> None:
+    """Refuse where the boot scripts are not installed."""
+    if not os.path.exists(f"{root.rstrip('/')}{LIBRARY}/stage"):
+        raise Refused(
+            "the boot scripts are not installed: install the Debian package, or 'make install-boot'"
+        )
 
 
 def kernels(root: str = "/") -> list[str]:
@@ -70,31 +63,6 @@ def has_fuse(version: str, root: str = "/") -> bool:
         return any(line.strip().endswith("/fuse.ko") for line in lines)
 
 
-class _Tree:
-    """Scripts of ours that are copied into a place of somebody else's."""
-
-    def __init__(self, root: str, part: str, place: str) -> None:
-        self._root = root
-        self._part = part  # below our library
-        self._place = os.path.join(root, place)
-
-    def _files(self) -> Iterator[tuple[str, str]]:
-        top = os.path.join(self._root, library(self._root).lstrip("/"), self._part)
-        for directory, _, names in os.walk(top):
-            for name in sorted(names):
-                path = os.path.join(directory, name)
-                yield path, os.path.join(self._place, os.path.relpath(path, top))
-
-    def writes(self) -> Iterator[Step]:
-        for source, target in self._files():
-            with open(source, "rb") as file:
-                yield Write(target, file.read(), 0o755)
-
-    def removals(self) -> Iterator[Step]:
-        for _, target in self._files():
-            yield Remove(target, own="unionfs" in os.path.dirname(target))
-
-
 def _listing(words: list[str]) -> str:
     return subprocess.run(words, check=False, capture_output=True, text=True).stdout
 
@@ -106,21 +74,13 @@ class InitramfsTools:
 
     def __init__(self, root: str = "/") -> None:
         self._root = root
-        self._tree = _Tree(root, "initramfs-tools", "etc/initramfs-tools")
 
     def is_there(self) -> bool:
         """Tell whether the machine has it."""
         return os.path.exists(os.path.join(self._root, "usr/sbin/update-initramfs"))
 
-    def enable(self) -> list[Step]:
-        """Return the steps that put our script into all images."""
-        return [*self._tree.writes(), self._update()]
-
-    def disable(self) -> list[Step]:
-        """Return the steps that take it out."""
-        return [*self._tree.removals(), self._update()]
-
-    def _update(self) -> Step:
+    def update(self) -> Step:
+        """Return the step that puts our script into all images."""
         return Run(["update-initramfs", "-u", "-k", "all"], self._root)
 
     def holds_script(self, version: str) -> bool:
@@ -136,21 +96,13 @@ class Dracut:
 
     def __init__(self, root: str = "/") -> None:
         self._root = root
-        self._tree = _Tree(root, "dracut/90unionfs", "usr/lib/dracut/modules.d/90unionfs")
 
     def is_there(self) -> bool:
         """Tell whether the machine has it."""
         return os.path.exists(os.path.join(self._root, "usr/bin/dracut"))
 
-    def enable(self) -> list[Step]:
-        """Return the steps that put our script into all images."""
-        return [*self._tree.writes(), self._update()]
-
-    def disable(self) -> list[Step]:
-        """Return the steps that take it out."""
-        return [*self._tree.removals(), self._update()]
-
-    def _update(self) -> Step:
+    def update(self) -> Step:
+        """Return the step that puts our script into all images."""
         return Run(["dracut", "--regenerate-all", "--force"], self._root)
 
     def holds_script(self, version: str) -> bool:

@@ -62,6 +62,13 @@ class Layer:
         self.number = number  # from the bottom: the lowest lower is 1; upper and work are 0
         self.name = name  # for messages
         self.device = os.fstat(fd).st_dev
+        # What the union adds to inode numbers of this file system that are below `end`, and the
+        # least number of the lowers that are on it; and whether its directories tell the numbers
+        # that stat(2) does.  Settled by `inodes.divide`.
+        self.first = 0
+        self.end = 1 << 48
+        self.family = number
+        self.lists_numbers = True
 
     @contextlib.contextmanager
     def beside(self, path: bytes) -> Iterator[tuple[Self, bytes]]:
@@ -142,13 +149,18 @@ class Layer:
         except OSError as exc:
             return self._closer(exc, path, Layer.readlink)
 
-    def scan(self, path: bytes) -> Iterator["os.DirEntry[bytes]"]:
-        """Yield the entries of the directory *path*, in the host's order."""
+    def scan(self, path: bytes) -> list["os.DirEntry[bytes]"]:
+        """Return the entries of a directory, in the host's order; they know their kinds."""
         fd = self.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fchdir(fd)
             with os.scandir(b".") as entries:
-                yield from list(entries)
+                found = list(entries)
+            for (
+                entry
+            ) in found:  # where directories tell no kinds (readdir(3), d_type), it asks now,
+                entry.is_symlink()  # from here, and remembers
+            return found
         finally:
             os.close(fd)
             # One that is deleted now, and still the working directory, would keep its file system

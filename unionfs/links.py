@@ -6,8 +6,9 @@ key of the lower file.  The other names still lie in the lower only; whoever
 looks them up finds the entry, and so the copy.  (Kernel overlayfs keeps such an
 index with `index=on`; without it, it sees the old content under those names.)
 
-The key holds the layer's number from the bottom, the inode number and the
-change time, so an entry is never taken for a file of another, newer lower.
+The key holds the number, from the bottom, of the lowest layer on the file's file
+system, the inode number and the change time, so an entry is never taken for a file
+of another, newer lower.
 """
 
 import errno
@@ -28,8 +29,12 @@ _KEY = re.compile(rb"[0-9a-f]+-[0-9a-f]+-[0-9a-f]+")
 
 
 def key(layer: Layer, st: os.stat_result) -> bytes:
-    """Return the key of a lower file."""
-    return b"%x-%x-%x" % (layer.number, st.st_ino, st.st_ctime_ns)
+    """Return the key of a lower file: one for all names, in all layers on its file system."""
+    return _key(layer.family, st)
+
+
+def _key(number: int, st: os.stat_result) -> bytes:
+    return b"%x-%x-%x" % (number, st.st_ino, st.st_ctime_ns)
 
 
 def is_key(text: bytes) -> bool:
@@ -63,6 +68,16 @@ class LinkIndex:
 
     def __bool__(self) -> bool:
         return bool(self._keys)
+
+    def find(self, layer: Layer, st: os.stat_result) -> bytes:
+        """Return the entry of a lower file, b"" where there is none.
+
+        Once they were of one layer each, also where several lie on one file system.
+        """
+        for entry in (_key(layer.number, st), key(layer, st)):
+            if entry in self._keys:
+                return entry
+        return b""
 
     @staticmethod
     def path(entry: bytes) -> bytes:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from unionfs.node import Node
 from unionfs.strides import FEW, Strides
 from unionfs.union import Union
-from unionfs.whiteouts import KIND_BITS, KIND_MASK
+from unionfs.whiteouts import INO_SHIFT, KIND_MASK
 
 _DOTS = (b".", b"..")
 _DIRECTORY = stat.S_IFDIR >> 12
@@ -95,8 +95,8 @@ class Listings:
             return
         hints, find = listing.hints, self.union.finder(node)
         for name in listing.names:
-            ino = hints[name] >> KIND_BITS
-            found = find(name, ino) or self._find(node, name, ino)
+            hint = hints[name]
+            found = find(name, hint) or self._find(node, name, hint)
             if found is not None:
                 yield name, *found, (hash(name) >> _HASH_SHIFT) + _HASH_MIDDLE + 1
 
@@ -109,7 +109,7 @@ class Listings:
         for index in range(first, len(names)):
             name = names[index]
             hint = hints[name]
-            ino, kind = hint >> KIND_BITS, hint & KIND_MASK
+            ino, kind = hint >> INO_SHIFT, hint & KIND_MASK
             if not ino:
                 found = self._find(node, name, 0)
                 if found is None:
@@ -153,14 +153,14 @@ class Listings:
     def _dot(node: Node, index: int) -> Node:
         return node.parent or node if index else node
 
-    def _find(self, node: Node, name: bytes, ino: int) -> tuple[Node, os.stat_result] | None:
+    def _find(self, node: Node, name: bytes, hint: int) -> tuple[Node, os.stat_result] | None:
         """Look a listed name up; None where it is gone by now, or damaged.
 
         A damaged name is left out (and logged), so that the others are listed; a
         look-up of it says EIO.
         """
         try:
-            return self.union.lookup_listed(node, name, ino)
+            return self.union.lookup_listed(node, name, hint)
         except OSError as exc:
             if exc.errno != errno.EIO:
                 raise

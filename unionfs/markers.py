@@ -13,12 +13,13 @@ upper of ours can be mounted by the kernel and the reverse:
 * `.protattr` holds the flags `a` and `i` of chattr(1), which upper's inode cannot have (`iflags`);
 * a user's own `trusted.overlay.X` is stored as `trusted.overlay.overlay.X`.
 
-Ours alone, private to the kernel's eyes too: `.unionfs.ino`, the inode number
-an object had before it was copied up, `.unionfs.link`, the entry of the hard
-link index that holds the file, and `.nlink`, in the kernel's form `U+2`: how
+Ours alone, private to the kernel's eyes too: `.unionfs.ino`, the layer and the host's
+inode number there (`inodes`) of what was copied up, `.unionfs.link`, the entry of the
+hard link index that holds the file, and `.nlink`, in the kernel's form `U+2`: how
 many links the union shows beyond those that upper's inode has; `.unionfs.unsettled`
 (`N:L`) says that they are L as long as the inode has N; `.unionfs.mtime`, the
-modification time (ns) of a metadata-only copy while its content is filled in.
+modification time (ns) of a metadata-only copy while its content is filled in,
+and `.unionfs.capability`, its `security.capability`: `fills`.
 
 Whiteouts themselves are made and read in `whiteouts`, aufs's in `dotmarkers`.
 """
@@ -47,6 +48,7 @@ INO = _PREFIX + "unionfs.ino"
 LINK = _PREFIX + "unionfs.link"
 UNSETTLED = _PREFIX + "unionfs.unsettled"
 MTIME = _PREFIX + "unionfs.mtime"
+KEPT_CAPABILITY = _PREFIX + "unionfs.capability"
 LOWERS = _PREFIX + "unionfs.lowerdir"
 WORK = _PREFIX + "unionfs.workdir"
 
@@ -57,8 +59,10 @@ _NAME_MAX = 255
 
 # Of those that copying leaves behind, and those that it may not leave out
 # (fs/overlayfs/copy_up.c, ovl_must_copy_xattr).
-_MOVED = frozenset({METACOPY, REDIRECT, MTIME})
+_MOVED = frozenset({METACOPY, REDIRECT, MTIME, KEPT_CAPABILITY})
 _MUST_COPY = ("system.posix_acl_", "security.")
+
+CAPABILITY = "security.capability"
 
 
 class Marks(NamedTuple):
@@ -68,7 +72,7 @@ class Marks(NamedTuple):
     whiteouts_are_files: bool = False  # opaque=x: look for `whiteout` on empty files
     redirect: bytes = b""
     metacopy: bool = False
-    ino: int = 0  # the number this object had when it was copied up; 0: none
+    ino: int = 0  # of which its inode number is made, see `inodes.kept`; 0: of its own
     link: bytes = b""  # its entry in the hard link index
     links: int = 0  # links that the union shows beyond upper's st_nlink
     mtime: int | None = None  # ns; of a metadata-only copy that was being filled
@@ -210,7 +214,7 @@ def set_metacopy(layer: WritableLayer, path: bytes) -> None:
 def end_metacopy(layer: WritableLayer, path: bytes) -> None:
     """Say that *path* has its content now."""
     layer.remove_attribute(path, METACOPY)
-    for name in (REDIRECT, MTIME):  # of a file they mean nothing without METACOPY
+    for name in (REDIRECT, MTIME, KEPT_CAPABILITY):  # without METACOPY they mean nothing
         try:
             if layer.find_attribute(path, name) is not None:
                 layer.remove_attribute(path, name)
@@ -224,9 +228,37 @@ def set_mtime(layer: WritableLayer, path: bytes, mtime_ns: int) -> None:
 
 
 def end_mtime(layer: WritableLayer, path: bytes) -> None:
-    """Say that *path* has its modification time again."""
+    """Say that *path* has its modification time, and its capability, again."""
+    drop_kept_capability(layer, path)
     if layer.find_attribute(path, MTIME) is not None:
         layer.remove_attribute(path, MTIME)
+
+
+def keep_capability(layer: WritableLayer, path: bytes) -> None:
+    """Put the capability of *path* aside, as writing would take it away."""
+    value = layer.find_attribute(path, CAPABILITY)
+    if value is not None:
+        layer.set_attribute(path, KEPT_CAPABILITY, value)
+        layer.remove_attribute(path, CAPABILITY)
+
+
+def give_capability_back(layer: WritableLayer, path: bytes) -> None:
+    """Give *path* the capability again that was put aside."""
+    value = layer.find_attribute(path, KEPT_CAPABILITY)
+    if value is None:
+        return
+    try:
+        layer.set_attribute(path, CAPABILITY, value)
+    except OSError as exc:
+        if exc.errno != errno.EINVAL:
+            raise
+        log.warning("%s: %s: %s is damaged", layer.name, os.fsdecode(path), KEPT_CAPABILITY)
+
+
+def drop_kept_capability(layer: WritableLayer, path: bytes) -> None:
+    """Forget the capability that was put aside, if there is one."""
+    if layer.find_attribute(path, KEPT_CAPABILITY) is not None:
+        layer.remove_attribute(path, KEPT_CAPABILITY)
 
 
 def set_impure(layer: WritableLayer, path: bytes) -> None:
@@ -234,9 +266,9 @@ def set_impure(layer: WritableLayer, path: bytes) -> None:
     layer.set_attribute(path, IMPURE, b"y")
 
 
-def set_ino(layer: WritableLayer, path: bytes, ino: int) -> None:
-    """Remember the inode number that *path* had before it was copied up."""
-    layer.set_attribute(path, INO, b"%x" % ino)
+def set_origin(layer: WritableLayer, path: bytes, origin: int) -> None:
+    """Remember what `inodes.kept` makes the inode number of *path* of."""
+    layer.set_attribute(path, INO, b"%x" % origin)
 
 
 def set_link(layer: WritableLayer, path: bytes, key: bytes) -> None:

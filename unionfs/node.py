@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from unionfs import closing
 from unionfs.inodes import ROOT_INO, hashed
-from unionfs.layer import join
+from unionfs.layer import Layer, join
 from unionfs.whiteouts import Part
 
 # Lower parts, top first; or, of a file that one lower directory holds, just that directory.
@@ -172,15 +172,16 @@ class NodeTable(dict[int, Node]):
         """Raise ESTALE: the kernel should know better."""
         raise OSError(errno.ESTALE, f"inode {ino} is not known")
 
-    def unmarked(self, ino: int, st: os.stat_result, *, upper: bool) -> Node | None:
-        """Return the node of an object, of upper or of a lower, that is known to bear no marks."""
+    def unmarked(self, ino: int, st: os.stat_result, lower: Layer | None = None) -> Node | None:
+        """Return the node of an object, of upper or of *lower*, that is known to bear no marks."""
         node = self.get(ino)
         if (
             node is not None
             and node.home == st.st_ino
-            and node.upper == upper
+            and node.upper == (lower is None)
             and node.format == stat.S_IFMT(st.st_mode)
             and node.is_unmarked
+            and (lower is None or _may_be_in(node, lower, st))
         ):
             return node
         return None
@@ -313,6 +314,20 @@ class NodeTable(dict[int, Node]):
             node = node.parent
 
 
+def _may_be_in(node: Node, lower: Layer, st: os.stat_result) -> bool:
+    """Tell whether a node of the lowers may be an object that was found in *lower*.
+
+    Two layers on one file system may have names of one file; or one shows what the other does,
+    in the place where it lies in it: two objects of the union.
+    """
+    links = st.st_nlink > 1 and node.format != stat.S_IFDIR
+    return links or _top(node.below).layer is lower
+
+
+def _top(below: Below) -> Part:
+    return below if isinstance(below, Part) else below[0]
+
+
 def _same(node: Node, sighting: Sighting) -> bool:
     st = sighting.st
     return (
@@ -321,6 +336,7 @@ def _same(node: Node, sighting: Sighting) -> bool:
         and node.format == stat.S_IFMT(st.st_mode)
         and not node.left
         and (node.pin < 0 or st.st_nlink > 0)
+        and (node.upper or _may_be_in(node, _top(sighting.below).layer, st))
     )
 
 

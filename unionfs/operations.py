@@ -23,7 +23,7 @@ from typing import Any, Literal, TypeVar, cast
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
-from unionfs import entries
+from unionfs import entries, live
 from unionfs.attributes import Attributes, Wish
 from unionfs.changes import Caller, Changes
 from unionfs.chattr import Chattr
@@ -43,10 +43,7 @@ log = logging.getLogger(__name__)
 # Handlers whose first argument is a file handle.  A directory's handle is its node's number.
 _OF_FILES = frozenset({"read", "write", "release", "fsync"})
 
-STATUS = b"trusted.unionfs.status"
-
-# Set by `unionfs commit`, on what it is going to carry into the lower: `Changes.stand_alone`.
-ALONE = b"trusted.unionfs.alone"
+STATUS, ALONE = live.ATTRIBUTE.encode(), live.ALONE.encode()
 
 _Handler = TypeVar("_Handler", bound=Callable[..., Awaitable[Any]])
 
@@ -122,7 +119,7 @@ class Operations(pyfuse3.Operations):
     def serve_with(self, granted: Granted) -> None:
         """Take note of what the kernel granted, before the first request comes."""
         self.status["kernel"] = granted.as_json()
-        self.files.unopened = granted.noopen
+        self.files.unopened = self.files.consent.unopened = granted.noopen
         self.files.backings.enabled &= granted.passthrough
         if self.union.upper is not None:
             self.union.temporaries.patient = granted.direct
@@ -130,7 +127,10 @@ class Operations(pyfuse3.Operations):
     # Entries
 
     def _entry(self, node: Node, st: os.stat_result) -> EntryAttributes:
-        return entries.of_node(self.union, node, st)
+        entry = entries.of_node(self.union, node, st)
+        if self.files.backings.may_change(node):
+            entry.attr_timeout = 0
+        return entry
 
     def _known_entry(self, node: Node, st: os.stat_result) -> EntryAttributes:
         """Return an entry that the kernel counts as a lookup."""
@@ -186,7 +186,7 @@ class Operations(pyfuse3.Operations):
         )
         requester = _requester(ctx)
         # Here nobody tells whether the times are those of now.
-        if not self.files.permit(node, wish, requester, touches=True):
+        if not self.files.consent.permit(node, wish, requester, touches=True):
             return self._entry(node, self.union.attributes(node))
         if self.files.waits_to_change(node, wish):
             await self.files.prepare(node, wish.size)
@@ -279,8 +279,8 @@ class Operations(pyfuse3.Operations):
         node, st, fd = self.changes.create(
             self.union.nodes[parent], name, host_flags(flags), mode, _caller(ctx)
         )
-        entry = self._known_entry(node, st)
-        return self._opened(self.files.created(node, fd, mode, flags)), entry
+        opened = self.files.created(node, fd, mode, flags)
+        return self._opened(opened), self._known_entry(node, st)
 
     def _opened(self, opened: Opened) -> FileInfo:
         if opened.backing:
@@ -361,7 +361,7 @@ class Operations(pyfuse3.Operations):
 
     @_replying
     async def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
-        self.files.remove_attribute(self.union.nodes[inode], name, _requester(ctx))
+        self.files.consent.remove_attribute(self.union.nodes[inode], name, _requester(ctx))
 
     @_replying
     async def statfs(self, _ctx: RequestContext) -> pyfuse3.StatvfsData:

@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from unionfs import arguments as words
-from unionfs import daemon, live, logs, mountcalls, opening, privateroot, uppers
+from unionfs import daemon, inherited, live, logs, mountcalls, opening, privateroot, uppers
 from unionfs.options import Options, Refused, settled
 from unionfs.stack import Stack
 
@@ -62,16 +62,25 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command and return its exit status."""
     logs.to_stderr(arguments.verbose)
     options = _options(arguments)
-    directory = os.getcwd()
     opening.require_privileges()
+    order = _Order(arguments.command, _directory(), inherited.Belongings())
     stack = _opened(options, arguments.keep)
     try:
-        status = _run_over(stack, options, arguments.command, directory)
+        status = _run_over(stack, options, order)
         if not arguments.quiet:
             _summarize(stack, arguments.keep or options.upper)
         return status
     finally:
         stack.close()
+
+
+def _directory() -> str:
+    """Return the working directory; / where that is gone."""
+    try:
+        return os.getcwd()
+    except OSError as exc:
+        log.info("working directory: %s; starting in /", exc.strerror)
+        return "/"
 
 
 def _options(arguments: argparse.Namespace) -> Options:
@@ -109,7 +118,15 @@ def _opened(options: Options, keep: str | None) -> Stack:
 # The three processes
 
 
-def _run_over(stack: Stack, options: Options, command: list[str], directory: str) -> int:
+class _Order(NamedTuple):
+    """What the user wants to be run, and how."""
+
+    command: list[str]
+    directory: str
+    belongings: inherited.Belongings
+
+
+def _run_over(stack: Stack, options: Options, order: _Order) -> int:
     mountcalls.unshare_mounts()
     bound = privateroot.copies_of_host_mounts(options.lowers)
     root = privateroot.mountpoint()
@@ -119,9 +136,10 @@ def _run_over(stack: Stack, options: Options, command: list[str], directory: str
         child = os.fork()
         if not child:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            _become(command, root, bound, directory)
+            _become(order, root, bound)
         for tree in bound:
             os.close(tree.tree)
+        _leave_to_command()
         return _attend(child, server.pid, root)
     finally:
         _end_daemon(server)
@@ -166,6 +184,8 @@ class _Line(NamedTuple):
 
 def _serve(stack: Stack, options: Options, root: str, parent: _Line) -> int:
     os.setsid()  # the terminal's signals are for the command
+    inherited.leave_caller()
+    _leave_to_command()
 
     def started() -> None:
         os.write(parent.ready, b"1")
@@ -179,15 +199,26 @@ def _serve(stack: Stack, options: Options, root: str, parent: _Line) -> int:
     def end_others() -> None:
         privateroot.end_others(parent.pid)
 
-    return daemon.serve(stack, options, root, started, before_unmounting=end_others)
+    status = daemon.serve(stack, options, root, started, before_unmounting=end_others)
+    return status or daemon.sync(stack, options)
 
 
-def _become(command: list[str], root: str, bound: list[privateroot.Bound], directory: str) -> None:
+def _leave_to_command() -> None:
+    """Let go of input, output and what else the caller has opened; messages go to stderr."""
+    inherited.close_leaked()
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for fd in (0, 1):
+        os.dup2(null, fd)
+    os.close(null)
+
+
+def _become(order: _Order, root: str, bound: list[privateroot.Bound]) -> None:
     """Turn this process into the command; does not return."""
     try:
         mountcalls.signal_at_death_of_parent(signal.SIGKILL)
-        privateroot.enter(root, bound, directory)
-        privateroot.become(command)
+        privateroot.enter(root, bound, order.directory)
+        order.belongings.give_back()
+        privateroot.become(order.command)
     except OSError as exc:
         print(f"unionfs: cannot enter the union: {exc.strerror}", file=sys.stderr)
     finally:

@@ -6,7 +6,9 @@ calling thread (setfsuid(2), setfsgid(2)); those that make mounts stand in
 """
 
 import ctypes
+import fcntl
 import os
+import signal
 
 # include/uapi/linux/fs.h, renameat2(2)
 RENAME_NOREPLACE = 1
@@ -135,6 +137,22 @@ def is_cached(fd: int, offset: int, count: int) -> bool:
     if _libc.syscall(_CACHESTAT, fd, span, ctypes.byref(pages), 0) != 0:
         return False
     return int(pages.cached) > (offset % _PAGE + count - 1) // _PAGE
+
+
+def may_be_written(fd: int) -> bool:
+    """Tell whether anybody may go on writing to the file that *fd* is open to read.
+
+    A mapping counts as long as it lasts.  The kernel tells by refusing a lease: fcntl(2).
+    Where it gives none, as on network file systems, it is not known, so yes.
+    """
+    try:
+        # Whoever opens the file just now is told of to us by a signal, whose default is to kill.
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError:
+        return True
+    return False
 
 
 def keep_capabilities_across_setfsuid() -> None:

@@ -12,6 +12,7 @@ import stat
 from typing import Literal
 
 from unionfs import cribs, markers, rules
+from unionfs.descent import stale
 from unionfs.dotmarkers import DotMarkers
 from unionfs.handle import LowerReaders
 from unionfs.layer import Layer, WritableLayer, join
@@ -24,6 +25,8 @@ from unionfs.temporaries import Temporaries
 from unionfs.whiteouts import Markers, Part
 
 log = logging.getLogger(__name__)
+
+_KIND = 0o170000  # of st_mode: inode(7), S_IFMT
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -98,9 +101,16 @@ class Union(QuickLooks):
         self.names_change()
 
     def attributes(self, node: Node) -> os.stat_result:
-        """Return the host's attributes of *node*; `shown` corrects them."""
+        """Return the host's attributes of *node*; `shown` corrects them.
+
+        ESTALE where something of another kind is there by now: told of that, the kernel would
+        give the node up for good (fs/fuse/fuse_i.h, fuse_make_bad).
+        """
         layer, path = self.place(node)
-        return layer.stat(path)
+        st = layer.stat(path)
+        if st.st_mode & _KIND != node.format:
+            raise stale()
+        return self.fills.shown(node, st) if self.fills else st
 
     def shown(self, node: Node, st: os.stat_result) -> tuple[int, int]:
         """Return st_nlink and st_blocks as the union shows them."""
@@ -141,7 +151,7 @@ class Union(QuickLooks):
     def listing(self, node: Node) -> dict[bytes, int]:
         """Return the visible names of a directory, in no order that matters, each with its hint.
 
-        `whiteouts.KIND_BITS` says what the layers' own listings tell of a name.
+        `whiteouts.INO_SHIFT` says what the layers' own listings tell of a name.
         """
         if node.orphan:
             return {}

@@ -38,7 +38,8 @@ done >/boot/grub.cfg
 """
 UPDATE_INITRAMFS = """#!/bin/sh
 [ ! -e /fail ] || { echo 'no room' >&2; exit 1; }
-for kernel in 6.1 6.12; do (cd /etc/initramfs-tools; find . -type f) >/boot/initrd.img-$kernel; done
+cd /usr/share/initramfs-tools
+for kernel in 6.1 6.12; do find . -type f >/boot/initrd.img-$kernel; done
 """
 LSINITRAMFS = """#!/bin/sh
 sed s,^./,, "$1"
@@ -94,9 +95,9 @@ class Root:
         self.write("boot/grub.cfg", "")
 
     def with_initramfs_tools(self):
-        self.write("usr/lib/unionfs/init", "#!/bin/sh\n", 0o755)
+        self.write("usr/lib/unionfs/stage", "#!/bin/sh\n", 0o755)
         for name in ("hooks/unionfs", "scripts/init-bottom/unionfs"):
-            self.write(f"usr/lib/unionfs/initramfs-tools/{name}", f"# {name}\n", 0o755)
+            self.write(f"usr/share/initramfs-tools/{name}", f"# {name}\n", 0o755)
         self.write("usr/sbin/update-initramfs", UPDATE_INITRAMFS, 0o755)
 
 
@@ -129,7 +130,7 @@ def test_disable_makes_all_as_it_was(root):
     assert root.files() != before
     assert root.boot("disable").status == 0
     assert root.files() == before
-    assert "unionfs" not in root.read("boot/grub.cfg") + root.read("boot/initrd.img-6.12")
+    assert "unionfs" not in root.read("boot/grub.cfg")
     assert root.boot("disable") == Result(0, "nothing to do\n", "")
 
 

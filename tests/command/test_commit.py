@@ -131,6 +131,8 @@ def portrait(top):
         if path.is_symlink():
             what.append(os.readlink(path))
         elif path.is_file():
-            what += [path.read_text(), st.st_mtime_ns, firsts.setdefault(st.st_ino, path.name)]
+            what += [path.read_text(), st.st_mtime_ns, st.st_nlink]
+            if st.st_nlink > 1:  # else the number may be that of a lower's file that is gone
+                what.append(firsts.setdefault(st.st_ino, path.name))
         seen[str(path.relative_to(top))] = what
     return seen

@@ -9,7 +9,7 @@ import pytest
 from unionfs import listings as module
 from unionfs.layer import Layer
 from unionfs.listings import Listings
-from unionfs.whiteouts import KIND_BITS
+from unionfs.whiteouts import INO_SHIFT
 
 BATCH = 7
 
@@ -18,7 +18,7 @@ class Directory:
     def __init__(self, number, names=()):
         self.ino = number
         self.parent = None
-        self.names = {name: number << KIND_BITS | 8 for number, name in enumerate(names, 10)}
+        self.names = {name: number << INO_SHIFT | 8 for number, name in enumerate(names, 10)}
 
 
 class Layers:
@@ -85,7 +85,7 @@ def test_what_stays_is_shown_once_while_others_come_and_go(listings, monkeypatch
     gone = set(seen[10:40]) | set(names(200)[::5])
     for name in gone:
         directory.names.pop(name, None)
-    directory.names |= {b"new %d" % number: 500 + number << KIND_BITS | 8 for number in range(50)}
+    directory.names |= {b"new %d" % number: 500 + number << INO_SHIFT | 8 for number in range(50)}
     listings.union.revision += 1
     rest(listings, directory, 0)  # another reader, from the start
     rest(listings, Directory(2, names(3)), 0)
@@ -98,7 +98,7 @@ def test_what_stays_is_shown_once_while_others_come_and_go(listings, monkeypatch
 def test_reading_from_the_start_again_lists_anew(listings):
     directory = Directory(1, names(20))
     batch(listings, directory, 0)
-    directory.names[b"new"] = 99 << KIND_BITS | 8
+    directory.names[b"new"] = 99 << INO_SHIFT | 8
     listings.union.revision += 1
     assert b"new" in rest(listings, directory, 0)
 

@@ -2,7 +2,8 @@
 
 `Client` turns system calls into the requests that the kernel sends to
 `Operations`, keeps the count of lookups, and forgets everything after each
-call.  Its verbs are those of `plain`.
+call, as a kernel without memory does; or, from `keep` on, nothing before
+`forget`.  Its verbs are those of `plain`.
 """
 
 import contextlib
@@ -73,6 +74,8 @@ class Client:
         self.union = Union(Stack(upper, work, lowers), features or Features())
         self.operations = Operations(self.union, _NoSession(), passthrough="off", status={})
         self._lookups: Counter[int] = Counter()
+        self._keeps = False
+        self.numbers: dict[str, int] = {}  # path -> its inode number at the last `harvest`
 
     def close(self) -> None:
         """Let go of everything, as the end of the process would."""
@@ -91,18 +94,29 @@ class Client:
     # Requests
 
     def _run(self, conversation, *args):
-        """Run what the kernel does for one system call, then let it forget all nodes."""
+        return trio.run(self._talk, conversation, *args)
 
-        async def talk():
-            try:
-                return await conversation(*args)
-            except pyfuse3.FUSEError as exc:
-                raise OSError(exc.errno, os.strerror(exc.errno)) from exc
-            finally:
-                known, self._lookups = list(self._lookups.items()), Counter()
-                await self.operations.forget(known)
+    async def _talk(self, conversation, *args):
+        """Run what the kernel does for one system call; see `keep` for what it knows then."""
+        try:
+            return await conversation(*args)
+        except pyfuse3.FUSEError as exc:
+            raise OSError(exc.errno, os.strerror(exc.errno)) from exc
+        finally:
+            if not self._keeps:
+                await self._forget()
 
-        return trio.run(talk)
+    async def _forget(self) -> None:
+        known, self._lookups = list(self._lookups.items()), Counter()
+        await self.operations.forget(known)
+
+    def keep(self) -> None:
+        """Be a kernel with memory to spare: what was looked up stays known."""
+        self._keeps = True
+
+    def forget(self) -> None:
+        """Forget everything, as `echo 2 >/proc/sys/vm/drop_caches` makes the kernel do."""
+        trio.run(self._forget)
 
     def _known(self, entry: pyfuse3.EntryAttributes) -> pyfuse3.EntryAttributes:
         self._lookups[entry.st_ino] += 1
@@ -302,13 +316,26 @@ class Client:
     def harvest(self) -> Tree:
         """Return all that the union shows, mtimes included."""
         tree: Tree = {}
+        self.numbers = {}
         self._run(self._gather, _ROOT, "", tree)
+        return tree
+
+    def by_number(self, numbers: dict[str, int]) -> Tree:
+        """Return what nodes show whose names the kernel keeps: no name is looked up."""
+        tree: Tree = {}
+
+        async def talk() -> None:
+            for path, ino in numbers.items():
+                tree[path] = await self._look(await self.operations.getattr(ino, _CONTEXT))
+
+        self._run(talk)
         return tree
 
     async def _gather(self, ino: int, path: str, tree: Tree) -> None:
         for name, entry in await self._entries(ino):
             below = os.path.join(path, os.fsdecode(name))
             tree[below] = await self._look(entry)
+            self.numbers[below] = entry.st_ino
             if stat.S_ISDIR(entry.st_mode):
                 await self._gather(entry.st_ino, below, tree)
 

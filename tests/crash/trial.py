@@ -53,7 +53,7 @@ class Field:
         self.lowers_before = [harvest(lower, times=True) for lower in lowers]
 
     def __str__(self) -> str:
-        return f"in {self.top}, fsync={self.features.fsync}"
+        return f"in {self.top}, fsync={self.features.fsync}, whiteout={self.features.whiteout}"
 
     def unchanged(self) -> bool:
         """Tell whether the lowers are as they were planted."""
@@ -64,7 +64,7 @@ class Field:
         for path in self.dirs[1:]:
             shutil.rmtree(path, ignore_errors=True)
             os.mkdir(path)
-        corpus.plant_upper(self.dirs.upper)
+        corpus.plant_upper(self.dirs.upper, self.features.whiteout)
 
     def client(self) -> Client:
         return Client(self.dirs, self.features)

@@ -142,21 +142,28 @@ def absent(unique: int) -> bytes:
     return _ABSENT_OUT.pack(_ABSENT_OUT.size, 0, unique, FOREVER)
 
 
-def entry(unique: int, ino: int, st: os.stat_result, links: int, blocks: int) -> bytes:
-    """Return the reply that names an object; *links* and *blocks* take the place of *st*'s."""
+def entry(  # noqa: PLR0913, PLR0917
+    unique: int, ino: int, st: os.stat_result, links: int, blocks: int, seconds: int
+) -> bytes:
+    """Return the reply that names an object; *links* and *blocks* take the place of *st*'s.
+
+    The kernel may keep the attributes for *seconds*.
+    """
     return _ENTRY_OUT.pack(
         _ENTRY_OUT.size, 0, unique,
-        ino, 0, FOREVER, FOREVER, 0, 0,
+        ino, 0, FOREVER, seconds, 0, 0,
         ino, st.st_size, blocks, st[7], st[8], st[9],
         st.st_atime_ns % _SECOND, st.st_mtime_ns % _SECOND, st.st_ctime_ns % _SECOND,
         st.st_mode, links, st.st_uid, st.st_gid, st.st_rdev, _BLOCK_SIZE, 0,
     )  # fmt: skip
 
 
-def attributes(unique: int, ino: int, st: os.stat_result, links: int, blocks: int) -> bytes:
+def attributes(  # noqa: PLR0913, PLR0917 - as `entry`
+    unique: int, ino: int, st: os.stat_result, links: int, blocks: int, seconds: int
+) -> bytes:
     """Return the reply to GETATTR and SETATTR."""
     return _ATTR_OUT.pack(
-        _ATTR_OUT.size, 0, unique, FOREVER,
+        _ATTR_OUT.size, 0, unique, seconds,
         ino, st.st_size, blocks, st[7], st[8], st[9],
         st.st_atime_ns % _SECOND, st.st_mtime_ns % _SECOND, st.st_ctime_ns % _SECOND,
         st.st_mode, links, st.st_uid, st.st_gid, st.st_rdev, _BLOCK_SIZE, 0,
@@ -174,7 +181,7 @@ def created(  # noqa: PLR0913, PLR0917
     """Return the reply to CREATE and TMPFILE, of a new file with the attributes *st*."""
     return _CREATE_OUT.pack(
         _CREATE_OUT.size, 0, unique,
-        ino, 0, FOREVER, FOREVER, 0, 0,
+        ino, 0, FOREVER, 0 if backing else FOREVER, 0, 0,  # mappings may change it then
         ino, st.st_size, st.st_blocks, st[7], st[8], st[9],
         st.st_atime_ns % _SECOND, st.st_mtime_ns % _SECOND, st.st_ctime_ns % _SECOND,
         st.st_mode, st.st_nlink, st.st_uid, st.st_gid, st.st_rdev, _BLOCK_SIZE, 0,
@@ -255,11 +262,18 @@ class Listing:
         return self._put(attributes + head, name, offset)
 
     def add_entry(  # noqa: PLR0913, PLR0917
-        self, name: bytes, ino: int, st: os.stat_result, links: int, blocks: int, offset: int
+        self,
+        name: bytes,
+        ino: int,
+        st: os.stat_result,
+        links: int,
+        blocks: int,
+        seconds: int,
+        offset: int,
     ) -> bool:
-        """Add a name with its attributes, which the kernel counts as a look-up."""
+        """Add a name with its attributes (`entry`), which the kernel counts as a look-up."""
         head = _DIRENTPLUS.pack(
-            ino, 0, FOREVER, FOREVER, 0, 0,
+            ino, 0, FOREVER, seconds, 0, 0,
             ino, st.st_size, blocks, st[7], st[8], st[9],
             st.st_atime_ns % _SECOND, st.st_mtime_ns % _SECOND, st.st_ctime_ns % _SECOND,
             st.st_mode, links, st.st_uid, st.st_gid, st.st_rdev, _BLOCK_SIZE, 0,

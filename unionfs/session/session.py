@@ -146,7 +146,6 @@ class Session:
         Ends, too, by cancellation and by `pyfuse3.terminate`; then `close` unmounts.
         """
         self._started = started
-        privileges.raise_descriptor_limit()
         privileges.mark_as_io_flusher()
         self._trio = self._loop.as_trio(self._wait_for_init)
         pyfuse3.trio = self._trio  # type: ignore[attr-defined]  # the stubs do not tell
@@ -236,15 +235,14 @@ class Session:
             flags |= Init.READDIRPLUS_AUTO  # pyfuse3 knows READDIRPLUS alone
         return Wish(flags, unwanted, _BACKGROUND_REQUESTS, self._depth)
 
-    def register(self, fd: int, *, writable: bool = True) -> int:
+    def register(self, fd: int) -> int:
         """Return a backing id for *fd*, to be given to `unregister`; OSError when not granted.
 
-        It costs 20 us and more, so an id is better kept for later opens.  Say that it
-        is not *writable* only when nobody will write through it: see `Device.register`.
+        It costs 20 us and more, so an id is better kept for later opens.
         """
         if not self.granted.passthrough:
             raise OSError(errno.EOPNOTSUPP, "no kernel passthrough on this mount")
-        return self._replies.register(fd, writable=writable)
+        return self._replies.register(fd)
 
     def unregister(self, backing: int) -> None:
         """Let go of a backing id; open files that use it keep it."""
