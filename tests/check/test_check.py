@@ -69,6 +69,7 @@ def assert_repair_is_stable(sick):
         ({"nlink": b"two"}, "+ upper/f: damaged correction of the link count b'two'"),
         ({"nlink": b"U-1"}, "+ upper/f: its link count is less than one with the correction"),
         ({"unionfs_mtime": b"noon"}, "+ upper/f: damaged modification time b'noon'"),
+        ({"unionfs_capability": b"all"}, "+ upper/f: damaged capability b'all'"),
         ({"unionfs_link": b"../../x"}, "+ upper/f: damaged entry of the hard link index"),
         ({"unionfs_link": KEY}, "+ upper/f: its entry 1-2-3 in the hard link index is gone"),
         ({"unionfs_link": b"2-2-3"}, "+ upper/f: its entry 2-2-3 is of no lower layer"),
