@@ -1,4 +1,4 @@
-"""A real daemon on a real mount that kills itself at one of its system calls.
+"""A real daemon on a real mount that kills itself at one of its system calls, or lets it fail.
 
 `Mortal` is such a mount, `Trigger` says when it dies.  The daemon is forked
 from this process (`contender.start`), and the calls of the core are replaced in
@@ -23,18 +23,23 @@ from .contender import Place
 from .disks import detach
 from .gate import CHANGING, changes
 
-_STATE = struct.Struct("qq")  # calls seen; the call at which to die: +n before it, -n after it
+# Calls seen; the call at which to die: +n before it, -n after it; the errno with which it fails
+# instead, or 0.
+_STATE = struct.Struct("qqq")
 
 
 class Trigger:
-    """Counts the calls of a daemon, and kills it at one."""
+    """Counts the calls of a daemon, and kills it at one, or lets that fail."""
 
     def __init__(self) -> None:
         self._shared = mmap.mmap(-1, _STATE.size)
 
-    def set(self, at: int) -> None:
-        """Count anew, and die before (*at* > 0) or after (*at* < 0) a call; 0: live on."""
-        self._shared[:] = _STATE.pack(0, at)
+    def set(self, at: int, number: int = 0) -> None:
+        """Count anew, and die before (*at* > 0) or after (*at* < 0) a call; 0: live on.
+
+        With the errno *number* the call fails, and the daemon lives on.
+        """
+        self._shared[:] = _STATE.pack(0, at, number)
 
     @property
     def calls(self) -> int:
@@ -52,9 +57,11 @@ class Trigger:
         def call(*args, **kwargs):
             if not changes(name, args):
                 return function(*args, **kwargs)
-            seen, at = _STATE.unpack(self._shared)
-            self._shared[:] = _STATE.pack(seen + 1, at)
+            seen, at, number = _STATE.unpack(self._shared)
+            self._shared[:] = _STATE.pack(seen + 1, at, number)
             if at == seen + 1:
+                if number:
+                    raise OSError(number, os.strerror(number))
                 os.kill(os.getpid(), signal.SIGKILL)
             try:
                 return function(*args, **kwargs)
