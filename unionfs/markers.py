@@ -51,6 +51,9 @@ _READ = frozenset({OPAQUE, REDIRECT, METACOPY, NLINK, INO, LINK, UNSETTLED})
 _NUMBER = re.compile(rb"-?[0-9]{1,9}")
 _NAME_MAX = 255
 
+# What setxattr(2) says of a value that is too long, each file system in its own way.
+_TOO_LONG = frozenset({errno.ENOSPC, errno.E2BIG, errno.ERANGE})
+
 # Of those that copying leaves behind, and those that it may not leave out
 # (fs/overlayfs/copy_up.c, ovl_must_copy_xattr).
 _MOVED = frozenset({METACOPY, REDIRECT, MTIME})
@@ -166,6 +169,14 @@ def _read_links(layer: Layer, path: bytes, names: list[str]) -> int:
 def set_opaque(layer: WritableLayer, path: bytes) -> None:
     """Hide the directories below *path*."""
     layer.set_attribute(path, OPAQUE, b"y")
+
+
+def is_too_long(error: OSError, redirect: bytes) -> bool:
+    """Tell whether a redirect may have failed for being long: ext4 takes 4 KiB, others 64.
+
+    ext4 says what it says of a full disk, too; then what is done instead fails as well.
+    """
+    return len(redirect) > _NAME_MAX and error.errno in _TOO_LONG
 
 
 def set_redirect(layer: WritableLayer, path: bytes, redirect: bytes) -> None:
