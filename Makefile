@@ -5,14 +5,22 @@ PYTHON ?= python3
 BIN ?= .venv/bin/
 PREFIX ?= /opt/unionfs
 LINKS ?= /usr/local/bin
+MANUAL ?= /usr/local/share/man
 
 # What it takes to build pyfuse3 and to mount.
 BUILD_PACKAGES = fuse3 libfuse3-dev pkg-config gcc libc6-dev python3-dev python3-venv
 # What the tests run over the union or compare it with.
 TEST_PACKAGES = xfsprogs btrfs-progs squashfs-tools erofs-utils e2fsprogs attr acl libcap2-bin rsync \
-	sqlite3 logrotate git passwd fuse-overlayfs unionfs-fuse mergerfs strace mount procps util-linux
+	sqlite3 logrotate git passwd fuse-overlayfs unionfs-fuse mergerfs strace mount procps util-linux \
+	man-db busybox-static
+# What it takes to build the Debian package.
+DEB_PACKAGES = dpkg-dev debhelper dh-python pybuild-plugin-pyproject python3-all python3-setuptools \
+	bash-completion lintian fakeroot
+# What the boot tests run machines with.
+BOOT_PACKAGES = qemu-system-x86 qemu-utils mmdebstrap e2fsprogs squashfs-tools shellcheck
 
-.PHONY: help setup setup-tests demo check test ci bench man install uninstall clean
+.PHONY: help setup setup-tests demo check test ci bench man deb test-debian install install-boot uninstall \
+	clean boot-test
 
 help:
 	@echo 'make setup     install what is needed into .venv (and Debian packages that are missing)'
@@ -20,8 +28,11 @@ help:
 	@echo 'make check     format, lint, types and core tests, in seconds'
 	@echo 'make test      all tests; as root, with real mounts'
 	@echo 'make ci        what CI runs: check and test, and a skipped test fails'
+	@echo 'make test-debian  tests, on the Debian packages that the package needs'
+	@echo 'make boot-test boot machines in QEMU on a union; an hour'
 	@echo 'make bench     compare with other union file systems'
-	@echo 'make man       write build/unionfs.1'
+	@echo 'make man       write the manual pages into build/man'
+	@echo 'make deb       build the Debian package, build/pyunionfs_*_all.deb'
 	@echo 'make install   install into $(PREFIX), for mount(8) and fstab(5) too; see also uninstall'
 
 ifeq ($(BIN),.venv/bin/)
@@ -29,7 +40,7 @@ ifeq ($(BIN),.venv/bin/)
 	tools/packages.sh $(BUILD_PACKAGES)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer, please")'
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install --quiet --disable-pip-version-check -e '.[test,check,man]'
+	.venv/bin/pip install --quiet --disable-pip-version-check -e '.[test,check]'
 	touch $@
 
 setup: .venv/stamp
@@ -51,8 +62,12 @@ check: setup
 	$(BIN)pytest -q tests/core
 
 test: setup-tests
-	$(BIN)pytest tests --ignore=tests/mounted --ignore=tests/programs
+	$(BIN)pytest tests --ignore=tests/mounted --ignore=tests/programs --ignore=tests/boot
 	$(BIN)pytest tests/mounted tests/programs  # their mounts live as long as the process: its namespace stays
+
+boot-test: setup
+	tools/packages.sh $(BOOT_PACKAGES)
+	$(BIN)pytest -p no:cacheprovider tests/boot
 
 ci: export CI = true
 ci: check
@@ -64,30 +79,57 @@ bench: setup
 	mkdir -p build
 	$(BIN)python -m bench --json build/bench.json --plots docs --readme
 
-man: build/unionfs.1
+man: setup
+	$(BIN)python -m tools.manual build/man
+	cp docs/unionfs.5 build/man/
 
-build/unionfs.1: setup unionfs/commands.py unionfs/arguments.py tools/manual.py
-	mkdir -p build
-	PYTHONPATH=. $(BIN)python tools/manual.py >build/manual.inc
-	PYTHONPATH=. $(BIN)argparse-manpage --module unionfs.commands --function parser --prog unionfs \
-		--project-name unionfs --manual-section 1 --manual-title 'User Commands' \
-		--description 'see several directories as one; changes go to the top one alone' \
-		--include build/manual.inc --output $@
+# The tests of what the Debian package runs on: Debian's own python3, pyfuse3 and trio.
+build/debian/stamp: pyproject.toml
+	tools/packages.sh fuse3 python3 python3-venv python3-pyfuse3 python3-trio
+	/usr/bin/python3 -m venv --system-site-packages build/debian
+	build/debian/bin/pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[test]'
+	touch $@
+
+test-debian: build/debian/stamp
+	tools/packages.sh $(TEST_PACKAGES)
+	build/debian/bin/python -m pytest tests/core tests/session tests/command
+	build/debian/bin/python -m pytest tests/mounted tests/programs
+
+# Built in a copy, by Debian's Python and no other.
+deb:
+	tools/packages.sh $(DEB_PACKAGES)
+	rm -rf build/deb build/pyunionfs_*.deb
+	mkdir -p build/deb/tree
+	git ls-files --cached --others --exclude-standard -z | xargs -0 cp --parents -t build/deb/tree
+	cd build/deb/tree && PATH=/usr/sbin:/usr/bin:/sbin:/bin dpkg-buildpackage --build=binary --no-sign
+	lintian --fail-on error,warning,info build/deb/pyunionfs_*.changes
+	mv build/deb/pyunionfs_*_all.deb build/
+	rm -rf build/deb
 
 install: man
 	tools/packages.sh $(BUILD_PACKAGES)
 	$(PYTHON) -m venv $(PREFIX)
 	$(PREFIX)/bin/pip install --quiet --disable-pip-version-check --upgrade .
-	mkdir -p $(LINKS) $(PREFIX)/share/man/man1 /usr/local/share/man/man1
-	install -m 644 build/unionfs.1 $(PREFIX)/share/man/man1/
-	for name in unionfs pyunionfs; do \
-		ln -sf $(PREFIX)/bin/$$name $(LINKS)/$$name; \
-		ln -sf $(PREFIX)/share/man/man1/unionfs.1 /usr/local/share/man/man1/$$name.1; \
-	done
+	# Without PYTHONPATH and the like: whose shell it is must not matter to a daemon.
+	sed -i '1s/python[0-9.]*$$/& -I/' $(PREFIX)/bin/unionfs $(PREFIX)/bin/pyunionfs
+	mkdir -p $(LINKS) $(MANUAL)/man1 $(MANUAL)/man5
+	install -m 644 build/man/*.1 $(MANUAL)/man1/
+	install -m 644 build/man/*.5 $(MANUAL)/man5/
+	for name in unionfs pyunionfs; do ln -sf $(PREFIX)/bin/$$name $(LINKS)/$$name; done
+
+# What a machine needs to boot on a union, for the Debian package and the boot tests.
+install-boot:
+	install -D -m 755 -t $(DESTDIR)/usr/lib/unionfs boot/init boot/stage
+	install -D -m 644 -t $(DESTDIR)/usr/lib/unionfs boot/words.sh boot/messages.sh boot/initramfs.sh
+	install -D -m 755 -t $(DESTDIR)/usr/share/initramfs-tools/hooks boot/initramfs-tools/hooks/unionfs
+	install -D -m 755 -t $(DESTDIR)/usr/share/initramfs-tools/scripts/init-bottom \
+		boot/initramfs-tools/scripts/init-bottom/unionfs
+	install -D -m 755 -t $(DESTDIR)/usr/lib/dracut/modules.d/90unionfs \
+		boot/dracut/90unionfs/module-setup.sh boot/dracut/90unionfs/pre-pivot.sh
 
 uninstall:
 	rm -f $(LINKS)/unionfs $(LINKS)/pyunionfs
-	rm -f /usr/local/share/man/man1/unionfs.1 /usr/local/share/man/man1/pyunionfs.1
+	rm -f $(MANUAL)/man1/unionfs.1 $(MANUAL)/man1/unionfs-*.1 $(MANUAL)/man5/unionfs.5
 	rm -rf $(PREFIX)
 
 clean:

@@ -25,6 +25,9 @@ options of -o (separated by commas; \\, \\: and \\\\ stand for themselves in nam
   loop=on|off           the fast event loop [on]
   direct=on|off         most requests answered without libfuse [on]
   handshake=on|off      the extended kernel handshake [on]
+  boot=on|off           this will be the root of the machine: the daemon is watched and spared [off]
+  dead=reboot|panic|halt|nothing
+                        what to do when the daemon of a boot=on mount dies [reboot]
   fsname=NAME           the source shown in the mount table [unionfs]
 """
 

@@ -11,9 +11,10 @@ import os
 import stat
 from typing import NamedTuple
 
-from unionfs import markers
+from unionfs import markers, protection
 from unionfs.copyup import CopyUp
 from unionfs.descent import stale
+from unionfs.iflags import IMMUTABLE, PROTECTING
 from unionfs.layer import Layer, WritableLayer
 from unionfs.node import Node
 from unionfs.union import Union
@@ -65,14 +66,17 @@ class Attributes:
         if uid != -1 or gid != -1 or wish == NOTHING:
             # With nothing too: it takes set-uid bits away, chown(2).
             layer.chown(path, uid, gid)
+            self.union.fills.take_capability(node, layer, path)
         if mode is not None:
             layer.chmod(path, stat.S_IMODE(mode))
         if atime_ns is not None or mtime_ns is not None:
             layer.utime(path, *_times(atime_ns, mtime_ns, layer, path))
+            if mtime_ns is not None:
+                self.union.fills.set_mtime(node, layer, path, mtime_ns)
         st = layer.stat(path)
         if stat.S_IFMT(st.st_mode) != node.format:  # as in `Union.attributes`
             raise stale()
-        return st
+        return self.union.fills.shown(node, st)
 
     def _place(self, node: Node) -> tuple[WritableLayer, bytes]:
         """Return where attributes of *node* are to be changed, on upper."""
@@ -94,6 +98,14 @@ class Attributes:
             layer.truncate(opened, size)
         finally:
             os.close(opened)
+
+    def permit(self, node: Node, wish: Wish, *, touches: bool) -> None:
+        """Raise EPERM where *node* is protected from *wish*: fs/attr.c, notify_change.
+
+        It *touches* where the times are set to now, which an append-only file lets happen.
+        """
+        only_times = wish == Wish(atime_ns=wish.atime_ns, mtime_ns=wish.mtime_ns)
+        protection.require(self.union, node, IMMUTABLE if touches and only_times else PROTECTING)
 
     def guards(self, node: Node, uid: int) -> bool:
         """Tell whether this is another's file with set-uid bits, not to be taken by `NOTHING`.
@@ -121,7 +133,7 @@ class Attributes:
         """Return an extended attribute; ENODATA where there is none."""
         layer, path = self.union.place(node)
         try:
-            return layer.attribute(path, markers.stored_name(os.fsdecode(name)))
+            return layer.attribute(path, self._stored(node, name))
         except OSError as exc:
             if exc.errno == errno.EOPNOTSUPP and name.startswith(_ACL):
                 # The kernel asks before it decides on access, and would pass this error on: a
@@ -129,10 +141,20 @@ class Attributes:
                 raise OSError(errno.ENODATA, os.strerror(errno.ENODATA)) from None
             raise
 
+    def _stored(self, node: Node, name: bytes) -> str:
+        """Return the name under which a user's attribute is kept on disk."""
+        stored = markers.stored_name(os.fsdecode(name))
+        if stored == markers.CAPABILITY and node in self.union.fills:
+            return markers.KEPT_CAPABILITY
+        return stored
+
     def names(self, node: Node) -> list[bytes]:
         """Return the names of a node's extended attributes."""
         layer, path = self.union.place(node)
-        return [os.fsencode(name) for name in markers.shown_names(layer.attributes(path))]
+        stored = layer.attributes(path)
+        if markers.KEPT_CAPABILITY in stored and node in self.union.fills:
+            stored.append(markers.CAPABILITY)
+        return [os.fsencode(name) for name in markers.shown_names(stored)]
 
     def names_for(self, node: Node, uid: int) -> list[bytes]:
         """Return the names that the user *uid* may see: xattr(7), "Trusted extended attributes"."""
@@ -142,8 +164,9 @@ class Attributes:
     def set(self, node: Node, name: bytes, value: bytes, flags: int = 0) -> None:
         """Set an extended attribute; *flags* as setxattr(2) takes them."""
         self.union.writable()
+        protection.require(self.union, node)
         layer, path = self._place(node)
-        layer.set_attribute(path, markers.stored_name(os.fsdecode(name)), value, flags)
+        layer.set_attribute(path, self._stored(node, name), value, flags)
 
     def remove(self, node: Node, name: bytes) -> None:
         """Remove an extended attribute; where there is none, ENODATA and no copy-up.
@@ -151,6 +174,7 @@ class Attributes:
         An ACL that is not there is removed without an error: fs/posix_acl.c, vfs_remove_acl.
         """
         self.union.writable()
+        protection.require(self.union, node)
         try:
             self.get(node, name)
         except OSError as exc:
@@ -158,4 +182,4 @@ class Attributes:
                 return
             raise
         layer, path = self._place(node)
-        layer.remove_attribute(path, markers.stored_name(os.fsdecode(name)))
+        layer.remove_attribute(path, self._stored(node, name))

@@ -17,6 +17,8 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from unionfs import inherited
+
 _FAILED = 1  # exit status
 
 # Words with which no daemon goes to the background.
@@ -28,9 +30,12 @@ def is_likely(words: Sequence[str]) -> bool:
 
     `commands` reads it properly; a daemon started in vain is dismissed.
     """
-    if len(words) < 2 or os.geteuid() != 0 or not _NO_DAEMON.isdisjoint(words):  # noqa: PLR2004
+    if os.geteuid() != 0 or not _NO_DAEMON.isdisjoint(words):
         return False
-    return words[0] == "mount" or os.path.isdir(words[1])  # SOURCE MOUNTPOINT, by mount(8)
+    # mount.fuse(8) says SOURCE MOUNTPOINT -o OPTIONS: in this order, and there are always some.
+    if words[:1] != ["mount"] and words[2:3] != ["-o"]:
+        return False
+    return len(words) > 1 and not any("remount" in word.split(",") for word in words)
 
 
 class Daemon:
@@ -74,6 +79,7 @@ class Daemon:
 
 def start() -> Daemon:
     """Fork the daemon; it does not return from here but leaves by SystemExit."""
+    inherited.await_children()
     orders, orders_end = os.pipe()
     ready, ready_end = os.pipe()
     child = os.fork()
@@ -81,6 +87,7 @@ def start() -> Daemon:
         os.close(orders_end)
         os.close(ready)
         os.setsid()
+        inherited.leave_caller()
         sys.exit(_serve_when_told(orders, ready_end))
     os.close(orders)
     os.close(ready_end)

@@ -12,6 +12,11 @@ With `passthrough=all` lower files pass through as well, and an old reader stays
 on the lower file, as with overlayfs.  The first open after the copy-up then
 finds the inode bound to another backing file: it is left to its readers
 (`is_outdated`), and the name gets a new inode.
+
+What is written through a mapping of a passing file changes its times and blocks
+without a word to us, or to the kernel's own FUSE.  So while somebody may do that, the kernel
+is told to ask for attributes each time (`may_change`): from the first open that can write
+until the file is seen to be neither open nor mapped by anybody who could.
 """
 
 import dataclasses
@@ -19,6 +24,7 @@ import os
 from collections.abc import Callable
 from typing import Protocol
 
+from unionfs import syscalls
 from unionfs.node import Node
 
 # Bytes from which a read-only open registers its file: below, one read request costs no more
@@ -73,6 +79,7 @@ class _Opens:
 
     cached: int = 0
     through: int = 0
+    writers: int = 0  # of those that pass through
     backing: int = 0  # the kernel's id, while `through` is not zero
     lower: bool = False  # the backing file is one of a lower layer
 
@@ -89,8 +96,8 @@ class Backings:
         self._opens: dict[Node, _Opens] = {}  # node -> how it is open
         self._kept: dict[int, int] = {}  # inode number -> backing id without an open, oldest first
         # Numbers of inodes whose page cache may be out of date, and whether it may become so at any
-        # time: a mapping outlives its descriptor, and the kernel does not tell of its end.
-        self._bypassed: dict[int, bool] = {}
+        # time, as may attributes: a mapping outlives its descriptor, and nobody tells of its end.
+        self.bypassed: dict[int, bool] = {}
 
     def is_outdated(self, node: Node) -> bool:
         """Tell whether opens of *node* pass through to a lower file that was copied up since."""
@@ -107,7 +114,31 @@ class Backings:
 
         Who opens it now should pass through as well, to see that.
         """
-        return self._bypassed.get(node.ino, False)
+        return self.bypassed.get(node.ino, False)
+
+    def may_change(self, node: Node) -> bool:
+        """Tell whether attributes of a file may change without our knowing after a reply with them.
+
+        They may have been read before this is called.  So the reply in which the last writer is
+        found to be gone still says that they may.
+        """
+        if not self.bypassed.get(node.ino):
+            return False
+        opens = self._opens.get(node)
+        if opens is None or not opens.writers:
+            self.bypassed[node.ino] = self._may_be_written(node)
+        return True
+
+    def _may_be_written(self, node: Node) -> bool:
+        """Tell whether somebody may go on writing to a file that no passing open can write to."""
+        try:
+            fd = self._open_to_read(node)
+        except OSError:  # EMFILE
+            return True
+        try:
+            return syscalls.may_be_written(fd)
+        finally:
+            os.close(fd)
 
     def open(
         self, node: Node, fd: int, *, eligible: bool, writes: bool = False
@@ -123,12 +154,13 @@ class Backings:
             opens = self._opens[node] = _Opens()
         passes = opens.through or (eligible and not opens.cached)
         if passes and self._pass(node, opens, fd):
-            self._bypassed[node.ino] = writes or self._bypassed.get(node.ino, False)
+            opens.writers += writes
+            self.bypassed[node.ino] = writes or self.bypassed.get(node.ino, False)
             return opens.backing, False
         opens.cached += 1
-        if node.ino in self._bypassed:
-            if not self._bypassed[node.ino]:
-                del self._bypassed[node.ino]
+        if node.ino in self.bypassed:
+            if not self.bypassed[node.ino]:
+                del self.bypassed[node.ino]
             return 0, False
         return 0, True
 
@@ -162,13 +194,14 @@ class Backings:
         """Count a cached open without a descriptor; return whether the cache stays."""
         return self.open(node, -1, eligible=False)[1]
 
-    def close(self, node: Node, *, through: bool) -> None:
+    def close(self, node: Node, *, through: bool, writes: bool = False) -> None:
         """Count a release."""
         if not self.enabled:
             return
         opens = self._opens[node]
         if through:
             opens.through -= 1
+            opens.writers -= writes
             if not opens.through:
                 self._keep(node, opens)
         else:
@@ -187,6 +220,6 @@ class Backings:
 
     def forget(self, ino: int) -> None:
         """Take note that the kernel dropped an inode, and its page cache with it."""
-        self._bypassed.pop(ino, None)
+        self.bypassed.pop(ino, None)
         if ino in self._kept:
             self._registry.unregister(self._kept.pop(ino))

@@ -8,22 +8,21 @@ one (renameat2(2); overlayfs.rst).
 A name that something lies below leaves a whiteout behind, and only such a name.
 """
 
-import contextlib
 import errno
 import logging
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
-from unionfs import syscalls
+from unionfs import protection, syscalls
 from unionfs.copyup import CopyUp
 from unionfs.inodes import number
 from unionfs.layer import Layer, WritableLayer, join
 from unionfs.names import Names, error
 from unionfs.node import Node, Sighting, child_path, plain
+from unionfs.pins import path_of_pin
 from unionfs.renames import Renames
-from unionfs.temporaries import DEFAULT_ACL
 from unionfs.union import Union
 
 log = logging.getLogger(__name__)
@@ -77,6 +76,25 @@ class Changes:
         except BaseException:
             os.close(fd)
             raise
+
+    def create_unnamed(
+        self, parent: Node, flags: int, mode: int, caller: Caller
+    ) -> tuple[Node, os.stat_result, int]:
+        """Create a regular file that has no name in *parent*, as open(2) with O_TMPFILE.
+
+        It is a file without a name in upper too, so nothing is left of one that never gets any.
+        """
+        upper, _ = self._names.directory(parent)
+        if caller != self._acting:
+            self._act_as(caller)
+        fd = upper.create_unnamed(parent.path, flags, mode)
+        try:
+            st = os.fstat(fd)
+            pin = self.union.pins.open(path_of_pin(fd), os.O_PATH)
+        except BaseException:
+            os.close(fd)
+            raise
+        return self.union.nodes.add_unnamed(parent, number(upper, st), st, pin), st, fd
 
     def _create_over_whiteout(self, parent: Node, name: bytes, flags: int, mode: int) -> int:
         fds: list[int] = []
@@ -137,7 +155,7 @@ class Changes:
             raise error(errno.EEXIST)
         upper, work = self.union.writable()
         path = child_path(parent, name)
-        with self._staging(parent) as staged:
+        with self.union.cribs.staging(parent.path, name) as staged:
             maker(work, staged)
             if stat.S_ISDIR(work.stat(staged).st_mode):
                 self.union.markers.make_opaque(work, staged)
@@ -159,31 +177,6 @@ class Changes:
                 return
         self._require_unused(parent, name)
 
-    @contextlib.contextmanager
-    def _staging(self, parent: Node) -> Iterator[bytes]:
-        """Stage where new objects inherit what they would in *parent*: its group, a default ACL.
-
-        Mostly that is nothing.  Else it takes a crib, a directory like *parent*.
-        """
-        upper, work = self.union.writable()
-        st = upper.stat(parent.path)
-        acl = upper.find_attribute(parent.path, DEFAULT_ACL)
-        staged = self.union.temporaries.name()
-        crib = acl is not None or self.union.temporaries.pass_on_other(st)
-        try:
-            if crib:
-                work.mkdir(staged, 0o700)
-                work.chown(staged, st.st_uid, st.st_gid)
-                work.chmod(staged, stat.S_IMODE(st.st_mode))
-            if acl is not None:
-                work.set_attribute(staged, DEFAULT_ACL, acl)
-            yield join(staged, b"new") if crib else staged
-        except BaseException:
-            self.union.temporaries.discard(staged)
-            raise
-        if crib:
-            self.union.temporaries.discard(staged)
-
     def _made(self, upper: Layer, parent: Node, name: bytes, st: os.stat_result) -> Node:
         ino, nodes = number(upper, st), self.union.nodes
         if ino in nodes:
@@ -201,6 +194,7 @@ class Changes:
         sighting = self.union.find(parent, name)
         if sighting.is_directory:
             raise error(errno.EISDIR)
+        protection.require_removable(self.union, parent, sighting)
         sighting = self._names.counted(parent, name, sighting)
         self._remove(parent, name, sighting)
 
@@ -212,6 +206,7 @@ class Changes:
         sighting = self.union.plain_below(parent, name)
         if sighting is None:
             return False
+        protection.require_removable(self.union, parent, sighting)
         upper, _ = self._names.directory(parent)
         try:
             self.union.markers.hide_below(upper, child_path(parent, name))
@@ -227,6 +222,7 @@ class Changes:
         sighting = self.union.find(parent, name)
         if not sighting.is_directory:
             raise error(errno.ENOTDIR)
+        protection.require_removable(self.union, parent, sighting)
         if not self.union.is_empty(sighting, parent, name):
             raise error(errno.ENOTEMPTY)
         self._remove(parent, name, sighting)
@@ -279,15 +275,37 @@ class Changes:
         except OSError:
             log.exception("%r is left in work until the next mount", staged)
 
+    def stand_alone(self, node: Node) -> None:
+        """Make an object independent of the lowers, in which its name is going to change.
+
+        What is seen stays.  A file has its content in upper, under all of its names that are
+        known, a directory all that it shows.
+        """
+        self.union.writable()
+        if node.is_directory and node is not self.union.root:
+            self._names.bring_tree(node)
+        else:
+            self._names.copyup.whole(node)
+        names = [(node.parent, node.name), *(node.aliases or ())] if node.link else []
+        for parent, name in names:
+            if parent is not None:
+                self._names.directory(parent)
+                self._names.give_name(node, child_path(parent, name))
+        self.union.lowers_change()
+
     # Giving names
 
     def link(self, node: Node, parent: Node, name: bytes) -> os.stat_result:
-        """Give a file one more name, as link(2) does; return its attributes."""
+        """Give a file one more name, as link(2) does; return its attributes.
+
+        Of a file without a name the host knows whether it can get one: not if it had one.
+        """
         upper, work = self.union.writable()
-        if node.orphan and (not node.upper or self.union.attributes(node).st_nlink == 0):
+        if node.orphan and not node.upper:
             raise error(errno.ENOENT)
         self._require_unused(parent, name)
         self._names.directory(parent)
+        protection.require(self.union, node)
         self._names.copyup.metadata(node)
         self._names.anchor(node, absolute=True)
         path = child_path(parent, name)
@@ -306,6 +324,8 @@ class Changes:
         self.union.nodes.adopt(
             parent, name, Sighting(node.ino, st, upper=True, named=True, below=node.lowers)
         )
+        if not node.left:
+            self._names.unpin(node)
         return st
 
     def rename(

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from unionfs import offline, paths, places, uppers
+from unionfs import claims, offline, paths, places, uppers
 from unionfs.examination import Examination
 from unionfs.faults import Problem
 from unionfs.layer import Layer, WritableLayer
@@ -137,7 +137,7 @@ def _open_together(claimed: list[Place]) -> list[tuple[int, Place]]:
 def _claim(fd: int, place: Place, held: contextlib.ExitStack) -> WritableLayer:
     held.callback(os.close, fd)
     uppers.refuse_kernel_overlay(place)
-    uppers.claim(fd, place)
+    claims.claim(fd, place)
     return WritableLayer(fd, name=place.name)
 
 

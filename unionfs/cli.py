@@ -1,17 +1,18 @@
 """The command `unionfs`: its first steps, kept light.
 
-A mount is to serve soon, and most of that time goes into imports: so a daemon
-is started ahead (`background`) before `commands` is imported and the command
-line is read.
+First of all, descriptors 0 to 2 are there (`inherited`).  A mount is to serve
+soon, and most of that time goes into imports: so a daemon is started ahead
+(`background`) before `commands` is imported and the command line is read.
 """
 
 import sys
 
-from unionfs import background
+from unionfs import background, inherited
 
 
 def main() -> int:
     """Run what the command line asks for and return the exit status."""
+    inherited.fill_descriptors()
     words = sys.argv[1:]
     daemon = background.start() if background.is_likely(words) else None
     try:

@@ -18,12 +18,18 @@ from unionfs.options import Refused
 
 BAD_INPUT = 2  # exit status
 
+_VERSION = f"unionfs {unionfs.__version__}"
+_NO_DIRECTORY = "the working directory is gone or out of reach: give absolute names"
+
 # name -> (module, one line of help)
 COMMANDS: dict[str, tuple[str, str]] = {
     "mount": ("unionfs.mount", "mount a union of directories"),
     "umount": ("unionfs.umount", "unmount a union and wait until its daemon is gone"),
     "run": ("unionfs.run", "run a command in a union root that is thrown away afterwards"),
     "diff": ("unionfs.diff", "list what was added, changed and deleted"),
+    "boot": ("unionfs.boot", "make this machine's root a union when it boots, or not"),
+    "commit": ("unionfs.commit", "carry chosen changes into the lower, so that they stay"),
+    "maintain": ("unionfs.maintain", "run a command, or a shell, in the lower made writable"),
     "status": ("unionfs.status", "show the layers and options of a mounted union"),
     "probe": ("unionfs.probe", "test what rename(2) does in a directory, on any file system"),
     "check": ("unionfs.check", "find and repair what is wrong in an upper layer"),
@@ -67,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="mount(8) and fstab(5) use: unionfs SOURCE MOUNTPOINT -o OPTIONS",
         allow_abbrev=False,
     )
-    whole.add_argument("--version", action="version", version=f"unionfs {unionfs.__version__}")
+    whole.add_argument("--version", action="version", version=_VERSION)
     commands = whole.add_subparsers(metavar="COMMAND", required=True)
     for name, (_, line) in COMMANDS.items():
         _configured(name, commands.add_parser(name, help=line, description=_sentence(line)))
@@ -89,17 +95,29 @@ def _sentence(line: str) -> str:
 def main(words: Sequence[str], daemon: Daemon | None) -> int:
     """Run what *words* ask for and return the exit status; *daemon* awaits orders to mount."""
     try:
-        if words and words[0] in COMMANDS:
-            return _run(words[0], words[1:], daemon)
-        if words and not words[0].startswith("-"):
-            return _run_for_mount(words, daemon)
-        parser().parse_args(words)
+        return _dispatch(words, daemon)
     except Refused as exc:
         print(f"unionfs: {exc}", file=sys.stderr)
+        return BAD_INPUT
+    except FileNotFoundError as exc:
+        if exc.filename is not None:
+            raise
+        print(f"unionfs: {_NO_DIRECTORY}", file=sys.stderr)  # only getcwd(3) names no file
         return BAD_INPUT
     except BrokenPipeError:  # the reader of our output has enough
         sys.stderr.close()
         return 1
+
+
+def _dispatch(words: Sequence[str], daemon: Daemon | None) -> int:
+    if words and words[0] in COMMANDS:
+        return _run(words[0], words[1:], daemon)
+    if words and not words[0].startswith("-"):
+        return _run_for_mount(words, daemon)
+    if words[:1] == ["--version"]:
+        print(_VERSION)  # without the modules of all commands
+    else:
+        parser().parse_args(words)
     return 0
 
 

@@ -11,17 +11,18 @@ served: it knows only descriptors, and `publish` looks again.
 """
 
 import errno
+import itertools
 import logging
 import os
 import stat
 from typing import TYPE_CHECKING
 
-from unionfs import content, durability, markers, syscalls
+from unionfs import content, durability, iflags, inodes, markers, syscalls
 from unionfs.descent import stat_file
-from unionfs.job import Job
+from unionfs.job import Job, Kept
 from unionfs.layer import Layer, WritableLayer, join
 from unionfs.links import key
-from unionfs.node import Node
+from unionfs.node import UNKNOWN_COPY, Node
 
 if TYPE_CHECKING:
     from unionfs.union import Union
@@ -36,12 +37,17 @@ class CopyUp:
 
     def __init__(self, union: "Union") -> None:
         self.union = union
+        self._numbers = itertools.count(UNKNOWN_COPY + 1)
         # A tmpfs has no disk to wait for.
         self._syncs = (
             union.work is not None
             and union.features.fsync != "off"
             and not syscalls.is_tmpfs(union.work.fd)
         )
+
+    def count(self) -> int:
+        """Return the number of a copy-up: one more than the last, as a sync may be under way."""
+        return next(self._numbers)
 
     def metadata(self, node: Node) -> None:
         """Bring *node* to upper; the content of a file may stay where it is."""
@@ -64,7 +70,8 @@ class CopyUp:
         if not self.union.has_lower_content(node):
             self.metadata(node)
             return
-        job = self.begin(node, size)
+        running = self.union.fills.get(node)  # by a thread: two would write to one file
+        job = self.begin(node, size) if running is None or running.over else running
         try:
             job.fill()
         except BaseException:
@@ -95,7 +102,7 @@ class CopyUp:
         except BaseException:
             self.union.temporaries.discard(staged)
             raise
-        node.upper, node.home, node.unsynced = True, st.st_ino, True
+        node.upper, node.home, node.unsynced = True, st.st_ino, self.count()
         if node.format == stat.S_IFREG:
             node.redirect = self._content_path(node)
             node.below = (node.lowers[-1],)
@@ -145,14 +152,25 @@ class CopyUp:
             work.chmod(staged, stat.S_IMODE(st.st_mode))
         # After the owner: chown(2) takes capabilities away.
         markers.copy_attributes(layer, path, work, staged, private=node.upper)
+        if node.format in {stat.S_IFREG, stat.S_IFDIR}:
+            self._copy_flags(node, layer, path, work, staged)
         entry = b""
         if not node.upper:
-            markers.set_ino(work, staged, node.ino)
+            markers.set_origin(work, staged, inodes.origin(layer, st, node.ino))
             if st.st_nlink > 1 and node.format != stat.S_IFDIR and not node.orphan:
                 entry = key(layer, st)
                 markers.set_link(work, staged, entry)
         work.utime(staged, st.st_atime_ns, mtime_from.st_mtime_ns)
         return entry
+
+    @staticmethod
+    def _copy_flags(
+        node: Node, layer: Layer, path: bytes, work: WritableLayer, staged: bytes
+    ) -> None:
+        protection = iflags.copy(layer, path, work, staged)
+        if protection and not node.upper:
+            markers.set_protection(work, staged, protection)
+            node.protection = protection
 
     def _settle(
         self,
@@ -213,13 +231,13 @@ class CopyUp:
         _, work = self.union.writable()
         part = node.lowers[-1]
         source = part.layer.open(part.path, os.O_RDONLY)
-        staged, before = b"", None
+        staged = b""
         try:
-            st = stat_file(source)
+            st = shown = stat_file(source)
             copied = st.st_size if size is None else min(size, st.st_size)
             if self._fills_in_place(node):
                 layer, path = self.union.upper_place(node)
-                before = layer.stat(path)
+                shown = self.union.attributes(node)
                 target = layer.open_to_write(path, os.O_RDWR)
             else:
                 staged = self.union.temporaries.name()
@@ -231,11 +249,11 @@ class CopyUp:
             node, part, source, target, staged, copied,
             copied if size is None else size, size is None,
             self._syncs and copied > 0,
-            before,
+            Kept(shown.st_size, shown.st_mtime_ns),
         )  # fmt: skip
         try:
-            if before is not None:
-                markers.set_mtime(*self.union.upper_place(node), before.st_mtime_ns)
+            if not staged:
+                self.union.fills.begin(job, *self.union.upper_place(node))
             job.shared = copied == st.st_size > 0 and content.share(source, target)
             if not job.shared:
                 self._require_room(work, min(copied, st.st_blocks * _BLOCK))
@@ -261,6 +279,8 @@ class CopyUp:
 
         Where the content is in the lower still, it takes another job.
         """
+        if job.over:  # by `whole`, which was faster
+            return
         node = job.node
         try:
             wanted = self._is_wanted(job)
@@ -312,25 +332,22 @@ class CopyUp:
         if self.union.features.fsync == "strict":
             durability.sync(job.target)
         st = self._settle(node, work, job.staged, entry, shown)
-        node.upper, node.home, node.unsynced = True, st.st_ino, True
+        node.upper, node.home, node.unsynced = True, st.st_ino, self.count()
 
     def _finish_in_place(self, job: Job) -> None:
         self.union.names_change()
-        layer, path = self.union.upper_place(job.node)
-        if job.whole and job.st is not None:
-            now = layer.stat(path)
-            layer.utime(path, now.st_atime_ns, job.st.st_mtime_ns)
-        markers.end_metacopy(layer, path)
+        self.union.fills.finish(job, *self.union.upper_place(job.node))
+        job.node.unsynced = self.count()
 
     def abandon(self, job: Job) -> None:
         """Drop a copy that is not wanted any more."""
+        if job.over:
+            return
         try:
             if job.staged:
                 self.union.temporaries.discard(job.staged)
-            elif job.st is not None and job.node.lowers:  # else another request has filled it
-                os.ftruncate(job.target, job.st.st_size)
-                os.utime(job.target, ns=(job.st.st_atime_ns, job.st.st_mtime_ns))
-                markers.end_mtime(*self.union.upper_place(job.node))
+            elif job.node.lowers:
+                self.union.fills.undo(job, *self.union.upper_place(job.node))
         finally:
             job.close()
 

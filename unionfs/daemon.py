@@ -1,9 +1,10 @@
 """The process that serves one mount, from opened layers to a clean end.
 
-SIGTERM and SIGINT unmount: at once, or, while the mount is in use, lazily; then
-the daemon serves until the last user has gone.  After a clean end the upper's
-file system is synced (fsync=off: not), so that what was written before
-umount(8) survives a power cut that comes after the daemon has gone.
+SIGTERM, SIGINT and SIGHUP unmount: at once, or, while the mount is in use, lazily;
+then the daemon serves until the last user has gone.  After a clean end others may
+have the upper (`claims`), and its file system is synced (fsync=off: not), so that
+what was written before umount(8) survives a power cut that comes after the daemon
+has gone.
 """
 
 import logging
@@ -12,8 +13,8 @@ import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from unionfs import live, mountcalls, mountinfo, opening
-from unionfs.options import Options
+from unionfs import claims, live, mountcalls, mountinfo, opening
+from unionfs.options import Options, Refused
 from unionfs.stack import Stack
 
 if TYPE_CHECKING:
@@ -24,15 +25,19 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _FAILED = 1  # exit status
-_ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
 def open_and_serve(options: Options, mountpoint: str, started: Callable[[], None]) -> int:
     """Open the layers, mount and serve; raise Refused where that cannot be."""
     opening.require_privileges()
-    stack = opening.open_stack(options, mountpoint)
     try:
-        return serve(stack, options, mountpoint, started)
+        stack = opening.open_stack(options, mountpoint)
+    except OSError as exc:  # as few descriptors as this process may have
+        raise Refused(f"the layers cannot be opened: {exc.strerror}") from exc
+    try:
+        status = serve(stack, options, mountpoint, started)
+        claims.release(stack.upper, stack.work)
+        return status or sync(stack, options)
     finally:
         stack.close()
 
@@ -53,7 +58,7 @@ def serve(
     os.umask(0)  # modes come with the requests
     session, operations, direct = _prepared(stack, options, mountpoint)
     # A signal between mounting and serving would leave a dead mount behind.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ending())
     try:
         session.mount(operations, direct)
         log.info("mounted at %s", mountpoint)
@@ -64,10 +69,16 @@ def serve(
     finally:
         session.close()
         direct.close()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ending())
     log.info("unmounted from %s", mountpoint)
-    _sync(stack, options)
     return 0
+
+
+def _ending() -> tuple[signal.Signals, ...]:
+    """Return the signals that end this daemon: SIGTERM, and those that nohup(1) and `&` ignore."""
+    ignorable = (signal.SIGINT, signal.SIGHUP)
+    heard = (number for number in ignorable if signal.getsignal(number) is not signal.SIG_IGN)
+    return signal.SIGTERM, *heard
 
 
 def _prepared(
@@ -125,6 +136,10 @@ def _serve(
 ) -> None:
     import trio  # noqa: PLC0415 - as in `_prepared`
 
+    from unionfs.guard import Guard  # noqa: PLC0415
+
+    upper = operations.union.upper
+    guard = Guard(upper.fd, mountpoint) if upper is not None else None
     ours = mountinfo.top_at(mountpoint)
 
     def welcome() -> None:
@@ -132,8 +147,9 @@ def _serve(
         started()
 
     async def unmount_on_signal() -> None:
-        with trio.open_signal_receiver(*_ENDING) as signals:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+        ending = _ending()
+        with trio.open_signal_receiver(*ending) as signals:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ending)
             async for number in signals:
                 log.info("%s: unmounting", signal.Signals(number).name)
                 # In a thread: the kernel may write dirty pages to us before it lets go.
@@ -143,6 +159,8 @@ def _serve(
     async def life() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(unmount_on_signal)
+            if guard is not None:
+                nursery.start_soon(guard.watch)
             await session.serve(welcome)
             nursery.cancel_scope.cancel()
 
@@ -161,10 +179,13 @@ def _unmount(mountpoint: str, ours: mountinfo.MountInfo | None) -> None:
         mountcalls.umount(mountpoint, mountcalls.MNT_DETACH)
 
 
-def _sync(stack: Stack, options: Options) -> None:
+def sync(stack: Stack, options: Options) -> int:
+    """Have all that was written on upper's disk, unless fsync=off; return the exit status."""
     if stack.upper is None or options.fsync == "off" or options.ram is not None:
-        return
+        return 0
     try:
         mountcalls.sync_filesystem(stack.upper.fd)
     except OSError as exc:
         log.error("upper '%s' is not all on disk: %s", stack.upper.name, exc)  # noqa: TRY400
+        return _FAILED
+    return 0

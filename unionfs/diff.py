@@ -47,6 +47,12 @@ class Change:
     path: bytes
     kind: Kind
     detail: str = ""
+    origin: bytes = b""  # where it was renamed from, or linked to
+
+    def line(self) -> str:
+        """Return how it is told to people."""
+        detail = f" ({self.detail})" if self.detail else ""
+        return f"{self.kind:8} {paths.shown(self.path)}{detail}"
 
 
 class _Entry(NamedTuple):
@@ -85,7 +91,8 @@ def changes(stack: Stack, whiteout: Whiteout = "overlay") -> Iterator[Change]:
         elif entry.origin:
             verb = "renamed from" if entry.directory or entry.origin in gone else "linked to"
             words = [f"{verb} {paths.shown(entry.origin)}", *words]
-        yield Change(b"" if entry.path == b"." else entry.path, entry.kind, ", ".join(words))
+        path = b"" if entry.path == b"." else entry.path
+        yield Change(path, entry.kind, ", ".join(words), entry.origin)
 
 
 class _Comparison:
@@ -251,8 +258,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(_document(stack, whiteout), indent=2))
         return 0
     for change in changes(stack, whiteout):
-        detail = f" ({change.detail})" if change.detail else ""
-        print(f"{change.kind:8} {paths.shown(change.path)}{detail}")
+        print(change.line())
     return 0
 
 
@@ -276,9 +282,13 @@ def _open(arguments: argparse.Namespace) -> tuple[Stack, Whiteout]:
             f"'{arguments.directory}' is mounted, its layers are known: leave --lower and"
             " --whiteout out"
         )
-    stack = mounted.open_stack()
+    return mounted.open_stack(), whiteout_of(mounted)
+
+
+def whiteout_of(mounted: live.LiveMount) -> Whiteout:
+    """Return how the upper of a live union says "deleted"."""
     options = mounted.status["options"] if mounted.status else {}
-    return stack, "aufs" if options.get("whiteout") == "aufs" else "overlay"
+    return "aufs" if options.get("whiteout") == "aufs" else "overlay"
 
 
 def _mounted(directory: str) -> live.LiveMount | None:

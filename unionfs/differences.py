@@ -10,7 +10,7 @@ import os
 import stat
 from collections.abc import Iterator
 
-from unionfs import markers
+from unionfs import iflags, markers
 from unionfs.layer import Layer
 from unionfs.node import Sighting
 from unionfs.whiteouts import Part
@@ -41,7 +41,8 @@ def between(old: Sighting, new: Sighting) -> list[str]:
     if stat.S_IFMT(old.st.st_mode) != stat.S_IFMT(new.st.st_mode):
         return [f"{kind(old.st)} -> {kind(new.st)}"]
     content = _content(old, new)
-    return [*content, *_metadata(old.st, new.st, times=not content), *_attributes(old, new)]
+    metadata = _metadata(old.st, new.st, times=not content)
+    return [*content, *metadata, *_attributes(old, new), *_flags(old, new)]
 
 
 def _content(old: Sighting, new: Sighting) -> list[str]:
@@ -99,3 +100,18 @@ def _shown_attributes(layer: Layer, path: bytes) -> dict[str, bytes | None]:
     """Return the extended attributes that users see, under the names on disk."""
     names = (name for name in layer.attributes(path) if not markers.is_private(name))
     return {name: layer.find_attribute(path, name) for name in names}
+
+
+def _flags(old: Sighting, new: Sighting) -> list[str]:
+    """Compare what lsattr(1) shows; an object of upper is protected by its mark."""
+    if stat.S_IFMT(new.st.st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+        return []
+    was, now = _host_flags(old.lowers[0]), _host_flags(new.lowers[0])
+    now |= markers.read(*new.lowers[0][:2]).protection
+    gained, lost = iflags.letters(now & ~was), iflags.letters(was & ~now)
+    words = [sign + letters for sign, letters in (("+", gained), ("-", lost)) if letters]
+    return [f"flags {' '.join(words)}"] if words else []
+
+
+def _host_flags(part: Part) -> int:
+    return iflags.FLAGS.flags(iflags.find(part.layer, part.path, iflags.FLAGS))

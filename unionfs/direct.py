@@ -9,15 +9,17 @@ content to be copied up) is declined before anything was done, and comes to
 import errno
 import os
 import stat
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from unionfs.attributes import NOTHING, Wish
 from unionfs.backing import SMALL
 from unionfs.changes import Caller
 from unionfs.directfiles import DirectFiles
+from unionfs.directioctl import DirectIoctl
 from unionfs.foresight import Foresight
 from unionfs.node import Node
-from unionfs.operations import STATUS, Operations
+from unionfs.operations import ALONE, STATUS, Operations
 from unionfs.session import messages
 from unionfs.session.crew import Waiting
 from unionfs.session.dispatch import NO_REPLY, Handler
@@ -48,6 +50,7 @@ class Direct:
         self._union = operations.union
         self._nodes = operations.union.nodes
         self._files = operations.files
+        self._backings = operations.files.backings
         self._listings = operations.listings
         self._changes = operations.changes
         self._attributes = operations.attributes
@@ -81,6 +84,7 @@ class Direct:
             messages.STATFS: self._statfs,
             messages.LISTXATTR: self._listxattr,
             **self._content.table,
+            **DirectIoctl(operations).table,
         }
 
     def foresee(self) -> bool:
@@ -97,11 +101,17 @@ class Direct:
         request = self.table[opcode].__name__[1:]
         return self._operations.explain(error, request, lambda: self._nodes[node])
 
-    def _shown(self, node: Node, st: os.stat_result) -> tuple[int, int]:
-        """Return st_nlink and st_blocks; take note of a size of which an open wants to know."""
+    def _shown(self, node: Node, st: os.stat_result) -> tuple[int, int, int]:
+        """Return st_nlink, st_blocks, and the seconds for which the kernel may keep attributes.
+
+        Take note of a size of which an open wants to know.
+        """
         if st.st_size >= SMALL:
             self._files.large.add(node.ino)
-        return self._union.shown(node, st)
+        links, blocks = self._union.shown(node, st)
+        if node.ino in self._backings.bypassed and self._backings.may_change(node):
+            return links, blocks, 0
+        return links, blocks, messages.FOREVER
 
     def _entry(self, unique: int, node: Node, st: os.stat_result) -> bytes:
         """Return the reply that the kernel counts as a look-up."""
@@ -220,10 +230,12 @@ class Direct:
             mtime * 10**9 + mtime_ns if valid & messages.FATTR_MTIME else None,
         )
         node = self._nodes[ino]
-        if not valid & messages.FATTR_SIZE and node.upper and wish != NOTHING:
+        plain = node.upper and not node.protection
+        if plain and not valid & messages.FATTR_SIZE and wish != NOTHING:
             st = self._attributes.change(node, wish)  # what is most often asked: nothing to decide
             return messages.attributes(unique, ino, st, *self._shown(node, st))
-        if not self._files.permit(node, wish, uid):
+        touches = valid & messages.FATTR_TIMES_NOW == messages.FATTR_TIMES_NOW
+        if not self._files.permit(node, wish, uid, touches=touches):
             st = self._union.attributes(node)
             return messages.attributes(unique, ino, st, *self._shown(node, st))
         if self._files.waits_to_change(node, wish):
@@ -256,6 +268,8 @@ class Direct:
         size, flags = messages.SETXATTR_IN.unpack_from(body)
         start = len(body) - size
         name, value = _name(body[:start], messages.SETXATTR_IN.size), bytes(body[start:])
+        if name == ALONE:
+            return None  # its content may have to be copied up
         self._files.newest = 0
         self._attributes.set(self._nodes[number], name, value, flags)
         return messages.empty(unique)
@@ -284,12 +298,13 @@ class Direct:
     ) -> bytes:
         _, start, room = messages.READ_IN.unpack_from(body)
         directory, listing = self._nodes[number], messages.Listing(room)
+        most = self._listings.most(directory, start)
         self._foresight.will_list()
         ready = self._foresight.listing(directory) if start == 0 else None
         entries = iter(self._listings.read(directory, start) if ready is None else ready)
         sent: list[Listed] = []
         try:
-            self._fill(listing, entries, sent)
+            self._fill(listing, islice(entries, most), sent)
         except OSError:
             if not listing:  # else what is counted as looked up is sent; the next call says why
                 raise
@@ -298,6 +313,7 @@ class Direct:
                 self._forget_one(node.ino, 0)
         if start == 0:
             self._foresight.listed(directory, sent)
+        self._listings.sent(directory, start, listing.after, most)
         return listing.reply(unique)
 
     def _fill(
@@ -317,11 +333,13 @@ class Direct:
                 return
             sent.append(entry)
 
-    def _readdir(self, unique: int, node: int, body: memoryview, _uid: int, _gid: int) -> bytes:
+    def _readdir(self, unique: int, number: int, body: memoryview, _uid: int, _gid: int) -> bytes:
         _, start, room = messages.READ_IN.unpack_from(body)
+        node, listing = self._nodes[number], messages.Listing(room)
+        most = self._listings.most(node, start)
         self._foresight.will_list()
-        listing = messages.Listing(room)
-        listing.add_all(self._listings.read_names(self._nodes[node], start))
+        listing.add_all(islice(self._listings.read_names(node, start), most))
+        self._listings.sent(node, start, listing.after, most)
         return listing.reply(unique)
 
     def _fsyncdir(

@@ -13,9 +13,11 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
+from unionfs import protection
 from unionfs.changes import Caller
 from unionfs.descriptors import Descriptors
 from unionfs.files import UNOPENED, Opened, host_flags
+from unionfs.iflags import IMMUTABLE, PROTECTING
 from unionfs.layer import WritableLayer
 from unionfs.node import Node
 from unionfs.operations import Operations
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 # Of the reply to a read, at first; it grows with the largest.
 _READ_BYTES = 64 << 10
+
+_KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE, include/uapi/linux/falloc.h
 
 # Bytes that one copy_file_range(2) copies at most; the reply has 32 bits for their number.
 _MOST_COPIED = 1 << 30
@@ -54,6 +58,7 @@ class DirectFiles:
         self.table: Mapping[int, Handler] = {
             messages.OPEN: self._open,
             messages.CREATE: self._create,
+            messages.TMPFILE: self._tmpfile,
             messages.READ: self._read,
             messages.WRITE: self._write,
             messages.FSYNC: self._fsync,
@@ -73,8 +78,10 @@ class DirectFiles:
         opened = None
         if flags & (os.O_ACCMODE | os.O_TRUNC) == os.O_RDONLY:
             opened = self._files.open_unopened(node)
-        elif self._files.waits_to_open(node, flags):
-            return None
+        else:
+            self._files.permit_open(node, flags)
+            if self._files.waits_to_open(node, flags):
+                return None
         if opened is None:
             try:
                 opened = self._files.open_at_once(node, flags, uid)
@@ -96,6 +103,18 @@ class DirectFiles:
             Caller(uid, gid, umask),
         )
         node.lookups += 1
+        opened = self._files.created(node, fd, mode, flags, uid)
+        return messages.created(unique, node.ino, st, fd, _open_flags(opened), opened.backing)
+
+    def _tmpfile(self, unique: int, parent: int, body: memoryview, uid: int, gid: int) -> bytes:
+        flags, mode, umask = messages.CREATE_IN.unpack_from(body)
+        node, st, fd = self._changes.create_unnamed(
+            self._nodes[parent], host_flags(flags), mode, Caller(uid, gid, umask)
+        )
+        node.lookups += 1
+        if self._files.unopened:
+            self.descriptors.add(node.ino, fd)
+            return messages.created(unique, node.ino, st, UNOPENED, 0, 0)
         opened = self._files.created(node, fd, mode, flags, uid)
         return messages.created(unique, node.ino, st, fd, _open_flags(opened), opened.backing)
 
@@ -176,6 +195,7 @@ class DirectFiles:
         if handle:
             return messages.count(unique, self._files.write(handle, offset, data))
         node, kills = self._nodes[number], bool(how & messages.WRITE_KILL_SUIDGID)
+        self._files.permit_open(node, os.O_WRONLY | flags)
         if self._union.has_lower_content(node):
             data = memoryview(bytes(data))  # the request's is valid during this call only
 
@@ -215,7 +235,8 @@ class DirectFiles:
 
             return _later(job, target.fd)
 
-        return self._on_target(handle, number, uid, allocate)
+        barred = PROTECTING if mode & ~_KEEP_SIZE else IMMUTABLE
+        return self._on_target(handle, number, uid, allocate, barred)
 
     def _copy_file_range(
         self, unique: int, number: int, body: memoryview, uid: int, _gid: int
@@ -240,15 +261,25 @@ class DirectFiles:
 
             return _later(job, source, target.fd)
 
-        return self._on_target(handle, target_number, uid, copy)
+        return self._on_target(handle, target_number, uid, copy, IMMUTABLE)
 
     def _on_target(
-        self, handle: int, number: int, uid: int, reply: Callable[["_Target"], Reply]
+        self,
+        handle: int,
+        number: int,
+        uid: int,
+        reply: Callable[["_Target"], Reply],
+        barred: int,
     ) -> Reply | Waiting:
-        """Make a reply that writes to a file, which `noopen` has not copied up yet."""
+        """Make a reply that writes to a file, which `noopen` has not copied up yet.
+
+        EPERM where the file has come to have one of the flags *barred* since it was opened.
+        """
         if handle:
             file = self._files.opened(handle)
+            protection.require(self._union, file.node, barred)
             return reply(_Target(file.node, handle, file.kills))
+        protection.require(self._union, self._nodes[number], barred)
         node, kills = self._nodes[number], self._files.kills and uid != 0
         return self._on_upper(
             node, lambda: reply(_Target(node, self.descriptors.to_write(node), kills))

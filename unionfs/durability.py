@@ -47,7 +47,8 @@ class Durability:
             layer, path = self.union.upper_place(node)
             await _sync_and_close(layer.open(path, os.O_RDONLY))
         else:
-            await _sync_content(fd, datasync=datasync)
+            # fdatasync(2) leaves out attributes, such as one that says that the content is below.
+            await _sync_content(fd, datasync=datasync and not node.unsynced)
         await self._sync_names(node)
 
     async def sync_directory(self, node: Node) -> None:
@@ -59,19 +60,22 @@ class Durability:
         await self._sync_names(node)
 
     async def _sync_names(self, node: Node) -> None:
-        """Sync the directories that hold names which copy-up made, from *node* up."""
+        """Sync the directories that hold names which copy-up made, from *node* up.
+
+        Only when all are on disk does that hold for any, and for no copy that was made meanwhile.
+        """
+        synced: list[tuple[Node, int]] = []
         at = node
         while at.unsynced and not at.orphan and at.parent is not None:
-            parent = at.parent
+            parent, copy = at.parent, at.unsynced
             layer, path = self.union.upper_place(parent)
-            fd = layer.open(path, os.O_RDONLY | os.O_DIRECTORY)
-            at.unsynced = False
-            try:
-                await _sync_and_close(fd)
-            except BaseException:
-                at.unsynced = True
-                raise
-            at = parent
+            await _sync_and_close(layer.open(path, os.O_RDONLY | os.O_DIRECTORY))
+            if at.parent is parent:  # else it was moved: it takes the other directory
+                synced.append((at, copy))
+                at = parent
+        for at, copy in synced:
+            if at.unsynced == copy:
+                at.unsynced = 0
 
 
 async def _sync_content(fd: int, *, datasync: bool) -> None:

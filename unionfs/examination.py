@@ -259,8 +259,8 @@ class Examination:
     def _scan_entries(self) -> dict[bytes, int]:
         if self.work is None or not links.is_usable(self.work):
             return {}
-        entries = self.work.scan(links.DIRECTORY)
-        return {entry.name: entry.inode() for entry in entries}
+        names = [entry.name for entry in self.work.scan(links.DIRECTORY)]
+        return {name: self.work.stat(links.LinkIndex.path(name)).st_ino for name in names}
 
 
 def _remove(layer: WritableLayer, parent: bytes, path: bytes) -> None:

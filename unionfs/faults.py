@@ -19,6 +19,7 @@ Mend = Callable[[WritableLayer, bytes], None]
 
 _UNSETTLED = re.compile(rb"[0-9]{1,9}:-?[0-9]{1,9}")  # markers.prepare_links
 _NLINK = re.compile(rb"[UL][+-][0-9]{1,9}")  # fs/overlayfs/inode.c, ovl_set_nlink_common
+_CAPABILITY_BYTES = frozenset({12, 20, 24})  # struct vfs_ns_cap_data, in its three revisions
 _NANOSECONDS = re.compile(rb"-?[0-9]{1,19}")
 _INO = re.compile(rb"[0-9a-f]{1,16}")
 _METACOPY_MIN = 4  # bytes: version, length, flags, digest algorithm (fs/overlayfs/overlayfs.h)
@@ -144,6 +145,14 @@ def _nlink(subject: _Subject) -> tuple[str, bool] | None:
     return None
 
 
+def _protattr(subject: _Subject) -> tuple[str, bool] | None:
+    if not (subject.is_file or subject.is_directory):
+        return "is marked as protected but is neither a file nor a directory", True
+    if subject.value and markers.protection_is_legal(subject.value):
+        return None
+    return f"the mark protattr is {subject.value!r}, which protects from nothing", False
+
+
 def _unsettled(subject: _Subject) -> tuple[str, bool] | None:
     if _UNSETTLED.fullmatch(subject.value):
         return None
@@ -154,6 +163,12 @@ def _mtime(subject: _Subject) -> tuple[str, bool] | None:
     if subject.is_file and _NANOSECONDS.fullmatch(subject.value):
         return None
     return f"damaged modification time {subject.value!r}", True
+
+
+def _capability(subject: _Subject) -> tuple[str, bool] | None:
+    if subject.is_file and len(subject.value) in _CAPABILITY_BYTES:
+        return None
+    return f"damaged capability {subject.value!r}", True
 
 
 def _ino(subject: _Subject) -> tuple[str, bool] | None:
@@ -179,8 +194,10 @@ _JUDGES: dict[str, _Judge] = {
     markers.IMPURE: _impure,
     markers.WHITEOUT: _whiteout,
     markers.NLINK: _nlink,
+    markers.PROTATTR: _protattr,
     markers.UNSETTLED: _unsettled,
     markers.MTIME: _mtime,
+    markers.KEPT_CAPABILITY: _capability,
     markers.INO: _ino,
     markers.LINK: _link,
     markers.LOWERS: _of_root,

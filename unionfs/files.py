@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 import trio
 
-from unionfs import closing
+from unionfs import closing, protection
 from unionfs.attributes import NOTHING, Attributes, Wish
 from unionfs.backing import SMALL, Backings, Forecast, Registry
 from unionfs.copyup import CopyUp
@@ -94,20 +94,21 @@ class Files:
             else:
                 await self._fill_in_thread(job)
 
-    async def prepare(self, node: Node, size: int | None) -> None:
+    async def prepare(self, node: Node, size: int | None) -> bool:
         """Do what takes long before a file is opened or changed; it is to get *size* (None: as is).
 
-        Cutting 1 GiB off takes ext4 a quarter of a second.
+        Tell whether a thread has cut it: to take 1 GiB off takes ext4 a quarter of a second.
         """
         if size is None or self.union.has_lower_content(node):
             await self.bring_content(node, size)
-            return
+            return False
         layer, path = self.union.upper_place(node)
         fd = layer.open_to_write(path, os.O_WRONLY)
         try:
             await trio.to_thread.run_sync(layer.truncate, fd, size)
         finally:
             os.close(fd)
+        return True
 
     def _fill(self, job: Job) -> None:
         try:
@@ -134,9 +135,16 @@ class Files:
 
     async def open(self, node: Node, flags: int, uid: int) -> Opened:
         """Open an existing file for the caller *uid*."""
+        self.permit_open(node, flags)
+        cut = False
         if self.waits_to_open(node, flags):
-            await self.prepare(node, 0 if flags & os.O_TRUNC else None)
-        return self.open_at_once(node, flags, uid)
+            cut = await self.prepare(node, 0 if flags & os.O_TRUNC else None)
+        return self.open_at_once(node, flags, uid, cut=cut)
+
+    def permit_open(self, node: Node, flags: int) -> None:
+        """Raise EPERM where a protected file is to be opened for writing."""
+        if flags & (os.O_ACCMODE | os.O_TRUNC) and (node.protection or not node.upper):
+            protection.require_writable(self.union, node, flags)
 
     def waits_to_open(self, node: Node, flags: int) -> bool:
         """Tell whether content has to be copied up first, or much to be cut off."""
@@ -159,8 +167,11 @@ class Files:
             return None
         return Opened(UNOPENED, 0, self.backings.open_unopened(node))
 
-    def open_at_once(self, node: Node, flags: int, uid: int) -> Opened:
-        """Open a file that does not have to wait; no await may come before the reply."""
+    def open_at_once(self, node: Node, flags: int, uid: int, *, cut: bool = False) -> Opened:
+        """Open a file that does not have to wait; no await may come before the reply.
+
+        One that was *cut* is not emptied again: others may have written to it since.
+        """
         if flags & (os.O_ACCMODE | os.O_TRUNC) == os.O_RDONLY:
             self._leave_to_old_readers(node)
             return self._answer(node, self.union.open_to_read(node), flags, uid)
@@ -168,7 +179,8 @@ class Files:
         self._copyup.metadata(node)
         self._leave_to_old_readers(node)
         layer, path = self.union.upper_place(node)
-        return self._answer(node, layer.open_to_write(path, host_flags(flags)), flags, uid)
+        how = host_flags(flags) & ~os.O_TRUNC if cut else host_flags(flags)
+        return self._answer(node, layer.open_to_write(path, how), flags, uid)
 
     def _answer(self, node: Node, fd: int, flags: int, uid: int) -> Opened:
         try:
@@ -180,7 +192,11 @@ class Files:
             os.close(fd)
             raise
         writes = flags & os.O_ACCMODE != os.O_RDONLY
-        return self._enter(node, fd, uid, writes=writes, eligible=eligible)
+        unseen = self.backings.may_be_mapped(node)
+        opened = self._enter(node, fd, uid, writes=writes, eligible=eligible)
+        if opened.backing and writes and not unseen:  # the kernel was to keep those it has
+            self._registry.invalidate_attributes(node.ino)
+        return opened
 
     def _leave_to_old_readers(self, node: Node) -> None:
         """Give the name of *node* a new inode where the kernel still reads the lower file.
@@ -235,7 +251,7 @@ class Files:
     def _cuts_much(self, node: Node, size: int) -> bool:
         return closing.takes_long(self.union.attributes(node), size)
 
-    def permit(self, node: Node, wish: Wish, uid: int) -> bool:
+    def permit(self, node: Node, wish: Wish, uid: int, *, touches: bool = False) -> bool:
         """Tell whether to carry *wish* out for the caller *uid*; the kernel leaves it to us.
 
         A write or fallocate by a caller without privileges arrives as `NOTHING` first, like
@@ -243,7 +259,11 @@ class Files:
         open for writing may: it takes set-uid bits away.  Others get EPERM.  With `noopen` nobody
         knows who has: then nothing is taken away before the write itself (`ready_to_write`).
         """
-        if wish != NOTHING or not self._attributes.guards(node, uid):
+        if wish != NOTHING:
+            if node.protection or not node.upper:
+                self._attributes.permit(node, wish, touches=touches)
+            return True
+        if not self._attributes.guards(node, uid):
             return True
         if self.unopened:
             return False
@@ -291,7 +311,7 @@ class Files:
     def release(self, fd: int) -> None:
         """Close a descriptor that the kernel no longer uses."""
         file = self._open.pop(fd)
-        self.backings.close(file.node, through=file.through)
+        self.backings.close(file.node, through=file.through, writes=file.writes)
         if file.writes and self.backings.enabled:
             self._learn(file.node, os.fstat(fd).st_size)
         self.union.readers.discard(fd)

@@ -2,10 +2,19 @@
 
 import dataclasses
 import os
+import threading
 
 from unionfs import content, durability
 from unionfs.node import Node
 from unionfs.whiteouts import Part
+
+
+@dataclasses.dataclass(slots=True)
+class Kept:
+    """What a file that is filled in place shows until its content is there: `fills`."""
+
+    size: int
+    mtime_ns: int
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -21,11 +30,20 @@ class Job:
     length: int  # bytes that the file has then
     whole: bool  # all of the file, so that its modification time is kept
     sync: bool
-    st: os.stat_result | None = None  # of a copy that is filled in place
+    kept: Kept  # of a copy that is filled in place
     shared: bool = False
+    over: bool = False  # published or abandoned
+    _filled: bool = False
+    _filling: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
     def fill(self) -> None:
-        """Copy the content; may run in a thread."""
+        """Copy the content; may run in a thread, and whoever else calls it waits for that."""
+        with self._filling:
+            if not self._filled:
+                self._fill()
+                self._filled = True
+
+    def _fill(self) -> None:
         if not self.shared:
             content.copy(self.source, self.target, self.size)
         if self.length > self.size:
@@ -34,6 +52,7 @@ class Job:
             durability.sync(self.target)
 
     def close(self) -> None:
-        """Close both descriptors."""
+        """Close both descriptors; the job is over."""
+        self.over = True
         os.close(self.source)
         os.close(self.target)

@@ -20,9 +20,9 @@ relies on the working directory otherwise, and threads work on descriptors alone
 
 import contextlib
 import errno
+import fcntl
 import os
 import stat
-from collections.abc import Iterator
 
 from unionfs import syscalls
 from unionfs.descent import Root, stale
@@ -47,6 +47,13 @@ class Layer(Root):
         self.number = number  # from the bottom: the lowest lower is 1; upper and work are 0
         self.name = name  # for messages
         self.device = os.fstat(fd).st_dev
+        # What the union adds to inode numbers of this file system that are below `end`, and the
+        # least number of the lowers that are on it; and whether its directories tell the numbers
+        # that stat(2) does.  Settled by `inodes.divide`.
+        self.first = 0
+        self.end = 1 << 48
+        self.family = number
+        self.lists_numbers = True
 
     def stat(self, path: bytes) -> os.stat_result:
         """Return the attributes of *path*; a symlink is not followed."""
@@ -65,6 +72,13 @@ class Layer(Root):
             with contextlib.suppress(*_GONE):
                 return self.closer(exc, path, Layer.find)
             return None
+
+    def is_guarded(self, path: bytes) -> bool:
+        """Tell whether statx(2) calls *path* immutable or append-only."""
+        try:
+            return syscalls.is_guarded(self.at, path)
+        except OSError as exc:
+            return self.closer(exc, path, Layer.is_guarded)
 
     def open(self, path: bytes, flags: int) -> int:
         """Open an existing object and return a descriptor; BlockingIOError for a leased file."""
@@ -93,13 +107,16 @@ class Layer(Root):
         except OSError as exc:
             return self.closer(exc, path, Layer.readlink)
 
-    def scan(self, path: bytes) -> Iterator["os.DirEntry[bytes]"]:
-        """Yield the entries of the directory *path*, in the host's order."""
+    def scan(self, path: bytes) -> list["os.DirEntry[bytes]"]:
+        """Return the entries of a directory, in the host's order; they know their kinds."""
         fd = self.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fchdir(fd)
             with os.scandir(b".") as entries:
-                yield from list(entries)
+                found = list(entries)
+            for entry in found:
+                entry.is_symlink()  # it asks now, from here, where d_type does not tell: readdir(3)
+            return found
         finally:
             os.close(fd)
             # One that is deleted now, and still the working directory, would keep its file system
@@ -143,6 +160,16 @@ class WritableLayer(Layer):
             return os.open(path, flags | os.O_CREAT | os.O_EXCL | _OPEN, mode, dir_fd=self.at)
         except OSError as exc:
             return self.closer(exc, path, WritableLayer.create, flags, mode)
+
+    def create_unnamed(self, path: bytes, flags: int, mode: int) -> int:
+        """Create a regular file without a name in the directory *path*; return its descriptor.
+
+        Open(2), O_TMPFILE; EOPNOTSUPP where the file system has no such files.
+        """
+        try:
+            return os.open(path, flags | os.O_TMPFILE | _OPEN, mode, dir_fd=self.at)
+        except OSError as exc:
+            return self.closer(exc, path, WritableLayer.create_unnamed, flags, mode)
 
     def open_to_write(self, path: bytes, flags: int) -> int:
         """Open an existing file for writing; O_TRUNC among *flags* truncates it.
@@ -274,6 +301,14 @@ class WritableLayer(Layer):
             os.removexattr(path, name, follow_symlinks=self.follow)
         except OSError as exc:
             self.closer(exc, path, WritableLayer.remove_attribute, name)
+
+    def set_flags(self, path: bytes, command: int, flags: bytes) -> None:
+        """Set inode flags of a file or directory by the ioctl(2) *command*: ioctl_iflags(2)."""
+        fd = self.open(path, os.O_RDONLY)
+        try:
+            fcntl.ioctl(fd, command, flags)
+        finally:
+            os.close(fd)
 
     # Open files, which are beyond all paths
 

@@ -6,8 +6,9 @@ key of the lower file.  The other names still lie in the lower only; whoever
 looks them up finds the entry, and so the copy.  (Kernel overlayfs keeps such an
 index with `index=on`; without it, it sees the old content under those names.)
 
-The key holds the layer's number from the bottom, the inode number and the
-change time, so an entry is never taken for a file of another, newer lower.
+The key holds the number, from the bottom, of the lowest layer on the file's file
+system, the inode number and the change time, so an entry is never taken for a file
+of another, newer lower.
 """
 
 import errno
@@ -22,13 +23,18 @@ from unionfs.layer import Layer, WritableLayer, join
 log = logging.getLogger(__name__)
 
 DIRECTORY = b"unionfs/links"
+DIRECTORIES = (b"unionfs", DIRECTORY)
 
 _KEY = re.compile(rb"[0-9a-f]+-[0-9a-f]+-[0-9a-f]+")
 
 
 def key(layer: Layer, st: os.stat_result) -> bytes:
-    """Return the key of a lower file."""
-    return b"%x-%x-%x" % (layer.number, st.st_ino, st.st_ctime_ns)
+    """Return the key of a lower file: one for all names, in all layers on its file system."""
+    return _key(layer.family, st)
+
+
+def _key(number: int, st: os.stat_result) -> bytes:
+    return b"%x-%x-%x" % (number, st.st_ino, st.st_ctime_ns)
 
 
 def is_key(text: bytes) -> bool:
@@ -43,7 +49,7 @@ def may_be_of(entry: bytes, layers: int) -> bool:
 
 def is_usable(work: Layer) -> bool:
     """Tell whether work has an index, and no symlink in its place."""
-    found = map(work.find, (b"unionfs", DIRECTORY))
+    found = map(work.find, DIRECTORIES)
     return all(st is not None and stat.S_ISDIR(st.st_mode) for st in found)
 
 
@@ -52,12 +58,6 @@ class LinkIndex:
 
     def __init__(self, work: WritableLayer) -> None:
         self.work = work
-        for path in (b"unionfs", DIRECTORY):
-            st = work.find(path)
-            if st is None:
-                work.mkdir(path, 0o700)
-            elif not stat.S_ISDIR(st.st_mode):  # a symlink would lead out of work
-                raise OSError(errno.ENOTDIR, f"{work.name}: {os.fsdecode(path)} is no directory")
         self._unsettled: set[bytes] = set()  # entries of which the end of a change failed
         self._keys = {entry.name for entry in work.scan(DIRECTORY)}
         for entry in self._keys:
@@ -68,6 +68,16 @@ class LinkIndex:
 
     def __bool__(self) -> bool:
         return bool(self._keys)
+
+    def find(self, layer: Layer, st: os.stat_result) -> bytes:
+        """Return the entry of a lower file, b"" where there is none.
+
+        Once they were of one layer each, also where several lie on one file system.
+        """
+        for entry in (_key(layer.number, st), key(layer, st)):
+            if entry in self._keys:
+                return entry
+        return b""
 
     @staticmethod
     def path(entry: bytes) -> bytes:

@@ -9,14 +9,16 @@ reading from the start again lists anew (rewinddir(3), readdir(3)).
 
 import bisect
 import errno
+import itertools
 import os
 import stat
 import time
 from collections.abc import Iterator, Mapping
 
 from unionfs.node import Node
+from unionfs.strides import FEW, Strides
 from unionfs.union import Union
-from unionfs.whiteouts import KIND_BITS, KIND_MASK
+from unionfs.whiteouts import INO_SHIFT, KIND_MASK
 
 _DOTS = (b".", b"..")
 _DIRECTORY = stat.S_IFDIR >> 12
@@ -50,11 +52,13 @@ Hinted = tuple[bytes, int, int, int]
 class _Listing:
     """What a directory showed at one moment."""
 
-    __slots__ = ("hints", "names", "used")
+    __slots__ = ("hints", "names", "revision", "sought", "used")
 
-    def __init__(self, hints: Mapping[bytes, int]) -> None:
+    def __init__(self, hints: Mapping[bytes, int], revision: int) -> None:
         self.names = sorted(hints, key=hash)  # the order of `_offset`
         self.hints = hints  # see `Union.listing`
+        self.revision = revision  # of the union: until it grows, the directory shows the same
+        self.sought = False  # somebody reads it in an order of his own
         self.used = 0.0  # time.monotonic()
 
 
@@ -65,6 +69,18 @@ class Listings:
         self.union = union
         self._recent: dict[Node, _Listing] = {}  # the one used last at the end
         self._names = 0  # in all of these
+        self._strides = Strides()
+
+    def most(self, node: Node, start: int) -> int:
+        """Return how many entries a reply from the offset *start* on is to hold at most."""
+        most = self._strides.most(node, start)
+        if most == FEW and node in self._recent:
+            self._recent[node].sought = True
+        return most
+
+    def sent(self, node: Node, start: int, after: int, most: int) -> None:
+        """Take note that a reply of at most *most* entries ended at the offset *after*."""
+        self._strides.sent(node, start, after, most)
 
     def read(self, node: Node, start: int) -> Iterator[Listed]:
         """Look up the entries from the offset *start* on."""
@@ -72,15 +88,15 @@ class Listings:
         for index in range(start, len(_DOTS)):
             yield _DOTS[index], self._dot(node, index), None, index + 1
         if start:  # since it was listed, names may have come to be elsewhere
-            for name in listing.names[first:]:
+            for name in itertools.islice(listing.names, first, None):
                 found = self._find(node, name, 0)
                 if found is not None:
                     yield name, *found, _offset(name) + 1
             return
         hints, find = listing.hints, self.union.finder(node)
         for name in listing.names:
-            ino = hints[name] >> KIND_BITS
-            found = find(name, ino) or self._find(node, name, ino)
+            hint = hints[name]
+            found = find(name, hint) or self._find(node, name, hint)
             if found is not None:
                 yield name, *found, (hash(name) >> _HASH_SHIFT) + _HASH_MIDDLE + 1
 
@@ -93,7 +109,7 @@ class Listings:
         for index in range(first, len(names)):
             name = names[index]
             hint = hints[name]
-            ino, kind = hint >> KIND_BITS, hint & KIND_MASK
+            ino, kind = hint >> INO_SHIFT, hint & KIND_MASK
             if not ino:
                 found = self._find(node, name, 0)
                 if found is None:
@@ -104,11 +120,13 @@ class Listings:
 
     def _from(self, node: Node, start: int) -> tuple[_Listing, int]:
         """Return a listing and the index of the first name at *start* or after."""
-        listing = self._drop(node)
-        if listing is None or start == 0:
-            listing = _Listing(self.union.listing(node))
+        listing, revision = self._drop(node), self.union.revision
+        if listing is None or (start == 0 and listing.revision != revision):
+            listing = _Listing(self.union.listing(node), revision)
         first = bisect.bisect_left(listing.names, start, key=_offset)
-        if start == 0 or first < len(listing.names):  # else its reader has seen all
+        if (
+            not start or first < len(listing.names) or listing.sought
+        ):  # else its reader has seen all
             self._keep(node, listing)
         return listing, first
 
@@ -135,14 +153,14 @@ class Listings:
     def _dot(node: Node, index: int) -> Node:
         return node.parent or node if index else node
 
-    def _find(self, node: Node, name: bytes, ino: int) -> tuple[Node, os.stat_result] | None:
+    def _find(self, node: Node, name: bytes, hint: int) -> tuple[Node, os.stat_result] | None:
         """Look a listed name up; None where it is gone by now, or damaged.
 
         A damaged name is left out (and logged), so that the others are listed; a
         look-up of it says EIO.
         """
         try:
-            return self.union.lookup_listed(node, name, ino)
+            return self.union.lookup_listed(node, name, hint)
         except OSError as exc:
             if exc.errno != errno.EIO:
                 raise

@@ -19,6 +19,9 @@ from unionfs.stack import Stack
 
 ATTRIBUTE = "trusted.unionfs.status"
 
+# Set by `unionfs commit`, on what it is going to carry into the lower: `Changes.stand_alone`.
+ALONE = "trusted.unionfs.alone"
+
 # Not in the status: they are about the command, or are shown with the layers.
 _UNSHOWN = frozenset({"flags", "remount", "lowers", "upper", "work"})
 

@@ -1,6 +1,8 @@
-"""Where log lines go: to stderr while someone waits for us, then to syslog(3)."""
+"""Where log lines go: to stderr while someone waits for us, then to one of the system's logs."""
 
+import contextlib
 import logging
+import os
 import sys
 import syslog
 from types import TracebackType
@@ -12,6 +14,8 @@ _PRIORITY = {
     logging.ERROR: syslog.LOG_ERR,
     logging.CRITICAL: syslog.LOG_CRIT,
 }
+# Characters; the kernel takes lines of 1024 bytes less a prefix (kernel/printk/internal.h).
+_KERNEL_LINE = 900
 _LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)  # by the number of -v
 
 
@@ -26,7 +30,26 @@ class _Syslog(logging.Handler):
     """Lines for the journal; without a socket at /dev/log they are lost, as syslog(3) has it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        syslog.syslog(_PRIORITY.get(record.levelno, syslog.LOG_NOTICE), self.format(record))
+        text = self.format(record).encode("utf-8", "backslashreplace").decode()  # any name
+        syslog.syslog(_PRIORITY.get(record.levelno, syslog.LOG_NOTICE), text)
+
+
+class _KernelLog(logging.Handler):
+    """Lines for /dev/kmsg, which never waits: the journal, which reads it, lies on the union."""
+
+    _DAEMON = 3 << 3  # syslog(3), LOG_DAEMON
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._fd = os.open("/dev/kmsg", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        self._pid = os.getpid()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        priority = self._DAEMON | _PRIORITY.get(record.levelno, syslog.LOG_NOTICE)
+        for line in self.format(record).splitlines():
+            text = f"<{priority}>unionfs[{self._pid}]: {line}"[:_KERNEL_LINE]
+            with contextlib.suppress(OSError):  # EAGAIN: more than the kernel wants in a while
+                os.write(self._fd, text.encode("utf-8", "backslashreplace"))
 
 
 def to_stderr(verbosity: int) -> None:
@@ -41,10 +64,27 @@ def to_stderr(verbosity: int) -> None:
 def to_syslog() -> None:
     """Log to syslog from now on, as a daemon named unionfs; the level stays."""
     syslog.openlog("unionfs", syslog.LOG_PID | syslog.LOG_NDELAY, syslog.LOG_DAEMON)
+    _to(_Syslog())
+
+
+def to_kernel_log() -> None:
+    """Log to the kernel's log from now on; the level stays."""
+    _to(_KernelLog())
+
+
+def leave_terminal() -> None:
+    """Let go of the descriptors that the command came with."""
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    for fd in range(3):
+        os.dup2(null, fd)
+    os.close(null)
+
+
+def _to(handler: logging.Handler) -> None:
     root = logging.getLogger()
-    for handler in root.handlers:
-        root.removeHandler(handler)
-    root.addHandler(_Syslog())
+    for old in list(root.handlers):
+        root.removeHandler(old)
+    root.addHandler(handler)
     sys.excepthook = _log_death
 
 

@@ -18,10 +18,11 @@ from collections.abc import Iterator, Sequence
 
 from unionfs import markers, metacopies, rules, whiteouts
 from unionfs.emptied import Emptied
-from unionfs.inodes import ROOT_INO, number
+from unionfs.fills import Fills
+from unionfs.inodes import ROOT_INO, divide, kept, number
 from unionfs.layer import Layer, WritableLayer, join
-from unionfs.links import LinkIndex, key
-from unionfs.markers import UNMARKED
+from unionfs.links import LinkIndex
+from unionfs.markers import UNMARKED, Marks
 from unionfs.node import Node, NodeTable, Sighting, plain, plain_lower
 from unionfs.rosters import Rosters
 from unionfs.rules import Found
@@ -40,14 +41,17 @@ class Looks:
     links: LinkIndex  # where there is an upper
 
     def __init__(self, stack: Stack, kinds: Markers) -> None:
+        divide(stack)
         self.stack = stack
         self.lowers = stack.lowers
         self.upper = stack.upper
         self.work = stack.work
+        self._numbered = {layer.number: layer for layer in stack.lowers}
         self.markers = kinds
         self.nodes = NodeTable(self._root())
         self.rosters = Rosters()
         self.emptied = Emptied()
+        self.fills = Fills()
         # Grows with each change of names, of the layers of objects, and of directories' attributes.
         self.revision = 0
         self.changed: Node | None = None  # the directory in which a name changed last
@@ -137,6 +141,13 @@ class Looks:
             self.changed = directory
             self.emptied.changes(directory)
 
+    def lowers_change(self) -> None:
+        """Forget what was known of the lowers: `unionfs commit` is writing to one of them."""
+        self._above.clear()
+        self.rosters = Rosters()
+        self.emptied = Emptied()
+        self.names_change()
+
     # The short way
 
     def _on_upper(
@@ -154,7 +165,7 @@ class Looks:
         ino = number(upper, st)
         alone = not below or kind != stat.S_IFDIR
         if alone:
-            node = self.nodes.unmarked(ino, st, upper=True)
+            node = self.nodes.unmarked(ino, st)
             if node is not None:
                 return plain(ino, st, node)
         marks = markers.read(upper, path)
@@ -177,7 +188,7 @@ class Looks:
         if (files or kind == stat.S_IFCHR) and whiteouts.is_whiteout_in(part, path, st):
             return None
         ino = number(layer, st)
-        node = self.nodes.unmarked(ino, st, upper=False)
+        node = self.nodes.unmarked(ino, st, layer)
         if layer.number == BOTTOM or node is not None:
             marks = UNMARKED
         else:
@@ -297,18 +308,25 @@ class Looks:
         upper = top.layer is self.upper
         if top.found in _DIRECTORIES:
             below = tuple(finding.part for finding in shown[upper:])
-            ino = top.marks.ino if upper and top.marks.ino else number(top.layer, top.st)
-            return Sighting(ino, top.st, upper, upper, below, redirect=top.marks.redirect * upper)
+            ino = self._ino(top.layer, top.st, top.marks if upper else UNMARKED)
+            redirect, protection = top.marks.redirect * upper, top.marks.protection * upper
+            return Sighting(
+                ino, top.st, upper, upper, below, redirect=redirect, protection=protection
+            )
         if shown[-1].found is Found.METACOPY:
             raise markers.damaged(top.layer, top.path, "its content is not in the lower layers")
         if upper:
             return self._upper_file(top, shown[1:])
         if top.st.st_nlink > 1 and self._index_has_entries():
-            entry = key(top.layer, top.st)
-            if entry in self.links:
+            entry = self.links.find(top.layer, top.st)
+            if entry:
                 return self.linked(entry, shown[-1].part)
         below = (top.part,) if len(shown) == 1 else (top.part, shown[-1].part)
         return Sighting(number(top.layer, top.st), top.st, upper=False, named=False, below=below)
+
+    def _ino(self, layer: Layer, st: os.stat_result, marks: Marks) -> int:
+        """Return the number of an object, which may have been copied up."""
+        return kept(marks.ino, self._numbered) if marks.ino else number(layer, st)
 
     def _index_has_entries(self) -> bool:
         return self.upper is not None and bool(self.links)
@@ -317,7 +335,7 @@ class Looks:
         st, marks = top.st, top.marks
         if st is None:
             raise FileNotFoundError(errno.ENOENT, _ABSENT)
-        ino = marks.ino or number(top.layer, st)
+        ino = self._ino(top.layer, st, marks)
         if below:
             st = self._settled(ino, self.writable()[0], top, below[-1].part)
         return Sighting(
@@ -329,6 +347,7 @@ class Looks:
             redirect=marks.redirect,
             link=marks.link if marks.link in self.links else b"",
             links=marks.links,
+            protection=marks.protection,
         )
 
     def linked(self, entry: bytes, content: Part) -> Sighting:
@@ -336,7 +355,7 @@ class Looks:
         _, work = self.writable()
         path = self.links.path(entry)
         st, marks = work.stat(path), markers.read(work, path)
-        ino = marks.ino or number(work, st)
+        ino = self._ino(work, st, marks)
         if marks.metacopy:
             st = self._settled(ino, work, Finding(Found.METACOPY, work, path, st, marks), content)
         return Sighting(
@@ -348,6 +367,7 @@ class Looks:
             redirect=marks.redirect,
             link=entry,
             links=marks.links,
+            protection=marks.protection,
         )
 
     def _settled(
@@ -359,8 +379,9 @@ class Looks:
         """
         if copy.st is None:
             raise FileNotFoundError(errno.ENOENT, _ABSENT)
-        if ino in self.nodes:
-            return copy.st
+        node = self.nodes.get(ino)
+        if node is not None:
+            return self.fills.shown(node, copy.st)
         size = content.layer.stat(content.path).st_size
         if not metacopies.is_half_way(copy.st, copy.marks, size):
             return copy.st

@@ -10,14 +10,16 @@ upper of ours can be mounted by the kernel and the reverse:
   root of the union with a leading `/`, else in the same parent;
 * `.metacopy` marks a file whose content is still that of the file below;
 * `.impure` marks a directory that holds copied-up objects;
+* `.protattr` holds the flags `a` and `i` of chattr(1), which upper's inode cannot have (`iflags`);
 * a user's own `trusted.overlay.X` is stored as `trusted.overlay.overlay.X`.
 
-Ours alone, private to the kernel's eyes too: `.unionfs.ino`, the inode number
-an object had before it was copied up, `.unionfs.link`, the entry of the hard
-link index that holds the file, and `.nlink`, in the kernel's form `U+2`: how
+Ours alone, private to the kernel's eyes too: `.unionfs.ino`, the layer and the host's
+inode number there (`inodes`) of what was copied up, `.unionfs.link`, the entry of the
+hard link index that holds the file, and `.nlink`, in the kernel's form `U+2`: how
 many links the union shows beyond those that upper's inode has; `.unionfs.unsettled`
 (`N:L`) says that they are L as long as the inode has N; `.unionfs.mtime`, the
-modification time (ns) of a metadata-only copy while its content is filled in.
+modification time (ns) of a metadata-only copy while its content is filled in,
+and `.unionfs.capability`, its `security.capability`: `fills`.
 
 Whiteouts themselves are made and read in `whiteouts`, aufs's in `dotmarkers`.
 """
@@ -28,6 +30,7 @@ import os
 import re
 from typing import NamedTuple
 
+from unionfs.iflags import APPEND, IMMUTABLE
 from unionfs.layer import Layer, WritableLayer
 
 log = logging.getLogger(__name__)
@@ -40,14 +43,17 @@ METACOPY = _PREFIX + "metacopy"
 IMPURE = _PREFIX + "impure"
 WHITEOUT = _PREFIX + "whiteout"
 NLINK = _PREFIX + "nlink"
+PROTATTR = _PREFIX + "protattr"
 INO = _PREFIX + "unionfs.ino"
 LINK = _PREFIX + "unionfs.link"
 UNSETTLED = _PREFIX + "unionfs.unsettled"
 MTIME = _PREFIX + "unionfs.mtime"
+KEPT_CAPABILITY = _PREFIX + "unionfs.capability"
 LOWERS = _PREFIX + "unionfs.lowerdir"
 WORK = _PREFIX + "unionfs.workdir"
 
-_READ = frozenset({OPAQUE, REDIRECT, METACOPY, NLINK, INO, LINK, UNSETTLED})
+_READ = frozenset({OPAQUE, REDIRECT, METACOPY, NLINK, PROTATTR, INO, LINK, UNSETTLED})
+_PROTECTIONS = {b"a": APPEND, b"i": IMMUTABLE}  # in the kernel's order
 _NUMBER = re.compile(rb"-?[0-9]{1,9}")
 _NAME_MAX = 255
 
@@ -56,8 +62,10 @@ _TOO_LONG = frozenset({errno.ENOSPC, errno.E2BIG, errno.ERANGE})
 
 # Of those that copying leaves behind, and those that it may not leave out
 # (fs/overlayfs/copy_up.c, ovl_must_copy_xattr).
-_MOVED = frozenset({METACOPY, REDIRECT, MTIME})
+_MOVED = frozenset({METACOPY, REDIRECT, MTIME, KEPT_CAPABILITY})
 _MUST_COPY = ("system.posix_acl_", "security.")
+
+CAPABILITY = "security.capability"
 
 
 class Marks(NamedTuple):
@@ -67,10 +75,11 @@ class Marks(NamedTuple):
     whiteouts_are_files: bool = False  # opaque=x: look for `whiteout` on empty files
     redirect: bytes = b""
     metacopy: bool = False
-    ino: int = 0  # the number this object had when it was copied up; 0: none
+    ino: int = 0  # of which its inode number is made, see `inodes.kept`; 0: of its own
     link: bytes = b""  # its entry in the hard link index
     links: int = 0  # links that the union shows beyond upper's st_nlink
     mtime: int | None = None  # ns; of a metadata-only copy that was being filled
+    protection: int = 0  # `iflags.IMMUTABLE` and `APPEND`; in lowers it says nothing
 
 
 UNMARKED = Marks()
@@ -155,6 +164,7 @@ def read(layer: Layer, path: bytes) -> Marks:
         link=layer.attribute(path, LINK) if LINK in names else b"",
         links=_read_links(layer, path, names),
         mtime=_read_number(layer, path, MTIME, 10, 1 << 63) if MTIME in names else None,
+        protection=_read_protection(layer, path) if PROTATTR in names else 0,
     )
 
 
@@ -164,6 +174,29 @@ def _read_links(layer: Layer, path: bytes, names: list[str]) -> int:
         if at == b"%d" % layer.stat(path).st_nlink and _NUMBER.fullmatch(links):
             return int(links)
     return _read_number(layer, path, NLINK, 10, 1 << 31) if NLINK in names else 0
+
+
+def _read_protection(layer: Layer, path: bytes) -> int:
+    """Return what protects an object; nothing where a letter is unknown (ovl_check_protattr)."""
+    letters = layer.attribute(path, PROTATTR)
+    if protection_is_legal(letters):
+        return sum(flag for letter, flag in _PROTECTIONS.items() if letter in letters)
+    log.warning("%s: %s: %s is damaged: %r", layer.name, os.fsdecode(path), PROTATTR, letters)
+    return 0
+
+
+def protection_is_legal(letters: bytes) -> bool:
+    """Tell whether each letter stands for a flag."""
+    return set(letters) <= set(b"".join(_PROTECTIONS))
+
+
+def set_protection(layer: WritableLayer, path: bytes, protection: int) -> None:
+    """Protect an object from changes, or no more."""
+    letters = b"".join(letter for letter, flag in _PROTECTIONS.items() if flag & protection)
+    if letters:
+        layer.set_attribute(path, PROTATTR, letters)
+    elif layer.find_attribute(path, PROTATTR) is not None:
+        layer.remove_attribute(path, PROTATTR)
 
 
 def set_opaque(layer: WritableLayer, path: bytes) -> None:
@@ -192,7 +225,7 @@ def set_metacopy(layer: WritableLayer, path: bytes) -> None:
 def end_metacopy(layer: WritableLayer, path: bytes) -> None:
     """Say that *path* has its content now."""
     layer.remove_attribute(path, METACOPY)
-    for name in (REDIRECT, MTIME):  # of a file they mean nothing without METACOPY
+    for name in (REDIRECT, MTIME, KEPT_CAPABILITY):  # without METACOPY they mean nothing
         try:
             if layer.find_attribute(path, name) is not None:
                 layer.remove_attribute(path, name)
@@ -206,9 +239,37 @@ def set_mtime(layer: WritableLayer, path: bytes, mtime_ns: int) -> None:
 
 
 def end_mtime(layer: WritableLayer, path: bytes) -> None:
-    """Say that *path* has its modification time again."""
+    """Say that *path* has its modification time, and its capability, again."""
+    drop_kept_capability(layer, path)
     if layer.find_attribute(path, MTIME) is not None:
         layer.remove_attribute(path, MTIME)
+
+
+def keep_capability(layer: WritableLayer, path: bytes) -> None:
+    """Put the capability of *path* aside, as writing would take it away."""
+    value = layer.find_attribute(path, CAPABILITY)
+    if value is not None:
+        layer.set_attribute(path, KEPT_CAPABILITY, value)
+        layer.remove_attribute(path, CAPABILITY)
+
+
+def give_capability_back(layer: WritableLayer, path: bytes) -> None:
+    """Give *path* the capability again that was put aside."""
+    value = layer.find_attribute(path, KEPT_CAPABILITY)
+    if value is None:
+        return
+    try:
+        layer.set_attribute(path, CAPABILITY, value)
+    except OSError as exc:
+        if exc.errno != errno.EINVAL:
+            raise
+        log.warning("%s: %s: %s is damaged", layer.name, os.fsdecode(path), KEPT_CAPABILITY)
+
+
+def drop_kept_capability(layer: WritableLayer, path: bytes) -> None:
+    """Forget the capability that was put aside, if there is one."""
+    if layer.find_attribute(path, KEPT_CAPABILITY) is not None:
+        layer.remove_attribute(path, KEPT_CAPABILITY)
 
 
 def set_impure(layer: WritableLayer, path: bytes) -> None:
@@ -216,9 +277,9 @@ def set_impure(layer: WritableLayer, path: bytes) -> None:
     layer.set_attribute(path, IMPURE, b"y")
 
 
-def set_ino(layer: WritableLayer, path: bytes, ino: int) -> None:
-    """Remember the inode number that *path* had before it was copied up."""
-    layer.set_attribute(path, INO, b"%x" % ino)
+def set_origin(layer: WritableLayer, path: bytes, origin: int) -> None:
+    """Remember what `inodes.kept` makes the inode number of *path* of."""
+    layer.set_attribute(path, INO, b"%x" % origin)
 
 
 def set_link(layer: WritableLayer, path: bytes, key: bytes) -> None:

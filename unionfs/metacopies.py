@@ -2,9 +2,9 @@
 
 A file of several names cannot be replaced by a rename, so its content is filled
 into the copy that upper has; until that is done the copy counts as one without
-content.  What a crash in between leaves in it is never shown, but its size and
-modification time are.  The size is that of the content below; the time is
-remembered in an attribute while content comes in (`markers.set_mtime`).
+content.  What a crash in between leaves in it is never shown, but its size,
+modification time and capability are.  The size is that of the content below; the
+others are kept in attributes while content comes in (`fills`).
 
 A power cut may take the size of a copy that was not synced, too: btrfs and others
 then leave the name, the attributes and a size of zero.  Any other size that is not
@@ -26,7 +26,7 @@ def is_half_way(st: os.stat_result, marks: Marks, size: int) -> bool:
 def settle(
     layer: WritableLayer, path: bytes, st: os.stat_result, marks: Marks, size: int
 ) -> os.stat_result:
-    """Give a copy its size and its modification time again; return its attributes.
+    """Give a copy its size, time and capability again; return its attributes.
 
     A crash in here leaves it half way as before.
     """
@@ -39,5 +39,6 @@ def settle(
         finally:
             os.close(fd)
     layer.utime(path, st.st_atime_ns, mtime)
+    markers.give_capability_back(layer, path)
     markers.end_mtime(layer, path)
     return layer.stat(path)

@@ -10,7 +10,7 @@ import os
 import sys
 
 from unionfs import arguments as words
-from unionfs import background
+from unionfs import background, inherited
 from unionfs.options import Options, settled
 
 
@@ -54,6 +54,7 @@ def _in_background(options: Options, mountpoint: str, arguments: argparse.Namesp
 def _in_foreground(options: Options, mountpoint: str, verbosity: int) -> int:
     from unionfs import daemon, logs  # noqa: PLC0415 - only here is this process the daemon
 
+    inherited.serve_everybody()
     logs.to_stderr(verbosity)
     return daemon.open_and_serve(options, mountpoint, started=lambda: None)
 

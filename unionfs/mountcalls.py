@@ -95,13 +95,15 @@ def clone_tree(fd: int, *, recursive: bool = False) -> int:
     return _syscall("open_tree", _SYS_OPEN_TREE, fd, b"", flags)
 
 
-def set_attributes(fd: int, *, add: int = 0, private: bool = True, recursive: bool = False) -> None:
-    """Change a detached mount: add MOUNT_ATTR_* bits, stop propagation.
+def set_attributes(
+    fd: int, *, add: int = 0, remove: int = 0, private: bool = True, recursive: bool = False
+) -> None:
+    """Change a detached mount: add and remove MOUNT_ATTR_* bits, stop propagation.
 
     mount_setattr(2), Linux 5.12.  Without propagation no later mount of the
     host shows up in the copy.
     """
-    clear = _MOUNT_ATTR__ATIME if add & _MOUNT_ATTR__ATIME else 0
+    clear = remove | (_MOUNT_ATTR__ATIME if add & _MOUNT_ATTR__ATIME else 0)
     wanted = _MountAttributes(add, clear, MS_PRIVATE if private else 0, 0)
     flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
     size = ctypes.sizeof(wanted)

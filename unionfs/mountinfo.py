@@ -3,13 +3,14 @@
 /proc/self/mountinfo, proc_pid_mountinfo(5); blanks and the like are octal there.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
 
 class MountInfo(NamedTuple):
-    """One mount; strings are unescaped, later ones lie on top of earlier ones."""
+    """One mount; strings are as os.fsdecode has them, later ones lie on top of earlier ones."""
 
     number: int
     device: str  # MAJOR:MINOR, as st_dev
@@ -21,9 +22,9 @@ class MountInfo(NamedTuple):
 
 def mounts() -> Iterator[MountInfo]:
     """Yield all mounts, in the order in which they were made."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+    with open("/proc/self/mountinfo", "rb") as lines:
         for line in lines:
-            yield parse(line)
+            yield parse(os.fsdecode(line))
 
 
 def parse(line: str) -> MountInfo:
@@ -55,10 +56,10 @@ def top_at(target: str) -> MountInfo | None:
 
 
 def _unescape(text: str) -> str:
-    """Undo the kernel's octal escapes; the bytes may be part of a UTF-8 sequence."""
+    """Undo the kernel's octal escapes; the bytes may be part of a longer sequence."""
     raw = re.sub(
         rb"\\([0-7]{3})",
         lambda match: bytes([int(match[1], 8)]),
-        text.encode("utf-8", "surrogateescape"),
+        os.fsencode(text),
     )
-    return raw.decode("utf-8", "surrogateescape")
+    return os.fsdecode(raw)

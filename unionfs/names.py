@@ -7,8 +7,9 @@ import errno
 import logging
 import os
 
-from unionfs import markers
+from unionfs import markers, protection
 from unionfs.copyup import CopyUp
+from unionfs.iflags import IMMUTABLE
 from unionfs.layer import WritableLayer, join
 from unionfs.node import Node, Sighting, child_path
 from unionfs.union import Union
@@ -31,11 +32,13 @@ class Names:
     def directory(self, parent: Node) -> tuple[WritableLayer, WritableLayer]:
         """Bring a directory, in which a name is to change, up, and return upper and work.
 
-        ENOENT in a deleted directory.
+        ENOENT in a deleted directory, EPERM in an immutable one.
         """
         writable = self.union.writable()
         if parent.orphan:
             raise error(errno.ENOENT)
+        if parent.protection or not parent.upper:
+            protection.require(self.union, parent, IMMUTABLE)
         if not parent.upper:
             self.copyup.directories(parent)
         self.union.names_change(parent)
@@ -157,8 +160,8 @@ class Names:
 
     @staticmethod
     def unpin(node: Node | None) -> None:
-        """Take back what `pin` did, if anything."""
-        if node is not None:
+        """Let go of the pin of a node that has a name, if there is one."""
+        if node is not None and node.pin >= 0:
             os.close(node.pin)
             node.pin = -1
 

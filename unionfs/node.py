@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from unionfs import closing
 from unionfs.inodes import ROOT_INO, hashed
-from unionfs.layer import join
+from unionfs.layer import Layer, join
 from unionfs.whiteouts import Part
 
 # Lower parts, top first; or, of a file that one lower directory holds, just that directory.
@@ -38,6 +38,7 @@ class Sighting(NamedTuple):
     link: bytes = b""
     links: int = 0
     node: "Node | None" = None  # what was found out on the way: this is it
+    protection: int = 0  # of an object in upper
 
     @property
     def lowers(self) -> tuple[Part, ...]:
@@ -50,6 +51,9 @@ class Sighting(NamedTuple):
         """Tell whether the name is a directory's."""
         return stat.S_ISDIR(self.st.st_mode)
 
+
+# `Node.unsynced` of what was copied up before the node was made.
+UNKNOWN_COPY = 1
 
 # Levels up to which the names of a path are put together one by one: in a loop that is faster than
 # a list of them, but copies the path at each step.
@@ -72,14 +76,14 @@ _tuple = tuple.__new__
 
 def plain(ino: int, st: os.stat_result, node: "Node | None" = None) -> Sighting:
     """Return the sighting of an object that is in upper alone, without marks."""
-    return _tuple(Sighting, (ino, st, True, True, (), b"", b"", b"", 0, node))
+    return _tuple(Sighting, (ino, st, True, True, (), b"", b"", b"", 0, node, 0))
 
 
 def plain_lower(
     ino: int, st: os.stat_result, directory: Part, name: bytes, node: "Node | None" = None
 ) -> Sighting:
     """Return the sighting of a file that is in one lower directory alone, without marks."""
-    return _tuple(Sighting, (ino, st, False, False, directory, name, b"", b"", 0, node))
+    return _tuple(Sighting, (ino, st, False, False, directory, name, b"", b"", 0, node, 0))
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -107,8 +111,9 @@ class Node:
     lookups: int = 0  # entries handed to the kernel, minus those it forgot
     children: int = 0  # nodes and aliases that have this one as their parent
     impure: bool = False  # upper's directory is marked as holding copied-up objects
-    unsynced: bool = False  # copied up, and the name not yet known to be on disk
-    orphan: bool = False  # it lost its last name
+    unsynced: int = 0  # the last copy-up, if its name is not known to be on disk: `CopyUp.count`
+    orphan: bool = False  # it lost its last name, or has none yet
+    protection: int = 0  # on upper: `iflags.IMMUTABLE` and `APPEND`
     left: bool = False  # its name has another node now; only open files still know it
 
     @property
@@ -144,6 +149,8 @@ class Node:
         Only this mount makes marks, and knows of them here.
         """
         if self.redirect or self.link or self.links or self.left or self.pin >= 0:
+            return False
+        if self.protection:
             return False
         below = self.below
         return not below if self.upper else isinstance(below, Part)
@@ -183,15 +190,16 @@ class NodeTable(dict[int, Node]):
         """Raise ESTALE: the kernel should know better."""
         raise OSError(errno.ESTALE, f"inode {ino} is not known")
 
-    def unmarked(self, ino: int, st: os.stat_result, *, upper: bool) -> Node | None:
-        """Return the node of an object, of upper or of a lower, that is known to bear no marks."""
+    def unmarked(self, ino: int, st: os.stat_result, lower: Layer | None = None) -> Node | None:
+        """Return the node of an object, of upper or of *lower*, that is known to bear no marks."""
         node = self.get(ino)
         if (
             node is not None
             and node.home == st.st_ino
-            and node.upper == upper
+            and node.upper == (lower is None)
             and node.format == stat.S_IFMT(st.st_mode)
             and node.is_unmarked
+            and (lower is None or _may_be_in(node, lower, st))
         ):
             return node
         return None
@@ -225,6 +233,12 @@ class NodeTable(dict[int, Node]):
         self[node.ino] = node
         return node
 
+    def add_unnamed(self, parent: Node, ino: int, st: os.stat_result, pin: int) -> Node:
+        """Enter an object of upper that was made without a name; it may get one later."""
+        node = self._add(parent, b"", plain(ino, st))
+        node.orphan, node.pin = True, pin
+        return node
+
     def _add(self, parent: Node, name: bytes, sighting: Sighting) -> Node:
         ino = sighting.ino
         if ino in self:
@@ -240,7 +254,10 @@ class NodeTable(dict[int, Node]):
             sighting.redirect,
             sighting.link,
             sighting.links,
+            protection=sighting.protection,
         )
+        if sighting.upper and ino != sighting.st.st_ino:  # copied up; who knew if synced is gone
+            node.unsynced = UNKNOWN_COPY
         return self.add(node, parent)
 
     def _add_name(self, node: Node, parent: Node, name: bytes) -> None:
@@ -320,6 +337,20 @@ class NodeTable(dict[int, Node]):
             node = node.parent
 
 
+def _may_be_in(node: Node, lower: Layer, st: os.stat_result) -> bool:
+    """Tell whether a node of the lowers may be an object that was found in *lower*.
+
+    Two layers on one file system may have names of one file; or one shows what the other does,
+    in the place where it lies in it: two objects of the union.
+    """
+    links = st.st_nlink > 1 and node.format != stat.S_IFDIR
+    return links or _top(node.below).layer is lower
+
+
+def _top(below: Below) -> Part:
+    return below if isinstance(below, Part) else below[0]
+
+
 def _same(node: Node, sighting: Sighting) -> bool:
     st = sighting.st
     return (
@@ -328,6 +359,7 @@ def _same(node: Node, sighting: Sighting) -> bool:
         and node.format == stat.S_IFMT(st.st_mode)
         and not node.left
         and (node.pin < 0 or st.st_nlink > 0)
+        and (node.upper or _may_be_in(node, _top(sighting.below).layer, st))
     )
 
 

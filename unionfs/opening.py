@@ -22,7 +22,17 @@ log = logging.getLogger(__name__)
 
 LOWERS_MAX = 128
 
-_CAP_SYS_ADMIN = 1 << 21  # capabilities(7)
+# Bits of capabilities(7).  Without the others, some changes by some users would fail later.
+_CAP_SYS_ADMIN = 21
+_CAPABILITIES = {
+    "CAP_CHOWN": 0,
+    "CAP_DAC_OVERRIDE": 1,
+    "CAP_FOWNER": 3,
+    "CAP_FSETID": 4,
+    "CAP_SETGID": 6,
+    "CAP_SETUID": 7,
+    "CAP_SETFCAP": 31,
+}
 
 
 def require_privileges() -> None:
@@ -31,11 +41,14 @@ def require_privileges() -> None:
         raise Refused("not permitted: only root can mount a union (try sudo)")
     with open("/proc/self/status", encoding="ascii", errors="replace") as lines:
         effective = next(int(line.split()[1], 16) for line in lines if line.startswith("CapEff:"))
-    if not effective & _CAP_SYS_ADMIN:
+    if not effective >> _CAP_SYS_ADMIN & 1:
         raise Refused(
             "not permitted: mounting needs CAP_SYS_ADMIN (in a container: --privileged,"
             " or --cap-add SYS_ADMIN --device /dev/fuse)"
         )
+    missing = [name for name, bit in _CAPABILITIES.items() if not effective >> bit & 1]
+    if missing:
+        raise Refused(f"not permitted: a union also needs {', '.join(missing)}")
     try:
         os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
     except OSError as exc:
@@ -60,7 +73,7 @@ def open_stack(options: Options, mountpoint: str | None = None) -> Stack:
             undo.callback(os.close, layer.fd)
         named.check_mountpoint(attached)
         undo.pop_all()
-        return Stack(upper, work, lowers)
+        return Stack(upper, work, lowers, named.within(upper, lowers))
 
 
 class _Named:
@@ -79,6 +92,13 @@ class _Named:
         self.work = find("work", options.work) if options.work else None
         places.check_layers(self.upper, self.work, self.lowers)
         self.mountpoint = find("mount point", mountpoint) if mountpoint else None
+
+    def within(self, upper: Layer | None, lowers: tuple[Layer, ...]) -> frozenset[Layer]:
+        """Return those of the opened layers that lie within another; upper stands for work too."""
+        opened = dict(zip(self.lowers, lowers, strict=True))
+        if upper is not None and self.upper is not None and self.work is not None:
+            opened |= {self.upper: upper, self.work: upper}
+        return frozenset(opened[place] for place in places.within_another(list(opened)))
 
     def check_mountpoint(self, attached: list[Place]) -> None:
         """Check where the union is to be mounted; *attached* layers are no detached copies."""

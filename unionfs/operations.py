@@ -17,14 +17,16 @@ import json
 import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
 from typing import Any, Literal, TypeVar, cast
 
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
-from unionfs import entries
+from unionfs import entries, live
 from unionfs.attributes import Attributes, Wish
 from unionfs.changes import Caller, Changes
+from unionfs.chattr import Chattr
 from unionfs.copyup import CopyUp
 from unionfs.durability import Durability
 from unionfs.files import Files, Opened, host_flags
@@ -40,7 +42,7 @@ log = logging.getLogger(__name__)
 # Handlers whose first argument is a file handle.  A directory's handle is its node's number.
 _OF_FILES = frozenset({"read", "write", "release", "fsync"})
 
-STATUS = b"trusted.unionfs.status"
+STATUS, ALONE = live.ATTRIBUTE.encode(), live.ALONE.encode()
 
 _Handler = TypeVar("_Handler", bound=Callable[..., Awaitable[Any]])
 
@@ -86,6 +88,7 @@ class Operations(pyfuse3.Operations):
         self._copyup = CopyUp(union)
         self.changes = Changes(union, self._copyup)
         self.attributes = Attributes(union, self._copyup)
+        self.chattr = Chattr(union, self._copyup)
         self.durability = Durability(union)
         self.files = Files(union, self._copyup, session, passthrough)
         self.listings = Listings(union)
@@ -124,7 +127,10 @@ class Operations(pyfuse3.Operations):
     # Entries
 
     def _entry(self, node: Node, st: os.stat_result) -> EntryAttributes:
-        return entries.of_node(self.union, node, st)
+        entry = entries.of_node(self.union, node, st)
+        if self.files.backings.may_change(node):
+            entry.attr_timeout = 0
+        return entry
 
     def _known_entry(self, node: Node, st: os.stat_result) -> EntryAttributes:
         """Return an entry that the kernel counts as a lookup."""
@@ -178,8 +184,9 @@ class Operations(pyfuse3.Operations):
             atime_ns=attr.st_atime_ns if fields.update_atime else None,
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
         )
-        # It says yes here: `noopen`, which may say no, needs `direct`, which has asked before.
-        self.files.permit(node, wish, ctx.uid)
+        # It says yes: `noopen`, which may say no, needs `direct`, which asks before it declines.
+        # Without that nobody tells whether the times are those of now.
+        self.files.permit(node, wish, ctx.uid, touches=True)
         if self.files.waits_to_change(node, wish):
             await self.files.prepare(node, wish.size)
         return self._entry(node, self.files.change(node, wish, fh or -1, ctx.uid))
@@ -269,8 +276,8 @@ class Operations(pyfuse3.Operations):
         node, st, fd = self.changes.create(
             self.union.nodes[parent], name, host_flags(flags), mode, _caller(ctx)
         )
-        entry = self._known_entry(node, st)
-        return self._opened(self.files.created(node, fd, mode, flags, ctx.uid)), entry
+        opened = self.files.created(node, fd, mode, flags, ctx.uid)
+        return self._opened(opened), self._known_entry(node, st)
 
     def _opened(self, opened: Opened) -> FileInfo:
         if opened.backing:
@@ -306,13 +313,17 @@ class Operations(pyfuse3.Operations):
 
     @_replying
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
-        for name, node, st, after in self.listings.read(self.union.nodes[fh], start_id):
+        directory, end = self.union.nodes[fh], 0
+        most = self.listings.most(directory, start_id)
+        for name, node, st, after in islice(self.listings.read(directory, start_id), most):
             entry = entries.of_dot(node) if st is None else self._entry(node, st)
             if not pyfuse3.readdir_reply(token, name, entry, after):
                 self.union.nodes.drop_if_unknown(node)
-                return
+                break
+            end = after
             if st is not None:
                 node.lookups += 1
+        self.listings.sent(directory, start_id, end, most)
 
     @_replying
     async def releasedir(self, _fh: int) -> None:
@@ -337,8 +348,11 @@ class Operations(pyfuse3.Operations):
     @_replying
     async def setxattr(self, inode: int, name: bytes, value: bytes, _ctx: RequestContext) -> None:
         node = self.union.nodes[inode]
-        if not self.union.features.metacopy:
+        if not self.union.features.metacopy or name == ALONE:
             await self.files.bring_content(node)
+        if name == ALONE:
+            self.changes.stand_alone(node)
+            return
         self.files.newest = 0
         self.attributes.set(node, name, value)
 

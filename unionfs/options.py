@@ -45,6 +45,8 @@ class Options:
     loop: OnOff = "on"
     direct: OnOff = "on"
     handshake: OnOff = "on"
+    boot: OnOff = "off"
+    dead: Literal["reboot", "panic", "halt", "nothing"] = "reboot"
 
 
 # Option of mount(8) -> the MS_* bits that it clears and the ones that it sets.
@@ -127,6 +129,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "loop": ("on", "off"),
     "direct": ("on", "off"),
     "handshake": ("on", "off"),
+    "boot": ("on", "off"),
+    "dead": ("reboot", "panic", "halt", "nothing"),
 }
 
 _SIZE = re.compile(r"[1-9][0-9]*[kKmMgGtTpPeE]?|([1-9][0-9]?|100)%")

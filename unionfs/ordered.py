@@ -19,22 +19,23 @@ def serve(mountpoint: str, said: dict[str, object], verbosity: int, ready: int) 
     """Mount as ordered, write a byte to *ready* when it serves, and return the exit status."""
     logs.to_stderr(verbosity)
 
-    def let_go() -> None:
-        _leave_terminal()
+    options = Options(**said)  # type: ignore[arg-type]
+
+    def tell() -> None:
         os.write(ready, b"1")
         os.close(ready)
 
+    def let_go() -> None:
+        logs.to_syslog()
+        logs.leave_terminal()
+        tell()
+
     try:
-        return daemon.open_and_serve(Options(**said), mountpoint, let_go)  # type: ignore[arg-type]
+        if options.boot == "on":
+            from unionfs import rootdaemon  # noqa: PLC0415 - a machine has one of them
+
+            return rootdaemon.serve(options, mountpoint, tell)
+        return daemon.open_and_serve(options, mountpoint, let_go)
     except Refused as exc:
         print(f"unionfs: {exc}", file=sys.stderr)
         return _BAD_INPUT
-
-
-def _leave_terminal() -> None:
-    """Log to syslog, and let go of the descriptors that the command came with."""
-    logs.to_syslog()
-    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    for fd in range(3):
-        os.dup2(null, fd)
-    os.close(null)

@@ -47,8 +47,8 @@ _EXPLAINED = {
 
 def find(role: str, name: str) -> Place:
     """Hold the directory *name* open; refuse what is none."""
-    path = os.path.abspath(name)
     try:
+        path = os.path.abspath(name)  # fails where it is relative to a directory that is gone
         fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         return Place(role, path, fd, _chain(fd))
     except OSError as exc:
@@ -99,6 +99,16 @@ def check_layers(upper: Place | None, work: Place | None, lowers: list[Place]) -
                 (upper if upper.is_within(lower) else work).label,
                 lower.label,
             )
+
+
+def within_another(found: list[Place]) -> list[Place]:
+    """Return those that lie within another of them, on the same file system."""
+    heads = {place.chain[0] for place in found}
+    return [
+        place
+        for place in found
+        if any(above in heads and above[0] == place.chain[0][0] for above in place.chain[1:])
+    ]
 
 
 def _check_twice(lowers: list[Place]) -> None:

@@ -11,9 +11,10 @@ are the exception, they are the union's, since programs must write there.
 import logging
 import os
 import signal
+import sys
 import time
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, NoReturn
 
 from unionfs import mountcalls, mountinfo
 from unionfs.options import Refused
@@ -28,6 +29,10 @@ _MOUNTPOINTS = ("/mnt", "/media", "/srv", "/opt", "/tmp", "/usr")  # noqa: S108 
 
 # Seconds that processes have to end after SIGTERM.
 _GRACE = 1.0
+
+
+_NOT_EXECUTABLE = 126  # exit statuses, as sh(1) has them
+_NOT_FOUND = 127
 
 
 class Bound(NamedTuple):
@@ -47,15 +52,20 @@ def mountpoint() -> str:
 
 def copies_of_host_mounts(lowers: tuple[str, ...]) -> list[Bound]:
     """Copy what shall be seen beside the union; before it hides any of that."""
-    wanted = [(place, False) for place in KERNEL_PLACES if os.path.isdir(place)]
-    if "/" in lowers:
-        wanted += [(place, True) for place in _other_mounts()]
-    bound = []
-    for place, read_only in wanted:
-        tree = _copied(place, read_only=read_only)
+    others = _other_mounts() if "/" in lowers else []
+    return [*copies_of_kernel_places(), *_all_copied(others, read_only=True)]
+
+
+def copies_of_kernel_places() -> list[Bound]:
+    """Copy what the kernel and the running system provide."""
+    return list(_all_copied(filter(os.path.isdir, KERNEL_PLACES), read_only=False))
+
+
+def _all_copied(places: Iterable[str], *, read_only: bool) -> Iterator[Bound]:
+    for place in places:
+        tree = copied(place, read_only=read_only)
         if tree is not None:
-            bound.append(Bound(place, tree))
-    return bound
+            yield Bound(place, tree)
 
 
 def _other_mounts() -> list[str]:
@@ -71,7 +81,8 @@ def _is_below(path: str, other: str) -> bool:
     return path == other or path.startswith(other + "/")
 
 
-def _copied(place: str, *, read_only: bool) -> int | None:
+def copied(place: str, *, read_only: bool) -> int | None:
+    """Return a detached copy of all that is mounted at *place*; None, logged, where impossible."""
     attributes = mountcalls.MOUNT_ATTR_RDONLY if read_only else 0
     try:
         fd = os.open(place, os.O_PATH | os.O_CLOEXEC)
@@ -98,6 +109,22 @@ def enter(root: str, bound: list[Bound], directory: str) -> None:
         os.chdir(directory)
     except OSError as exc:
         log.info("working directory '%s': %s; starting in /", directory, exc.strerror)
+
+
+def become(command: list[str]) -> NoReturn:
+    """Run *command* in place of this process; 126 or 127, as sh(1) has them, where it cannot be."""
+    status = _NOT_EXECUTABLE
+    try:
+        for ignored_by_python in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(ignored_by_python, signal.SIG_DFL)
+        os.execvp(command[0], command)  # noqa: S606 - a shell is not wanted
+    except OSError as exc:
+        if isinstance(exc, (FileNotFoundError, NotADirectoryError)):
+            status = _NOT_FOUND
+        print(f"unionfs: cannot run '{command[0]}': {exc.strerror}", file=sys.stderr)
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def _attach(tree: int, target: str) -> None:

@@ -9,19 +9,19 @@ import os
 import stat
 from collections.abc import Callable
 
-from unionfs.inodes import layer_number, number
+from unionfs.inodes import number
 from unionfs.layer import join
 from unionfs.looks import Looks
 from unionfs.node import Node, Sighting, plain_lower
-from unionfs.whiteouts import BOTTOM, Part
+from unionfs.whiteouts import BOTTOM, INO_SHIFT, LAYER_MASK, LAYER_SHIFT, Part
 
 _FILES = frozenset({stat.S_IFREG, stat.S_IFLNK})
 
-# Looks up a name with the number that a listing has for it.
+# Looks up a name with the hint that a listing has for it.
 Finder = Callable[[bytes, int], tuple[Node, os.stat_result] | None]
 
 
-def _find_nothing(_name: bytes, _ino: int) -> None:
+def _find_nothing(_name: bytes, _hint: int) -> None:
     """Leave all to others."""
 
 
@@ -29,13 +29,13 @@ class QuickLooks(Looks):
     """The shorter looks at one stack of layers."""
 
     def lookup_listed(
-        self, parent: Node, name: bytes, ino: int
+        self, parent: Node, name: bytes, hint: int
     ) -> tuple[Node, os.stat_result] | None:
-        """Look up a name that a listing of this moment has with *ino*, or with 0 for not known.
+        """Look up a name that a listing of this moment has with *hint*, or with 0 for not known.
 
-        The number tells the layer that the listing has it from; none above that holds the name.
+        The hint tells the layer that the listing has it from; none above that holds the name.
         """
-        layer, below = layer_number(ino), parent.lowers
+        layer, below = hint >> LAYER_SHIFT & LAYER_MASK, parent.lowers
         if layer and self.markers.bear_names:
             for index, part in enumerate(below):
                 if part.layer.number != layer:
@@ -59,8 +59,9 @@ class QuickLooks(Looks):
             return _find_nothing
         layer, prefix = part.layer, join(part.path, b"")
 
-        def find(name: bytes, ino: int) -> tuple[Node, os.stat_result] | None:
-            if layer_number(ino) != BOTTOM or ino in nodes:
+        def find(name: bytes, hint: int) -> tuple[Node, os.stat_result] | None:
+            ino = hint >> INO_SHIFT
+            if hint >> LAYER_SHIFT & LAYER_MASK != BOTTOM or ino in nodes:
                 return None
             try:
                 st = layer.find(prefix + name)

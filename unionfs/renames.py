@@ -8,7 +8,7 @@ import errno
 import stat
 from typing import NamedTuple
 
-from unionfs import rules, syscalls
+from unionfs import protection, rules, syscalls
 from unionfs.names import Names, error
 from unionfs.node import Node, Sighting, child_path
 from unionfs.rules import Facts, Kind, Plan
@@ -64,6 +64,7 @@ class Renames:
             raise error(errno.EPERM)
         absent = union.is_absent(new_parent, new_name)
         target = None if absent else union.look(new_parent, new_name)
+        self._permit((parent, source), (new_parent, target))
         if flags == syscalls.RENAME_EXCHANGE:
             self._exchange(_Side(parent, name, source), new_parent, new_name, target)
             return
@@ -78,6 +79,15 @@ class Renames:
         plan = rules.rename(self._facts(source, target, new_parent, new_name))
         if not plan.nothing:
             self._rename(plan, old, new)
+
+    def _permit(self, old: tuple[Node, Sighting], new: tuple[Node, Sighting | None]) -> None:
+        """Raise EPERM where a name must not be taken away; links of one file keep theirs."""
+        target = new[1]
+        if target is not None:
+            if target.ino == old[1].ino:
+                return
+            protection.require_removable(self.union, new[0], target)
+        protection.require_removable(self.union, *old)
 
     def _rename_file(
         self,

@@ -19,15 +19,13 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from unionfs import arguments as words
-from unionfs import daemon, live, logs, mountcalls, opening, privateroot, uppers
+from unionfs import daemon, inherited, live, logs, mountcalls, opening, privateroot, uppers
 from unionfs.options import Options, Refused, settled
 from unionfs.stack import Stack
 
 log = logging.getLogger(__name__)
 
-_FAILED = 1  # exit statuses; the last two as sh(1) has them
-_NOT_EXECUTABLE = 126
-_NOT_FOUND = 127
+_FAILED = 1  # exit status
 
 # Changes shown in the summary; `unionfs diff` lists all of those that are kept.
 _SHOWN = 40
@@ -64,16 +62,25 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command and return its exit status."""
     logs.to_stderr(arguments.verbose)
     options = _options(arguments)
-    directory = os.getcwd()
     opening.require_privileges()
+    order = _Order(arguments.command, _directory(), inherited.Belongings())
     stack = _opened(options, arguments.keep)
     try:
-        status = _run_over(stack, options, arguments.command, directory)
+        status = _run_over(stack, options, order)
         if not arguments.quiet:
             _summarize(stack, arguments.keep or options.upper)
         return status
     finally:
         stack.close()
+
+
+def _directory() -> str:
+    """Return the working directory; / where that is gone."""
+    try:
+        return os.getcwd()
+    except OSError as exc:
+        log.info("working directory: %s; starting in /", exc.strerror)
+        return "/"
 
 
 def _options(arguments: argparse.Namespace) -> Options:
@@ -111,7 +118,15 @@ def _opened(options: Options, keep: str | None) -> Stack:
 # The three processes
 
 
-def _run_over(stack: Stack, options: Options, command: list[str], directory: str) -> int:
+class _Order(NamedTuple):
+    """What the user wants to be run, and how."""
+
+    command: list[str]
+    directory: str
+    belongings: inherited.Belongings
+
+
+def _run_over(stack: Stack, options: Options, order: _Order) -> int:
     mountcalls.unshare_mounts()
     bound = privateroot.copies_of_host_mounts(options.lowers)
     root = privateroot.mountpoint()
@@ -121,9 +136,10 @@ def _run_over(stack: Stack, options: Options, command: list[str], directory: str
         child = os.fork()
         if not child:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            _become(command, root, bound, directory)
+            _become(order, root, bound)
         for tree in bound:
             os.close(tree.tree)
+        _leave_to_command()
         return _attend(child, server.pid, root)
     finally:
         _end_daemon(server)
@@ -168,6 +184,8 @@ class _Line(NamedTuple):
 
 def _serve(stack: Stack, options: Options, root: str, parent: _Line) -> int:
     os.setsid()  # the terminal's signals are for the command
+    inherited.leave_caller()
+    _leave_to_command()
 
     def started() -> None:
         os.write(parent.ready, b"1")
@@ -181,25 +199,31 @@ def _serve(stack: Stack, options: Options, root: str, parent: _Line) -> int:
     def end_others() -> None:
         privateroot.end_others(parent.pid)
 
-    return daemon.serve(stack, options, root, started, before_unmounting=end_others)
+    status = daemon.serve(stack, options, root, started, before_unmounting=end_others)
+    return status or daemon.sync(stack, options)
 
 
-def _become(command: list[str], root: str, bound: list[privateroot.Bound], directory: str) -> None:
+def _leave_to_command() -> None:
+    """Let go of input, output and what else the caller has opened; messages go to stderr."""
+    inherited.close_leaked()
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for fd in (0, 1):
+        os.dup2(null, fd)
+    os.close(null)
+
+
+def _become(order: _Order, root: str, bound: list[privateroot.Bound]) -> None:
     """Turn this process into the command; does not return."""
-    status = _FAILED
     try:
         mountcalls.signal_at_death_of_parent(signal.SIGKILL)
-        privateroot.enter(root, bound, directory)
-        for ignored_by_python in (signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(ignored_by_python, signal.SIG_DFL)
-        os.execvp(command[0], command)  # noqa: S606 - a shell is not wanted
+        privateroot.enter(root, bound, order.directory)
+        order.belongings.give_back()
+        privateroot.become(order.command)
     except OSError as exc:
-        missing = isinstance(exc, (FileNotFoundError, NotADirectoryError))
-        status = _NOT_FOUND if missing else _NOT_EXECUTABLE
-        print(f"unionfs: cannot run '{command[0]}': {exc.strerror}", file=sys.stderr)
+        print(f"unionfs: cannot enter the union: {exc.strerror}", file=sys.stderr)
     finally:
         sys.stderr.flush()
-        os._exit(status)
+        os._exit(_FAILED)
 
 
 def _attend(child: int, server: int, root: str) -> int:

@@ -15,6 +15,7 @@ class Stack:
     upper: WritableLayer | None
     work: WritableLayer | None
     lowers: tuple[Layer, ...]  # top first
+    within: frozenset[Layer] = frozenset()  # those that lie within another one
 
     def close(self) -> None:
         """Close the descriptors of all layers; this also ends the exclusive use of upper."""

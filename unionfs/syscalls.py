@@ -6,7 +6,9 @@ calling thread (setfsuid(2), setfsgid(2)); those that make mounts stand in
 """
 
 import ctypes
+import fcntl
 import os
+import signal
 
 # include/uapi/linux/fs.h, renameat2(2)
 RENAME_NOREPLACE = 1
@@ -52,6 +54,39 @@ def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
     if _fallocate(fd, mode, offset, length) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+class _Statx(ctypes.Structure):
+    """The beginning of struct statx, statx(2)."""
+
+    _fields_ = (
+        ("mask", ctypes.c_uint32),
+        ("blksize", ctypes.c_uint32),
+        ("attributes", ctypes.c_uint64),
+        ("rest", ctypes.c_char * 240),
+    )
+
+
+_statx = _libc.statx
+_statx.argtypes = [
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.c_int,
+    ctypes.c_uint,
+    ctypes.POINTER(_Statx),
+]
+_AT_SYMLINK_NOFOLLOW = 0x100
+_AT_STATX_DONT_SYNC = 0x4000
+_STATX_ATTR_PROTECTED = 0x10 | 0x20  # STATX_ATTR_IMMUTABLE, STATX_ATTR_APPEND
+
+
+def is_guarded(directory: int, path: bytes) -> bool:
+    """Tell whether *path* is immutable or append-only, as far as statx(2) knows."""
+    result, how = _Statx(), _AT_SYMLINK_NOFOLLOW | _AT_STATX_DONT_SYNC
+    if _statx(directory, path, how, 0, result) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), path)
+    return bool(result.attributes & _STATX_ATTR_PROTECTED)
 
 
 class _OpenHow(ctypes.Structure):
@@ -102,6 +137,22 @@ def is_cached(fd: int, offset: int, count: int) -> bool:
     if _libc.syscall(_CACHESTAT, fd, span, ctypes.byref(pages), 0) != 0:
         return False
     return int(pages.cached) > (offset % _PAGE + count - 1) // _PAGE
+
+
+def may_be_written(fd: int) -> bool:
+    """Tell whether anybody may go on writing to the file that *fd* is open to read.
+
+    A mapping counts as long as it lasts.  The kernel tells by refusing a lease: fcntl(2).
+    Where it gives none, as on network file systems, it is not known, so yes.
+    """
+    try:
+        # Whoever opens the file just now is told of to us by a signal, whose default is to kill.
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError:
+        return True
+    return False
 
 
 def keep_capabilities_across_setfsuid() -> None:

@@ -8,14 +8,12 @@ emptying are the kernel's too (fs/overlayfs/super.c, ovl_workdir_create).
 import collections
 import itertools
 import logging
-import os
 import re
 import stat
 
 from unionfs.layer import WritableLayer, join
 
 DIRECTORY = b"work"
-DEFAULT_ACL = "system.posix_acl_default"
 
 # Names that may wait to be removed: a few milliseconds of work.
 _MOST_LEFT = 512
@@ -31,27 +29,12 @@ class Temporaries:
     def __init__(self, work: WritableLayer) -> None:
         self.work = work
         self._numbers = itertools.count()
-        if work.find(DIRECTORY) is None:
-            work.mkdir(DIRECTORY, 0o700)
-        else:
-            self._empty()
+        self._empty()
         # Does somebody call `tidy` when there is nothing else to do?
         self.patient = False
         # Directories that nobody sees any more, each with the names that are still in it.
         self._left: collections.deque[tuple[bytes, list[bytes]]] = collections.deque()
         self._many = 0  # of these names
-        st = work.stat(DIRECTORY)
-        self._group = st.st_gid
-        self._pass_on = bool(st.st_mode & stat.S_ISGID) or (
-            work.find_attribute(DIRECTORY, DEFAULT_ACL) is not None
-        )
-
-    def pass_on_other(self, st: os.stat_result) -> bool:
-        """Tell whether a directory with the attributes *st* gives new objects a group or bit.
-
-        The group counts where the file system is mounted with `grpid` (ext4(5), xfs(5)).
-        """
-        return self._pass_on or bool(st.st_mode & stat.S_ISGID) or st.st_gid != self._group
 
     def name(self) -> bytes:
         """Return the path in work of a name not yet taken."""

@@ -11,7 +11,7 @@ import os
 import stat
 from typing import Literal
 
-from unionfs import markers, rules
+from unionfs import cribs, markers, rules
 from unionfs.descent import stale
 from unionfs.dotmarkers import DotMarkers
 from unionfs.handle import LowerReaders
@@ -50,8 +50,10 @@ class Union(QuickLooks):
         if stack.upper is not None and stack.work is not None:
             os.umask(0)
             self.pins = Pins()
+            cribs.prepare(stack.work, stack.upper)
             self.temporaries = Temporaries(stack.work)
             self.links = LinkIndex(stack.work)
+            self.cribs = cribs.Cribs(self.temporaries, stack.upper)
             self._record_layers(stack.upper, stack.work)
 
     def _record_layers(self, upper: WritableLayer, work: WritableLayer) -> None:
@@ -108,7 +110,7 @@ class Union(QuickLooks):
         st = layer.stat(path)
         if st.st_mode & _KIND != node.format:
             raise stale()
-        return st
+        return self.fills.shown(node, st) if self.fills else st
 
     def shown(self, node: Node, st: os.stat_result) -> tuple[int, int]:
         """Return st_nlink and st_blocks as the union shows them."""
@@ -149,7 +151,7 @@ class Union(QuickLooks):
     def listing(self, node: Node) -> dict[bytes, int]:
         """Return the visible names of a directory, in no order that matters, each with its hint.
 
-        `whiteouts.KIND_BITS` says what the layers' own listings tell of a name.
+        `whiteouts.INO_SHIFT` says what the layers' own listings tell of a name.
         """
         if node.orphan:
             return {}

@@ -2,20 +2,19 @@
 
 Upper and work are directories of one file system and of one mount.  What a
 union will need of them (whiteouts, trusted attributes, renames that exchange)
-is tried in work, under a name that is removed again.  flock(2) on both
-directories keeps other unions out, and leaves nothing behind; kernel overlayfs
-takes no such lock, so its mounts are looked for in the mount table.
+is tried in work, under a name that is removed again.  Locks on both keep other
+unions out (`claims`); kernel overlayfs takes no such lock, so its mounts are
+looked for in the mount table.
 """
 
 import contextlib
 import errno
-import fcntl
 import logging
 import os
 import stat
 from collections.abc import Callable, Iterator
 
-from unionfs import copies, mountcalls, mountinfo
+from unionfs import claims, copies, mountcalls, mountinfo
 from unionfs.layer import WritableLayer
 from unionfs.options import Refused
 from unionfs.places import Place
@@ -104,7 +103,7 @@ def open_upper(
     with contextlib.ExitStack() as undo:
         for fd, place in zip(fds, (upper, work), strict=True):
             undo.callback(os.close, fd)
-            claim(fd, place)
+            claims.claim(fd, place)
         layers = WritableLayer(fds[0], name=upper.name), WritableLayer(fds[1], name=work.name)
         _try_out(layers[1], upper)
         undo.pop_all()
@@ -126,31 +125,6 @@ def open_together(writable: list[Place], attached: list[Place]) -> list[int]:
             os.close(fd)
     attached += writable
     return [os.open(".", copies.DIRECTORY, dir_fd=place.fd) for place in writable]
-
-
-# Exclusive use
-
-
-def claim(fd: int, place: Place) -> None:
-    """Lock a writable layer against other unions, as long as *fd* is open."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise Refused(
-            f"{place.label} is in use by another union{_owner(place)}:"
-            " unmount that first, or choose another directory"
-        ) from None
-
-
-def _owner(place: Place) -> str:
-    """Return who holds the lock, as far as /proc/locks tells: proc_locks(5)."""
-    inode = f":{place.chain[0][1]}"
-    with contextlib.suppress(OSError), open("/proc/locks", encoding="ascii") as lines:
-        for line in lines:
-            fields = line.split()
-            if "FLOCK" in fields and fields[5].endswith(inode):
-                return f" (process {fields[4]})"
-    return ""
 
 
 def refuse_kernel_overlay(place: Place) -> None:
@@ -214,7 +188,7 @@ def _remove_trial(work: WritableLayer, name: bytes) -> None:
     """Remove what `_try_out` made, also that of one that was killed."""
     if work.find(name) is None:
         return
-    for path in list(work.scan(name)):
+    for path in work.scan(name):
         remove = work.rmdir if path.is_dir(follow_symlinks=False) else work.unlink
         remove(name + b"/" + path.name)
     work.rmdir(name)

@@ -10,12 +10,15 @@ aufs's names, make and read whiteouts.
 import contextlib
 import os
 import stat
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from unionfs.inodes import HOST_END, ROOT_INO, first_of
+from unionfs.inodes import ROOT_INO, of_host
 from unionfs.layer import Layer, WritableLayer, join
 from unionfs.markers import OPAQUE, UNMARKED, WHITEOUT, Marks, read, set_opaque
 from unionfs.rules import Found
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 BOTTOM = 1  # the number of the lowest layer
 
@@ -75,13 +78,33 @@ def shown(layer: Layer, path: bytes, st: os.stat_result, marks: Marks) -> Findin
     return Finding(found, layer, path, st, marks)
 
 
-# What a listing tells of a name, as one number, for there may be many names: the union's inode
-# number (0: only a look-up tells), and in the last bits the kind, DT_* of readdir(3).
-KIND_BITS = 4
+# What a listing tells of a name, as one number, for there may be many names: in the last bits the
+# kind, DT_* of readdir(3), then the number of the layer that has it, and above the union's inode
+# number (0: only a look-up tells).
 KIND_MASK = 0xF
+LAYER_SHIFT = 4
+LAYER_MASK = 0x3FF
+INO_SHIFT = 14
 _FILE_HINT = stat.S_IFREG >> 12
 _DIRECTORY_HINT = stat.S_IFDIR >> 12
 _SYMLINK_HINT = stat.S_IFLNK >> 12
+
+
+def _tell_numbers(layer: Layer, directory: bytes, entries: "Sequence[os.DirEntry[bytes]]") -> bool:
+    """Tell whether a directory's entries have the numbers that stat(2) tells, and of this layer.
+
+    Where that is not known, one of them shows it.  That of a directory says nothing:
+    overlayfs.rst, "Inode properties".
+    """
+    if layer.stat(directory).st_dev != layer.device:
+        return False  # a subvolume of btrfs has numbers of its own
+    if layer.lists_numbers:
+        return True
+    for entry in entries:
+        if not entry.is_dir(follow_symlinks=False):
+            st = layer.stat(join(directory, entry.name))
+            return (st.st_dev, st.st_ino) == (layer.device, entry.inode())
+    return False
 
 
 def _is_whiteout_file(layer: Layer, directory: bytes, name: bytes) -> bool:
@@ -121,36 +144,42 @@ class Markers:
     def listing(self, part: Part) -> dict[bytes, int]:
         """Map the names of one directory of one layer to what it says of them; 0: a whiteout.
 
-        The number is that of `KIND_BITS`, from the host's directory entry alone (readdir(3)).
+        The number is that of `INO_SHIFT`, from the host's directory entry alone (readdir(3)).
         """
         layer, directory = part.layer, part.path
-        numbered = layer.number and layer.stat(directory).st_dev == layer.device
-        first, end = first_of(layer), HOST_END if numbered else 0
+        entries = layer.scan(directory)
+        base = layer.number << LAYER_SHIFT
+        start = layer.first << INO_SHIFT | base
+        numbered = layer.number and _tell_numbers(layer, directory, entries)
+        end = layer.end if numbered else 0
         whiteout = 0 if layer.number else self._number_in(layer, directory)
         hints: dict[bytes, int] = {}
-        for entry in layer.scan(directory):
+        for entry in entries:
             name, host = entry.name, entry.inode()
-            ino = first + host << KIND_BITS if ROOT_INO < host < end else 0
+            if ROOT_INO < host < end:
+                hint = (host << INO_SHIFT) + start
+            else:
+                hint = of_host(layer, host) << INO_SHIFT | base if numbered else base
             if entry.is_file(follow_symlinks=False):
                 hides = part.whiteouts_are_files and _is_whiteout_file(layer, directory, name)
-                hints[name] = 0 if hides else ino | _FILE_HINT
+                hints[name] = 0 if hides else hint | _FILE_HINT
             elif entry.is_dir(follow_symlinks=False):
-                hints[name] = ino | _DIRECTORY_HINT
+                hints[name] = hint | _DIRECTORY_HINT
             elif entry.is_symlink():
-                hints[name] = ino | _SYMLINK_HINT
+                hints[name] = hint | _SYMLINK_HINT
             elif host == whiteout:
                 hints[name] = 0
             else:
                 st = layer.find(join(directory, name))
                 shows = st is not None and not is_whiteout(st)
-                hints[name] = ino | stat.S_IFMT(st.st_mode) >> 12 if st and shows else 0
+                hints[name] = hint | stat.S_IFMT(st.st_mode) >> 12 if st and shows else 0
         return hints
 
     def _number_in(self, layer: Layer, directory: bytes) -> int:
-        """Return the inode number of our whiteouts, where it means that: 0 on other devices."""
-        if not self._number or layer.stat(directory).st_dev != layer.device:
-            return 0  # a subvolume of btrfs has numbers of its own
-        return self._number
+        """Return the inode number of our whiteouts, where a listing has it for them alone; or 0."""
+        if self._number and layer.lists_numbers and _tell_numbers(layer, directory, ()):
+            return self._number
+        return 0
 
     def hides(self, upper: WritableLayer, path: bytes) -> bool:
         """Tell whether upper holds a whiteout for *path*, which is known not to show."""

@@ -37,6 +37,8 @@ def test_an_upper_in_order_has_nothing_wrong(patient):
         ({"impure": b"z"}, "+ upper/d: the mark impure is b'z'"),
         ({"whiteout": b""}, "+ upper/d: has the attribute of a whiteout but is no empty file"),
         ({"nlink": b"U+1"}, "+ upper/d: has a correction of the link count but is a directory"),
+        ({"protattr": b""}, "- upper/d: the mark protattr is b'', which protects from nothing"),
+        ({"protattr": b"ix"}, "- upper/d: the mark protattr is b'ix', which protects from noth"),
         ({"unionfs_ino": b"zz"}, "+ upper/d: damaged inode number b'zz'"),
         ({"unionfs_ino": b"0"}, "+ upper/d: damaged inode number b'0'"),
         ({"unionfs_link": KEY}, "+ upper/d: damaged entry of the hard link index"),

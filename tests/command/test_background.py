@@ -1,10 +1,11 @@
 """The daemon that is started ahead."""
 
 import os
+import sys
 
 import pytest
 
-from unionfs import background
+from unionfs import background, commands
 
 
 @pytest.mark.parametrize(
@@ -19,8 +20,12 @@ from unionfs import background
         ("", False),
         ("--help", False),
         ("unionfs / -o lowerdir=a", True),
-        ("status /no/such/place", False),
-        ("diff upper", False),
+        ("mount -o remount,ro /", False),
+        ("unionfs / -o rw,remount,noatime", False),
+        ("unionfs /", False),
+        ("--version", False),
+        ("--version /", False),
+        *((f"{command} /", False) for command in commands.COMMANDS if command != "mount"),
     ],
 )
 def test_it_is_started_where_it_will_be_needed(line, likely, monkeypatch):
@@ -48,3 +53,28 @@ def test_combined_short_options_may_fool_it(bench):
     assert bench.unionfs("umount mnt").status == 0
     assert process.wait(timeout=10) == 0
     assert bench.processes() == []
+
+
+@pytest.mark.parametrize("line", [
+    "status mnt", "status --json mnt", "diff mnt", "check upper", "--version", "--help",
+    "mount -o remount,ro mnt", "umount mnt",
+])  # fmt: skip
+def test_only_what_is_needed_is_started(bench, line):
+    """Neither another process nor what a daemon imports."""
+    assert bench.unionfs("mount --lower lower --upper upper --work work mnt").status == 0
+    if line == "check upper":
+        assert bench.unionfs("umount mnt").status == 0
+    bench.write(
+        "watch.py",
+        "import atexit, os, sys\n"
+        "from unionfs import cli\n"
+        "os.fork = lambda: print('forked')\n"
+        "atexit.register(lambda: print({'pyfuse3', 'trio'} & set(sys.modules)))\n"
+        "sys.exit(cli.main())\n",
+    )
+    result = bench.run([sys.executable, "watch.py", *line.split()])
+    if bench.mounts():
+        assert bench.unionfs("umount mnt").status == 0
+    assert result.status == 0
+    assert "forked" not in result.out
+    assert result.out.endswith("set()\n")

@@ -203,6 +203,12 @@ def test_root_without_the_capability_is_refused(bench):
     assert "not permitted: mounting needs CAP_SYS_ADMIN" in result.err
 
 
+def test_what_a_daemon_would_lack_later_is_told_at_once(bench):
+    words = bench.words(f"mount {LAYERS} mnt")
+    result = bench.run(["setpriv", "--bounding-set=-chown,-setgid", *words])
+    assert result == (2, "", "unionfs: not permitted: a union also needs CAP_CHOWN, CAP_SETGID\n")
+
+
 def test_a_machine_without_fuse_is_told_apart(bench):
     inner = " ".join(bench.words(f"mount {LAYERS} mnt"))
     hidden = f"mount -t tmpfs tmpfs /dev && {inner}"

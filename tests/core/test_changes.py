@@ -52,6 +52,40 @@ def test_rmdir_removes_a_directory_that_shows_nothing(union, upper, lower, after
     assert harvest(u.upper) == after
 
 
+def test_a_file_without_a_name_becomes_one_as_others_are(union):
+    u = union({}, {"d": {"gone": "old"}})
+    u.unlink("d/gone")
+    before = set(os.listdir("/proc/self/fd"))
+    node, st, fd = u.changes.create_unnamed(u.node("d"), os.O_RDWR, 0o600, Caller(0, 0, 0))
+    node.lookups += 1
+    assert (st.st_nlink, node.orphan, u.list("d")) == (0, True, [])
+    os.write(fd, b"new")
+    os.close(fd)
+    u.changes.link(node, u.node("d"), b"gone")
+    assert (node.orphan, node.pin, node.is_unmarked) == (False, -1, True)
+    assert (u.node("d/gone"), node.path) == (node, b"d/gone")
+    assert set(os.listdir("/proc/self/fd")) == before
+    assert harvest(u.upper) == {"d": {"gone": "new"}}
+
+
+def test_a_file_that_never_gets_a_name_is_forgotten_without_a_trace(union):
+    u = union({"d": {}})
+    before = set(os.listdir("/proc/self/fd"))
+    node, _, fd = u.changes.create_unnamed(u.node("d"), os.O_RDWR, 0o600, Caller(0, 0, 0))
+    os.close(fd)
+    u.union.nodes.forget(node.ino, 0)
+    assert node.ino not in u.union.nodes
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_file_that_lost_its_name_gets_no_other(union):
+    u = union({"f": "text"})
+    node = u.node("f")
+    u.unlink("f")
+    failing(errno.ENOENT, u.changes.link, node, u.union.root, b"g")
+    assert harvest(u.upper) == {}
+
+
 def test_whiteouts_are_names_of_one_device_also_after_a_remount(union):
     names = "abc"
     u = union({}, dict.fromkeys(names, "x"))

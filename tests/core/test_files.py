@@ -88,3 +88,60 @@ def test_a_large_read_is_left_to_the_session_where_it_can_send_a_file(union, tak
     assert sent == [(5, opened.fd, 1, LARGE)]
     made.files.release(opened.fd)
     assert bytes(reply) == (b"" if taken else messages.data(5, b"x" * (LARGE - 1) + b"y"))
+
+
+@pytest.fixture
+def passing(union):
+    """The files of a union where all passes through, a large one, and what the kernel was told."""
+    u, told = union({"f": "x" * SMALL}), []
+    session = registry()
+    session.invalidate_attributes = told.append
+    return Operations(u.union, session, passthrough="upper", status={}).files, u, told
+
+
+def test_attributes_are_not_kept_while_somebody_may_change_them_unseen(passing):
+    files, u, told = passing
+    node, may_change = u.node("f"), files.backings.may_change
+    assert not may_change(node)
+    writer = files.open_at_once(node, os.O_RDWR, 0).fd
+    assert told == [node.ino]
+    assert [may_change(node) for _ in range(3)] == [True] * 3
+    mapping = os.open(u.upper / "f", os.O_RDWR)  # as the kernel has it as long as a map lasts
+    files.release(writer)
+    assert [may_change(node) for _ in range(3)] == [True] * 3
+    os.close(mapping)
+    # The attributes of the first reply may have been read while somebody could.
+    assert [may_change(node) for _ in range(3)] == [True, False, False]
+    files.release(files.open_at_once(node, os.O_WRONLY, 0).fd)
+    assert told == [node.ino] * 2
+    assert [may_change(node) for _ in range(2)] == [True, False]
+
+
+def test_a_reader_changes_nothing_unseen(passing):
+    files, u, told = passing
+    node = u.node("f")
+    reader = files.open_at_once(node, os.O_RDONLY, 0)
+    assert reader.backing
+    assert not files.backings.may_change(node)
+    writer = files.open_at_once(node, os.O_WRONLY, 0).fd
+    files.release(writer)
+    assert [files.backings.may_change(node) for _ in range(2)] == [True, False]
+    files.release(reader.fd)
+    assert told == [node.ino]
+
+
+def test_where_it_cannot_be_known_whether_a_file_is_mapped_it_may_be(passing, monkeypatch):
+    files, u, _ = passing
+    node = u.node("f")
+    files.release(files.open_at_once(node, os.O_RDWR, 0).fd)
+
+    def fail(*_arguments):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.backings, "_open_to_read", fail)
+        assert [files.backings.may_change(node) for _ in range(3)] == [True] * 3
+    with monkeypatch.context() as patch:  # as on a network file system
+        patch.setattr("fcntl.fcntl", fail)
+        assert [files.backings.may_change(node) for _ in range(3)] == [True] * 3
+    assert [files.backings.may_change(node) for _ in range(2)] == [True, False]

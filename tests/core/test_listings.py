@@ -1,13 +1,15 @@
 """Offsets of directories mean the same whatever happened to the directory meanwhile."""
 
 import errno
+import itertools
+import random
 
 import pytest
 
 from unionfs import listings as module
 from unionfs.layer import Layer
 from unionfs.listings import Listings
-from unionfs.whiteouts import KIND_BITS
+from unionfs.whiteouts import INO_SHIFT
 
 BATCH = 7
 
@@ -16,7 +18,7 @@ class Directory:
     def __init__(self, number, names=()):
         self.ino = number
         self.parent = None
-        self.names = {name: number << KIND_BITS | 8 for number, name in enumerate(names, 10)}
+        self.names = {name: number << INO_SHIFT | 8 for number, name in enumerate(names, 10)}
 
 
 class Layers:
@@ -24,6 +26,7 @@ class Layers:
 
     def __init__(self):
         self.asked = 0
+        self.revision = 0
 
     def listing(self, node):
         self.asked += 1
@@ -82,7 +85,8 @@ def test_what_stays_is_shown_once_while_others_come_and_go(listings, monkeypatch
     gone = set(seen[10:40]) | set(names(200)[::5])
     for name in gone:
         directory.names.pop(name, None)
-    directory.names |= {b"new %d" % number: 500 + number << KIND_BITS | 8 for number in range(50)}
+    directory.names |= {b"new %d" % number: 500 + number << INO_SHIFT | 8 for number in range(50)}
+    listings.union.revision += 1
     rest(listings, directory, 0)  # another reader, from the start
     rest(listings, Directory(2, names(3)), 0)
     seen += rest(listings, directory, start)
@@ -94,7 +98,8 @@ def test_what_stays_is_shown_once_while_others_come_and_go(listings, monkeypatch
 def test_reading_from_the_start_again_lists_anew(listings):
     directory = Directory(1, names(20))
     batch(listings, directory, 0)
-    directory.names[b"new"] = 99 << KIND_BITS | 8
+    directory.names[b"new"] = 99 << INO_SHIFT | 8
+    listings.union.revision += 1
     assert b"new" in rest(listings, directory, 0)
 
 
@@ -145,6 +150,84 @@ def test_few_are_kept_for_a_while(listings, layers, clock):
         before = layers.asked
         batch(listings, directory, start)
         assert layers.asked == before + lists_anew
+
+
+class Reader:
+    """Reads as the kernel does, a buffer at a time, and counts what it is given."""
+
+    ROOM = 400  # entries in its buffer
+
+    def __init__(self, listings, directory):
+        self.listings = listings
+        self.directory = directory
+        self.given = 0
+
+    def read(self, start):
+        """Return the names of one reply, and the offset that follows."""
+        most = self.listings.most(self.directory, start)
+        entries = self.listings.read_names(self.directory, start)
+        entries = list(itertools.islice(entries, min(most, self.ROOM)))
+        after = entries[-1][3] if entries else 0
+        self.listings.sent(self.directory, start, after, most)
+        self.given += len(entries)
+        return [entry[0] for entry in entries], after
+
+    def all(self, start=0):
+        """Return the names of all replies."""
+        replies = []
+        while True:
+            some, start = self.read(start)
+            if not some:
+                return replies
+            replies.append(some)
+
+
+def test_who_seeks_for_each_name_is_given_few_and_makes_no_new_listing(listings, layers):
+    directory = Directory(1, names(5000))
+    reader = Reader(listings, directory)
+    order = list(itertools.chain.from_iterable(reader.all()))
+    ends = [entry[3] for entry in listings.read_names(directory, 0)]
+    offsets = dict(zip(order[1:], ends[:-1], strict=True))  # each is where the one before it ends
+    asked, reader.given = layers.asked, 0
+    for name in random.Random(1).sample(order[1:], 500):
+        assert reader.read(offsets[name])[0][0] == name
+    assert layers.asked <= asked + 1
+    assert reader.given <= 500 * 16  # by chance some go on where others ended
+    reader.read(offsets[order[-1]])
+    reader.read(offsets[order[-1]])
+    assert layers.asked <= asked + 1, "the listing is kept though it was read to its end"
+
+
+def test_who_goes_on_after_a_seek_soon_gets_full_replies(listings):
+    directory = Directory(1, names(5000))
+    reader = Reader(listings, directory)
+    first, after = reader.read(0)
+    sizes = [len(some) for some in reader.all(after - 1)]  # where its last name is
+    assert sizes[:4] == [8, 64, 400, 400]
+    assert sum(sizes) == 5002 - len(first) + 1
+
+
+def test_two_readers_in_turn_both_get_full_replies(listings):
+    directory = Directory(1, names(3000))
+    pair = [Reader(listings, directory) for _ in range(2)]
+    starts = [0, 0]
+    while any(start is not None for start in starts):
+        for index, reader in enumerate(pair):
+            if starts[index] is not None:
+                some, after = reader.read(starts[index])
+                starts[index] = after if some else None
+                assert len(some) in (400, 3002 % 400, 0), index
+    assert [reader.given for reader in pair] == [3002, 3002]
+
+
+def test_who_begins_again_and_again_is_given_few(listings, layers):
+    directory = Directory(1, names(5000))
+    reader = Reader(listings, directory)
+    sizes = [len(reader.read(0)[0]) for _ in range(8)]
+    assert sizes == [400, 400, 400, 64, 8, 8, 8, 8]
+    assert layers.asked == 1
+    assert sum(map(len, reader.all())) == 5002
+    assert len(reader.read(0)[0]) == 400, "it had gone on"
 
 
 def test_a_name_that_cannot_be_looked_at_does_not_hide_the_others(union, monkeypatch):

@@ -13,7 +13,7 @@ import subprocess
 import pytest
 
 from tests.layers import opened
-from unionfs import descent, syscalls
+from unionfs import descent, iflags, syscalls
 from unionfs.layer import WritableLayer
 
 WAYS = ["nosymfollow", "openat2", "name by name"]
@@ -25,11 +25,17 @@ def _closed(fd):
     os.close(fd)
 
 
+def _mark_nodump(layer, path):
+    data = iflags.read(layer, path, iflags.FLAGS)
+    layer.set_flags(path, iflags.FLAGS.write, bytes([data[0] | 0x40]) + data[1:])
+
+
 # What each verb does with the path of a file, "f", a directory, "e", a symlink, "l", or of a name
 # that is not taken, "new"; all in the directory that is asked about.
 ONE_PATH = {
     "stat": ("f", lambda layer, path: layer.stat(path).st_size),
     "find": ("f", lambda layer, path: layer.find(path).st_size),
+    "is_guarded": ("f", lambda layer, path: layer.is_guarded(path)),
     "open": ("f", lambda layer, path: _closed(layer.open(path, os.O_RDONLY))),
     "hold": ("f", lambda layer, path: _closed(layer.hold(path))),
     "readlink": ("l", lambda layer, path: layer.readlink(path)),
@@ -38,6 +44,7 @@ ONE_PATH = {
     "attribute": ("f", lambda layer, path: layer.attribute(path, "trusted.a")),
     "find_attribute": ("f", lambda layer, path: layer.find_attribute(path, "trusted.b")),
     "create": ("new", lambda layer, path: _closed(layer.create(path, os.O_RDWR, 0o600))),
+    "create_unnamed": ("e", lambda layer, path: _closed(layer.create_unnamed(path, os.O_RDWR, 0))),
     "open_to_write": (
         "f",
         lambda layer, path: _closed(layer.open_to_write(path, os.O_RDWR | os.O_TRUNC)),
@@ -51,6 +58,7 @@ ONE_PATH = {
     "chown": ("f", lambda layer, path: layer.chown(path, 1, 2)),
     "utime": ("f", lambda layer, path: layer.utime(path, 10**9, 2 * 10**9)),
     "set_attribute": ("f", lambda layer, path: layer.set_attribute(path, "trusted.a", b"2")),
+    "set_flags": ("f", _mark_nodump),
     "remove_attribute": ("f", lambda layer, path: layer.remove_attribute(path, "trusted.a")),
 }
 TWO_PATHS = {

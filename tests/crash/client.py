@@ -2,7 +2,8 @@
 
 `Client` turns system calls into the requests that the kernel sends to
 `Operations`, keeps the count of lookups, and forgets everything after each
-call.  Its verbs are those of `plain`.
+call, as a kernel without memory does; or, from `keep` on, nothing before
+`forget`.  Its verbs are those of `plain`.
 """
 
 import contextlib
@@ -18,12 +19,14 @@ import trio
 
 from tests.layers import opened
 from unionfs import syscalls
+from unionfs.changes import Caller
+from unionfs.iflags import FLAGS
 from unionfs.layer import Layer, WritableLayer
 from unionfs.operations import Operations
 from unionfs.stack import Stack
 from unionfs.union import Features, Union
 
-from .trees import Thing, Tree
+from .trees import CHANGEABLE, Thing, Tree
 
 _ROOT = 1
 _CONTEXT = SimpleNamespace(uid=0, gid=0, pid=0, umask=0o022)
@@ -71,6 +74,8 @@ class Client:
         self.union = Union(Stack(upper, work, lowers), features or Features())
         self.operations = Operations(self.union, _NoSession(), passthrough="off", status={})
         self._lookups: Counter[int] = Counter()
+        self._keeps = False
+        self.numbers: dict[str, int] = {}  # path -> its inode number at the last `harvest`
 
     def close(self) -> None:
         """Let go of everything, as the end of the process would."""
@@ -89,18 +94,29 @@ class Client:
     # Requests
 
     def _run(self, conversation, *args):
-        """Run what the kernel does for one system call, then let it forget all nodes."""
+        return trio.run(self._talk, conversation, *args)
 
-        async def talk():
-            try:
-                return await conversation(*args)
-            except pyfuse3.FUSEError as exc:
-                raise OSError(exc.errno, os.strerror(exc.errno)) from exc
-            finally:
-                known, self._lookups = list(self._lookups.items()), Counter()
-                await self.operations.forget(known)
+    async def _talk(self, conversation, *args):
+        """Run what the kernel does for one system call; see `keep` for what it knows then."""
+        try:
+            return await conversation(*args)
+        except pyfuse3.FUSEError as exc:
+            raise OSError(exc.errno, os.strerror(exc.errno)) from exc
+        finally:
+            if not self._keeps:
+                await self._forget()
 
-        return trio.run(talk)
+    async def _forget(self) -> None:
+        known, self._lookups = list(self._lookups.items()), Counter()
+        await self.operations.forget(known)
+
+    def keep(self) -> None:
+        """Be a kernel with memory to spare: what was looked up stays known."""
+        self._keeps = True
+
+    def forget(self) -> None:
+        """Forget everything, as `echo 2 >/proc/sys/vm/drop_caches` makes the kernel do."""
+        trio.run(self._forget)
 
     def _known(self, entry: pyfuse3.EntryAttributes) -> pyfuse3.EntryAttributes:
         self._lookups[entry.st_ino] += 1
@@ -255,6 +271,35 @@ class Client:
 
         self._run(talk)
 
+    def link_unnamed(self, name: str, data: bytes) -> None:
+        async def talk() -> None:
+            parent, last = await self._free(name)
+            node, _, fd = self.operations.changes.create_unnamed(
+                self.union.nodes[parent], os.O_RDWR, 0o644, Caller(0, 0, _CONTEXT.umask)
+            )
+            node.lookups += 1
+            self._lookups[node.ino] += 1
+            try:
+                if os.write(fd, data) != len(data):
+                    raise pyfuse3.FUSEError(errno.ENOSPC)
+                self._known(await self.operations.link(node.ino, parent, last, _CONTEXT))
+            finally:
+                os.close(fd)
+
+        self._run(talk)
+
+    def set_flags(self, name: str, flags: int) -> None:
+        async def talk() -> None:
+            node = self.union.nodes[await self._walk(name)]
+            chattr = self.operations.chattr
+            have = FLAGS.flags(chattr.get(node, FLAGS))
+            wished = FLAGS.with_flags(b"", have & ~CHANGEABLE | flags)
+            if chattr.takes_content(node, FLAGS, wished):
+                await self.operations.files.bring_content(node)
+            chattr.set(node, FLAGS, wished, 0)
+
+        self._run(talk)
+
     def rename(self, name: str, new: str, flags: int = 0) -> None:
         async def talk() -> None:
             source = await self._taken(name)
@@ -271,13 +316,26 @@ class Client:
     def harvest(self) -> Tree:
         """Return all that the union shows, mtimes included."""
         tree: Tree = {}
+        self.numbers = {}
         self._run(self._gather, _ROOT, "", tree)
+        return tree
+
+    def by_number(self, numbers: dict[str, int]) -> Tree:
+        """Return what nodes show whose names the kernel keeps: no name is looked up."""
+        tree: Tree = {}
+
+        async def talk() -> None:
+            for path, ino in numbers.items():
+                tree[path] = await self._look(await self.operations.getattr(ino, _CONTEXT))
+
+        self._run(talk)
         return tree
 
     async def _gather(self, ino: int, path: str, tree: Tree) -> None:
         for name, entry in await self._entries(ino):
             below = os.path.join(path, os.fsdecode(name))
             tree[below] = await self._look(entry)
+            self.numbers[below] = entry.st_ino
             if stat.S_ISDIR(entry.st_mode):
                 await self._gather(entry.st_ino, below, tree)
 
@@ -313,7 +371,13 @@ class Client:
                 for name in names
             ]),
             0 if stat.S_ISDIR(mode) else entry.st_mtime_ns,
+            self._flags(ino, mode),
         )  # fmt: skip
+
+    def _flags(self, ino: int, mode: int) -> int:
+        if stat.S_IFMT(mode) not in {stat.S_IFREG, stat.S_IFDIR}:
+            return 0
+        return FLAGS.flags(self.operations.chattr.get(self.union.nodes[ino], FLAGS)) & CHANGEABLE
 
     async def _attributes(self, ino: int) -> list[bytes]:
         return list(await self.operations.listxattr(ino, _CONTEXT))

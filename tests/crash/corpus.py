@@ -11,6 +11,7 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from unionfs.iflags import APPEND, IMMUTABLE
 from unionfs.syscalls import RENAME_EXCHANGE, RENAME_NOREPLACE
 
 from .client import Client
@@ -85,14 +86,26 @@ def plant_lowers(lowers: tuple[str, str]) -> None:
         _set_times(lower)
 
 
-def plant_upper(upper: str) -> None:
-    """Fill an upper for these lowers."""
+def plant_upper(upper: str, whiteout: str = "overlay") -> None:
+    """Fill an upper for these lowers, with whiteouts as overlayfs or as aufs keeps them."""
     _directory(f"{upper}/m")
     _plant_upper(upper)
-    os.setxattr(f"{upper}/o", "trusted.overlay.opaque", b"y")
-    for name in ("gone", "gone-directory", "me/hidden"):
-        os.mknod(f"{upper}/{name}", stat.S_IFCHR, 0)
+    hidden = ("gone", "gone-directory", "me/hidden")
+    if whiteout == "aufs":
+        marks = (f"{directory}.wh.{name}" for directory, name in map(_split, hidden))
+        for mark in ("o/.wh..wh..opq", *marks):
+            os.mknod(f"{upper}/{mark}", stat.S_IFREG | 0o444)
+    else:
+        os.setxattr(f"{upper}/o", "trusted.overlay.opaque", b"y")
+        for name in hidden:
+            os.mknod(f"{upper}/{name}", stat.S_IFCHR, 0)
     _set_times(upper)
+
+
+def _split(path: str) -> tuple[str, str]:
+    """Return the directory with its slash, if any, and the name."""
+    directory, slash, name = path.rpartition("/")
+    return directory + slash, name
 
 
 def plant_plain(top: str) -> None:
@@ -140,6 +153,22 @@ def copy_ups() -> Iterator[Case]:
     yield from _cases("utime", *[(name, 10**18) for name in ("f", "s", "d", "dev", "h1")])
     yield from _cases("setxattr", *[(name, "user.new", b"1") for name in ("f", "big", "d", "m")])
     yield from _cases("removexattr", ("f", "user.colour"), ("d", "user.kind"))
+
+
+def flags() -> Iterator[Case]:
+    """Yield changes of inode flags, and what follows them."""
+    nodump, kept, append = 0x40, 0x40 | 0x80, APPEND
+    names = ("f", "big", "t", "h1", "d", "m", "u", "ud", "d/deep/y")
+    yield from _cases("set_flags", *[(n, f) for n in names for f in (nodump, IMMUTABLE, append)])
+    for name in ("f", "u", "d"):
+        yield Case(f"{name} free again", _call("set_flags", name, 0),
+                   _call("set_flags", name, IMMUTABLE))  # fmt: skip
+        yield Case(f"chmod flagged {name}", _call("chmod", name, 0o700),
+                   _call("set_flags", name, kept))  # fmt: skip
+    for call in (("overwrite", "big", b"new"), ("rename", "big", "d/x"), ("link", "big", "new"),
+                 ("unlink", "big")):  # fmt: skip
+        yield Case(f"flagged, then {call[0]}", _call(*call), _call("set_flags", "big", kept))
+    yield Case("append to +a", _call("append", "f", b"more"), _call("set_flags", "f", append))
 
 
 def after_metadata() -> Iterator[Case]:
@@ -213,6 +242,7 @@ def creations() -> Iterator[Case]:
     yield from _cases("symlink", *[("anywhere", name) for name in names[:4]])
     yield from _cases("mknod", *[(name, stat.S_IFIFO | 0o600) for name in names[:4]])
     yield from _cases("mknod", *[(n, stat.S_IFBLK | 0o600, os.makedev(7, 9)) for n in names[:4]])
+    yield from _cases("link_unnamed", *[(name, b"content") for name in names])
     yield Case("mkdir over removed e", _call("mkdir", "e"), _call("rmdir", "e"))
 
 
@@ -246,8 +276,53 @@ def directory_renames() -> Iterator[Case]:
         yield Case(f"d moved, then {' '.join(map(str, call))}", _call(*call), moved)
 
 
+# Directories that show nothing though a lower holds something: their names, and how they got so.
+_EMPTIED: dict[str, tuple[tuple, ...]] = {
+    "me": (),
+    "d": (("unlink", "d/x"), ("unlink", "d/deep/y"), ("rmdir", "d/deep")),
+    "m": (("unlink", "m/low"), ("unlink", "m/mid"), ("unlink", "m/both"), ("unlink", "m/up")),
+    "o": (("unlink", "o/new"),),
+    "gone-directory": (("mkdir", "gone-directory"),),
+    "refilled": (  # opaque by a later mkdir, and moved: nothing lies below that name
+        ("rmdir", "me"), ("mkdir", "me"), ("rename", "me", "refilled"),
+    ),
+    "moved": (
+        ("rename", "d", "moved"),
+        ("unlink", "moved/x"), ("unlink", "moved/deep/y"), ("rmdir", "moved/deep"),
+    ),
+    "ud/moved": (
+        ("rename", "m", "ud/moved"), ("unlink", "ud/moved/both"), ("unlink", "ud/moved/up"),
+        ("unlink", "ud/moved/low"), ("unlink", "ud/moved/mid"),
+    ),
+    "e": (("rename", "d", "x"), ("rmdir", "e"), ("rename", "x", "e"), ("unlink", "e/x"),
+          ("unlink", "e/deep/y"), ("rmdir", "e/deep")),
+}  # fmt: skip
+
+
+def emptied() -> Iterator[Case]:
+    """Yield operations on directories that show nothing, and renames over them."""
+    for name, calls in _EMPTIED.items():
+        operations = [
+            ("rmdir", name),
+            ("create", f"{name}/new"), ("mkdir", f"{name}/x"), ("create", f"{name}/hidden"),
+            ("link", "u", f"{name}/x"), ("chmod", name, 0o711),
+            ("rename", name, "new"), ("rename", name, "gone"), ("rename", name, "ue"),
+            ("rename", "h1", f"{name}/x"),
+            ("rename", "f", name, RENAME_EXCHANGE), ("rename", "u1", name, RENAME_EXCHANGE),
+            ("rename", name, "h2", RENAME_EXCHANGE),
+        ]  # fmt: skip
+        for other in ("e", "ue", "ud", "d", "d/deep", "m", "o"):
+            moved = any(call[0] == "rename" and other.startswith(call[1]) for call in calls)
+            if not moved and not f"{name}/".startswith(f"{other}/"):
+                operations += [("rename", other, name), ("rename", other, name, RENAME_EXCHANGE)]
+        for call in operations:
+            words = " ".join(str(word) for word in call)
+            yield Case(f"{name} emptied, then {words}", _call(*call), _both(*calls))
+
+
 KINDS: tuple[Callable[[], Iterator[Case]], ...] = (
-    copy_ups, after_metadata, links, removals, creations, file_renames, directory_renames,
+    copy_ups, flags, after_metadata, links, removals, creations, file_renames, directory_renames,
+    emptied,
 )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from unionfs import syscalls
+from unionfs.iflags import FLAGS
 
 CHANGING = (
     "mkdir", "mknod", "symlink", "link", "unlink", "remove", "rmdir", "rename", "replace",
@@ -29,6 +30,7 @@ _READING = (
     "stat", "lstat", "readlink", "scandir", "listdir", "listxattr", "getxattr", "read", "pread",
     "preadv", "statvfs", "fstatvfs", "dup",
 )  # fmt: skip
+_UNNAMED = os.O_TMPFILE & ~os.O_DIRECTORY
 
 Act = Callable[[Callable[[], Any]], Any]
 
@@ -36,10 +38,10 @@ Act = Callable[[Callable[[], Any]], Any]
 def changes(name: str, arguments: tuple[Any, ...]) -> bool:
     """Tell whether a call changes a layer: not every open(2) does, and no reply to the kernel."""
     if name == "open":
-        return bool(arguments[1] & (os.O_CREAT | os.O_TRUNC))
+        return bool(arguments[1] & (os.O_CREAT | os.O_TRUNC | _UNNAMED))
     if name == "write":
         return stat.S_ISREG(os.fstat(arguments[0]).st_mode)
-    return name != "ioctl" or arguments[1] == syscalls.FICLONE
+    return name != "ioctl" or arguments[1] in {syscalls.FICLONE, FLAGS.write}
 
 
 class PowerOff(BaseException):
@@ -60,6 +62,7 @@ class Gate:
         self.reading = reading  # count the calls that only read, too
         self.calls: list[Call] = []
         self.at = 0  # the call, counted from 1, at which `act` takes over; 0: none
+        self.more = 0.0  # calls that change something at which it does so again, after that one
         self.act: Act = lambda call: call()
         self.dead = False
         self.tidying = False  # was it in the removal of a temporary that `act` took over?
@@ -87,12 +90,22 @@ class Gate:
             if self.dead:
                 raise PowerOff
             self.calls.append(Call(name, args))
-            if len(self.calls) == self.at:
-                self.tidying = _called_by("discard")
+            if self._is_now(name, args):
+                self.tidying |= _called_by("discard") or _called_by("leave")
                 return self.act(lambda: function(*args, **kwargs))
             return function(*args, **kwargs)
 
         return passing
+
+    def _is_now(self, name: str, arguments: tuple[Any, ...]) -> bool:
+        """Tell whether to act at the call that was counted last."""
+        after = len(self.calls) - self.at
+        if after <= 0 or not self.at:
+            return after == 0
+        if self.more <= 0 or not changes(name, arguments):
+            return False
+        self.more -= 1
+        return True
 
 
 def _called_by(function: str) -> bool:
@@ -130,9 +143,13 @@ def dying_after(at: int) -> Gate:
     return gate
 
 
-def failing(at: int, number: int) -> Gate:
-    """Return a gate at which call number *at*, of all, fails with errno *number*."""
+def failing(at: int, number: int, *, more: float = 0) -> Gate:
+    """Return a gate at which call number *at*, of all, fails with errno *number*.
+
+    After it *more* of the calls that change something do so too.
+    """
     gate = Gate(reading=True)
+    gate.more = more
 
     def fail(_call: Callable[[], Any]) -> None:
         raise OSError(number, os.strerror(number))

@@ -4,9 +4,13 @@
 operations runs on a plain directory, on a mount and without one.
 """
 
+import fcntl
 import os
 
 from unionfs import syscalls
+from unionfs.iflags import FLAGS
+
+from .trees import CHANGEABLE
 
 
 class Plain:
@@ -72,6 +76,29 @@ class Plain:
 
     def link(self, name: str, new: str) -> None:
         os.link(self.path(name), self.path(new), follow_symlinks=False)
+
+    def link_unnamed(self, name: str, data: bytes) -> None:
+        directory = os.path.dirname(self.path(name))
+        fd = os.open(directory, os.O_RDWR | os.O_TMPFILE, 0o644)
+        try:
+            os.write(fd, data)
+            here = os.open("/proc/self/fd", os.O_RDONLY)
+            try:
+                os.link(str(fd), self.path(name), src_dir_fd=here, follow_symlinks=True)
+            finally:
+                os.close(here)
+        finally:
+            os.close(fd)
+
+    def set_flags(self, name: str, flags: int) -> None:
+        """Set and take away `CHANGEABLE` flags so that they are *flags*."""
+        fd = os.open(self.path(name), os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            have = FLAGS.flags(fcntl.ioctl(fd, FLAGS.read, bytes(4)))
+            wished = FLAGS.with_flags(b"", have & ~CHANGEABLE | flags)
+            fcntl.ioctl(fd, FLAGS.write, wished)
+        finally:
+            os.close(fd)
 
     def rename(self, name: str, new: str, flags: int = 0) -> None:
         old_path, new_path = os.fsencode(self.path(name)), os.fsencode(self.path(new))

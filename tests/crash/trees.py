@@ -1,9 +1,14 @@
 """What a tree looks like to a program: everything that must survive, and nothing else."""
 
+import fcntl
 import hashlib
 import os
 import stat
 from typing import NamedTuple
+
+from unionfs.iflags import FLAGS, letters
+
+CHANGEABLE = FLAGS.copied | FLAGS.protecting
 
 
 class Thing(NamedTuple):
@@ -17,6 +22,7 @@ class Thing(NamedTuple):
     links: int = 1  # 1 for directories, whatever the file system says
     attributes: tuple[tuple[str, bytes], ...] = ()
     mtime: int = 0  # ns; 0 where it was not asked for
+    flags: int = 0  # those of `CHANGEABLE`
 
     def __str__(self) -> str:
         shown = self.content
@@ -26,7 +32,7 @@ class Thing(NamedTuple):
             )  # fmt: skip
         return (
             f"{stat.filemode(self.mode)} {self.links} {self.uid}:{self.gid} "
-            f"{shown!r} {dict(self.attributes)} {self.device:x} {self.mtime}"
+            f"{shown!r} {dict(self.attributes)} {self.device:x} {self.mtime} {letters(self.flags)}"
         )
 
 
@@ -63,7 +69,20 @@ def look(path: str, *, times: bool = False) -> Thing:
             for name in sorted(os.listxattr(path, follow_symlinks=False))
         ),
         st.st_mtime_ns if times and not directory else 0,
+        _flags(path, st.st_mode),
     )
+
+
+def _flags(path: str, mode: int) -> int:
+    if stat.S_IFMT(mode) not in (stat.S_IFREG, stat.S_IFDIR):
+        return 0
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        return FLAGS.flags(fcntl.ioctl(fd, FLAGS.read, bytes(4))) & CHANGEABLE
+    except OSError:  # ENOTTY: there are none
+        return 0
+    finally:
+        os.close(fd)
 
 
 def _content(path: str, mode: int) -> bytes:

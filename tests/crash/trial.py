@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from unionfs.iflags import FLAGS
 from unionfs.union import Features
 
 from . import corpus
@@ -52,7 +53,7 @@ class Field:
         self.lowers_before = [harvest(lower, times=True) for lower in lowers]
 
     def __str__(self) -> str:
-        return f"in {self.top}, fsync={self.features.fsync}"
+        return f"in {self.top}, fsync={self.features.fsync}, whiteout={self.features.whiteout}"
 
     def unchanged(self) -> bool:
         """Tell whether the lowers are as they were planted."""
@@ -63,7 +64,7 @@ class Field:
         for path in self.dirs[1:]:
             shutil.rmtree(path, ignore_errors=True)
             os.mkdir(path)
-        corpus.plant_upper(self.dirs.upper)
+        corpus.plant_upper(self.dirs.upper, self.features.whiteout)
 
     def client(self) -> Client:
         return Client(self.dirs, self.features)
@@ -77,7 +78,11 @@ class Field:
             case.prepare(Plain(top))
             old = settled(harvest(top, times=True))
             case.do(Plain(top))
-            return Expected(old, settled(harvest(top, times=True)))
+            new = settled(harvest(top, times=True))
+            for path, thing in new.items():
+                if thing.flags & FLAGS.protecting:  # else it could not be removed
+                    Plain(top).set_flags(path, 0)
+            return Expected(old, new)
         finally:
             shutil.rmtree(top)
 

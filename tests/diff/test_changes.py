@@ -133,6 +133,20 @@ def test_owner_and_device_number_are_compared(tmp_path):
     ]
 
 
+def test_flags_are_compared_and_those_that_protect_are_marks_in_upper(tmp_path):
+    marks = {"f": {"trusted.overlay.protattr": b"ai"}, "n": {"trusted.overlay.protattr": b"i"}}
+    lower, upper = {"f": "old", "d": {"a": "1"}}, {"f": "old", "d": {}, "n": ""}
+    plant(tmp_path / "upper", upper)
+    subprocess.run(["chattr", "+A", tmp_path / "upper" / "d"], check=True)
+    plant(tmp_path / "lower0", lower)
+    subprocess.run(["chattr", "+dA", tmp_path / "lower0" / "f"], check=True)
+    assert lines(tmp_path, upper, lower, marks=marks) == [
+        "changed d: flags +A",
+        "changed f: flags +ia -dA",
+        "added n",
+    ]
+
+
 def test_metadata_only_copies_are_not_read(tmp_path):
     upper = {"f": File("\0\0\0", mode=0o600)}
     marks = {"f": {METACOPY: b"", REDIRECT: b"/f"}}

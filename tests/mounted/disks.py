@@ -10,6 +10,7 @@ MIB = 1 << 20
 # Kind -> size in MiB (xfs refuses less than 300, btrfs less than 109) and how it is made.
 WRITABLE = {
     "ext4": (64, ["mkfs.ext4", "-q"]),
+    "ext4-untyped": (64, ["mkfs.ext4", "-q", "-O", "^filetype"]),  # readdir(3), DT_UNKNOWN
     "xfs": (300, ["mkfs.xfs", "-q"]),
     "btrfs": (128, ["mkfs.btrfs", "-q"]),
 }
@@ -52,7 +53,7 @@ def writable(kind, base, mib=None):
         file.truncate((mib or size) * MIB)
     _run(*command, image)
     with mounted(point, "-o", "loop", image) as path:
-        if kind == "ext4":
+        if kind.startswith("ext4"):
             (path / "lost+found").rmdir()
         yield path
     image.unlink()

@@ -3,8 +3,10 @@
 import contextlib
 import ctypes
 import os
+import random
 import shutil
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +43,13 @@ class Stream:
     def read(self):
         entry = _libc.readdir(self._stream)
         return entry.contents.name.decode() if entry else None
+
+    def read_at(self, places):
+        """Read, and remember in *places* where the name was."""
+        place, name = self.tell(), self.read()
+        if name is not None:
+            places[name] = place
+        return name
 
     def rest(self):
         return list(iter(self.read, None))
@@ -84,6 +93,48 @@ def test_telldir_and_seekdir_find_every_place_again(tree):
         for index in (0, 1, 2, 3, 150, 299, 301, 77):
             stream.seek(places[index])
             assert stream.rest() == names[index:]
+
+
+@pytest.mark.tree(SOME)
+def test_names_are_read_in_any_order_and_each_begins_where_it_did(tree):
+    (tree / "f000").write_text("new")  # it is merged
+    with Stream(tree) as stream:
+        places = {}
+        while (name := stream.read_at(places)) is not None:
+            last = name
+        order = list(places)
+        for name in random.Random(1).choices(order, k=400):
+            stream.seek(places[name])
+            assert stream.read() == name
+            stream.rewind()
+            assert stream.read() == order[0]
+        stream.seek(places[last])
+        assert stream.rest() == [last]
+    assert sorted(order) == sorted([".", "..", *SOME])
+
+
+def _processor_seconds(process):
+    """Return what the main thread of a process has used: proc_pid_schedstat(5)."""
+    return int(Path(f"/proc/{process.pid}/schedstat").read_text().split()[0]) / 1e9
+
+
+@pytest.mark.parametrize("options", [(), ("direct=off",)], ids=str)
+def test_reading_one_name_after_a_seek_costs_no_more_in_a_large_directory(mounted, options):
+    many = {f"f{n}": "" for n in range(3000)}
+    union = mounted({"d": many}, {"d": {"low": ""}}, options=options)
+    begun = _processor_seconds(union.process)
+    with Stream(union.path / "d") as stream:
+        places = [stream.tell() for _ in range(3000) if stream.read()]
+    listed = _processor_seconds(union.process)
+    (union.path / "d/new").touch()  # the kernel lets go of what it has of the listing
+    with Stream(union.path / "d") as stream:
+        for place in random.Random(1).sample(places, 300):
+            stream.seek(place)
+            assert stream.read()
+            stream.rewind()
+            assert stream.read() == "."
+    sought = _processor_seconds(union.process)
+    assert sought - listed < 20 * (listed - begun)  # it is 2 times as much, and was 60
 
 
 @pytest.mark.tree(SOME)

@@ -11,8 +11,8 @@ from tests.mounted.mount import ROOT, Mount, wait_until
 from tests.mounted.witness import failure, portrait
 from tests.trees import WHITEOUT, File, Link, Same, harvest, plant
 
-LOWERS = ("ext4", "xfs", "btrfs", "tmpfs", "squashfs", "erofs", "overlay")
-UPPERS = ("ext4", "xfs", "btrfs", "tmpfs")
+LOWERS = ("ext4", "ext4-untyped", "xfs", "btrfs", "tmpfs", "squashfs", "erofs", "overlay")
+UPPERS = ("ext4", "ext4-untyped", "xfs", "btrfs", "tmpfs")
 
 TREE = {
     "f": File("text", 0o640, (("user.a", b"1"),)),

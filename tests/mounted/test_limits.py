@@ -81,6 +81,7 @@ def test_a_strangers_chown_that_names_nobody_does_nothing(tree):
     assert (tree / "f").stat().st_mode & 0o7777 == 0o6777
 
 
+@by_pyfuse3
 @pytest.mark.unions_only
 @pytest.mark.tree({"f": "text"})
 def test_o_tmpfile_is_not_supported(tree):
@@ -120,6 +121,7 @@ def test_unknown_ioctls_are_not_for_this_file(opened, command):
     assert failure(fcntl.ioctl, opened, command, bytes(8)) == "ENOTTY"
 
 
+@by_pyfuse3
 @pytest.mark.unions_only
 @pytest.mark.tree({"f": "text"})
 def test_inode_flags_are_not_there(opened):

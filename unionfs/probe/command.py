@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 
+from unionfs import inherited
 from unionfs.probe import catalogue, programs, report, runner
 from unionfs.probe.catalogue import Group
 from unionfs.probe.model import Outcome, Verdict
@@ -58,6 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Carry out the command; return its exit status."""
     try:
         _check_input(arguments)
+        inherited.await_children()
         if arguments.plant:
             return _plant(arguments.path, arguments.plant)
         return _probe(arguments)

@@ -39,12 +39,14 @@ READDIR: Final = 28
 FSYNCDIR: Final = 30
 CREATE: Final = 35
 INTERRUPT: Final = 36
+IOCTL: Final = 39
 BATCH_FORGET: Final = 42
 FALLOCATE: Final = 43
 READDIRPLUS: Final = 44
 RENAME2: Final = 45
 LSEEK: Final = 46
 COPY_FILE_RANGE: Final = 47
+TMPFILE: Final = 51
 
 # struct fuse_*_in; x stands for what is not looked at
 FORGET_IN = struct.Struct("=Q")  # nlookup
@@ -56,13 +58,14 @@ RENAME_IN = struct.Struct("=Q")  # newdir
 RENAME2_IN = struct.Struct("=QI4x")  # newdir flags
 LINK_IN = struct.Struct("=Q")  # oldnodeid
 OPEN_IN = struct.Struct("=I4x")  # flags
-CREATE_IN = struct.Struct("=III4x")  # flags mode umask
+CREATE_IN = struct.Struct("=III4x")  # flags mode umask, for TMPFILE too
 READ_IN = struct.Struct("=QQI")  # fh offset size, for READDIR too
 WRITE_IN = struct.Struct("=QQII8xI4x")  # fh offset size write_flags flags
 FALLOCATE_IN = struct.Struct("=QQQI4x")  # fh offset length mode
 LSEEK_IN = struct.Struct("=QqI4x")  # fh offset whence
 COPY_FILE_RANGE_IN = struct.Struct("=QQQQQQQ")  # fh_in off_in nodeid_out fh_out off_out len flags
 FSYNC_IN = struct.Struct("=QI4x")  # fh fsync_flags, for FSYNCDIR too
+IOCTL_IN = struct.Struct("=QIIQII")  # fh flags cmd arg in_size out_size; in_size bytes follow
 HANDLE = struct.Struct("=Q")  # fh, the beginning of RELEASE
 GETXATTR_IN = struct.Struct("=I4x")  # size
 SETXATTR_IN = struct.Struct("=II")  # size flags; without SETXATTR_EXT
@@ -77,6 +80,7 @@ FATTR_SIZE = 1 << 3
 FATTR_ATIME = 1 << 4
 FATTR_MTIME = 1 << 5
 FATTR_FH = 1 << 6
+FATTR_TIMES_NOW = 1 << 7 | 1 << 8  # access and modification time
 
 WRITE_KILL_SUIDGID = 1 << 2  # of write_flags
 FSYNC_FDATASYNC = 1 << 0  # of fsync_flags
@@ -95,6 +99,7 @@ _OPEN_OUT = struct.Struct("=" + _HEADER + _OPEN)
 _CREATE_OUT = struct.Struct("=" + _HEADER + _ENTRY + _ATTR + _OPEN)
 _LSEEK_OUT = struct.Struct("=" + _HEADER + "Q")
 _COUNT_OUT = struct.Struct("=" + _HEADER + "I4x")
+_IOCTL_OUT = struct.Struct("=" + _HEADER + "i12x")  # result; no flags, nor places to read or write
 # blocks bfree bavail files ffree bsize namelen frsize
 _STATFS_OUT = struct.Struct("=" + _HEADER + "QQQQQIII28x")
 _DIRENT = struct.Struct("=QQII")  # ino off namelen type; the name, padded to 8, follows
@@ -136,21 +141,28 @@ def absent(unique: int) -> bytes:
     return _ABSENT_OUT.pack(_ABSENT_OUT.size, 0, unique, FOREVER)
 
 
-def entry(unique: int, ino: int, st: os.stat_result, links: int, blocks: int) -> bytes:
-    """Return the reply that names an object; *links* and *blocks* take the place of *st*'s."""
+def entry(  # noqa: PLR0913, PLR0917
+    unique: int, ino: int, st: os.stat_result, links: int, blocks: int, seconds: int
+) -> bytes:
+    """Return the reply that names an object; *links* and *blocks* take the place of *st*'s.
+
+    The kernel may keep the attributes for *seconds*.
+    """
     return _ENTRY_OUT.pack(
         _ENTRY_OUT.size, 0, unique,
-        ino, 0, FOREVER, FOREVER, 0, 0,
+        ino, 0, FOREVER, seconds, 0, 0,
         ino, st.st_size, blocks, st[7], st[8], st[9],
         st.st_atime_ns % _SECOND, st.st_mtime_ns % _SECOND, st.st_ctime_ns % _SECOND,
         st.st_mode, links, st.st_uid, st.st_gid, st.st_rdev, _BLOCK_SIZE, 0,
     )  # fmt: skip
 
 
-def attributes(unique: int, ino: int, st: os.stat_result, links: int, blocks: int) -> bytes:
+def attributes(  # noqa: PLR0913, PLR0917 - as `entry`
+    unique: int, ino: int, st: os.stat_result, links: int, blocks: int, seconds: int
+) -> bytes:
     """Return the reply to GETATTR and SETATTR."""
     return _ATTR_OUT.pack(
-        _ATTR_OUT.size, 0, unique, FOREVER,
+        _ATTR_OUT.size, 0, unique, seconds,
         ino, st.st_size, blocks, st[7], st[8], st[9],
         st.st_atime_ns % _SECOND, st.st_mtime_ns % _SECOND, st.st_ctime_ns % _SECOND,
         st.st_mode, links, st.st_uid, st.st_gid, st.st_rdev, _BLOCK_SIZE, 0,
@@ -165,10 +177,10 @@ def opened(unique: int, handle: int, flags: int, backing: int = 0) -> bytes:
 def created(  # noqa: PLR0913, PLR0917
     unique: int, ino: int, st: os.stat_result, handle: int, flags: int, backing: int
 ) -> bytes:
-    """Return the reply to CREATE, of a new file with the attributes *st*."""
+    """Return the reply to CREATE and TMPFILE, of a new file with the attributes *st*."""
     return _CREATE_OUT.pack(
         _CREATE_OUT.size, 0, unique,
-        ino, 0, FOREVER, FOREVER, 0, 0,
+        ino, 0, FOREVER, 0 if backing else FOREVER, 0, 0,  # mappings may change it then
         ino, st.st_size, st.st_blocks, st[7], st[8], st[9],
         st.st_atime_ns % _SECOND, st.st_mtime_ns % _SECOND, st.st_ctime_ns % _SECOND,
         st.st_mode, st.st_nlink, st.st_uid, st.st_gid, st.st_rdev, _BLOCK_SIZE, 0,
@@ -188,6 +200,11 @@ def room(unique: int, figures: os.statvfs_result) -> bytes:
 def sought(unique: int, offset: int) -> bytes:
     """Return the reply to LSEEK."""
     return _LSEEK_OUT.pack(_LSEEK_OUT.size, 0, unique, offset)
+
+
+def controlled(unique: int, content: bytes = b"") -> bytes:
+    """Return the reply to IOCTL, which succeeded and gives the caller *content*."""
+    return _IOCTL_OUT.pack(_IOCTL_OUT.size + len(content), 0, unique, 0) + content
 
 
 def count(unique: int, number: int) -> bytes:
@@ -213,10 +230,11 @@ def put_header(buffer: memoryview, unique: int, size: int) -> None:
 class Listing:
     """The reply to READDIR or READDIRPLUS while it is filled, up to *room* bytes of entries."""
 
-    __slots__ = ("_entries", "_room")
+    __slots__ = ("_entries", "_room", "after")
 
     def __init__(self, room: int) -> None:
         self._room = room
+        self.after = 0  # the offset that follows the last entry; 0: there is none
         self._entries: list[bytes] = []
 
     def add_all(self, entries: Iterable[tuple[bytes, int, int, int]]) -> None:
@@ -233,32 +251,42 @@ class Listing:
                 break
             put(entry)
         self._room = room
+        if self._entries:
+            self.after = _DIRENT.unpack_from(self._entries[-1])[1]
 
     def add_dot(self, name: bytes, ino: int, offset: int) -> bool:
         """Add `.` or `..` to a READDIRPLUS: without a node, as it is no look-up."""
         attributes = bytes(_DIRENTPLUS.size - _DIRENT.size)
         head = _DIRENT.pack(ino, offset, len(name), stat.S_IFDIR >> 12)
-        return self._put(attributes + head, name)
+        return self._put(attributes + head, name, offset)
 
     def add_entry(  # noqa: PLR0913, PLR0917
-        self, name: bytes, ino: int, st: os.stat_result, links: int, blocks: int, offset: int
+        self,
+        name: bytes,
+        ino: int,
+        st: os.stat_result,
+        links: int,
+        blocks: int,
+        seconds: int,
+        offset: int,
     ) -> bool:
-        """Add a name with its attributes, which the kernel counts as a look-up."""
+        """Add a name with its attributes (`entry`), which the kernel counts as a look-up."""
         head = _DIRENTPLUS.pack(
-            ino, 0, FOREVER, FOREVER, 0, 0,
+            ino, 0, FOREVER, seconds, 0, 0,
             ino, st.st_size, blocks, st[7], st[8], st[9],
             st.st_atime_ns % _SECOND, st.st_mtime_ns % _SECOND, st.st_ctime_ns % _SECOND,
             st.st_mode, links, st.st_uid, st.st_gid, st.st_rdev, _BLOCK_SIZE, 0,
             ino, offset, len(name), st.st_mode >> 12,
         )  # fmt: skip
-        return self._put(head, name)
+        return self._put(head, name, offset)
 
-    def _put(self, head: bytes, name: bytes) -> bool:
+    def _put(self, head: bytes, name: bytes, offset: int) -> bool:
         entry = head + name + _PADDING[len(name) % 8]
         self._room -= len(entry)
         if self._room < 0:
             return False
         self._entries.append(entry)
+        self.after = offset
         return True
 
     def __bool__(self) -> bool:

@@ -1,4 +1,4 @@
-"""What the process asks of the kernel for itself: limits, flags and capabilities.
+"""What the process asks of the kernel for itself: flags and capabilities; limits: `inherited`.
 
 The only module of this package that calls the C library.  Each wish is granted
 or not without consequences for what is right, so refusals are passed over.
@@ -6,7 +6,6 @@ or not without consequences for what is right, so refusals are passed over.
 
 import contextlib
 import ctypes
-import resource
 
 # linux/capability.h
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -57,13 +56,6 @@ class Without:
 
     def __exit__(self, *_exc: object) -> None:
         _libc.capset(self._header, self._whole)
-
-
-def raise_descriptor_limit() -> None:
-    """Raise RLIMIT_NOFILE to its hard limit: each open file of the mount costs a descriptor."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):  # the old limit still serves
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def mark_as_io_flusher() -> None:

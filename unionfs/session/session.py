@@ -145,7 +145,6 @@ class Session:
         Ends, too, by cancellation and by `pyfuse3.terminate`; then `close` unmounts.
         """
         self._started = started
-        privileges.raise_descriptor_limit()
         privileges.mark_as_io_flusher()
         self._trio = self._loop.as_trio(self._wait_for_init)
         pyfuse3.trio = self._trio  # type: ignore[attr-defined]  # the stubs do not tell

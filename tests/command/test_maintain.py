@@ -1,0 +1,100 @@
+"""`unionfs maintain`: the lower is writable for one command, and for nobody else."""
+
+import os
+import signal
+import subprocess
+
+import pytest
+
+from tests.command.conftest import wait_for
+
+
+def shell(bench, line):
+    subprocess.run(["sh", "-euc", line], cwd=bench.path, check=True)
+
+
+@pytest.fixture
+def union(bench):
+    """A union over an ext4 that is mounted read-only and holds a few programs."""
+    shell(bench, "truncate -s 32M image; mkfs.ext4 -q image; mkdir disk; mount -o loop image disk")
+    try:
+        shell(bench, "cd disk; mkdir bin proc sys dev run; echo old >f; cp $(which busybox) bin/")
+        shell(bench, "cd disk/bin; for name in sh sleep touch cat; do ln busybox $name; done")
+        shell(bench, "mount -o remount,ro disk")
+        assert bench.unionfs("mount --lower disk --ram 8M mnt").status == 0
+        yield bench
+        assert bench.unionfs("umount mnt").status == 0
+    finally:
+        shell(bench, "umount disk")
+
+
+def is_read_only(bench):
+    try:
+        bench.write("disk/f", "by somebody else")
+    except OSError:
+        return True
+    return False
+
+
+def maintain(bench, script, **kwargs):
+    return bench.run([*bench.words("maintain --union mnt -- sh -c"), script], **kwargs)
+
+
+def test_a_command_changes_the_lower_and_its_status_is_returned(union):
+    done = maintain(union, "echo new >/f; exit 7")
+    assert (done.status, done.err) == (7, "")
+    assert union.read("disk/f") == "new\n"
+    assert is_read_only(union)
+
+
+def test_kernel_places_are_there_and_the_union_goes_on(union):
+    assert maintain(union, "cat /proc/self/comm; : >/dev/null").out == "cat\n"
+    assert union.ls("mnt") == union.ls("disk")
+
+
+def test_nobody_else_can_write_meanwhile(union):
+    with union.start("maintain --union mnt -- sh -c 'touch /run-now; sleep 30'") as running:
+        wait_for(lambda: os.path.exists(union.at("disk/run-now")))
+        assert is_read_only(union)
+        running.send_signal(signal.SIGINT)  # for the command alone: nothing comes of it
+        kill_command(union)
+    assert is_writable_for_root_mount(union) is False
+
+
+def kill_command(bench):
+    for pid, line in bench.processes():
+        if line.startswith("sleep"):
+            os.kill(pid, signal.SIGTERM)
+
+
+def is_writable_for_root_mount(bench):
+    """Tell whether the file system, not only a mount of it, can be written to."""
+    with open("/proc/self/mountinfo") as lines:
+        (line,) = [line for line in lines if f" {bench.at('disk')} " in line]
+    return line.split(" - ")[1].split()[2].split(",")[0] == "rw"
+
+
+@pytest.mark.parametrize("whom", ["waiting", "guard"])
+def test_it_is_read_only_again_whoever_is_killed(union, whom):
+    with union.start(
+        "maintain --union mnt -- sh -c 'touch /run-now; sleep 300'", stderr=subprocess.DEVNULL
+    ) as running:
+        wait_for(lambda: os.path.exists(union.at("disk/run-now")))
+        assert is_writable_for_root_mount(union)
+        with open(f"/proc/{running.pid}/task/{running.pid}/children") as children:
+            guard = int(children.read().split()[0])
+        os.kill(running.pid if whom == "waiting" else guard, signal.SIGKILL)
+        running.wait()
+        kill_command(union)
+        wait_for(lambda: not is_writable_for_root_mount(union))
+
+
+def test_what_a_command_leaves_running_is_ended(union):
+    assert maintain(union, "sleep 300 </dev/null >/dev/null 2>&1 &").status == 0
+    assert not [line for _, line in union.processes() if line.startswith("sleep")]
+    assert is_writable_for_root_mount(union) is False
+
+
+def test_a_command_that_there_is_not(union):
+    assert union.unionfs("maintain --union mnt -- nonesuch").status == 127
+    assert is_writable_for_root_mount(union) is False
