@@ -107,7 +107,7 @@ def _opened(arguments: argparse.Namespace) -> Iterator[_Layers]:
         layers = [_claim(fd, place, held) for fd, place in _open_together(claimed)]
         opened = offline.open_lowers(lowers) if lowers else ()
         for lower in opened:
-            held.callback(os.close, lower.fd)
+            held.callback(lower.close)
         yield _Layers(layers[0], layers[1] if work is not None else None, opened)
 
 

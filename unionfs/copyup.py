@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from unionfs import content, durability, iflags, inodes, markers, syscalls
 from unionfs.descent import stat_file
 from unionfs.job import Job, Kept
-from unionfs.layer import Layer, WritableLayer
+from unionfs.layer import Layer, WritableLayer, join
 from unionfs.links import key
 from unionfs.node import UNKNOWN_COPY, Node
 
@@ -56,7 +56,14 @@ class CopyUp:
         if node.format == stat.S_IFREG and not self._can_leave_content(node):
             self.whole(node)
             return
-        self._bring(node)
+        try:
+            self._bring(node)
+        except OSError as exc:
+            if not (
+                node.format == stat.S_IFREG and markers.is_too_long(exc, self._content_path(node))
+            ):
+                raise
+            self.whole(node)
 
     def whole(self, node: Node, size: int | None = None) -> bool:
         """Bring *node* to upper with its content, or with its first *size* bytes.
@@ -249,7 +256,7 @@ class CopyUp:
         if not parent.impure:
             markers.set_impure(upper, directory)
             parent.impure = True
-        work.move(staged, upper, node.path)
+        work.move(staged, upper, join(directory, node.name))
         try:
             upper.utime(directory, before.st_atime_ns, before.st_mtime_ns)
         except OSError:  # the copy is there: no error may say otherwise

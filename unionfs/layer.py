@@ -19,15 +19,13 @@ relies on the working directory otherwise, and threads work on descriptors alone
 """
 
 import contextlib
-import copy
 import errno
 import fcntl
 import os
 import stat
-from collections.abc import Callable, Iterator
-from typing import Any, Self, TypeVar
 
-from unionfs import descent, syscalls
+from unionfs import syscalls
+from unionfs.descent import Root, stale
 
 _NO_ATTRIBUTES = frozenset({errno.ENODATA, errno.EOPNOTSUPP})
 _GONE = (FileNotFoundError, NotADirectoryError)
@@ -35,30 +33,17 @@ NO_WAIT = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _OPEN = NO_WAIT | os.O_NOFOLLOW
 _HOLD = os.O_PATH | os.O_CLOEXEC
 
-# In the place of a layer's root where paths may not be walked from there: no descriptor has this
-# number, so each call fails (EBADF).
-_NOWHERE = (1 << 31) - 1
-
-# What a verb says of a symlink, and open(2) of a socket: neither was there when the union looked.
-_OTHER = frozenset({errno.ELOOP, errno.ENXIO})
-
-_T = TypeVar("_T")
-
 
 def join(path: bytes, name: bytes) -> bytes:
     """Return the path of *name* in the directory *path*."""
     return name if path == b"." else path + b"/" + name
 
 
-class Layer:
+class Layer(Root):
     """A host directory tree that is only read."""
 
-    follow = False  # do the verbs follow a last symlink? only those of `Pins`
-
     def __init__(self, fd: int, *, number: int = 0, name: str = "") -> None:
-        self.fd = fd
-        # From where paths are walked.
-        self.at = fd if self.follow or descent.follows_no_symlinks(fd) else _NOWHERE
+        super().__init__(fd)
         self.number = number  # from the bottom: the lowest lower is 1; upper and work are 0
         self.name = name  # for messages
         self.device = os.fstat(fd).st_dev
@@ -70,39 +55,12 @@ class Layer:
         self.family = number
         self.lists_numbers = True
 
-    @contextlib.contextmanager
-    def beside(self, path: bytes) -> Iterator[tuple[Self, bytes]]:
-        """Yield a layer whose root is the directory that holds *path*, and the name in there."""
-        directory, _, name = path.rpartition(b"/")
-        near = copy.copy(self)
-        near.at = descent.open_directory(self.fd, directory) if directory else self.fd
-        try:
-            yield near, name
-        finally:
-            if directory:
-                os.close(near.at)
-                os.fchdir(self.fd)  # reading attributes has entered it
-
-    def is_too_far(self, error: OSError, path: bytes) -> bool:
-        """Tell whether a call has failed because *path* is long, or may not be walked."""
-        if error.errno == errno.EBADF:
-            return self.at == _NOWHERE
-        is_long = len(path) >= descent.PATH_MAX and b"/" in path
-        return error.errno == errno.ENAMETOOLONG and is_long
-
-    def _closer(self, error: OSError, path: bytes, verb: Callable[..., _T], *rest: Any) -> _T:
-        """Make a call that failed from closer by, if it was too far; else raise *error*."""
-        if not self.is_too_far(error, path):
-            raise descent.stale() if error.errno in _OTHER else error
-        with self.beside(path) as (near, name):
-            return verb(near, name, *rest)
-
     def stat(self, path: bytes) -> os.stat_result:
         """Return the attributes of *path*; a symlink is not followed."""
         try:
             return os.stat(path, dir_fd=self.at, follow_symlinks=self.follow)
         except OSError as exc:
-            return self._closer(exc, path, Layer.stat)
+            return self.closer(exc, path, Layer.stat)
 
     def find(self, path: bytes) -> os.stat_result | None:
         """Return the attributes of *path*, or None where nothing bears that name."""
@@ -112,7 +70,7 @@ class Layer:
             return None
         except OSError as exc:
             with contextlib.suppress(*_GONE):
-                return self._closer(exc, path, Layer.find)
+                return self.closer(exc, path, Layer.find)
             return None
 
     def is_guarded(self, path: bytes) -> bool:
@@ -120,14 +78,14 @@ class Layer:
         try:
             return syscalls.is_guarded(self.at, path)
         except OSError as exc:
-            return self._closer(exc, path, Layer.is_guarded)
+            return self.closer(exc, path, Layer.is_guarded)
 
     def open(self, path: bytes, flags: int) -> int:
         """Open an existing object and return a descriptor; BlockingIOError for a leased file."""
         try:
             return os.open(path, flags | _OPEN, dir_fd=self.at)
         except OSError as exc:
-            return self._closer(exc, path, Layer._open_no_device, flags)
+            return self.closer(exc, path, Layer._open_no_device, flags)
 
     def _open_no_device(self, name: bytes, flags: int) -> int:
         """Open what is no device: opening one may set it going, and nodev is not said here."""
@@ -140,14 +98,14 @@ class Layer:
         try:
             return os.open(path, _HOLD | (0 if self.follow else os.O_NOFOLLOW), dir_fd=self.at)
         except OSError as exc:
-            return self._closer(exc, path, Layer.hold)
+            return self.closer(exc, path, Layer.hold)
 
     def readlink(self, path: bytes) -> bytes:
         """Return the target of the symlink *path*."""
         try:
             return os.readlink(path, dir_fd=self.at)
         except OSError as exc:
-            return self._closer(exc, path, Layer.readlink)
+            return self.closer(exc, path, Layer.readlink)
 
     def scan(self, path: bytes) -> list["os.DirEntry[bytes]"]:
         """Return the entries of a directory, in the host's order; they know their kinds."""
@@ -173,7 +131,7 @@ class Layer:
         except OSError as exc:
             if exc.errno == errno.EOPNOTSUPP:
                 return []
-            return self._closer(exc, path, Layer.attributes)
+            return self.closer(exc, path, Layer.attributes)
 
     def attribute(self, path: bytes, name: bytes | str) -> bytes:
         """Return the value of one extended attribute; ENODATA where there is none."""
@@ -181,7 +139,7 @@ class Layer:
             os.fchdir(self.at)
             return os.getxattr(path, name, follow_symlinks=self.follow)
         except OSError as exc:
-            return self._closer(exc, path, Layer.attribute, name)
+            return self.closer(exc, path, Layer.attribute, name)
 
     def find_attribute(self, path: bytes, name: bytes | str) -> bytes | None:
         """Return the value of one extended attribute, or None."""
@@ -196,26 +154,12 @@ class Layer:
 class WritableLayer(Layer):
     """A layer that may change: upper and work.  No lower layer is one."""
 
-    def _both_closer(
-        self,
-        error: OSError,
-        path: bytes,
-        other: "WritableLayer",
-        target: bytes,
-        verb: Callable[..., None],
-    ) -> None:
-        """Do as `_closer` for a verb with two paths."""
-        if not (self.is_too_far(error, path) or other.is_too_far(error, target)):
-            raise descent.stale() if error.errno in _OTHER else error
-        with self.beside(path) as (near, name), other.beside(target) as (goal, goal_name):
-            verb(near, name, goal, goal_name)
-
     def create(self, path: bytes, flags: int, mode: int) -> int:
         """Create a regular file and return its descriptor; EEXIST where the name is taken."""
         try:
             return os.open(path, flags | os.O_CREAT | os.O_EXCL | _OPEN, mode, dir_fd=self.at)
         except OSError as exc:
-            return self._closer(exc, path, WritableLayer.create, flags, mode)
+            return self.closer(exc, path, WritableLayer.create, flags, mode)
 
     def create_unnamed(self, path: bytes, flags: int, mode: int) -> int:
         """Create a regular file without a name in the directory *path*; return its descriptor.
@@ -225,7 +169,7 @@ class WritableLayer(Layer):
         try:
             return os.open(path, flags | os.O_TMPFILE | _OPEN, mode, dir_fd=self.at)
         except OSError as exc:
-            return self._closer(exc, path, WritableLayer.create_unnamed, flags, mode)
+            return self.closer(exc, path, WritableLayer.create_unnamed, flags, mode)
 
     def open_to_write(self, path: bytes, flags: int) -> int:
         """Open an existing file for writing; O_TRUNC among *flags* truncates it.
@@ -239,21 +183,21 @@ class WritableLayer(Layer):
         try:
             os.mkdir(path, mode, dir_fd=self.at)
         except OSError as exc:
-            self._closer(exc, path, WritableLayer.mkdir, mode)
+            self.closer(exc, path, WritableLayer.mkdir, mode)
 
     def mknod(self, path: bytes, mode: int, device: int) -> None:
         """Make a FIFO, a socket, a device or an empty regular file."""
         try:
             os.mknod(path, mode, device, dir_fd=self.at)
         except OSError as exc:
-            self._closer(exc, path, WritableLayer.mknod, mode, device)
+            self.closer(exc, path, WritableLayer.mknod, mode, device)
 
     def symlink(self, target: bytes, path: bytes) -> None:
         """Make a symlink at *path* that holds *target*."""
         try:
             os.symlink(target, path, dir_fd=self.at)
         except OSError as exc:
-            self._closer(exc, path, lambda near, name: near.symlink(target, name))
+            self.closer(exc, path, lambda near, name: near.symlink(target, name))
 
     def link(self, path: bytes, other: "WritableLayer", target: bytes) -> None:
         """Give the object at *path* the name *target* in *other* too."""
@@ -261,56 +205,68 @@ class WritableLayer(Layer):
         try:
             os.link(path, target, src_dir_fd=self.at, dst_dir_fd=other.at, follow_symlinks=follow)
         except OSError as exc:
-            self._both_closer(exc, path, other, target, WritableLayer.link)
+            self.both_closer(exc, path, other, target, WritableLayer.link)
 
     def unlink(self, path: bytes) -> None:
         """Remove a name that is not a directory."""
         try:
             os.unlink(path, dir_fd=self.at)
         except OSError as exc:
-            self._closer(exc, path, WritableLayer.unlink)
+            self.closer(exc, path, WritableLayer.unlink)
 
     def rmdir(self, path: bytes) -> None:
         """Remove an empty directory."""
         try:
             os.rmdir(path, dir_fd=self.at)
         except OSError as exc:
-            self._closer(exc, path, WritableLayer.rmdir)
+            self.closer(exc, path, WritableLayer.rmdir)
+        if self.landmarks:
+            self.landmarks.forget(path)
 
     def move(self, path: bytes, other: "WritableLayer", target: bytes) -> None:
         """Give *path* the name *target*, replacing what has it: rename(2)."""
         try:
             os.rename(path, target, src_dir_fd=self.at, dst_dir_fd=other.at)
         except OSError as exc:
-            self._both_closer(exc, path, other, target, WritableLayer.move)
+            self.both_closer(exc, path, other, target, WritableLayer.move)
+        if self.landmarks or other.landmarks:
+            self._forget(path, other, target)
 
     def exchange(self, path: bytes, other: "WritableLayer", target: bytes) -> None:
         """Swap two names in one step: renameat2(2), RENAME_EXCHANGE."""
         try:
             syscalls.renameat2(self.at, path, other.at, target, syscalls.RENAME_EXCHANGE)
         except OSError as exc:
-            self._both_closer(exc, path, other, target, WritableLayer.exchange)
+            self.both_closer(exc, path, other, target, WritableLayer.exchange)
+        if self.landmarks or other.landmarks:
+            self._forget(path, other, target)
 
     def move_and_cover(self, path: bytes, other: "WritableLayer", target: bytes) -> None:
         """Rename and leave a whiteout at *path* in one step: RENAME_WHITEOUT."""
         try:
             syscalls.renameat2(self.at, path, other.at, target, syscalls.RENAME_WHITEOUT)
         except OSError as exc:
-            self._both_closer(exc, path, other, target, WritableLayer.move_and_cover)
+            self.both_closer(exc, path, other, target, WritableLayer.move_and_cover)
+        if self.landmarks or other.landmarks:
+            self._forget(path, other, target)
+
+    def _forget(self, path: bytes, other: "WritableLayer", target: bytes) -> None:
+        self.landmarks.forget(path)
+        other.landmarks.forget(target)
 
     def chmod(self, path: bytes, mode: int) -> None:
         """Set the mode; *path* is not a symlink."""
         try:
             os.chmod(path, mode, dir_fd=self.at)
         except OSError as exc:
-            self._closer(exc, path, WritableLayer._chmod_held, mode)
+            self.closer(exc, path, WritableLayer._chmod_held, mode)
 
     def _chmod_held(self, name: bytes, mode: int) -> None:
         """Set the mode of what is held meanwhile: chmod(2) follows a symlink."""
         fd = self.hold(name)
         try:
             if stat.S_ISLNK(os.fstat(fd).st_mode):
-                raise descent.stale()
+                raise stale()
             os.chmod(f"/proc/self/fd/{fd}", mode)
         finally:
             os.close(fd)
@@ -320,7 +276,7 @@ class WritableLayer(Layer):
         try:
             os.chown(path, uid, gid, dir_fd=self.at, follow_symlinks=self.follow)
         except OSError as exc:
-            self._closer(exc, path, WritableLayer.chown, uid, gid)
+            self.closer(exc, path, WritableLayer.chown, uid, gid)
 
     def utime(self, path: bytes, atime_ns: int, mtime_ns: int) -> None:
         """Set both times, in nanoseconds since the epoch."""
@@ -328,7 +284,7 @@ class WritableLayer(Layer):
         try:
             os.utime(path, ns=times, dir_fd=self.at, follow_symlinks=self.follow)
         except OSError as exc:
-            self._closer(exc, path, WritableLayer.utime, *times)
+            self.closer(exc, path, WritableLayer.utime, *times)
 
     def set_attribute(self, path: bytes, name: bytes | str, value: bytes, flags: int = 0) -> None:
         """Set an extended attribute; *flags* as setxattr(2) takes them."""
@@ -336,7 +292,7 @@ class WritableLayer(Layer):
             os.fchdir(self.at)
             os.setxattr(path, name, value, flags, follow_symlinks=self.follow)
         except OSError as exc:
-            self._closer(exc, path, WritableLayer.set_attribute, name, value, flags)
+            self.closer(exc, path, WritableLayer.set_attribute, name, value, flags)
 
     def remove_attribute(self, path: bytes, name: bytes | str) -> None:
         """Remove an extended attribute; ENODATA where there is none."""
@@ -344,7 +300,7 @@ class WritableLayer(Layer):
             os.fchdir(self.at)
             os.removexattr(path, name, follow_symlinks=self.follow)
         except OSError as exc:
-            self._closer(exc, path, WritableLayer.remove_attribute, name)
+            self.closer(exc, path, WritableLayer.remove_attribute, name)
 
     def set_flags(self, path: bytes, command: int, flags: bytes) -> None:
         """Set inode flags of a file or directory by the ioctl(2) *command*: ioctl_iflags(2)."""

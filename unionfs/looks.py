@@ -237,12 +237,15 @@ class Looks:
             yield from self._below(parent.lowers, name)
 
     def _below(self, parts: Sequence[Part], name: bytes) -> Iterator[Finding]:
-        for index, part in enumerate(parts):
+        """Yield what *parts* hold, each under the name that a redirect above it says."""
+        for part in parts:
             finding = self.markers.classify(part, name)
-            if finding.marks.redirect:
-                yield from self._from(finding, parts[index + 1 :], name)
-                return
             yield finding
+            redirect = finding.marks.redirect
+            if redirect.startswith(b"/"):
+                yield from self._from_root(redirect, self._layers_below(finding.layer))
+                return
+            name = redirect or name
 
     def _from(self, finding: Finding, below: Sequence[Part], name: bytes) -> Iterator[Finding]:
         """Yield a finding, and what *below* or, after a redirect, others hold."""

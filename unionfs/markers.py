@@ -57,6 +57,9 @@ _PROTECTIONS = {b"a": APPEND, b"i": IMMUTABLE}  # in the kernel's order
 _NUMBER = re.compile(rb"-?[0-9]{1,9}")
 _NAME_MAX = 255
 
+# What setxattr(2) says of a value that is too long, each file system in its own way.
+_TOO_LONG = frozenset({errno.ENOSPC, errno.E2BIG, errno.ERANGE})
+
 # Of those that copying leaves behind, and those that it may not leave out
 # (fs/overlayfs/copy_up.c, ovl_must_copy_xattr).
 _MOVED = frozenset({METACOPY, REDIRECT, MTIME, KEPT_CAPABILITY})
@@ -199,6 +202,14 @@ def set_protection(layer: WritableLayer, path: bytes, protection: int) -> None:
 def set_opaque(layer: WritableLayer, path: bytes) -> None:
     """Hide the directories below *path*."""
     layer.set_attribute(path, OPAQUE, b"y")
+
+
+def is_too_long(error: OSError, redirect: bytes) -> bool:
+    """Tell whether a redirect may have failed for being long: ext4 takes 4 KiB, others 64.
+
+    ext4 says what it says of a full disk, too; then what is done instead fails as well.
+    """
+    return len(redirect) > _NAME_MAX and error.errno in _TOO_LONG
 
 
 def set_redirect(layer: WritableLayer, path: bytes, redirect: bytes) -> None:

@@ -82,21 +82,42 @@ class Names:
 
         Nothing that is seen changes, at no step.
         """
-        self.copyup.directories(node)
-        shown = self.union.listing(node)
-        for name in shown:
-            with self.union.nodes.held(node, name, self.union.find(node, name)) as child:
+        brought: list[Node] = []  # each before those that are in it
+        pending = [node]
+        node.lookups += 1  # all of them stay until this is done
+        try:
+            while pending:
+                brought.append(pending.pop())
+                self._bring_content(brought[-1], pending)
+            for directory in reversed(brought):
+                self._hide_lower(directory)
+        finally:
+            node.lookups -= 1
+            for directory in reversed((brought + pending)[1:]):
+                self.union.nodes.forget(directory.ino, 1)
+
+    def _bring_content(self, directory: Node, pending: list[Node]) -> None:
+        """Copy a directory up, and the files in it; add the directories that are to follow."""
+        self.copyup.directories(directory)
+        nodes = self.union.nodes
+        for name in self.union.listing(directory):
+            with nodes.held(directory, name, self.union.find(directory, name)) as child:
                 if child.is_directory and child.lowers:
-                    self.bring_tree(child)
+                    child.lookups += 1
+                    pending.append(child)
                 elif not child.is_directory:
                     self.copyup.whole(child)
                     if child.link:
-                        self.give_name(child, child_path(node, name))
-        layer, path = self.union.upper_place(node)
+                        self.give_name(child, child_path(directory, name))
+
+    def _hide_lower(self, directory: Node) -> None:
+        """Make a directory opaque that shows nothing any more that is not in upper."""
+        shown = self.union.listing(directory)
+        layer, path = self.union.upper_place(directory)
         st = layer.stat(path)
         spent = {entry.name for entry in layer.scan(path)}.difference(shown)
         self.union.markers.make_opaque(layer, path)
-        self._stands_alone(node)
+        self._stands_alone(directory)
         try:
             for name in spent:
                 layer.unlink(join(path, name))
@@ -143,14 +164,25 @@ class Names:
         """Say on disk where the lower part of *node* is, before its name changes.
 
         Within the same parent the old name will do; else it is a path from the root
-        of the union (overlayfs.rst, "redirect_dir").
+        of the union (overlayfs.rst, "redirect_dir").  Where that is too long for the
+        host, nothing is left in the lower.
         """
         if not node.lowers or node.redirect.startswith(b"/") or (node.redirect and not absolute):
             return
         redirect = node.lower_path if absolute else node.name
         layer, path = self.union.upper_place(node)
-        markers.set_redirect(layer, path, redirect)
-        node.redirect = redirect
+        try:
+            markers.set_redirect(layer, path, redirect)
+        except OSError as exc:
+            if not markers.is_too_long(exc, redirect):
+                raise
+        else:
+            node.redirect = redirect
+            return
+        if node.is_directory:
+            self.bring_tree(node)
+        else:
+            self.copyup.whole(node)
 
     def pin(self, node: Node | None, sighting: Sighting, path: bytes) -> Node | None:
         """Pin what is about to lose its last known name in upper, while the kernel knows it.

@@ -57,6 +57,21 @@ class Sighting(NamedTuple):
 # `Node.unsynced` of what was copied up before the node was made.
 UNKNOWN_COPY = 1
 
+# Levels up to which the names of a path are put together one by one: in a loop that is faster than
+# a list of them, but copies the path at each step.
+_USUAL_DEPTH = (None,) * 64
+
+
+def _far_path(node: "Node", path: bytes) -> bytes:
+    """Return the path of what is *path* in the directory *node*, far from the root."""
+    names = [path]
+    while node.parent is not None:
+        names.append(node.name)
+        node = node.parent
+    names.reverse()
+    return b"/".join(names)
+
+
 # Making the tuple itself takes half the time of calling the class.
 _tuple = tuple.__new__
 
@@ -93,7 +108,7 @@ class Node:
     redirect: bytes = b""  # the marker of that name: where the lower parts of a moved node are
     link: bytes = b""  # the entry of the hard link index that holds the file
     links: int = 0  # links that the union shows beyond the host's st_nlink
-    aliases: "list[tuple[Node, bytes]] | None" = None  # further names of the same file
+    aliases: "dict[tuple[Node, bytes], None] | None" = None  # further names of the same file
     pin: int = -1  # descriptor of an upper object without a name
     lookups: int = 0  # entries handed to the kernel, minus those it forgot
     children: int = 0  # nodes and aliases that have this one as their parent
@@ -106,14 +121,17 @@ class Node:
     @property
     def path(self) -> bytes:
         """Return the path in the union, which is that in upper."""
-        parent = self.parent
-        if parent is None:
+        node = self.parent
+        if node is None:
             return b"."
         path = self.name
-        while parent.parent is not None:
-            path = parent.name + b"/" + path
-            parent = parent.parent
-        return path
+        for _ in _USUAL_DEPTH:
+            above = node.parent
+            if above is None:
+                return path
+            path = node.name + b"/" + path
+            node = above
+        return _far_path(node, path)
 
     @property
     def lowers(self) -> tuple[Part, ...]:
@@ -258,8 +276,11 @@ class NodeTable(dict[int, Node]):
     def _add_name(self, node: Node, parent: Node, name: bytes) -> None:
         if node.is_directory:  # the layers were changed under the mount
             self._reattach(node, parent, name)
-        elif (parent, name) not in (node.aliases or ()):
-            node.aliases = [*(node.aliases or ()), (parent, name)]
+        elif node.aliases is None:
+            node.aliases = {(parent, name): None}
+            parent.children += 1
+        elif (parent, name) not in node.aliases:
+            node.aliases[parent, name] = None
             parent.children += 1
 
     @staticmethod
@@ -283,7 +304,9 @@ class NodeTable(dict[int, Node]):
         if node.parent is old[0] and node.name == old[1]:
             node.move(*new)
         elif node.aliases and old in node.aliases:
-            node.aliases[node.aliases.index(old)] = new
+            del node.aliases[old]
+            new[0].children -= new in node.aliases
+            node.aliases[new] = None
         else:
             new[0].children -= 1
             return
@@ -293,13 +316,13 @@ class NodeTable(dict[int, Node]):
     def detach(self, node: Node, parent: Node, name: bytes) -> None:
         """Take one name from *node*; without a name it is an orphan under its last parent."""
         if node.aliases and (parent, name) in node.aliases:
-            node.aliases.remove((parent, name))
+            del node.aliases[parent, name]
             parent.children -= 1
             self.drop_if_unknown(parent)
         elif node.parent is parent and node.name == name:
             if node.aliases:
                 self._detach_primary(node)
-                node.move(*node.aliases.pop())
+                node.move(*node.aliases.popitem()[0])
             else:
                 node.orphan = True
 

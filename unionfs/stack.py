@@ -3,7 +3,6 @@
 `opening` makes a `Stack` out of what the user named; the union reads it.
 """
 
-import os
 from dataclasses import dataclass
 
 from unionfs.layer import Layer, WritableLayer
@@ -22,4 +21,4 @@ class Stack:
         """Close the descriptors of all layers; this also ends the exclusive use of upper."""
         for layer in (self.upper, self.work, *self.lowers):
             if layer is not None:
-                os.close(layer.fd)
+                layer.close()

@@ -8,6 +8,7 @@ emptying are the kernel's too (fs/overlayfs/super.c, ovl_workdir_create).
 import collections
 import itertools
 import logging
+import re
 import stat
 
 from unionfs.layer import WritableLayer, join
@@ -16,6 +17,8 @@ DIRECTORY = b"work"
 
 # Names that may wait to be removed: a few milliseconds of work.
 _MOST_LEFT = 512
+
+_NUMBERED = re.compile(rb"#([0-9a-f]+)")
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +31,7 @@ class Temporaries:
     def __init__(self, work: WritableLayer) -> None:
         self.work = work
         self._numbers = itertools.count()
-        self._empty(DIRECTORY)
+        self._empty()
         # Does somebody call `tidy` when there is nothing else to do?
         self.patient = False
         # Directories that nobody sees any more, each with the names that are still in it.
@@ -57,10 +60,9 @@ class Temporaries:
         if st is None:
             return
         if stat.S_ISDIR(st.st_mode):
-            self._empty(path)
-            self.work.rmdir(path)
-            return
-        self.work.unlink(path)
+            self._take_apart(path)
+        else:
+            self.work.unlink(path)
 
     def leave(self, path: bytes) -> None:
         """Remove a staged directory of whiteouts, when there is time for it.
@@ -106,9 +108,27 @@ class Temporaries:
             log.exception(_LEFT, path)
         return True
 
-    def _empty(self, path: bytes) -> None:
-        for entry in self.work.scan(path):
-            if entry.is_dir(follow_symlinks=False):
-                self.discard(join(path, entry.name))
-            else:
-                self.work.unlink(join(path, entry.name))
+    def _empty(self) -> None:
+        """Remove what a killed daemon left behind, or a kernel overlay."""
+        entries = list(self.work.scan(DIRECTORY))
+        taken = [int(found[1], 16) for e in entries if (found := _NUMBERED.fullmatch(e.name))]
+        self._numbers = itertools.count(max(taken, default=-1) + 1)
+        for entry in entries:
+            self.discard(join(DIRECTORY, entry.name))
+
+    def _take_apart(self, path: bytes) -> None:
+        """Remove a directory and all that is in it.
+
+        Directories come up first, so no path gets long, however deep they were.
+        """
+        pending = [path]
+        while pending:
+            at = pending.pop()
+            for entry in self.work.scan(at):
+                inner = join(at, entry.name)
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(self.name())
+                    self.work.move(inner, self.work, pending[-1])
+                else:
+                    self.work.unlink(inner)
+            self.work.rmdir(at)
