@@ -32,10 +32,17 @@ def is_likely(words: Sequence[str]) -> bool:
     """
     if os.geteuid() != 0 or not _NO_DAEMON.isdisjoint(words):
         return False
-    # mount.fuse(8) says SOURCE MOUNTPOINT -o OPTIONS: in this order, and there are always some.
-    if words[:1] != ["mount"] and words[2:3] != ["-o"]:
+    if words[:1] != ["mount"] and not _is_by_mount_fuse(words):
         return False
     return len(words) > 1 and not any("remount" in word.split(",") for word in words)
+
+
+def _is_by_mount_fuse(words: Sequence[str]) -> bool:
+    """Tell SOURCE MOUNTPOINT -o OPTIONS from our commands; there is no SOURCE with -t fuse.
+
+    mount.fuse(8) says it in this order, and there are always options.
+    """
+    return words[2:3] == ["-o"] or (words[1:2] == ["-o"] and words[0].startswith("/"))
 
 
 class Daemon:

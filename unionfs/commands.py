@@ -30,7 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "boot": ("unionfs.boot", "make this machine's root a union when it boots, or not"),
     "commit": ("unionfs.commit", "carry chosen changes into the lower, so that they stay"),
     "maintain": ("unionfs.maintain", "run a command, or a shell, in the lower made writable"),
-    "status": ("unionfs.status", "show the layers and options of a mounted union"),
+    "status": ("unionfs.status", "list all unions, or show the layers and options of one"),
     "probe": ("unionfs.probe", "test what rename(2) does in a directory, on any file system"),
     "check": ("unionfs.check", "find and repair what is wrong in an upper layer"),
 }
@@ -140,7 +140,8 @@ def _run_for_mount(words: Sequence[str], daemon: Daemon | None) -> int:
     helper.add_argument("-f", dest="foreground", action="store_true")
     helper.add_argument("-t", dest="_type")
     helper.add_argument("-n", "-s", dest="_ignored", action="store_true")
-    parsed = helper.parse_args(words)
+    without_source = words[1] == "-o"  # mount(8) has made a command of it: -t fuse unionfs
+    parsed = helper.parse_args(["", *words] if without_source else words)
     parsed.lower, parsed.ram, parsed.upper, parsed.work = [], None, None, None
     parsed.daemon = daemon
     return _module("mount").run(parsed)

@@ -22,6 +22,9 @@ ATTRIBUTE = "trusted.unionfs.status"
 # Set by `unionfs commit`, on what it is going to carry into the lower: `Changes.stand_alone`.
 ALONE = "trusted.unionfs.alone"
 
+# What a mount answers whose daemon is dead.
+_DEAD = frozenset({errno.ENOTCONN, errno.ECONNABORTED, errno.EIO})
+
 # Not in the status: they are about the command, or are shown with the layers.
 _UNSHOWN = frozenset({"flags", "remount", "lowers", "upper", "work"})
 
@@ -86,20 +89,38 @@ def _layer(layer: Layer | None) -> dict[str, Any] | None:
     return None if layer is None else {"name": layer.name, "fd": layer.fd}
 
 
+def ask(path: str) -> dict[str, Any] | None:
+    """Return what the daemon of the mount at *path* says, None where it is dead.
+
+    OSError where that is no union, or not to be looked at.
+    """
+    try:
+        status: dict[str, Any] = json.loads(os.getxattr(path, ATTRIBUTE))
+    except OSError as exc:
+        if exc.errno in _DEAD:
+            return None
+        raise
+    return status
+
+
 def find(mountpoint: str) -> LiveMount:
     """Return the union that is mounted at *mountpoint*, also one whose daemon is dead."""
     path = os.path.realpath(mountpoint)
     try:
-        return LiveMount(path, json.loads(os.getxattr(path, ATTRIBUTE)))
+        status = ask(path)
     except PermissionError:
         raise Refused(
             f"not permitted to look at '{mountpoint}': only root can (try sudo)"
         ) from None
     except FileNotFoundError:
         raise Refused(f"mount point '{mountpoint}' does not exist") from None
-    except OSError as exc:
-        top = mountinfo.top_at(path)
-        dead = exc.errno in {errno.ENOTCONN, errno.ECONNABORTED, errno.EIO}
-        if dead and top is not None and top.kind.startswith("fuse"):
-            return LiveMount(path, None)
-        raise Refused(f"no union is mounted at '{mountpoint}'") from None
+    except OSError:
+        raise _no_union(mountpoint) from None
+    top = mountinfo.top_at(path) if status is None else None
+    if status is None and (top is None or not top.kind.startswith("fuse")):
+        raise _no_union(mountpoint)
+    return LiveMount(path, status)
+
+
+def _no_union(mountpoint: str) -> Refused:
+    return Refused(f"no union is mounted at '{mountpoint}'")

@@ -1,4 +1,4 @@
-"""The mounts of this process's namespace, as the kernel lists them.
+"""The mounts of a namespace, mostly this process's, as the kernel lists them.
 
 /proc/self/mountinfo, proc_pid_mountinfo(5); blanks and the like are octal there.
 """
@@ -20,9 +20,9 @@ class MountInfo(NamedTuple):
     options: dict[str, str]  # of the file system, "" where an option has no value
 
 
-def mounts() -> Iterator[MountInfo]:
-    """Yield all mounts, in the order in which they were made."""
-    with open("/proc/self/mountinfo", "rb") as lines:
+def mounts(pid: int | None = None) -> Iterator[MountInfo]:
+    """Yield all mounts that this process, or *pid*, sees, in the order in which they were made."""
+    with open(f"/proc/{pid or 'self'}/mountinfo", "rb") as lines:
         for line in lines:
             yield parse(os.fsdecode(line))
 

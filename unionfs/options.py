@@ -215,6 +215,13 @@ def _needed(key: str, value: str | None) -> str:
     return value
 
 
+def _said(key: str, value: str | None) -> str:
+    """Return the value, which may be empty."""
+    if value is None:
+        raise Refused(f"option '{key}' needs a value: {key}=...")
+    return value
+
+
 def _set_lowers(options: Options, value: str | None) -> Options:
     names = split_escaped(_needed("lowerdir", value), ":")
     if "" in names:
@@ -243,7 +250,7 @@ _OWN: dict[str, Callable[[Options, str | None], Options]] = {
     "ram": lambda options, value: replace(options, ram=checked_size(value or "")),
     "remount": _set_remount,
     "fsname": lambda options, value: replace(options, source=unescape(_needed("fsname", value))),
-    "subtype": lambda options, value: replace(options, subtype=_needed("subtype", value)),
+    "subtype": lambda options, value: replace(options, subtype=_said("subtype", value)),
 }
 
 

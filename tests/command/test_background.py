@@ -22,6 +22,8 @@ from unionfs import background, commands
         ("unionfs / -o lowerdir=a", True),
         ("mount -o remount,ro /", False),
         ("unionfs / -o rw,remount,noatime", False),
+        ("/ -o lowerdir=a,subtype=", True),
+        ("run -o lowerdir=a -- true", False),
         ("unionfs /", False),
         ("--version", False),
         ("--version /", False),

@@ -245,6 +245,16 @@ def test_the_names_in_the_mount_table_can_be_chosen(bench):
     assert bench.unionfs("umount mnt").status == 0
 
 
+@pytest.mark.parametrize("handshake", ["on", "off"])
+def test_a_mount_may_be_of_plain_type_fuse(bench, handshake):
+    options = f"subtype=,handshake={handshake}"
+    assert bench.unionfs(f"mount {LAYERS} -o {options} mnt") == (0, "", "")
+    assert bench.mounts()[0][2] == "fuse"
+    assert bench.unionfs("mount -o remount,ro mnt") == (0, "", "")
+    assert "ro" in flags(bench)
+    assert bench.unionfs("umount mnt").status == 0
+
+
 @pytest.mark.parametrize("kind", ["plain", "overlay"])
 def test_files_on_a_kernel_overlay_are_read_right(bench, kind):
     for name in ("ovl", "ovlupper", "ovlwork"):

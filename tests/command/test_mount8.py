@@ -76,6 +76,20 @@ def test_mount_8_mounts_remounts_and_unmounts(machine, name):
     assert machine.bench.ls("upper") == ["new"]
 
 
+def test_mount_8_makes_a_mount_of_plain_type_fuse(machine):
+    """As test suites ask for it that know the type alone: the source is the command."""
+    options = "lowerdir=lower,upperdir=upper,workdir=work,subtype="
+    assert machine.run("mount", "-t", "fuse", "unionfs", "mnt", "-o", options) == (0, "", "")
+    assert machine.mounted()[:2] == ("unionfs", "fuse")
+    assert machine.run("mount", "-o", "remount,ro", "mnt") == (0, "", "")
+    assert "ro" in machine.mounted()[2]
+    assert machine.run("umount", "mnt") == (0, "", "")
+    source = "unionfs#name"
+    assert machine.run("mount", "-t", "fuse", source, "mnt", "-o", options) == (0, "", "")
+    assert machine.mounted()[:2] == ("name", "fuse")
+    assert machine.run("umount", "mnt") == (0, "", "")
+
+
 def test_mount_8_says_why_not(machine):
     words = ["mount", "-t", "fuse.unionfs", "unionfs", "mnt", "-o", "lowerdir=nope"]
     result = machine.run(*words)

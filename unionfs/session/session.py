@@ -66,7 +66,7 @@ class Session:
         switches: Switches,
         stack_depth: int = 1,
     ) -> None:
-        """Prepare a mount of type fuse.*subtype*.
+        """Prepare a mount of type fuse.*subtype*, of plain fuse where that is empty.
 
         *stack_depth* 1 allows passthrough to ordinary filesystems, 2 also to
         overlays, but then no kernel overlay can be mounted over this one.
@@ -124,10 +124,13 @@ class Session:
             f"fd={device},rootmode=40000,user_id={os.getuid()},group_id={os.getgid()}"
             ",default_permissions,allow_other"
         )
-        mountcalls.mount(self._source, self._path, f"fuse.{self._subtype}", self._flags, data)
+        kind = f"fuse.{self._subtype}" if self._subtype else "fuse"
+        mountcalls.mount(self._source, self._path, kind, self._flags, data)
 
     def _mounted_by_libfuse(self, operations: pyfuse3.Operations) -> None:
-        options = {"default_permissions", "allow_other", f"subtype={self._subtype}"}
+        options = {"default_permissions", "allow_other"}
+        if self._subtype:
+            options.add(f"subtype={self._subtype}")
         options.add("fsname=" + self._source.replace("\\", "\\\\").replace(",", "\\,"))
         options |= {
             yes if self._flags & flag else no for flag, (yes, no) in _OPTION_OF_FLAG.items()

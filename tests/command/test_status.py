@@ -1,0 +1,173 @@
+"""`unionfs status`: which unions there are, and where their layers are now."""
+
+import json
+import os
+import signal
+import subprocess
+
+import pytest
+
+LAYERS = "--lower lower --upper upper --work work"
+
+
+def table(bench):
+    """The exit status, and the rows of this bench's unions: others may be on the machine, too."""
+    result = bench.unionfs("status")
+    title, *rows = result.out.splitlines()
+    assert title.split() == ["MOUNT", "POINT", "DAEMON", "LAYERS"]
+    ours = [row.replace(bench.path, "") for row in rows if bench.path in row]
+    return result.status, [" ".join(row.split()) for row in ours]
+
+
+def pid_of(bench, mnt):
+    return json.loads(bench.unionfs(f"status --json {mnt}").out)["pid"]
+
+
+@pytest.fixture
+def several(bench):
+    """Three unions, of several types, and their daemons."""
+    for name in ("mnt2", "mnt3", "lower2"):
+        os.mkdir(bench.at(name))
+    assert bench.unionfs(f"mount --lower lower2 {LAYERS} mnt").status == 0
+    assert bench.unionfs("mount --lower lower -o subtype= mnt2").status == 0
+    assert bench.unionfs("mount --lower lower --ram -o fsname=a,subtype=b mnt3").status == 0
+    bench.daemons = [pid_of(bench, mnt) for mnt in ("mnt", "mnt2", "mnt3")]
+    yield bench
+    for mnt in ("mnt", "mnt2", "mnt3"):
+        assert bench.unionfs(f"umount {mnt}").status == 0
+
+
+def test_all_unions_are_listed(several):
+    first, second, third = several.daemons
+    assert table(several)[1] == [
+        f"/mnt process {first} /upper over /lower2 and 1 more",
+        f"/mnt2 process {second} /lower",
+        f"/mnt3 process {third} ram over /lower",
+    ]
+    found = {
+        union["mountpoint"]: union for union in json.loads(several.unionfs("status --json").out)
+    }
+    union = found[several.at("mnt")]
+    assert (union["namespace"], union["state"]) == (None, "serving")
+    assert union["status"] == json.loads(several.unionfs("status --json mnt").out)
+
+
+def test_those_that_do_not_serve_are_listed(several):
+    """What is called a union; who is called otherwise cannot be told from others then."""
+    first, second, third = several.daemons
+    os.kill(first, signal.SIGSTOP)
+    os.kill(second, signal.SIGKILL)
+    rows = [
+        "/mnt does not answer",
+        "/mnt2 is dead unmount it",
+        f"/mnt3 process {third} ram over /lower",
+    ]
+    try:
+        assert table(several) == (1, rows)
+    finally:
+        os.kill(first, signal.SIGCONT)
+
+
+def test_a_bind_mount_is_not_another_union(several):
+    os.mkdir(several.at("mnt4"))
+    subprocess.run(["mount", "--bind", several.at("mnt/"), several.at("mnt4")], check=True)
+    rows = table(several)[1]
+    subprocess.run(["umount", several.at("mnt4")], check=True)
+    assert len(rows) == 3
+
+
+def test_unions_in_other_mount_namespaces_are_listed(bench):
+    run = bench.start("run --keep mnt -q -- sh -c 'echo ready; exec cat'",
+                      stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
+    assert run.stdout.readline() == "ready\n"
+    unions = json.loads(bench.unionfs("status --json").out)
+    run.communicate(timeout=20)
+    (union,) = [union for union in unions if f"{bench.path}/mnt/upper" in json.dumps(union)]
+    assert union["namespace"] in (union["status"]["pid"], run.pid)
+    assert union["status"]["layers"]["upper"]["place"] == bench.at("mnt/upper")
+
+
+def places(bench):
+    """What `status` says of upper, work and the lowers."""
+    lines = bench.unionfs("status mnt").out.replace(bench.path, "").splitlines()
+    told = [line.split(None, 1) for line in lines]
+    return [place for key, place in told if key in {"upper", "work", "lower"}]
+
+
+def test_a_layer_is_shown_where_it_is_now(bench):
+    assert bench.unionfs(f"mount {LAYERS} mnt").status == 0
+    assert places(bench) == ["/upper", "/work", "/lower"]
+    os.mkdir(bench.at("elsewhere"))
+    os.rename(bench.at("upper"), bench.at("elsewhere/up per"))
+    os.rename(bench.at("lower"), bench.at("lower.old"))
+    os.mkdir(bench.at("lower"))  # another one of that name
+    assert places(bench) == [
+        "/elsewhere/up per (mounted as /upper)",
+        "/work",
+        "/lower.old (mounted as /lower)",
+    ]
+    assert bench.unionfs("umount mnt").status == 0
+
+
+def test_a_layer_that_is_deleted_is_shown_so(bench):
+    assert bench.unionfs(f"mount {LAYERS} mnt").status == 0
+    os.unlink(bench.at("lower/file"))
+    os.rmdir(bench.at("lower"))
+    assert places(bench) == ["/upper", "/work", "/lower (deleted)"]
+    os.mkdir(bench.at("lower"))
+    assert places(bench)[2] == "/lower (deleted)"
+    layer = json.loads(bench.unionfs("status --json mnt").out)["layers"]["lowers"][0]
+    assert (layer["name"], layer["place"], layer["deleted"]) == (bench.at("lower"), None, True)
+    assert bench.unionfs("umount mnt").status == 0
+
+
+@pytest.mark.parametrize("kind", ["tmpfs", "ext4", "xfs", "btrfs", "overlay"])
+def test_a_layer_on_a_mount_that_was_moved_is_found(bench, kind):
+    """As at a boot: the root file system is moved aside after the union was made of it."""
+    for name in ("private", "private/disk", "private/ro", "ovl", "ovlwork"):
+        os.mkdir(bench.at(name))
+    # mount --move does not go with shared mounts
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", bench.at("private")], check=True)
+    subprocess.run(["mount", "--make-private", bench.at("private")], check=True)
+    for name in ("private/disk", "private/ro"):
+        os.mkdir(bench.at(name))
+    mount = ["mount", "-t", kind, kind, "private/disk"]
+    if kind == "overlay":
+        mount += ["-o", "lowerdir=lower,upperdir=ovl,workdir=ovlwork"]
+    elif kind != "tmpfs":
+        with open(bench.at("image"), "wb") as file:
+            file.truncate(400 << 20)
+        subprocess.run([f"mkfs.{kind}", "-q", bench.at("image")], check=True)
+        mount = ["mount", "-o", "loop", "image", "private/disk"]
+    subprocess.run(mount, cwd=bench.path, check=True)
+    os.mkdir(bench.at("private/disk/sub"))
+    words = "mount --lower private/disk --lower private/disk/sub --ram mnt"
+    assert bench.unionfs(words) == (0, "", "")
+    subprocess.run(["mount", "--move", "private/disk", "private/ro"], cwd=bench.path, check=True)
+    said = places(bench)[-2:]
+    subprocess.run(["umount", bench.at("private/ro")], check=True)
+    hidden = places(bench)[-2:]
+    assert bench.unionfs("umount mnt").status == 0
+    subprocess.run(["umount", bench.at("private")], check=True)
+    assert said[0] == "/private/ro (mounted as /private/disk)"
+    # overlayfs has no file handles by default
+    assert said[1] in {
+        "/private/ro/sub (mounted as /private/disk/sub)",
+        *(["/private/disk/sub (moved, out of sight)"] if kind == "overlay" else []),
+    }
+    assert hidden == [
+        "/private/disk (moved, out of sight)",
+        "/private/disk/sub (moved, out of sight)",
+    ]
+
+
+def test_names_that_are_no_text_are_shown(bench):
+    os.rename(bench.at("lower"), os.fsencode(bench.path) + b"/\xff\n")
+    words = [*bench.words("mount --ram --lower"), os.fsencode(bench.path) + b"/\xff\n", "mnt"]
+    assert bench.run(words).status == 0
+    words = [*bench.words("status"), "mnt"]
+    done = subprocess.run(
+        words, cwd=bench.path, env=bench.environment, capture_output=True, check=True
+    )
+    assert bench.unionfs("umount mnt").status == 0
+    assert b"lower        " + os.fsencode(bench.path) + b"/\xff\\n\n" in done.stdout
