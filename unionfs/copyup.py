@@ -367,6 +367,8 @@ class CopyUp:
         layer, path = self.union.place(node)
         shown = layer.stat(path)
         entry = self._prepare(node, work, job.staged, shown if job.whole else os.fstat(job.target))
+        if not job.whole:
+            markers.drop_capability(work, job.staged)
         if self.union.features.fsync == "strict":
             durability.sync(job.target)
         st = self._settle(node, work, job.staged, entry, shown)

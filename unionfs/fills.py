@@ -53,7 +53,7 @@ class Fills(dict[Node, "Job"]):
         """Give back what was kept: the content is there now."""
         if job.whole:
             layer.utime(path, layer.stat(path).st_atime_ns, job.kept.mtime_ns)
-        markers.give_capability_back(layer, path)
+            markers.give_capability_back(layer, path)
         markers.end_metacopy(layer, path)
         self.pop(job.node, None)
 

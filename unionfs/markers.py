@@ -272,6 +272,12 @@ def give_capability_back(layer: WritableLayer, path: bytes) -> None:
         log.warning("%s: %s: %s is damaged", layer.name, os.fsdecode(path), KEPT_CAPABILITY)
 
 
+def drop_capability(layer: WritableLayer, path: bytes) -> None:
+    """Take the capability of *path* away, as cutting a file does: fs/inode.c, file_remove_privs."""
+    if layer.find_attribute(path, CAPABILITY) is not None:
+        layer.remove_attribute(path, CAPABILITY)
+
+
 def drop_kept_capability(layer: WritableLayer, path: bytes) -> None:
     """Forget the capability that was put aside, if there is one."""
     if layer.find_attribute(path, KEPT_CAPABILITY) is not None:
