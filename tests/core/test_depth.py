@@ -12,8 +12,9 @@ from unionfs import markers, syscalls
 from unionfs.layer import Layer, WritableLayer
 from unionfs.node import Node, NodeTable, Sighting
 from unionfs.stack import Stack
-from unionfs.temporaries import Temporaries
+from unionfs.temporaries import DIRECTORY, Temporaries
 from unionfs.union import Features
+from unionfs.whiteouts import Part
 
 DEPTH = 1100  # more than Python recurses
 NAME = b"deep"  # 5,500 bytes: more than a path is long
@@ -153,6 +154,7 @@ def test_what_a_killed_daemon_left_is_removed_however_deep(ground):
 def test_a_staged_tree_is_discarded_however_deep(ground):
     (fd,) = opened(ground / "work")
     work = WritableLayer(fd)
+    work.mkdir(DIRECTORY, 0o700)
     temporaries = Temporaries(work)
     staged = temporaries.name()
     work.mkdir(staged, 0o700)
@@ -193,7 +195,7 @@ def test_the_names_of_one_file_are_not_compared_with_each_other():
     root = Node(1, 0o040000, 1, None, b"", upper=False, below=())
     nodes = NodeTable(root)
     st = os.stat_result((0o100644, 5, 1, many, 0, 0, 0, 0, 0, 0))
-    sighting = Sighting(5, st, upper=False, named=False, below=())
+    sighting = Sighting(5, st, upper=False, named=False, below=(Part(None, b"file"),))
     for number in range(many):
         nodes.adopt(root, Name(b"%d" % number), sighting)
     assert Name.compared < 3 * many
