@@ -8,7 +8,8 @@ import pytest
 from unionfs.markers import CAPABILITY, KEPT_CAPABILITY, MTIME
 
 from .corpus import LONG_AGO, Case
-from .trial import ERRNOS, Field, count, failed, faults, killed, kills
+from .faulty import failed
+from .trial import ERRNOS, Field, count, faults, killed, kills
 
 
 def _half(path, *, size, mtime=None):
