@@ -8,6 +8,7 @@ those that undo.
 import contextlib
 import functools
 import os
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -124,6 +125,10 @@ def limited(directory):
         yield f"{place}/top"
 
 
+# btrfs itself says EDQUOT of these, and does them: its inode in memory is changed before it finds
+# that the tree has no room (fs/btrfs/inode.c, btrfs_setattr).
+_CHANGED_ALL_THE_SAME = re.compile(r"\b(chmod|chown|utime)\b")
+
 _SHORTAGES = {Inodes: "small", Blocks: "small", Quota: "limited"}
 
 
@@ -135,6 +140,8 @@ def test_what_finds_no_room_changes_nothing(directory, request, kind, whiteout):
     expected, wrong = functools.cache(field.expect), {}
     trials = [(case, left) for case in corpus.all_cases() for left in range(_MOST_LEFT)]
     for case, left in chosen(trials, share=0.02):
+        if kind is Quota and _CHANGED_ALL_THE_SAME.search(case.name):
+            continue
         words = failed(field, case, expected(case), kind(disk, left))
         if words:
             wrong[f"{case.name}, {left} left"] = words
