@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SECONDS = 30  # for a command to end
+_IGNORABLE = (signal.SIGHUP, signal.SIGQUIT)  # by nohup(1) and `&`; SIGINT is pytest's own
 
 
 class Result(NamedTuple):
@@ -85,6 +87,15 @@ def wait_for(claim, seconds=10):
     while not claim():
         assert time.monotonic() < deadline, "did not come true"
         time.sleep(0.01)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _ordinary_signals():
+    """Have commands find signals as a user's shell leaves them, also where nohup(1) ran us."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in _IGNORABLE}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
