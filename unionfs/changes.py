@@ -228,6 +228,8 @@ class Changes:
         self._remove(parent, name, sighting)
 
     def _remove(self, parent: Node, name: bytes, sighting: Sighting) -> None:
+        if self._names.make_way(parent, name):
+            sighting = self.union.find(parent, name)
         upper, _ = self._names.directory(parent)
         path = child_path(parent, name)
         below = not sighting.named or self.union.shows_below(parent, name)

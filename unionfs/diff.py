@@ -102,14 +102,14 @@ class _Comparison:
         # Without an upper: nothing is written, and the real one is asked as the top lower.
         stack = Stack(None, None, (upper, *lowers))
         self.union = Union(stack, Features(whiteout=whiteout))
+        self.before = self.union.roots(lowers)
         self.found: list[_Entry] = []
         self.directories: list[_Directory] = []  # still to be walked
 
     def walk(self) -> list[_Entry]:
         """Return all changes."""
-        upper, *below = self.union.root.lowers
-        lowers = tuple(below)
-        root = _Directory(b".", _as_upper(upper), lowers, lowers, b".")
+        upper, *merged = self.union.root.lowers
+        root = _Directory(b".", _as_upper(upper), tuple(merged), self.before, b".")
         self._compare_roots(root)
         self.directories.append(root)
         while self.directories:
@@ -205,7 +205,7 @@ class _Comparison:
 
     def _resolve(self, path: bytes) -> Sighting | None:
         """Return what the lowers alone show at *path*."""
-        parts: tuple[Part, ...] = self.union.root.lowers[1:]
+        parts = self.before
         sighting = None
         for name in path.split(b"/"):
             if sighting is not None and not sighting.is_directory:

@@ -3,18 +3,25 @@
 `.wh.NAME` hides NAME in the layers below its own, so a file and its whiteout
 may lie side by side: a change first puts the whiteout, which says nothing new,
 and then makes its one visible step.
+
+A name for which a whiteout's has no room (252 to 255 bytes) cannot be hidden by one; a
+directory from which such a name is to go hides all that is below it (`Names`).
 """
 
 import errno
 import os
 import stat
 
-from unionfs.layer import WritableLayer, join
+from unionfs.layer import Layer, WritableLayer, join
+from unionfs.markers import end_redirect
 from unionfs.rules import Found
 from unionfs.whiteouts import BOTTOM, Finding, Markers, Part
 
 _PREFIX = b".wh."
 _OPAQUE = b".wh..wh..opq"
+
+# Bytes of a name for which a whiteout's has room on every file system (the least: eCryptfs, 143).
+_SURELY_HIDDEN = 128
 
 
 def _whiteout(path: bytes) -> bytes:
@@ -62,6 +69,16 @@ class DotMarkers(Markers):
                 shows.setdefault(name.removeprefix(_PREFIX), 0)
         return shows
 
+    def is_opaque_root(self, layer: Layer) -> bool:
+        """Tell whether the root of a layer hides the layers below it."""
+        return layer.number != BOTTOM and layer.find(_OPAQUE) is not None
+
+    def can_hide(self, upper: WritableLayer, name: bytes) -> bool:
+        """Tell whether there is room for a whiteout's name, which is longer than that it hides."""
+        if len(name) <= _SURELY_HIDDEN:
+            return True
+        return len(_PREFIX + name) <= os.fstatvfs(upper.fd).f_namemax
+
     def hides(self, upper: WritableLayer, path: bytes) -> bool:
         """Tell whether upper holds a whiteout for *path*."""
         return upper.find(_whiteout(path)) is not None
@@ -95,10 +112,16 @@ class DotMarkers(Markers):
     def clear(self, upper: WritableLayer, path: bytes) -> None:
         """Empty an upper directory that shows nothing of its markers, hidden from outside."""
         names = [entry.name for entry in upper.scan(path)]
-        if names:
+        if not names:
+            return
+        if self.can_hide(upper, path.rpartition(b"/")[2]):
             self._put(upper, path)
-            for name in names:
-                upper.unlink(join(path, name))
+        else:  # nothing lies below it but where a redirect leads: `Names.make_way`
+            self.make_opaque(upper, path)
+            end_redirect(upper, path)
+            names = [*(name for name in names if name != _OPAQUE), _OPAQUE]
+        for name in names:
+            upper.unlink(join(path, name))
 
     def make_opaque(self, layer: WritableLayer, path: bytes) -> None:
         """Hide the directories below *path*; its modification time stays."""
@@ -134,5 +157,5 @@ class DotMarkers(Markers):
         try:
             upper.unlink(_whiteout(path))
         except OSError as exc:
-            if exc.errno != errno.ENOENT:
+            if exc.errno not in (errno.ENOENT, errno.ENAMETOOLONG):
                 raise

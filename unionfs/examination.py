@@ -67,7 +67,9 @@ class Examination:
         """Return all problems, those of upper first."""
         lowers = self.union.root.lowers[1:]
         self._judge(b".", self.upper.stat(b"."))
-        self._directories.append(_Directory(b".", self._part(b"."), lowers, certain=bool(lowers)))
+        self._directories.append(
+            _Directory(b".", self._part(b"."), lowers, certain=self._layers > 0)
+        )
         while self._directories:
             directory = self._directories.pop()
             names = sorted(entry.name for entry in self.upper.scan(directory.path))

@@ -6,6 +6,7 @@ Shared by `changes` and `renames`.  Nothing here changes what the union shows.
 import errno
 import logging
 import os
+from collections.abc import Callable
 
 from unionfs import markers, protection
 from unionfs.copyup import CopyUp
@@ -82,16 +83,45 @@ class Names:
 
         Nothing that is seen changes, at no step.
         """
+
+        def bring(child: Node) -> None:
+            if not child.is_directory:
+                self.copyup.whole(child)
+            elif child.lowers:
+                self.bring_tree(child)
+
+        self._part_from_lowers(node, bring)
+
+    def make_way(self, parent: Node, name: bytes) -> bool:
+        """See that a name can be taken away, though a whiteout for it may have too long a name.
+
+        Then all that the directory shows is brought to upper, and hides the lower; content stays
+        where it is, if it can.  Nothing that is seen changes; say whether the layers of *name* did.
+        """
+        upper, _ = self.union.writable()
+        if self.union.markers.can_hide(upper, name) or not self.union.shows_below(parent, name):
+            return False
+
+        def bring(child: Node) -> None:
+            if child.is_directory and child.lowers and not self.union.features.redirect_dir:
+                self.bring_tree(child)
+            else:
+                self.copyup.metadata(child)
+                self.anchor(child, absolute=True)
+
+        self.directory(parent)
+        self._part_from_lowers(parent, bring)
+        return True
+
+    def _part_from_lowers(self, node: Node, bring: Callable[[Node], None]) -> None:
+        """Let *bring* bring all that a directory shows to upper; then hide the lower."""
         self.copyup.directories(node)
         shown = self.union.listing(node)
         for name in shown:
             child = self.union.nodes.adopt(node, name, self.union.find(node, name))
-            if child.is_directory and child.lowers:
-                self.bring_tree(child)
-            elif not child.is_directory:
-                self.copyup.whole(child)
-                if child.link:
-                    self.give_name(child, child_path(node, name))
+            bring(child)
+            if child.link:
+                self.give_name(child, child_path(node, name))
             self.union.nodes.drop_if_unknown(child)
         layer, path = self.union.upper_place(node)
         st = layer.stat(path)

@@ -72,6 +72,8 @@ class Renames:
             raise error(errno.EINVAL)
         if flags and target is not None:
             raise error(errno.EEXIST)
+        if self._make_way((parent, name), (new_parent, new_name), target):
+            source, target = union.find(parent, name), union.look(new_parent, new_name)
         if _is_in_upper(source) and _gives_way(target):
             self._rename_file(source, (parent, name), target, (new_parent, new_name))
             return
@@ -79,6 +81,18 @@ class Renames:
         plan = rules.rename(self._facts(source, target, new_parent, new_name))
         if not plan.nothing:
             self._rename(plan, old, new)
+
+    def _make_way(
+        self, old: tuple[Node, bytes], new: tuple[Node, bytes], target: Sighting | None
+    ) -> bool:
+        """See that the old name, and a directory under the new one, can be taken away.
+
+        Say whether the layers of one of them changed by that.
+        """
+        changed = self.names.make_way(*old)
+        if target is not None and target.is_directory:
+            changed = self.names.make_way(*new) or changed
+        return changed
 
     def _permit(self, old: tuple[Node, Sighting], new: tuple[Node, Sighting | None]) -> None:
         """Raise EPERM where a name must not be taken away; links of one file keep theirs."""

@@ -181,6 +181,14 @@ class Markers:
             return self._number
         return 0
 
+    def is_opaque_root(self, layer: Layer) -> bool:  # noqa: ARG002 (overlayfs has none)
+        """Tell whether the root of a layer hides the layers below it."""
+        return False
+
+    def can_hide(self, upper: WritableLayer, name: bytes) -> bool:  # noqa: ARG002 (it bears the name)
+        """Tell whether a whiteout for *name* may be made in upper."""
+        return True
+
     def hides(self, upper: WritableLayer, path: bytes) -> bool:
         """Tell whether upper holds a whiteout for *path*, which is known not to show."""
         return upper.find(path) is not None
