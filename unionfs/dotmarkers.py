@@ -5,7 +5,7 @@ may lie side by side: a change first puts the whiteout, which says nothing new,
 and then makes its one visible step.
 
 A name for which a whiteout's has no room (252 to 255 bytes) cannot be hidden by one; a
-directory from which such a name is to go hides all that is below it (`Names`).
+directory from which such a name is to go hides all that is below it (`Names.make_way`).
 """
 
 import errno
@@ -13,7 +13,6 @@ import os
 import stat
 
 from unionfs.layer import Layer, WritableLayer, join
-from unionfs.markers import end_redirect
 from unionfs.rules import Found
 from unionfs.whiteouts import BOTTOM, Finding, Markers, Part
 
@@ -112,14 +111,8 @@ class DotMarkers(Markers):
     def clear(self, upper: WritableLayer, path: bytes) -> None:
         """Empty an upper directory that shows nothing of its markers, hidden from outside."""
         names = [entry.name for entry in upper.scan(path)]
-        if not names:
-            return
-        if self.can_hide(upper, path.rpartition(b"/")[2]):
-            self._put(upper, path)
-        else:  # nothing lies below it but where a redirect leads: `Names.make_way`
-            self.make_opaque(upper, path)
-            end_redirect(upper, path)
-            names = [*(name for name in names if name != _OPAQUE), _OPAQUE]
+        if names and self.can_hide(upper, path.rpartition(b"/")[2]):
+            self._put(upper, path)  # else nothing is below: `Names.make_way`
         for name in names:
             upper.unlink(join(path, name))
 

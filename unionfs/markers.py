@@ -206,12 +206,6 @@ def set_redirect(layer: WritableLayer, path: bytes, redirect: bytes) -> None:
     layer.set_attribute(path, REDIRECT, redirect)
 
 
-def end_redirect(layer: WritableLayer, path: bytes) -> None:
-    """Let *path* have no lower part but that under its own name."""
-    if layer.find_attribute(path, REDIRECT) is not None:
-        layer.remove_attribute(path, REDIRECT)
-
-
 def set_metacopy(layer: WritableLayer, path: bytes) -> None:
     """Say that the content of *path* is still that of the file below."""
     layer.set_attribute(path, METACOPY, b"")

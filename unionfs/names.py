@@ -6,16 +6,20 @@ Shared by `changes` and `renames`.  Nothing here changes what the union shows.
 import errno
 import logging
 import os
-from collections.abc import Callable
 
 from unionfs import markers, protection
 from unionfs.copyup import CopyUp
 from unionfs.iflags import IMMUTABLE
 from unionfs.layer import WritableLayer, join
-from unionfs.node import Node, Sighting, child_path
+from unionfs.node import Node, Sighting, child_path, directory_of
 from unionfs.union import Union
 
 log = logging.getLogger(__name__)
+
+# Names, and bytes, that are copied up at most because one of them is too long for a whiteout: it
+# takes a second or two, and everybody waits.
+_MOST_BROUGHT = 1000
+_MOST_BYTES_BROUGHT = 64 << 20
 
 
 def error(number: int) -> OSError:
@@ -83,45 +87,16 @@ class Names:
 
         Nothing that is seen changes, at no step.
         """
-
-        def bring(child: Node) -> None:
-            if not child.is_directory:
-                self.copyup.whole(child)
-            elif child.lowers:
-                self.bring_tree(child)
-
-        self._part_from_lowers(node, bring)
-
-    def make_way(self, parent: Node, name: bytes) -> bool:
-        """See that a name can be taken away, though a whiteout for it may have too long a name.
-
-        Then all that the directory shows is brought to upper, and hides the lower; content stays
-        where it is, if it can.  Nothing that is seen changes; say whether the layers of *name* did.
-        """
-        upper, _ = self.union.writable()
-        if self.union.markers.can_hide(upper, name) or not self.union.shows_below(parent, name):
-            return False
-
-        def bring(child: Node) -> None:
-            if child.is_directory and child.lowers and not self.union.features.redirect_dir:
-                self.bring_tree(child)
-            else:
-                self.copyup.metadata(child)
-                self.anchor(child, absolute=True)
-
-        self.directory(parent)
-        self._part_from_lowers(parent, bring)
-        return True
-
-    def _part_from_lowers(self, node: Node, bring: Callable[[Node], None]) -> None:
-        """Let *bring* bring all that a directory shows to upper; then hide the lower."""
         self.copyup.directories(node)
         shown = self.union.listing(node)
         for name in shown:
             child = self.union.nodes.adopt(node, name, self.union.find(node, name))
-            bring(child)
-            if child.link:
-                self.give_name(child, child_path(node, name))
+            if child.is_directory and child.lowers:
+                self.bring_tree(child)
+            elif not child.is_directory:
+                self.copyup.whole(child)
+                if child.link:
+                    self.give_name(child, child_path(node, name))
             self.union.nodes.drop_if_unknown(child)
         layer, path = self.union.upper_place(node)
         st = layer.stat(path)
@@ -131,6 +106,35 @@ class Names:
             layer.unlink(join(path, name))
         layer.utime(path, st.st_atime_ns, st.st_mtime_ns)
         node.below, node.redirect = (), b""
+
+    def make_way(self, parent: Node, name: bytes) -> bool:
+        """See that a name can be taken away, also one that is too long to have a whiteout.
+
+        Then all that its directory shows is brought to upper, and hides the lower: nothing that is
+        seen changes.  Say whether that was done; ENAMETOOLONG where it would be too much.
+        """
+        upper, _ = self.union.writable()
+        if self.union.markers.can_hide(upper, name) or not self.union.shows_below(parent, name):
+            return False
+        self._require_little(parent)
+        self.directory(parent)
+        self.bring_tree(parent)
+        return True
+
+    def _require_little(self, directory: Node) -> None:
+        """Raise ENAMETOOLONG where a directory with all that it shows is no small thing to copy."""
+        names = size = 0
+        directories = [directory.lowers]
+        while directories:
+            node = directory_of(directories.pop())
+            for name in self.union.listing(node):
+                sighting = self.union.find(node, name)
+                names += 1
+                size += sighting.st.st_size
+                if names > _MOST_BROUGHT or size > _MOST_BYTES_BROUGHT:
+                    raise error(errno.ENAMETOOLONG)
+                if sighting.is_directory:
+                    directories.append(sighting.lowers)
 
     def anchor(self, node: Node, *, absolute: bool) -> None:
         """Say on disk where the lower part of *node* is, before its name changes.
