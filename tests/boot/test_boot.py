@@ -1,68 +1,12 @@
 """A Debian machine whose root is a union: what it shows, keeps, forgets, and how it ends."""
 
-import os
 import subprocess
 
 import pytest
 
+from .guest import Disk
 from .image import Image
-
-# What a machine says of itself.
-STATE = """
-echo system=$(systemctl is-system-running --wait)
-echo failed=$(systemctl --failed --no-legend --plain)
-echo mode=$(cat /run/unionfs/mode)
-echo root=$(findmnt -no FSTYPE /)
-echo ro=$(findmnt -no FSTYPE /ro),$(findmnt -no OPTIONS /ro | cut -d, -f1)
-echo rw=$(findmnt -no FSTYPE /rw)
-echo motd=$(cat /run/unionfs/motd 2>/dev/null)
-echo fstab=$(grep -c '^[^#]' /etc/fstab)
-mount -a || echo mount=failed
-echo still=$(findmnt -no FSTYPE /)
-"""
-
-# Changes as an administrator makes them, and what is left of them.
-CHANGE = """
-set -e
-useradd -m -s /bin/bash anna
-echo anna:secret | chpasswd
-groupadd friends && gpasswd -a anna friends
-sed -i s/union-test/changed/ /etc/hostname
-mkdir -p pkg/DEBIAN pkg/usr/share/hello && echo hello >pkg/usr/share/hello/file
-printf '%s\\n' 'Package: hello-union' 'Version: 1' 'Architecture: all' 'Maintainer: t <t@t>' \\
-    'Description: t' >pkg/DEBIAN/control
-dpkg-deb -b pkg hello.deb && dpkg -i hello.deb
-mv /usr/share/perl5 /usr/share/perl6 && rm -rf /etc/logrotate.d
-set +e
-"""
-LEFT = """
-echo anna=$(getent passwd anna | cut -d: -f6),$(id -Gn anna 2>/dev/null)
-echo hostname=$(cat /etc/hostname)
-echo package=$(dpkg-query -Wf '${Version}' hello-union 2>&-),$(cat /usr/share/hello/file 2>&-)
-echo directories=$(ls -d /usr/share/perl? /etc/logrotate.d 2>/dev/null)
-"""
-CHANGED = {
-    "anna": "/home/anna,anna friends",
-    "hostname": "changed",
-    "package": "1,hello",
-    "directories": "/usr/share/perl6",
-}
-UNCHANGED = {
-    "anna": ",",
-    "hostname": "union-test",
-    "package": ",",
-    "directories": "/etc/logrotate.d /usr/share/perl5",
-}
-UP = {
-    "system": "running",
-    "failed": "",
-    "root": "fuse.pyunionfs",
-    "ro": "ext4,ro",
-    "motd": "",
-    "fstab": "0",
-    "still": "fuse.pyunionfs",
-}
-RAM = {**UP, "mode": "RAM upper", "rw": "tmpfs"}
+from .scripts import CHANGE, CHANGED, LEFT, RAM, STATE, UNCHANGED, UP
 
 WRAPPER = "init=/usr/lib/unionfs/init"
 
@@ -94,21 +38,21 @@ def test_an_initramfs_by_dracut_boots_on_a_union(machine):
 
 
 @pytest.mark.parametrize("words", ["", WRAPPER], ids=["initramfs", "init="])
-def test_what_is_changed_on_a_disk_stays_and_the_disk_is_left_clean(machine, words):
-    guest = machine(upper="256M")
+def test_what_is_changed_on_a_disk_stays_and_the_disk_is_left_clean(machine, upper, words):
+    guest = machine(upper=upper)
     expected = {**UP, "mode": "disk upper LABEL=changes", "rw": "ext4"}
     first = guest.boot(f"{words} unionfs=LABEL=changes", f"{STATE}{CHANGE}{LEFT}")
     assert (first.values(), first.status, first.down) == (
         {**expected, **CHANGED}, 0, "Power down",
     )  # fmt: skip
-    assert is_clean(guest.disk)
+    assert is_clean(upper)
     second = guest.boot(f"{words} unionfs=LABEL=changes", f"{STATE}{LEFT}")
     assert (second.values(), second.down) == ({**expected, **CHANGED}, "Power down")
-    assert is_clean(guest.disk)
+    assert is_clean(upper)
 
 
-def test_a_machine_comes_up_after_its_power_was_cut_while_it_wrote(machine):
-    guest = machine(upper="256M")
+def test_a_machine_comes_up_after_its_power_was_cut_while_it_wrote(machine, upper):
+    guest = machine(upper=upper)
     write = "i=0; while :; do i=$((i+1)); cp /etc/passwd /root/f$i; mv /root/f$i /etc/copy; "
     write += "[ $i != 300 ] || echo @@CUT; done"
     guest.boot(f"{WRAPPER} unionfs=LABEL=changes", CHANGE + "sync\n" + write, until="@@CUT")
@@ -137,9 +81,9 @@ def test_shutdown_with_everything_stopped_and_nothing_cached_comes_to_its_end(ma
     ("dead", "down"),
     [("reboot", "Restarting system"), ("halt", "System halted")],
 )
-def test_a_machine_whose_daemon_died_says_so_and_does_what_it_was_told(machine, dead, down):
+def test_a_machine_whose_daemon_died_says_so_and_does_what_it_was_told(machine, upper, dead, down):
     script = "touch /etc/x; pkill -9 -f '^@unionfs$'; sleep 60"
-    ended = machine(upper="256M").boot(
+    ended = machine(upper=upper).boot(
         f"unionfs=LABEL=changes unionfs.dead={dead}", script, seconds=400
     )
     assert "unionfs: the daemon of / died (killed by SIGKILL)" in ended.console
@@ -172,9 +116,7 @@ def test_a_kernel_without_fuse_still_comes_up_reachable(machine, missing, mode, 
 
 
 def test_the_true_root_can_be_changed_and_is_after_a_reboot(machine, image, tmp_path):
-    root = os.path.join(tmp_path, "root.ext4")
-    subprocess.run(["cp", "--reflink=auto", image.ext4, root], check=True)
-    guest = machine(root=root)
+    guest = machine(root=Disk(image.altered(str(tmp_path / "root.ext4"), {}), "root"))
     change = "mount -o remount,rw /ro && echo kept >/ro/etc/kept && mount -o remount,ro /ro"
     first = guest.boot("unionfs=tmpfs", change)
     assert (first.status, first.down) == (0, "Power down")

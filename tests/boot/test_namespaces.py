@@ -7,7 +7,7 @@ import pytest
 
 from . import namespaces
 from .image import make_ext4
-from .test_boot import CHANGE, CHANGED, LEFT, UNCHANGED
+from .scripts import CHANGE, CHANGED, LEFT, UNCHANGED
 
 SHOWN = """
 echo mode=$(cat /run/unionfs/mode)
