@@ -67,7 +67,7 @@ test: setup-tests
 
 boot-test: setup
 	tools/packages.sh $(BOOT_PACKAGES)
-	$(BIN)pytest -p no:cacheprovider tests/boot
+	$(BIN)pytest -p no:cacheprovider -o faulthandler_timeout=0 tests/boot
 
 ci: export CI = true
 ci: check
@@ -120,7 +120,8 @@ install: man
 # What a machine needs to boot on a union, for the Debian package and the boot tests.
 install-boot:
 	install -D -m 755 -t $(DESTDIR)/usr/lib/unionfs boot/init boot/stage
-	install -D -m 644 -t $(DESTDIR)/usr/lib/unionfs boot/words.sh boot/messages.sh boot/initramfs.sh
+	install -D -m 644 -t $(DESTDIR)/usr/lib/unionfs boot/words.sh boot/messages.sh boot/identity.sh \
+		boot/initramfs.sh
 	install -D -m 755 -t $(DESTDIR)/usr/share/initramfs-tools/hooks boot/initramfs-tools/hooks/unionfs
 	install -D -m 755 -t $(DESTDIR)/usr/share/initramfs-tools/scripts/init-bottom \
 		boot/initramfs-tools/scripts/init-bottom/unionfs

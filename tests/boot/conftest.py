@@ -9,6 +9,10 @@ from .guest import Disk, Guest
 from .image import BUILD, Image, make_ext4
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "quick: one boot and shutdown in QEMU")
+
+
 @pytest.fixture(scope="session")
 def image():
     return Image()
@@ -27,9 +31,11 @@ def machine(image, tmp_path, request):
     if report:
         kept = os.path.join(BUILD, "failed", request.node.name.replace("/", "-"))
         os.makedirs(kept, exist_ok=True)
-        for entry in os.scandir(tmp_path):
-            if entry.name.endswith((".console", ".report")):
-                shutil.copy(entry.path, kept)
+        for directory, _, names in os.walk(tmp_path):
+            place = os.path.relpath(directory, tmp_path).replace("/", "-")
+            for name in names:
+                if name.endswith((".console", ".report")):
+                    shutil.copy(os.path.join(directory, name), os.path.join(kept, place + name))
 
 
 @pytest.fixture

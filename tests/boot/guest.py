@@ -46,13 +46,13 @@ class Disk(NamedTuple):
 class Guest:
     """A machine with its disks; it can be booted more than once."""
 
-    def __init__(self, image, path, *, root=None, disks=(), memory=1024, port=None):
-        """Make one; *root*: a disk instead of the image's; *port*: where its sshd is to be had."""
+    def __init__(self, image, path, *, root=None, disks=(), memory=1024, more=()):
+        """Make one; *root*: a disk instead of the image's; *more* goes to QEMU."""
         self._image = image
         self._path = str(path)
         self._disks = [root or Disk(image.ext4, "root", writable=False), *disks]
         self._memory = memory
-        self._port = port
+        self._more = more
         self._boots = 0
         self._process = None
         self._started = 0.0
@@ -60,7 +60,7 @@ class Guest:
     def boot(self, words, script="", *, until=None, seconds=SECONDS, **how):
         """Boot with *words* on the kernel command line; return how it ended.
 
-        When the report has *until* in it, the power is cut.
+        When the report or the console has *until* in it, the power is cut.
         """
         self.start(words, script, **how)
         try:
@@ -69,8 +69,11 @@ class Guest:
             self.cut_power()
         return self.ended()
 
-    def start(self, words="", script="", *, root="/dev/vda", initramfs=True, loader=False):
-        """Switch the machine on; *loader*: its disk's own boot loader starts it."""
+    def start(self, words="", script="", *, root="/dev/vda", initramfs=True, comes_back=False):
+        """Switch the machine on; *words* None: its disk's own boot loader starts it.
+
+        A restart is its end, unless it *comes_back*.
+        """
         self._boots += 1
         for name in ("console", "report"):
             with contextlib.suppress(FileNotFoundError):
@@ -79,7 +82,9 @@ class Guest:
             file.write(script.encode())
             file.truncate(_SIZE)
         command = self._command()
-        if not loader:
+        if not comes_back:
+            command.append("-no-reboot")
+        if words is not None:
             initrd = self._image.initramfs if initramfs is True else initramfs
             command += ["-kernel", self._image.kernel, "-append", _appended(root, words)]
             command += ["-initrd", initrd] if initrd else []
@@ -87,12 +92,12 @@ class Guest:
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
 
     def wait_for(self, until=None, seconds=SECONDS):
-        """Wait until the report has *until* in it, or the machine has ended; say whether."""
+        """Wait until *until* is said, or the machine has ended; False: it took too long."""
         deadline = time.monotonic() + seconds
         while self._process.poll() is None:
             if time.monotonic() > deadline:
                 return False
-            if until and until in self.report():
+            if until and (until in self.report() or until in self._read("console")):
                 return True
             time.sleep(0.1)
         return True
@@ -116,9 +121,9 @@ class Guest:
 
     def _command(self):
         command = [
-            "nice", "qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi",
+            "qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi",
             "-cpu", "max", "-smp", "2", "-m", str(self._memory), "-display", "none", "-nodefaults",
-            "-no-reboot", "-serial", f"file:{self._file('console')}",
+            "-serial", f"file:{self._file('console')}",
             "-serial", f"file:{self._file('report')}",
         ]  # fmt: skip
         for number, disk in enumerate(
@@ -129,11 +134,7 @@ class Guest:
             drive = f"file={disk.path},format=raw,cache=unsafe,if=none,id=d{number}"
             command += ["-drive", drive + ("" if disk.writable else ",readonly=on")]
             command += ["-device", f"virtio-blk-pci,drive=d{number},serial={disk.serial}"]
-        if self._port:
-            forward = f"hostfwd=tcp:127.0.0.1:{self._port}-:22"
-            command += ["-netdev", f"user,id=n0,restrict=on,{forward}"]
-            command += ["-device", "virtio-net-pci,netdev=n0"]
-        return command
+        return command + list(self._more)
 
     def ended(self):
         """Return what became of the machine."""

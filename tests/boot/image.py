@@ -107,7 +107,7 @@ class Image:
         shutil.copy(self.package, os.path.join(self.root, "tmp"))
         install = ["apt-get", "-qq", "-o", "Dpkg::Use-Pty=0", "install", "--no-install-recommends"]
         self.run(*install, f"/tmp/{os.path.basename(self.package)}", *more)
-        self.run("apt-get", "clean")
+        self.run("sh", "-c", "apt-get clean; rm -rf /var/lib/apt/lists/*")
         os.unlink(os.path.join(self.root, "tmp", os.path.basename(self.package)))
 
     def _make_crypt_initramfs(self):

@@ -14,6 +14,24 @@ mount -a || echo mount=failed
 echo still=$(findmnt -no FSTYPE /)
 """
 
+# What programs show of it that people look at.
+SHOWN = """
+echo df=$(df --output=source,fstype,target / | tail -n 1)
+echo size=$(($(df --output=size / | tail -n 1) == $(df --output=size /rw | tail -n 1)))
+echo findmnt=$(findmnt -no SOURCE,FSTYPE /)
+echo mount=$(mount | grep -c ' on / ')
+echo lsblk=$(lsblk -no MOUNTPOINTS /dev/vda)
+echo analyze=$(systemd-analyze | grep -c 'Startup finished')
+"""
+AS_EXPECTED = {
+    "df": "unionfs fuse.pyunionfs /",
+    "size": "1",
+    "findmnt": "unionfs fuse.pyunionfs",
+    "mount": "1",
+    "lsblk": "/ro",
+    "analyze": "1",
+}
+
 # Changes as an administrator makes them, and what is left of them.
 CHANGE = """
 set -e
@@ -21,11 +39,24 @@ useradd -m -s /bin/bash anna
 echo anna:secret | chpasswd
 groupadd friends && gpasswd -a anna friends
 sed -i s/union-test/changed/ /etc/hostname
-mkdir -p pkg/DEBIAN pkg/usr/share/hello && echo hello >pkg/usr/share/hello/file
+mkdir -p /root/pkg/DEBIAN /root/pkg/usr/share/hello /root/repository
+cd /root
+echo hello >pkg/usr/share/hello/file
 printf '%s\\n' 'Package: hello-union' 'Version: 1' 'Architecture: all' 'Maintainer: t <t@t>' \\
     'Description: t' >pkg/DEBIAN/control
-dpkg-deb -b pkg hello.deb && dpkg -i hello.deb
+dpkg-deb -b pkg repository/hello.deb
+{
+    dpkg-deb -f repository/hello.deb
+    echo Filename: ./hello.deb
+    echo Size: $(stat -c %s repository/hello.deb)
+    echo SHA256: $(sha256sum repository/hello.deb | cut -d' ' -f1)
+} >repository/Packages
+chmod 755 /root
+echo 'deb [trusted=yes] file:/root/repository ./' >/etc/apt/sources.list
+apt-get update
+apt-get install -y hello-union
 mv /usr/share/perl5 /usr/share/perl6 && rm -rf /etc/logrotate.d
+cd "$OLDPWD"
 set +e
 """
 LEFT = """
@@ -56,3 +87,7 @@ UP = {
     "still": "fuse.pyunionfs",
 }
 RAM = {**UP, "mode": "RAM upper", "rw": "tmpfs"}
+DISK = {**UP, "mode": "disk upper LABEL=changes", "rw": "ext4"}
+
+# The kernel starts our script, without an initramfs.
+WRAPPER = "init=/usr/lib/unionfs/init"
