@@ -20,7 +20,7 @@ DEB_PACKAGES = dpkg-dev debhelper dh-python pybuild-plugin-pyproject python3-all
 BOOT_PACKAGES = qemu-system-x86 qemu-utils mmdebstrap e2fsprogs squashfs-tools shellcheck
 
 .PHONY: help setup setup-tests demo check test ci bench man deb test-debian install install-boot uninstall \
-	clean boot-test
+	clean boot-test boot-quick bench-boot
 
 help:
 	@echo 'make setup     install what is needed into .venv (and Debian packages that are missing)'
@@ -29,7 +29,9 @@ help:
 	@echo 'make test      all tests; as root, with real mounts'
 	@echo 'make ci        what CI runs: check and test, and a skipped test fails'
 	@echo 'make test-debian  tests, on the Debian packages that the package needs'
-	@echo 'make boot-test boot machines in QEMU on a union; an hour'
+	@echo 'make boot-test boot machines in QEMU on a union; hours'
+	@echo 'make boot-quick one boot and shutdown in QEMU on a union'
+	@echo 'make bench-boot what a union costs a machine that boots on it; half an hour'
 	@echo 'make bench     compare with other union file systems'
 	@echo 'make man       write the manual pages into build/man'
 	@echo 'make deb       build the Debian package, build/pyunionfs_*_all.deb'
@@ -66,8 +68,16 @@ test: setup-tests
 	$(BIN)pytest tests/mounted tests/programs  # their mounts live as long as the process: its namespace stays
 
 boot-test: setup
-	tools/packages.sh $(BOOT_PACKAGES)
+	tools/packages.sh $(BOOT_PACKAGES) $(DEB_PACKAGES)
 	$(BIN)pytest -p no:cacheprovider -o faulthandler_timeout=0 tests/boot
+
+boot-quick: setup
+	tools/packages.sh $(BOOT_PACKAGES) $(DEB_PACKAGES)
+	$(BIN)pytest -p no:cacheprovider -o faulthandler_timeout=0 -m quick tests/boot
+
+bench-boot: setup
+	tools/packages.sh $(BOOT_PACKAGES) $(DEB_PACKAGES)
+	$(BIN)python -m tests.boot.bench
 
 ci: export CI = true
 ci: check

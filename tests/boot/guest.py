@@ -102,6 +102,13 @@ class Guest:
             time.sleep(0.1)
         return True
 
+    def taken(self):
+        """Return the seconds since it was switched on, and those of the processor."""
+        with open(f"/proc/{self._process.pid}/stat") as file:
+            ticks = file.read().rpartition(") ")[2].split()[11:13]  # utime, stime: proc(5)
+        seconds = time.monotonic() - self._started
+        return seconds, sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+
     def cut_power(self):
         """Pull the plug."""
         self._process.kill()

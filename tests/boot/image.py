@@ -3,6 +3,7 @@
 The Debian is made once, and kept; the images are made anew when the product has changed.
 """
 
+import fcntl
 import glob
 import hashlib
 import os
@@ -26,19 +27,21 @@ After=multi-user.target
 ConditionPathExists=/dev/disk/by-id/virtio-payload
 [Service]
 Type=simple
-ExecStart=/bin/bash /usr/lib/union-test/run
+ExecStart=/usr/lib/union-test/run
 StandardInput=null
 [Install]
 WantedBy=graphical.target
 """
 
 _RUN = """\
+#!/bin/bash
 exec >/dev/ttyS1 2>&1
 stty -F /dev/ttyS1 -opost 115200
 read -r uptime _ </proc/uptime
 echo "@@UP uptime=$uptime"
 mkdir -p /run/payload && cd /run/payload
-tr -d '\\0' </dev/disk/by-id/virtio-payload >run
+for disk in /sys/block/vd*; do [ "$(cat $disk/serial)" != payload ] || break; done
+tr -d '\\0' <"/dev/${disk##*/}" >run
 bash ./run
 echo "@@END status=$?"
 sleep 0.2
@@ -66,9 +69,12 @@ class Image:
         self.ext4 = self.root + ".ext4"
         self.squashfs = self.root + ".squashfs"
         self.crypt_initramfs = self.root + ".crypt-initramfs"
-        _run(os.path.join(HERE, "mkroot.sh"), release, maker, base)
-        self.package = package()
-        self._install(base)
+        os.makedirs(BUILD, exist_ok=True)
+        with open(os.path.join(BUILD, "lock"), "w") as lock:  # another run of the tests waits
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            _run(os.path.join(HERE, "mkroot.sh"), release, maker, base)
+            self.package = package()
+            self._install(base)
         self.kernel = self._newest("vmlinuz-")
         self.initramfs = self._newest("initrd.img-")
 
@@ -85,6 +91,7 @@ class Image:
         _run("cp", "-a", "--reflink=auto", base, self.root)
         self._install_packages()
         self._write("usr/lib/union-test/run", _RUN)
+        os.chmod(os.path.join(self.root, "usr/lib/union-test/run"), 0o755)
         self._write("etc/systemd/system/union-test.service", _UNIT)
         self._write("etc/fstab", "LABEL=rootro / ext4 ro,errors=remount-ro 0 1\n")
         self.run("systemctl", "-q", "enable", "union-test")
