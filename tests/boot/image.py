@@ -87,8 +87,22 @@ class Image:
         stamp = self.root + ".product"
         if os.path.exists(stamp) and _read(stamp) == state:
             return
+        place = self.root
+        self.root = place + ".new"  # other runs of the tests go on with the old
         _run("rm", "-rf", "--one-file-system", self.root)
         _run("cp", "-a", "--reflink=auto", base, self.root)
+        self._fill()
+        if os.path.exists(self.squashfs):
+            os.unlink(self.squashfs)
+        os.rename(make_ext4(self.ext4 + ".new", "rootro", "1400M", self.root), self.ext4)
+        if os.path.exists(place):
+            os.rename(place, place + ".old")
+        os.rename(self.root, place)
+        self.root = place
+        _run("rm", "-rf", "--one-file-system", place + ".old")
+        _write(stamp, state)
+
+    def _fill(self):
         self._install_packages()
         self._write("usr/lib/union-test/run", _RUN)
         os.chmod(os.path.join(self.root, "usr/lib/union-test/run"), 0o755)
@@ -102,8 +116,6 @@ class Image:
             self._write("etc/dracut.conf.d/test.conf", drivers)
         os.makedirs(os.path.join(self.root, "boot/grub"))  # as grub-install does
         self.run("unionfs", "boot", "enable")
-        self._make_file_systems()
-        _write(stamp, state)
 
     def run(self, *words):
         """Run a command in the root directory."""
@@ -125,12 +137,6 @@ class Image:
         shutil.copy(self._newest("initrd.img-"), self.crypt_initramfs)
         for path in ("etc/crypttab", "etc/cryptsetup-initramfs/conf-hook"):
             os.unlink(os.path.join(self.root, path))
-
-    def _make_file_systems(self):
-        for path in (self.ext4, self.squashfs):
-            if os.path.exists(path):
-                os.unlink(path)
-        make_ext4(self.ext4, "rootro", "1400M", self.root)
 
     def make_squashfs(self):
         """Make a squashfs, once, and return its path."""
