@@ -70,7 +70,8 @@ head -c 1G /dev/zero >/root/fill 2>&-
 echo full=$(echo text >/etc/x 2>&- || echo yes)
 echo reads=$(wc -l </etc/passwd | grep -c .),$(/bin/ls /usr/bin | grep -c '^ls$')
 for second in $(seq 60); do [ ! -e /run/unionfs/motd-room ] || break; sleep 1; done
-echo motd=$(grep -c '100 % full' /run/unionfs/motd-room)
+echo motd=$(grep -c '100 % full' /run/motd.d/unionfs-room)
+echo login=$(echo exit | script -qc "login -f root" /dev/null | grep -c '100 % full')
 echo journal=$(journalctl -b | grep -c 'upper is 100 % full')
 echo ssh=$(systemctl is-active ssh)
 rm /root/fill && echo again=$(echo text >/etc/x && cat /etc/x)
@@ -81,7 +82,7 @@ echo system=$(systemctl is-system-running)
 def test_a_full_ram_upper_is_said_and_can_be_emptied(machine):
     ended = machine().boot("unionfs=tmpfs:size=64m", FILL)
     assert ended.values() == {
-        "full": "yes", "reads": "1,1", "motd": "1", "journal": "1", "ssh": "active",
+        "full": "yes", "reads": "1,1", "motd": "1", "login": "1", "journal": "1", "ssh": "active",
         "again": "text", "system": "running",
     }  # fmt: skip
     assert "upper is 100 % full" in ended.console
