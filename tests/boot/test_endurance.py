@@ -8,7 +8,7 @@ import pytest
 
 from .guest import Disk, Guest
 from .image import make_ext4
-from .scripts import DISK, STATE, WRAPPER
+from .scripts import BARE, DISK, STATE, WRAPPER
 from .test_boot import is_clean
 
 ROUNDS = 20
@@ -46,7 +46,7 @@ def series(image, tmp_path):
             disk = make_ext4(str(path / "upper.ext4"), "changes", "512M")
             guest = Guest(image, path, disks=[Disk(disk, "upper")])
             for turn in range(rounds // 2):
-                ended = guest.boot(words[turn % len(words)], script)
+                ended = guest.boot(f"{BARE} {words[turn % len(words)]}", script)
                 yield ended, is_clean(disk)
 
         with ThreadPoolExecutor(2) as pool:
@@ -101,7 +101,7 @@ def test_twenty_power_cuts_in_a_row_while_it_writes_and_all_that_was_synced_is_t
     chance = random.Random(0)
     synced, seen = 0, []
     for turn in range(ROUNDS):
-        words = f"unionfs=LABEL=changes {'' if turn % 4 == 0 else AT_ONCE}"
+        words = f"unionfs=LABEL=changes {BARE if turn % 4 == 0 else AT_ONCE}"
         guest.start(words, WRITE)
         assert guest.wait_for("synced="), guest.report()
         guest.wait_for("never", chance.uniform(0, 15))

@@ -4,7 +4,7 @@ import socket
 import subprocess
 
 from .guest import Disk, Guest
-from .scripts import RAM, STATE
+from .scripts import BARE, RAM, STATE
 
 # A machine comes to its own network without any service.
 NETWORK = """
@@ -122,7 +122,7 @@ def test_a_machine_is_enabled_boots_by_grub_and_is_disabled_again(machine, tmp_p
     path = str(tmp_path / "whole")
     with open(path, "wb") as file:
         file.truncate(1700 << 20)
-    made = machine(disks=[Disk(path, "whole")]).boot("unionfs=tmpfs", INSTALL)
+    made = machine(disks=[Disk(path, "whole")]).boot(f"{BARE} unionfs=tmpfs", INSTALL)
     assert made.status == 0, made.report
     guest = machine(root=Disk(path, "root"))
     first = guest.boot(None, ENABLE)

@@ -4,7 +4,7 @@ import pytest
 
 from .guest import Disk
 from .image import CRYPT_KEY, CRYPT_UUID, Image
-from .scripts import CHANGE, CHANGED, LEFT, RAM, SHOWN, STATE, WRAPPER
+from .scripts import BARE, CHANGE, CHANGED, LEFT, RAM, SHOWN, STATE, WRAPPER
 
 SCRIPT = f"{STATE}{CHANGE}{LEFT}"
 KERNEL = "echo kernel=$(uname -r | cut -d. -f1,2)\n"
@@ -47,7 +47,7 @@ def test_lvm_in_luks(machine, tmp_path):
     path = str(tmp_path / "crypt")
     with open(path, "wb") as file:
         file.truncate(1600 << 20)
-    made = machine(image=image, disks=[Disk(path, "crypt")]).boot("", MAKE_CRYPT)
+    made = machine(image=image, disks=[Disk(path, "crypt")]).boot(BARE, MAKE_CRYPT)
     assert made.status == 0, made.report
     guest = machine(image=image, root=Disk(path, "crypt"))
     ended = guest.boot(
