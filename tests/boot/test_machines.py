@@ -77,8 +77,6 @@ def test_two_machines_from_one_image_at_once_are_two_machines(image, tmp_path):
 # Partitioned, with GRUB in front of the partition that has the root.
 INSTALL = """
 set -e
-echo 'start=2048, type=83, bootable' | sfdisk -q /dev/disk/by-id/virtio-whole
-udevadm settle
 e2image -ra /dev/disk/by-id/virtio-root /dev/disk/by-id/virtio-whole-part1
 mount /dev/disk/by-id/virtio-whole-part1 /mnt
 for place in dev proc sys; do mount --rbind /$place /mnt/$place; done
@@ -122,6 +120,8 @@ def test_a_machine_is_enabled_boots_by_grub_and_is_disabled_again(machine, tmp_p
     path = str(tmp_path / "whole")
     with open(path, "wb") as file:
         file.truncate(1700 << 20)
+    table = b"start=2048, type=83, bootable"
+    subprocess.run(["sfdisk", "-q", path], input=table, check=True)
     made = machine(disks=[Disk(path, "whole")]).boot(f"{BARE} unionfs=tmpfs", INSTALL)
     assert made.status == 0, made.report
     guest = machine(root=Disk(path, "root"))
