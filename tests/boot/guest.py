@@ -92,7 +92,8 @@ class Guest:
             command += ["-kernel", self._image.kernel, "-initrd", initramfs]
             command += ["-append", _appended(root, words)]
         self._started = time.monotonic()
-        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        # In a session of its own it gets the share of the processor of one: sched(7), autogroup.
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
 
     def wait_for(self, until=None, seconds=SECONDS):
         """Wait until *until* is said, or the machine has ended; False: it took too long."""

@@ -15,7 +15,7 @@ WHO = f"""{NETWORK}
 echo system=$(systemctl is-system-running --wait)
 echo name=$(hostname),$(cat /etc/hostname),$(getent hosts $(hostname) | grep -c .)
 echo id=$(cat /etc/machine-id)
-echo journal=$(ls /run/log/journal)
+echo journal=$(ls /var/log/journal)
 echo keys=$(ls /etc/ssh | grep -c 'ssh_host_.*_key$')
 echo ssh=$(systemctl is-active ssh)
 echo @@READY
