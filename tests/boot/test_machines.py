@@ -1,6 +1,7 @@
 """Machines as people have them: one that boots by its own boot loader, and two from one image."""
 
 import socket
+import struct
 import subprocess
 
 from .guest import Disk, Guest
@@ -74,6 +75,16 @@ def test_two_machines_from_one_image_at_once_are_two_machines(image, tmp_path):
     assert len(set(ids)) == 2
 
 
+def partitioned(path, size):
+    """Make a disk with one Linux partition from 1 MB on: the table of an MBR."""
+    entry = struct.pack("<B3xB3xII", 0x80, 0x83, 2048, (size >> 9) - 2048)  # bootable, Linux
+    with open(path, "wb") as file:
+        file.truncate(size)
+        file.seek(446)
+        file.write(entry.ljust(64, b"\0") + b"\x55\xaa")
+    return path
+
+
 # Partitioned, with GRUB in front of the partition that has the root.
 INSTALL = """
 set -e
@@ -117,11 +128,7 @@ fi
 
 
 def test_a_machine_is_enabled_boots_by_grub_and_is_disabled_again(machine, tmp_path):
-    path = str(tmp_path / "whole")
-    with open(path, "wb") as file:
-        file.truncate(1700 << 20)
-    table = b"start=2048, type=83, bootable"
-    subprocess.run(["sfdisk", "-q", path], input=table, check=True)
+    path = partitioned(str(tmp_path / "whole"), 1700 << 20)
     made = machine(disks=[Disk(path, "whole")]).boot(f"{BARE} unionfs=tmpfs", INSTALL)
     assert made.status == 0, made.report
     guest = machine(root=Disk(path, "root"))
