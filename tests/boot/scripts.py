@@ -53,8 +53,8 @@ dpkg-deb -b pkg repository/hello.deb
 } >repository/Packages
 chmod 755 /root
 echo 'deb [trusted=yes] file:/root/repository ./' >/etc/apt/sources.list
-apt-get update
-apt-get install -y hello-union
+apt-get -qq update
+apt-get -qq -o Dpkg::Use-Pty=0 install hello-union
 mv /usr/share/perl5 /usr/share/perl6 && rm -rf /etc/logrotate.d
 cd "$OLDPWD"
 set +e

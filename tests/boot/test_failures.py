@@ -96,9 +96,8 @@ def test_a_full_ram_upper_is_said_and_can_be_emptied(machine):
 PRESSURE = """
 daemon=$(pgrep '^unionfs$')
 echo -900 >/proc/self/oom_score_adj
-for hog in $(seq 10); do
-    choom -n 1000 -- bash -c 'while :; do head -c 2G /dev/zero | tail -c 2G | tail -n 1; done' &
-done >/dev/null 2>&1
+hog="taken = []; [taken.append(b'x' * (1 << 24)) for _ in iter(int, 1)]"
+for hogs in 1 2 3; do (while :; do choom -n 1000 -- python3 -c "$hog"; done) & done >/dev/null 2>&1
 worst=0 rounds=0 end=$(($(date +%s) + 60))
 while [ "$(date +%s)" -lt $end ]; do
     before=$(date +%s%N)
@@ -107,7 +106,7 @@ while [ "$(date +%s)" -lt $end ]; do
     took=$((($(date +%s%N) - before) / 1000000))
     [ $took -le $worst ] || worst=$took
 done
-kill $(jobs -p); pkill -9 head; pkill -9 tail; wait
+kill $(jobs -p); pkill -9 python3; wait
 echo killed=$(($(dmesg | grep -c 'Out of memory: Killed process') > 0))
 echo spared=$(dmesg | grep 'Killed process' | grep -cE 'unionfs|systemd')
 echo same=$(($(pgrep '^unionfs$') == daemon))
@@ -120,7 +119,7 @@ def test_the_root_answers_while_memory_has_run_out(machine):
     values = ended.values()
     rounds, worst = int(values.pop("rounds")), int(values.pop("worst"))
     assert values == {"killed": "1", "spared": "0", "same": "1"}
-    assert (rounds > 5, worst < 30_000) == (True, True), (rounds, worst)
+    assert (rounds >= 3, worst < 60_000) == (True, True), (rounds, worst)
     assert ended.down == "Power down"
 
 
