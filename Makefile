@@ -19,7 +19,7 @@ DEB_PACKAGES = dpkg-dev debhelper dh-python pybuild-plugin-pyproject python3-all
 # What the boot tests run machines with.
 BOOT_PACKAGES = qemu-system-x86 qemu-utils mmdebstrap e2fsprogs squashfs-tools shellcheck
 
-.PHONY: help setup setup-tests demo check test ci bench man deb test-debian install install-boot uninstall \
+.PHONY: help setup setup-tests demo check test ci bench man deb test-debian test-debian-quick install install-boot uninstall \
 	clean boot-test
 
 help:
@@ -28,8 +28,8 @@ help:
 	@echo 'make check     format, lint, types and core tests, in seconds'
 	@echo 'make test      all tests; as root, with real mounts'
 	@echo 'make ci        what CI runs: check and test, and a skipped test fails'
-	@echo 'make test-debian  tests, on the Debian packages that the package needs'
-	@echo 'make boot-test boot machines in QEMU on a union; an hour'
+	@echo 'make test-debian  tests, on the Debian packages that the package needs; test-debian-quick: some'
+	@echo 'make boot-test boot machines in QEMU on a union, and try the Debian package; an hour'
 	@echo 'make bench     compare with other union file systems'
 	@echo 'make man       write the manual pages into build/man'
 	@echo 'make deb       build the Debian package, build/pyunionfs_*_all.deb'
@@ -62,12 +62,13 @@ check: setup
 	$(BIN)pytest -q tests/core
 
 test: setup-tests
-	$(BIN)pytest tests --ignore=tests/mounted --ignore=tests/programs --ignore=tests/boot
+	$(BIN)pytest tests --ignore=tests/mounted --ignore=tests/programs --ignore=tests/boot \
+		--ignore=tests/package
 	$(BIN)pytest tests/mounted tests/programs  # their mounts live as long as the process: its namespace stays
 
 boot-test: setup
-	tools/packages.sh $(BOOT_PACKAGES)
-	$(BIN)pytest -p no:cacheprovider tests/boot
+	tools/packages.sh $(BOOT_PACKAGES) $(DEB_PACKAGES)
+	$(BIN)pytest -p no:cacheprovider tests/boot tests/package
 
 ci: export CI = true
 ci: check
@@ -89,6 +90,13 @@ build/debian/stamp: pyproject.toml
 	/usr/bin/python3 -m venv --system-site-packages build/debian
 	build/debian/bin/pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[test]'
 	touch $@
+
+# Of these, what shows whether pyfuse3 and trio of another version serve: minutes.
+test-debian-quick: build/debian/stamp
+	tools/packages.sh $(TEST_PACKAGES)
+	build/debian/bin/python -m pytest tests/core tests/session
+	build/debian/bin/python -m pytest tests/mounted/test_files.py tests/mounted/test_directories.py \
+		tests/mounted/test_rename.py tests/mounted/test_links.py tests/mounted/test_copyup.py
 
 test-debian: build/debian/stamp
 	tools/packages.sh $(TEST_PACKAGES)

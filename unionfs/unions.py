@@ -62,12 +62,13 @@ def find(mountpoint: str) -> Union:
 
     It is as `live.find`, but does not wait for a daemon that is stopped.
     """
+    path = os.path.abspath(mountpoint)  # fails where it is relative to a directory that is gone
     question = _Question(functools.partial(_find, mountpoint))
     state, found = question.answer(time.monotonic() + _PATIENCE)
     if state == "refused":
         raise Refused(found)
     if state == "silent":
-        return Union(os.path.abspath(mountpoint), None, state, None)
+        return Union(path, None, state, None)
     return Union(found["mountpoint"], None, state, found["status"])
 
 

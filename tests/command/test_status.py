@@ -57,6 +57,10 @@ def test_all_unions_are_listed(several):
     assert (union["namespace"], union["state"]) == (None, "serving")
     single = json.loads(several.unionfs("status --json mnt").out)
     assert single.pop("changes") == {"size": 0, "inodes": 0, "largest": []}
+    for status in (single, union["status"]):  # others write to the disk, too
+        for layer in (status["layers"]["upper"], status["layers"]["work"]):
+            assert layer.pop("room")["size"] > 0
+        assert all(layer.pop("room")["size"] > 0 for layer in status["layers"]["lowers"])
     assert {"state": "serving", **union["status"]} == single
 
 
