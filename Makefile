@@ -61,9 +61,13 @@ check: setup
 	$(BIN)mypy
 	$(BIN)pytest -q tests/core
 
+# In as many processes as there are processors.  The mounts of tests/mounted live as long as a process,
+# so they are left out of the first run, where `unionfs status` would list them.
+PARALLEL = -n auto --maxprocesses 4 --dist worksteal
+
 test: setup-tests
-	$(BIN)pytest tests --ignore=tests/mounted --ignore=tests/programs --ignore=tests/boot
-	$(BIN)pytest tests/mounted tests/programs  # their mounts live as long as the process: its namespace stays
+	$(BIN)pytest $(PARALLEL) tests --ignore=tests/mounted --ignore=tests/programs --ignore=tests/boot
+	$(BIN)pytest $(PARALLEL) tests/mounted tests/programs
 
 boot-test: setup
 	tools/packages.sh $(BOOT_PACKAGES)
