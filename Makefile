@@ -19,7 +19,7 @@ DEB_PACKAGES = dpkg-dev debhelper dh-python pybuild-plugin-pyproject python3-all
 # What the boot tests run machines with.
 BOOT_PACKAGES = qemu-system-x86 qemu-utils mmdebstrap e2fsprogs squashfs-tools shellcheck
 
-.PHONY: help setup setup-tests demo check test ci bench man deb test-debian install install-boot uninstall \
+.PHONY: help setup setup-tests demo lint check test ci bench man deb test-debian install install-boot uninstall \
 	clean boot-test
 
 help:
@@ -27,7 +27,7 @@ help:
 	@echo 'make demo      change this machine in many ways, over a union; then nothing has changed'
 	@echo 'make check     format, lint, types and core tests, in seconds'
 	@echo 'make test      all tests; as root, with real mounts'
-	@echo 'make ci        what CI runs: check and test, and a skipped test fails'
+	@echo 'make ci        what CI runs: format, lint, types, all tests, and a skipped test fails'
 	@echo 'make test-debian  tests, on the Debian packages that the package needs'
 	@echo 'make boot-test boot machines in QEMU on a union; an hour'
 	@echo 'make bench     compare with other union file systems'
@@ -55,10 +55,12 @@ demo: setup
 	tools/packages.sh dpkg passwd sed
 	tools/demo.sh $(BIN)unionfs
 
-check: setup
+lint: setup
 	$(BIN)ruff format --check .
 	$(BIN)ruff check .
 	$(BIN)mypy
+
+check: lint
 	$(BIN)pytest -q tests/core
 
 # In as many processes as there are processors.  The mounts of tests/mounted live as long as a process,
@@ -74,7 +76,7 @@ boot-test: setup
 	$(BIN)pytest -p no:cacheprovider tests/boot
 
 ci: export CI = true
-ci: check
+ci: lint
 	$(MAKE) test BIN=$(BIN)
 
 bench: setup
