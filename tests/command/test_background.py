@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from tests.command.conftest import SECONDS
 from unionfs import background, commands
 
 
@@ -53,7 +54,7 @@ def test_combined_short_options_may_fool_it(bench):
     while not bench.mounts():
         assert process.poll() is None
     assert bench.unionfs("umount mnt").status == 0
-    assert process.wait(timeout=10) == 0
+    assert process.wait(timeout=SECONDS) == 0
     assert bench.processes() == []
 
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.command.conftest import wait_for
+from tests.command.conftest import SECONDS, wait_for
 
 LAYERS = "--lower lower --upper upper --work work"
 
@@ -135,7 +135,7 @@ def test_in_the_foreground_it_stays_until_unmounted(bench):
     wait_for(bench.mounts)
     assert bench.read("mnt/file") == "lower\n"
     assert bench.unionfs("umount mnt").status == 0
-    _, err = daemon.communicate(timeout=10)
+    _, err = daemon.communicate(timeout=SECONDS)
     assert daemon.returncode == 0
     assert "unionfs: info: mounted at " in err
     assert "unionfs: info: unmounted from " in err
@@ -294,5 +294,5 @@ def test_umount_says_what_it_waits_for(bench):
     assert bench.mounts() == []
     assert umount.poll() is None
     holder.communicate()
-    umount.communicate(timeout=10)
+    umount.communicate(timeout=SECONDS)
     assert umount.returncode == 0
