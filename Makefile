@@ -20,7 +20,7 @@ DEB_PACKAGES = dpkg-dev debhelper dh-python pybuild-plugin-pyproject python3-all
 BOOT_PACKAGES = qemu-system-x86 qemu-utils mmdebstrap e2fsprogs squashfs-tools shellcheck
 
 .PHONY: help setup setup-tests demo lint check test ci bench man deb test-debian install install-boot \
-	uninstall clean boot-test boot-quick bench-boot
+	uninstall clean boot-test boot-quick bench-boot test-debian-quick
 
 help:
 	@echo 'make setup     install what is needed into .venv (and Debian packages that are missing)'
@@ -28,8 +28,8 @@ help:
 	@echo 'make check     format, lint, types and core tests, in seconds'
 	@echo 'make test      all tests; as root, with real mounts'
 	@echo 'make ci        what CI runs: format, lint, types, all tests, and a skipped test fails'
-	@echo 'make test-debian  tests, on the Debian packages that the package needs'
-	@echo 'make boot-test boot machines in QEMU on a union; hours'
+	@echo 'make test-debian  tests, on the Debian packages that the package needs; test-debian-quick: some'
+	@echo 'make boot-test boot machines in QEMU on a union, and try the Debian package; hours'
 	@echo 'make boot-quick one boot and shutdown in QEMU on a union'
 	@echo 'make bench-boot what a union costs a machine that boots on it; half an hour'
 	@echo 'make bench     compare with other union file systems'
@@ -70,12 +70,13 @@ check: lint
 PARALLEL = -n auto --maxprocesses 4 --dist worksteal
 
 test: setup-tests
-	$(BIN)pytest $(PARALLEL) tests --ignore=tests/mounted --ignore=tests/programs --ignore=tests/boot
+	$(BIN)pytest $(PARALLEL) tests --ignore=tests/mounted --ignore=tests/programs --ignore=tests/boot \
+		--ignore=tests/package
 	$(BIN)pytest $(PARALLEL) tests/mounted tests/programs
 
 boot-test: setup
 	tools/packages.sh $(BOOT_PACKAGES) $(DEB_PACKAGES)
-	$(BIN)pytest -p no:cacheprovider -o faulthandler_timeout=0 tests/boot
+	$(BIN)pytest -p no:cacheprovider -o faulthandler_timeout=0 tests/boot tests/package
 
 boot-quick: setup
 	tools/packages.sh $(BOOT_PACKAGES) $(DEB_PACKAGES)
@@ -105,6 +106,13 @@ build/debian/stamp: pyproject.toml
 	/usr/bin/python3 -m venv --system-site-packages build/debian
 	build/debian/bin/pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[test]'
 	touch $@
+
+# Of these, what shows whether pyfuse3 and trio of another version serve: minutes.
+test-debian-quick: build/debian/stamp
+	tools/packages.sh $(TEST_PACKAGES)
+	build/debian/bin/python -m pytest tests/core tests/session
+	build/debian/bin/python -m pytest tests/mounted/test_files.py tests/mounted/test_directories.py \
+		tests/mounted/test_rename.py tests/mounted/test_links.py tests/mounted/test_copyup.py
 
 test-debian: build/debian/stamp
 	tools/packages.sh $(TEST_PACKAGES)
