@@ -125,11 +125,11 @@ class Attributes:
     ) -> os.stat_result:
         """Take set-gid from a file without group execute that was given away by a stranger to it.
 
-        The group of before counts: fs/open.c, chown_common.
+        The owners of before count: fs/open.c, chown_common.
         """
-        group = st.st_gid if before is None else before[0].st_gid
+        owned = st if before is None else before[0]
         try:
-            return self._without_set_gid(node, st, group, requester)
+            return self._without_set_gid(node, st, owned, requester)
         except OSError:
             if before is None:
                 log.exception("%r is given away, and still set-gid", node.path)
@@ -217,10 +217,10 @@ class Attributes:
         protection.require(self.union, node, IMMUTABLE if touches and only_times else PROTECTING)
 
     def _without_set_gid(
-        self, node: Node, st: os.stat_result, group: int, requester: Requester
+        self, node: Node, st: os.stat_result, owned: os.stat_result, requester: Requester
     ) -> os.stat_result:
-        """Take set-gid away, unless *requester* belongs to *group* or may keep it."""
-        if requester.credentials().keeps_set_gid(group):
+        """Take set-gid away, unless *requester* may keep it where a file is so *owned*."""
+        if requester.credentials().keeps_set_gid(owned):
             return st
         return self.change(node, Wish(mode=stat.S_IMODE(st.st_mode) & ~stat.S_ISGID))
 
@@ -255,7 +255,7 @@ class Attributes:
         before = self.union.attributes(node)
         if not before.st_mode & stat.S_ISGID:
             return contextlib.nullcontext()
-        after = self._without_set_gid(node, before, before.st_gid, requester)
+        after = self._without_set_gid(node, before, before, requester)
         return self._dropped(node, before, after)
 
     @contextlib.contextmanager

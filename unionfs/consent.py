@@ -74,6 +74,10 @@ class Consent:
         """
         if name == CAPABILITY:
             self._stripped = node.ino, requester.thread
-            if requester.uid and not requester.credentials().has(CAP_SETFCAP):
+            if requester.uid and not self._may_set_capability(node, requester):
                 return
         self._attributes.remove(node, name)
+
+    def _may_set_capability(self, node: Node, requester: Requester) -> bool:
+        st = self._union.attributes(node)
+        return requester.credentials().has_over(CAP_SETFCAP, st)

@@ -23,6 +23,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 OWNER, GROUP, OTHER = 1000, 2000, 3000
 BLOCK = 1024  # of the disk, bytes
+CLONE_NEWUSER = 0x10000000
 TEXT = b"text" * BLOCK
 
 
@@ -46,6 +47,24 @@ def _keep_fsetid():
     assert _libc.capset(header, (ctypes.c_uint32 * 6)(one, one, 0, 0, 0, 0)) == 0
 
 
+def _in_user_namespace(users, groups):
+    """Become a stranger who has all capabilities over these ids, and over the stranger's own."""
+    ours, theirs = os.pipe()
+    parent = os.getpid()
+    helper = os.fork()
+    if not helper:
+        os.read(ours, 1)
+        for kind, numbers in (("uid", users), ("gid", groups)):
+            lines = [f"{at} {number} 1" for at, number in enumerate([65534, *numbers])]
+            with open(f"/proc/{parent}/{kind}_map", "w", encoding="ascii") as file:
+                file.write("\n".join(lines))
+        os._exit(0)
+    assert _libc.unshare(CLONE_NEWUSER) == 0
+    os.write(theirs, b"x")
+    assert os.waitpid(helper, 0)[1] == 0
+    _become(0, 0, [])
+
+
 PEOPLE = {
     "root": lambda: None,
     "root without CAP_FSETID": Without(CAP_FSETID).__enter__,
@@ -55,6 +74,8 @@ PEOPLE = {
     "member by another group": lambda: _become(1001, 1001, [OTHER, GROUP]),
     "stranger": lambda: _become(65534, 65534, [OTHER]),
     "stranger with CAP_FSETID": _keep_fsetid,
+    "stranger in a user namespace": lambda: _in_user_namespace([], []),
+    "owner of a user namespace": lambda: _in_user_namespace([OWNER], [GROUP]),
 }
 
 # What
