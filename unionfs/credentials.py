@@ -89,11 +89,11 @@ def is_set_gid_alone(mode: int) -> bool:
 class Requester:
     """Who made a request: the ids of the file system, and the thread."""
 
-    __slots__ = ("_gid", "thread", "uid")
+    __slots__ = ("gid", "thread", "uid")
 
     def __init__(self, uid: int, gid: int, thread: int) -> None:
         self.uid = uid
-        self._gid = gid
+        self.gid = gid
         self.thread = thread
 
     def credentials(self) -> Credentials:
@@ -102,7 +102,7 @@ class Requester:
             fields = _status(self.thread)
             if not self._is_meant(fields):
                 return self._by_ids()
-            groups = frozenset((self._gid, *map(int, fields[b"Groups"].split())))
+            groups = frozenset((self.gid, *map(int, fields[b"Groups"].split())))
             capabilities = int(fields[b"CapEff"], 16)
             if _namespace(self.thread) == _namespace("self"):
                 return Credentials(self.uid, groups, capabilities)
@@ -113,12 +113,12 @@ class Requester:
             return self._by_ids()
 
     def _by_ids(self) -> Credentials:
-        return Credentials(self.uid, frozenset((self._gid,)), -1 if self.uid == 0 else 0)
+        return Credentials(self.uid, frozenset((self.gid,)), -1 if self.uid == 0 else 0)
 
     def _is_meant(self, fields: dict[bytes, bytes]) -> bool:
         """Tell whether the thread has our ids: another one may have its number in this /proc."""
         ids = [int(fields[name].split()[_FSID]) for name in (b"Uid", b"Gid")]
-        return ids == [self.uid, self._gid]
+        return ids == [self.uid, self.gid]
 
 
 def _status(thread: int) -> dict[bytes, bytes]:

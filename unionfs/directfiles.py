@@ -81,6 +81,7 @@ class DirectFiles:
             opened = self._files.open_unopened(node)
         else:
             self._files.permit_open(node, flags)
+            self._union.acting.write_as(uid, gid)
             if self._files.waits_to_open(node, flags):
                 return None
         if opened is None:
@@ -195,6 +196,7 @@ class DirectFiles:
         handle, offset, size, how, flags = messages.WRITE_IN.unpack_from(body)
         start = messages.WRITE_IN.size
         data = body[start : start + size]
+        self._union.acting.write_as(uid, gid)
         if handle:
             return messages.count(unique, self._files.write(handle, offset, data))
         node, kills = self._nodes[number], how & messages.WRITE_KILL_SUIDGID
@@ -281,6 +283,7 @@ class DirectFiles:
 
         EPERM where the file has come to have one of the flags *barred* since it was opened.
         """
+        self._union.acting.write_as(requester.uid, requester.gid)
         if handle:
             file = self._files.opened(handle)
             protection.require(self._union, file.node, barred)

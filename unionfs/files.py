@@ -61,7 +61,12 @@ class Files:
         self.unopened = False
         # The number of the file made last, as long as nobody gave one extended attributes.
         self.newest = 0
-        self.backings = Backings(registry, self._open_upper_to_read, enabled=passthrough != "off")
+        self.backings = Backings(
+            registry,
+            self._open_upper_to_read,
+            self._act_for_owner,
+            enabled=passthrough != "off",
+        )
         # Without an upper nothing is ever copied up, so no reader can be left behind.
         self._lower_passes = passthrough == "all" or union.upper is None
         self._registry = registry
@@ -78,6 +83,10 @@ class Files:
     def _open_upper_to_read(self, node: Node) -> int:
         layer, path = self.union.place(node)
         return layer.open(path, os.O_RDONLY)
+
+    def _act_for_owner(self, fd: int) -> None:
+        st = os.fstat(fd)
+        self.union.acting.write_as(st.st_uid, st.st_gid)
 
     # Copying up
 

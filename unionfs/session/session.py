@@ -150,6 +150,7 @@ class Session:
         """
         self._started = started
         privileges.mark_as_io_flusher()
+        privileges.heed_quotas()
         self._trio = self._loop.as_trio(self._wait_for_init)
         pyfuse3.trio = self._trio  # type: ignore[attr-defined]  # the stubs do not tell
         trio.lowlevel.add_instrument(self._loop)
