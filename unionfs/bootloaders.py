@@ -86,8 +86,9 @@ class Grub:
         self._defaults = os.path.join(root, "etc/default/grub.d/unionfs.cfg")
 
     def is_there(self) -> bool:
-        """Tell whether the machine has it."""
-        return os.path.exists(os.path.join(self._root, "etc/grub.d/10_linux"))
+        """Tell whether the machine has it: the packages, and what grub-install(8) makes."""
+        needed = ("etc/grub.d/10_linux", "boot/grub")
+        return all(os.path.exists(os.path.join(self._root, path)) for path in needed)
 
     def enabled(self) -> str | None:
         """Return the words that our entry gives the kernel."""

@@ -107,6 +107,7 @@ class DotMarkers(Markers):
         if layer.find(join(path, _OPAQUE)) is not None:
             return
         st = layer.stat(path)
+        self._acting.as_root()
         layer.mknod(join(path, _OPAQUE), stat.S_IFREG | 0o444, 0)
         try:
             layer.utime(path, st.st_atime_ns, st.st_mtime_ns)
@@ -132,9 +133,9 @@ class DotMarkers(Markers):
                 remove_spent(upper, _whiteout(path))
             raise
 
-    @staticmethod
-    def _put(upper: WritableLayer, path: bytes) -> bool:
+    def _put(self, upper: WritableLayer, path: bytes) -> bool:
         """Put a whiteout; say False where there was one."""
+        self._acting.as_root()
         try:
             upper.mknod(_whiteout(path), stat.S_IFREG | 0o444, 0)
         except FileExistsError:
