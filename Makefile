@@ -94,7 +94,7 @@ bench: setup
 	$(BIN)pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)python -m bench install
 	mkdir -p build
-	$(BIN)python -m bench --json build/bench.json --plots docs --readme
+	$(BIN)python -m bench --json build/bench.json --plots docs --tables
 
 man: setup
 	$(BIN)python -m tools.manual build/man

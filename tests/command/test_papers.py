@@ -58,6 +58,12 @@ def test_each_word_of_the_kernel_command_line_is_in_the_manual():
     assert {word for word in words if word not in manual} == set()
 
 
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))])
+def test_links_lead_to_files(page):
+    links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text())
+    assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
+
+
 def completions(words):
     """Return what bash offers for the last of *words*."""
     script = subprocess.run(

@@ -1,6 +1,6 @@
 """What FUSE and pyfuse3 leave out: each says so with a plain errno, and changes nothing.
 
-The README's table of limits has a row for each of these.  `plain` stands beside
+The table of limits (docs/limits.md) has a row for each of these.  `plain` stands beside
 them to show what a file system that can does.
 """
 
