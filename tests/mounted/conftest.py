@@ -34,6 +34,7 @@ VARIANTS = {
     "loop=off": ("lower1", ("loop=off",)),
     "handshake=off": ("lower1", ("handshake=off",)),
     "metacopy=off": ("lower1", ("metacopy=off",)),
+    "whiteout=aufs": ("lower1", ("whiteout=aufs",)),
 }
 
 _GROUND = os.environ.get("UNIONFS_TEST_GROUND")
