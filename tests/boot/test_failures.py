@@ -70,8 +70,8 @@ rm -f /etc/x
 head -c 1G /dev/zero >/root/fill 2>&-
 echo full=$(echo text >/etc/x 2>&- || echo yes)
 echo reads=$(wc -l </etc/passwd | grep -c .),$(/bin/ls /usr/bin | grep -c '^ls$')
-for second in $(seq 60); do [ ! -e /run/unionfs/motd-room ] || break; sleep 1; done
-echo motd=$(grep -c '100 % full' /run/motd.d/unionfs-room)
+for second in $(seq 60); do [ ! -e /run/unionfs/motd ] || break; sleep 1; done
+echo motd=$(grep -c '100 % full' /run/motd.d/unionfs)
 echo login=$(echo exit | script -qc "login -f root" /dev/null | grep -c '100 % full')
 echo journal=$(journalctl -b | grep -c 'upper is 100 % full')
 rm /root/fill && echo again=$(echo text >/etc/x && cat /etc/x)
