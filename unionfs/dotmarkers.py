@@ -4,6 +4,9 @@
 may lie side by side: a change first puts the whiteout, which says nothing new,
 and then makes its one visible step.  Beside a directory that has a redirect it
 says nothing either: what is shown below that one has another name.
+
+A name for which a whiteout's has no room (252 to 255 bytes) cannot be hidden by one; a
+directory from which such a name is to go hides all that is below it (`Names.make_removable`).
 """
 
 import contextlib
@@ -13,8 +16,8 @@ import os
 import stat
 from collections.abc import Iterator
 
-from unionfs.layer import WritableLayer, join
-from unionfs.markers import REDIRECT
+from unionfs.layer import Layer, WritableLayer, join
+from unionfs.markers import end_redirect
 from unionfs.rules import Found
 from unionfs.whiteouts import BOTTOM, Finding, Markers, Part, remove_spent
 
@@ -22,6 +25,9 @@ log = logging.getLogger(__name__)
 
 _PREFIX = b".wh."
 _OPAQUE = b".wh..wh..opq"
+
+# Bytes of a name for which a whiteout's has room on every file system (the least: eCryptfs, 143).
+_SURELY_HIDDEN = 128
 
 
 def _whiteout(path: bytes) -> bytes:
@@ -70,6 +76,16 @@ class DotMarkers(Markers):
                 shows.setdefault(name.removeprefix(_PREFIX), 0)
         return shows
 
+    def is_opaque_root(self, layer: Layer) -> bool:
+        """Tell whether the root of a layer hides the layers below it."""
+        return layer.number != BOTTOM and layer.find(_OPAQUE) is not None
+
+    def can_hide(self, upper: WritableLayer, name: bytes) -> bool:
+        """Tell whether there is room for a whiteout's name, which is longer than that it hides."""
+        if len(name) <= _SURELY_HIDDEN:
+            return True
+        return len(_PREFIX + name) <= os.fstatvfs(upper.fd).f_namemax
+
     def require_name(self, upper: WritableLayer, path: bytes) -> None:
         """Raise FileExistsError where there is a whiteout for *path*."""
         if upper.find(_whiteout(path)) is not None:
@@ -94,13 +110,16 @@ class DotMarkers(Markers):
     ) -> None:
         """Put a staged object at *path*, then take the whiteout away."""
         work.move(staged, upper, path)
-        remove_spent(upper, _whiteout(path))
+        self._take(upper, path)
 
-    def cut_off(self, upper: WritableLayer, path: bytes, *, redirected: bool) -> None:
-        """Say it from outside: a mark in the directory would have to go with the whiteouts."""
-        with self._covering(upper, path):
-            if redirected:
-                upper.remove_attribute(path, REDIRECT)
+    def cut_off(self, upper: WritableLayer, path: bytes) -> None:
+        """Say it from outside: a mark in the directory would have to go with the whiteouts.
+
+        Below a name that is too long for that nothing is left: `Names.make_removable`.
+        """
+        can_hide = self.can_hide(upper, path.rpartition(b"/")[2])
+        with self._covering(upper, path) if can_hide else contextlib.nullcontext():
+            end_redirect(upper, path)
 
     def make_opaque(self, layer: WritableLayer, path: bytes) -> None:
         """Hide the directories below *path*; its modification time stays."""
@@ -118,7 +137,7 @@ class DotMarkers(Markers):
         """Rename in upper, between putting one whiteout and taking another away."""
         with self._covering(upper, path) if cover else contextlib.nullcontext():
             upper.move(path, upper, target)
-        remove_spent(upper, _whiteout(target))
+        self._take(upper, target)
 
     move_directory = move_file
 
@@ -132,6 +151,11 @@ class DotMarkers(Markers):
             if new:
                 remove_spent(upper, _whiteout(path))
             raise
+
+    def _take(self, upper: WritableLayer, path: bytes) -> None:
+        """Take the whiteout for *path* away, if there is one."""
+        if self.can_hide(upper, path.rpartition(b"/")[2]):
+            remove_spent(upper, _whiteout(path))
 
     def _put(self, upper: WritableLayer, path: bytes) -> bool:
         """Put a whiteout; say False where there was one."""

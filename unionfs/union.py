@@ -186,7 +186,10 @@ class Union(QuickLooks):
     def statvfs(self) -> os.statvfs_result:
         """Return the figures of upper's file system (of the top lower's without an upper)."""
         top: Layer = self.upper or self.lowers[0]
-        return os.fstatvfs(top.fd)
+        figures = os.fstatvfs(top.fd)
+        if figures.f_namemax == self.name_max:
+            return figures
+        return os.statvfs_result((*figures[:9], self.name_max))
 
 
 def _blocks(content: Part, st: os.stat_result) -> int:

@@ -186,6 +186,14 @@ class Markers:
             return self._number
         return 0
 
+    def is_opaque_root(self, layer: Layer) -> bool:  # noqa: ARG002 (overlayfs has none)
+        """Tell whether the root of a layer hides the layers below it."""
+        return False
+
+    def can_hide(self, upper: WritableLayer, name: bytes) -> bool:  # noqa: ARG002 (it bears the name)
+        """Tell whether a whiteout for *name* may be made in upper."""
+        return True
+
     def require_name(self, upper: WritableLayer, path: bytes) -> None:
         """Raise FileExistsError where a whiteout for *path* does not bear its name."""
 
@@ -251,11 +259,11 @@ class Markers:
         else:
             work.move(staged, upper, path)
 
-    def cut_off(self, upper: WritableLayer, path: bytes, *, redirected: bool) -> None:  # noqa: ARG002
+    def cut_off(self, upper: WritableLayer, path: bytes) -> None:
         """Say by one mark that an upper directory shows nothing of those below it.
 
         It shows nothing of them already, as its whiteouts say one by one, and is to lose these
-        and then its place.  Has it a redirect (*redirected*)?
+        and then its place.
         """
         set_opaque(upper, path)
 

@@ -115,6 +115,41 @@ def test_upper_and_work_on_any_file_system(base, kind):
         _changes_and_stays(mount)
 
 
+def test_whiteouts_of_both_kinds_where_directories_tell_no_kinds(base):
+    """Each is asked for its kind then, while the daemon looks at others."""
+    with disks.writable("ext4-untyped", base) as root:
+        gone = {"gone1": File("", xattrs=(("trusted.overlay.whiteout", b"y"),))}
+        stays = {f"stays{n}": "" for n in range(5)}
+        plant(root / "top", {"d": {**gone, **stays, "sub": {"f": ""}}})
+        os.setxattr(root / "top/d", "trusted.overlay.opaque", b"x")
+        plant(root / "bottom", {"d": {"gone1": "", "gone2": "", "low": "", "lowsub": {}}})
+        for name in ("upper", "work"):
+            (root / name).mkdir()
+        lowers = [root / "top", root / "bottom"]
+        mount = Mount(base, lowers=lowers, upper=root / "upper", work=root / "work")
+        try:
+            mount.start()
+            (mount.path / "d/gone2").unlink()
+            (mount.path / "d/sub/f").unlink()
+            (mount.path / "d/sub").rmdir()
+            expected = {"d": {**stays, "low": "", "lowsub": {}}}
+            assert harvest(mount.path) == expected
+            mount.remount()
+            assert harvest(mount.path) == expected
+            diff = subprocess.run(
+                mount.command("diff", mount.path),
+                check=True,
+                capture_output=True,
+                text=True,
+                cwd=ROOT,
+            )
+            assert diff.stdout == "deleted  /d/gone2\ndeleted  /d/sub\n"
+            mount.stop()
+            subprocess.run(mount.command("check", mount.upper), check=True, cwd=ROOT)
+        finally:
+            mount.kill()
+
+
 @pytest.mark.parametrize("kind", ["xfs", "btrfs"])
 def test_a_copy_shares_its_data_where_the_file_system_can(base, kind):
     def plant_big(directory):

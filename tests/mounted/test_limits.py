@@ -31,7 +31,13 @@ def opened(tree):
 
 # Where requests come by way of pyfuse3, which has no handlers for these.
 by_pyfuse3 = pytest.mark.without(
-    "upper", "lower", "passthrough=all", "passthrough=off", "noopen=on", "metacopy=off"
+    "upper",
+    "lower",
+    "passthrough=all",
+    "passthrough=off",
+    "noopen=on",
+    "metacopy=off",
+    "whiteout=aufs",
 )
 
 
@@ -72,7 +78,7 @@ def _set_uid(path):
 
 @pytest.mark.without(
     "upper", "lower", "passthrough=all", "passthrough=off", "direct=off",
-    "loop=off", "handshake=off", "metacopy=off",
+    "loop=off", "handshake=off", "metacopy=off", "whiteout=aufs",
 )  # fmt: skip
 @pytest.mark.unions_only
 @pytest.mark.tree({"f": "text"}, prepare=_set_uid)
