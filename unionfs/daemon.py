@@ -119,8 +119,10 @@ def _prepared(
         ),
         stack_depth=2 if _has_overlay(stack) else 1,
     )
+    union = Union(stack, features)
+    union.access.follow(options.flags)
     operations = Operations(
-        Union(stack, features),
+        union,
         session,
         passthrough=options.passthrough,
         status=live.describe(stack, options),

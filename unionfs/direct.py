@@ -234,6 +234,7 @@ class Direct:
         node = self._nodes[ino]
         requester = self._operations.session.requester(unique, uid, gid)
         plain = node.upper and not node.protection
+        self._files.changed(node)
         if plain and not valid & messages.FATTR_SIZE and wish != NOTHING:
             # what is most often asked: nothing to decide
             st = self._attributes.change(node, wish, -1, requester)
@@ -283,6 +284,7 @@ class Direct:
             return None  # its content may have to be copied up
         self._files.newest = 0
         requester = self._operations.session.requester(unique, uid, gid)
+        self._files.changed(self._nodes[number])
         self._attributes.set(self._nodes[number], name, value, flags, requester)
         return messages.empty(unique)
 
@@ -296,12 +298,14 @@ class Direct:
 
     # Directories
 
-    @staticmethod
-    def _opendir(unique: int, _node: int, _body: memoryview, _uid: int, _gid: int) -> bytes:
+    def _opendir(self, unique: int, node: int, _body: memoryview, _uid: int, _gid: int) -> bytes:
         """Say that directories need not be opened, nor closed; the kernel asks no more.
 
-        It keeps their listings then (fs/fuse/file.c, fuse_file_open), until it changes one.
+        It keeps their listings then (fs/fuse/file.c, fuse_file_open), until it changes one.  Where
+        each listing counts (`atimes`), none is kept.
         """
+        if self._union.access.strict:
+            return messages.opened(unique, node, 0)
         return messages.error(unique, errno.ENOSYS)
 
     def _readdirplus(

@@ -75,6 +75,8 @@ class Files:
         self.consent = Consent(union, self._attributes, self._is_written)
         # The numbers of files that were large when they were last looked at.
         self.large: set[int] = set()
+        # The numbers of files that were changed since somebody opened them to read.
+        self._unread: set[int] = set()
         self.reading = Reading()
         self._forecast = Forecast()
         self._open: dict[int, OpenFile] = {}  # descriptor -> what is known of it
@@ -211,9 +213,18 @@ class Files:
         if self.backings.is_through(node) or self.backings.may_be_mapped(node):
             return None
         passes = self.backings.enabled and (not node.below or self._lower_passes)
-        if passes and node.ino in self.large:
+        if passes and (node.ino in self.large or self.union.access.strict):
             return None
-        return Opened(UNOPENED, 0, self.backings.open_unopened(node))
+        return Opened(UNOPENED, 0, self.backings.open_unopened(node) and self._stays_cached(node))
+
+    def _stays_cached(self, node: Node) -> bool:
+        """Tell whether who opens a file to read it may do so from the page cache: `atimes`."""
+        access = self.union.access
+        if node.below or not access.count:
+            return True
+        unread = node.ino in self._unread
+        self._unread.discard(node.ino)
+        return not (unread or access.strict)
 
     def open_at_once(self, node: Node, flags: int, requester: Requester) -> Opened:
         """Open a file that does not have to wait; no await may come before the reply."""
@@ -265,7 +276,8 @@ class Files:
             return False
         st = stat_file(fd)
         if flags & os.O_ACCMODE == os.O_RDONLY:
-            return st.st_size >= SMALL or self.backings.may_be_mapped(node)
+            large = st.st_size >= SMALL or self.union.access.strict
+            return large or self.backings.may_be_mapped(node)
         # The backing file would keep O_APPEND when fcntl(2) takes it back, and set-uid bits
         # have to fall where we see it.
         if flags & os.O_APPEND or st.st_mode & SET_IDS:
@@ -276,6 +288,10 @@ class Files:
 
     def _enter(self, node: Node, fd: int, *, writes: bool, eligible: bool) -> Opened:
         backing, keep = self.backings.open(node, fd, eligible=eligible, writes=writes)
+        if writes:
+            self._unread.add(node.ino)
+        elif keep:
+            keep = self._stays_cached(node)
         self._open[fd] = OpenFile(node, backing != 0, writes)
         return Opened(fd, backing, keep)
 
@@ -305,6 +321,10 @@ class Files:
     def _is_written(self, node: Node) -> bool:
         return any(file.writes and file.node is node for file in self._open.values())
 
+    def changed(self, node: Node) -> None:
+        """Take note that a file is other than when it was read last."""
+        self._unread.add(node.ino)
+
     def change(
         self, node: Node, wish: Wish, fd: int, requester: Requester, *, sized: bool = False
     ) -> os.stat_result:
@@ -312,6 +332,7 @@ class Files:
 
         With what `prepare` said of the size.
         """
+        self.changed(node)
         if sized:
             return self._attributes.change(node, wish, fd, requester, sized=True)
         with self._permitting_cut(node, wish, requester):
@@ -348,6 +369,8 @@ class Files:
         """Close a descriptor that the kernel no longer uses."""
         file = self._open.pop(fd)
         self.backings.close(file.node, through=file.through, writes=file.writes)
+        if file.writes:
+            self._unread.add(file.node.ino)
         if file.writes and self.backings.enabled:
             self._learn(file.node, os.fstat(fd).st_size)
         self.union.readers.discard(fd)
@@ -361,6 +384,7 @@ class Files:
     def forget(self, ino: int) -> None:
         """Take note that the kernel dropped an inode."""
         self.large.discard(ino)
+        self._unread.discard(ino)
         self.backings.forget(ino)
 
 

@@ -318,7 +318,8 @@ class Operations(pyfuse3.Operations):
 
     @_replying
     async def opendir(self, inode: int, _ctx: RequestContext) -> int:
-        self.session.cache_listing()
+        if not self.union.access.strict:
+            self.session.cache_listing()
         return inode
 
     @_replying
@@ -348,6 +349,7 @@ class Operations(pyfuse3.Operations):
     @_replying
     async def getxattr(self, inode: int, name: bytes, _ctx: RequestContext) -> bytes:
         if name == STATUS and inode == pyfuse3.ROOT_INODE:
+            self.union.access.follow_mount(self.session.device)
             return json.dumps(self.status).encode()
         return self.attributes.get(self.union.nodes[inode], name)
 

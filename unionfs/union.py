@@ -13,6 +13,7 @@ from typing import Literal
 
 from unionfs import cribs, markers, rules
 from unionfs.acting import Acting
+from unionfs.atimes import AccessTimes
 from unionfs.descent import stale
 from unionfs.dotmarkers import DotMarkers
 from unionfs.handle import LowerReaders
@@ -49,6 +50,7 @@ class Union(QuickLooks):
         super().__init__(stack, kinds(stack.work, self.acting))
         self.features = features
         self.readers = LowerReaders()
+        self.access = AccessTimes(stack.copy)
         if stack.upper is not None and stack.work is not None:
             os.umask(0)
             self.pins = Pins()

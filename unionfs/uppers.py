@@ -22,8 +22,8 @@ from unionfs.places import Place
 log = logging.getLogger(__name__)
 
 
-def open_ram(size: str, like: int) -> tuple[WritableLayer, WritableLayer]:
-    """Return upper and work in a tmpfs that is mounted nowhere.
+def open_ram(size: str, like: int) -> tuple[WritableLayer, WritableLayer, int]:
+    """Return upper and work in a tmpfs that is mounted nowhere, and that, as `open_upper` does.
 
     *size* is as tmpfs(5) takes it, "" for half of the RAM.  The mount's root
     is upper's root, which so takes after the directory *like*.
@@ -35,10 +35,11 @@ def open_ram(size: str, like: int) -> tuple[WritableLayer, WritableLayer]:
         os.mkdir("work", 0o700, dir_fd=tmpfs)
         upper = os.open("upper", copies.DIRECTORY, dir_fd=tmpfs)
         work = os.open("work", copies.DIRECTORY, dir_fd=tmpfs)
-    finally:
+    except BaseException:
         os.close(tmpfs)
+        raise
     resemble(upper, like)
-    return WritableLayer(upper, name="ram"), WritableLayer(work, name="ram")
+    return WritableLayer(upper, name="ram"), WritableLayer(work, name="ram"), tmpfs
 
 
 def _tmpfs(parameters: dict[str, str]) -> int:
@@ -90,8 +91,11 @@ def _attributes(fd: int) -> list[str]:
 
 def open_upper(
     upper: Place, work: Place, attached: list[Place]
-) -> tuple[WritableLayer, WritableLayer]:
-    """Open, claim and try both; they join *attached* where they are no detached copies."""
+) -> tuple[WritableLayer, WritableLayer, int]:
+    """Open, claim and try both, and return the detached copy of the mount that holds them, too.
+
+    Where there is none, it is -1, and they join *attached*.
+    """
     for place in (upper, work):
         if os.fstatvfs(place.fd).f_flag & os.ST_RDONLY:
             raise Refused(
@@ -99,32 +103,39 @@ def open_upper(
                 " or leave upper and work out for a read-only union"
             )
         refuse_kernel_overlay(place)
-    fds = open_together([upper, work], attached)
+    copy, fds = open_together([upper, work], attached)
     with contextlib.ExitStack() as undo:
+        if copy >= 0:
+            undo.callback(os.close, copy)
         for fd, place in zip(fds, (upper, work), strict=True):
             undo.callback(os.close, fd)
             claims.claim(fd, place)
         layers = WritableLayer(fds[0], name=upper.name), WritableLayer(fds[1], name=work.name)
         _try_out(layers[1], upper)
         undo.pop_all()
-    return layers
+    return *layers, copy
 
 
-def open_together(writable: list[Place], attached: list[Place]) -> list[int]:
-    """Open directories in one copy of their mount; else as they are, and they join *attached*."""
+def open_together(writable: list[Place], attached: list[Place]) -> tuple[int, list[int]]:
+    """Open directories in one copy of their mount, and return it, too.
+
+    Else they are opened as they are, join *attached*, and the copy is -1.
+    """
     names = [os.path.realpath(place.name) for place in writable]
     above = os.path.commonpath(names)
     try:
-        fds = copies.open_siblings(above, tuple(os.path.relpath(name, above) for name in names))
+        copy, fds = copies.open_siblings(
+            above, tuple(os.path.relpath(name, above) for name in names)
+        )
     except OSError as exc:
         log.debug("no detached copy of %s: %s", above, exc)
     else:
         if all(map(os.path.sameopenfile, fds, (place.fd for place in writable))):
-            return fds
-        for fd in fds:
+            return copy, fds
+        for fd in (copy, *fds):
             os.close(fd)
     attached += writable
-    return [os.open(".", copies.DIRECTORY, dir_fd=place.fd) for place in writable]
+    return -1, [os.open(".", copies.DIRECTORY, dir_fd=place.fd) for place in writable]
 
 
 def refuse_kernel_overlay(place: Place) -> None:

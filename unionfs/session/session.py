@@ -142,6 +142,9 @@ class Session:
         except RuntimeError as exc:  # libfuse has said why on stderr
             raise OSError(errno.EPERM, f"libfuse cannot mount: {exc}", self._path) from exc
         self._initialized = True
+        if self._flags & (mountcalls.MS_NODIRATIME | mountcalls.MS_STRICTATIME):  # not libfuse's
+            only_this = mountcalls.MS_REMOUNT | mountcalls.MS_BIND
+            mountcalls.mount("none", self._path, "none", self._flags | only_this)
 
     async def serve(self, started: Callable[[], None]) -> None:
         """Serve until the mount is gone; call *started* when it serves.
@@ -235,6 +238,8 @@ class Session:
             flags |= Init.PASSTHROUGH
         if self._leaves_opens_out():
             unwanted |= Init.ATOMIC_O_TRUNC
+        if self._flags & mountcalls.MS_STRICTATIME:  # each readlink(2) counts
+            flags, unwanted = flags & ~Init.CACHE_SYMLINKS, unwanted | Init.CACHE_SYMLINKS
         if self._dispatches():
             flags |= Init.READDIRPLUS_AUTO  # pyfuse3 knows READDIRPLUS alone
         return Wish(flags, unwanted, _BACKGROUND_REQUESTS, self._depth)
@@ -267,6 +272,11 @@ class Session:
         They should be in the page cache.
         """
         return self._replies.send_file(messages.header(unique, count), fd, offset, count)
+
+    @property
+    def device(self) -> str:
+        """Return the number of the mounted file system, MAJOR:MINOR; "" before that."""
+        return "" if self._mount is None else "{}:{}".format(*self._mount.device)
 
     def requester(self, unique: int, uid: int, gid: int) -> Requester:
         """Return who made the request that is being handled directly."""
