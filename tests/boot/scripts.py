@@ -92,5 +92,5 @@ DISK = {**UP, "mode": "disk upper LABEL=changes", "rw": "ext4"}
 # Without the services of multi-user.target, where these do not matter: in half the time.
 BARE = "systemd.unit=basic.target systemd.wants=union-test.service"
 
-# The kernel starts our script, without an initramfs.
+# The kernel starts our script; the initramfs, which Debian's kernels need, knows nothing of it.
 WRAPPER = "init=/usr/lib/unionfs/init"

@@ -18,7 +18,7 @@ BUSY = """
 for n in 1 2; do
     systemd-run -q sh -c 'while :; do cp -r /etc /var/tmp/a'$n'; rm -r /var/tmp/a'$n'; done'
     systemd-run -q sh -c 'while :; do find / -xdev -type f -exec cat {} + ; done'
-    (trap '' TERM HUP; while :; do /bin/echo $RANDOM >/etc/busy$RANDOM; done) &
+    (trap '' TERM HUP; while :; do /bin/echo $RANDOM >/etc/busy$((RANDOM % 100)); done) &
     (trap '' TERM HUP; while :; do /bin/ls -lR /usr; done) &
 done >/dev/null 2>&1
 systemd-run -q python3 -c '
@@ -74,7 +74,7 @@ WRITE = """
 PATH=/usr/sbin:/usr/bin
 mkdir -p /srv/data
 kept=$(cat /srv/data/last 2>/dev/null || echo 0)
-for number in $(seq $kept); do
+for number in $(seq $((kept > 40 ? kept - 40 : 1)) $kept); do
     [ "$(cat /srv/data/f$number)" = "$(yes $number | head -n 300)" ] || echo torn=$number
 done
 cmp /etc/copy /etc/passwd 2>&- || [ $kept = 0 ] || echo torn=copy
@@ -85,8 +85,8 @@ while :; do
     yes $i | head -n 300 >/srv/data/new && sync /srv/data/new && mv /srv/data/new /srv/data/f$i
     cp /etc/passwd /etc/copy.new && sync /etc/copy.new && mv /etc/copy.new /etc/copy
     mv /usr/share/perl5 /usr/share/perl6 2>&- || mv /usr/share/perl6 /usr/share/perl5
-    rm -rf /usr/share/zoneinfo/$i /etc/logrotate.d
-    chown -R 1 /usr/share/bash-completion 2>&-; chown -R 0 /usr/share/bash-completion 2>&-
+    rm -rf /etc/cron.daily && cp -a /ro/etc/cron.daily /etc/
+    chown -R 1 /etc/pam.d && chown -R 0 /etc/pam.d
     [ $((i % 5)) = 0 ] || continue
     echo $i >/srv/data/last.new && sync
     mv /srv/data/last.new /srv/data/last && sync && echo synced=$i
