@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 from unionfs.bootsteps import Remove, Run, Step, Write
+from unionfs.initramfs import LIBRARY
 
 TITLE = "read-only (unionfs)"
 
@@ -85,8 +86,9 @@ class Grub:
         self._defaults = os.path.join(root, "etc/default/grub.d/unionfs.cfg")
 
     def is_there(self) -> bool:
-        """Tell whether the machine has it."""
-        return os.path.exists(os.path.join(self._root, "etc/grub.d/10_linux"))
+        """Tell whether the machine has it: the packages, and what grub-install(8) makes."""
+        needed = ("etc/grub.d/10_linux", "boot/grub")
+        return all(os.path.exists(os.path.join(self._root, path)) for path in needed)
 
     def enabled(self) -> str | None:
         """Return the words that our entry gives the kernel."""
@@ -234,7 +236,12 @@ class RaspberryPi:
 
     def enabled(self) -> str | None:
         """Return the words that are ours."""
-        ours = [word for word in self._words() if word.startswith(("unionfs=", "unionfs."))]
+        init = f"init={LIBRARY}/init"
+        ours = [
+            word
+            for word in self._words()
+            if word.startswith(("unionfs=", "unionfs.")) or word == init
+        ]
         return " ".join(ours) or None
 
     def enable(self, wanted: Wanted) -> list[Step]:

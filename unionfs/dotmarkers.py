@@ -126,6 +126,7 @@ class DotMarkers(Markers):
         if layer.find(join(path, _OPAQUE)) is not None:
             return
         st = layer.stat(path)
+        self._acting.as_root()
         layer.mknod(join(path, _OPAQUE), stat.S_IFREG | 0o444, 0)
         try:
             layer.utime(path, st.st_atime_ns, st.st_mtime_ns)
@@ -156,9 +157,9 @@ class DotMarkers(Markers):
         if self.can_hide(path.rpartition(b"/")[2]):
             remove_spent(upper, _whiteout(path))
 
-    @staticmethod
-    def _put(upper: WritableLayer, path: bytes) -> bool:
+    def _put(self, upper: WritableLayer, path: bytes) -> bool:
         """Put a whiteout; say False where there was one."""
+        self._acting.as_root()
         try:
             upper.mknod(_whiteout(path), stat.S_IFREG | 0o444, 0)
         except FileExistsError:

@@ -12,6 +12,7 @@ import stat
 from typing import Literal
 
 from unionfs import cribs, markers, rules
+from unionfs.acting import Acting
 from unionfs.descent import stale
 from unionfs.dotmarkers import DotMarkers
 from unionfs.handle import LowerReaders
@@ -44,7 +45,8 @@ class Union(QuickLooks):
 
     def __init__(self, stack: Stack, features: Features) -> None:
         kinds = Markers if features.whiteout == "overlay" else DotMarkers
-        super().__init__(stack, kinds(stack.work))
+        self.acting = Acting()
+        super().__init__(stack, kinds(stack.work, self.acting))
         self.features = features
         self.readers = LowerReaders()
         if stack.upper is not None and stack.work is not None:
@@ -53,7 +55,7 @@ class Union(QuickLooks):
             cribs.prepare(stack.work, stack.upper)
             self.temporaries = Temporaries(stack.work)
             self.links = LinkIndex(stack.work)
-            self.cribs = cribs.Cribs(self.temporaries, stack.upper)
+            self.cribs = cribs.Cribs(self.temporaries, stack.upper, self.acting)
             self._record_layers(stack.upper, stack.work)
 
     def _record_layers(self, upper: WritableLayer, work: WritableLayer) -> None:

@@ -13,6 +13,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
+from unionfs.acting import Acting
 from unionfs.inodes import ROOT_INO, of_host
 from unionfs.layer import Layer, WritableLayer, join
 from unionfs.markers import OPAQUE, UNMARKED, WHITEOUT, Marks, read, set_opaque
@@ -120,9 +121,10 @@ class Markers:
 
     bear_names = True  # is a whiteout found under the name that it hides?
 
-    def __init__(self, work: WritableLayer | None = None) -> None:
-        """Take the work directory, where whiteouts are to be made."""
+    def __init__(self, work: WritableLayer | None = None, acting: Acting | None = None) -> None:
+        """Take the work directory, where whiteouts are to be made, and who makes them."""
         self._work = work
+        self._acting = acting or Acting()
         self._number = 0  # the inode number of the device that whiteouts are names of, once known
 
     def reserved(self, name: bytes) -> bool:  # noqa: ARG002 (no name is taken by this format)
@@ -215,6 +217,7 @@ class Markers:
                     self._work.unlink(_DEVICE)
             else:
                 return
+        self._acting.as_root()
         layer.mknod(path, stat.S_IFCHR, _NO_DEVICE)
 
     def _has_device(self, work: WritableLayer) -> bool:
@@ -224,6 +227,7 @@ class Markers:
         try:
             st = work.find(_DEVICE)
             if st is None:
+                self._acting.as_root()
                 work.mknod(_DEVICE, stat.S_IFCHR, _NO_DEVICE)
                 st = work.stat(_DEVICE)
         except OSError:  # ENOSPC, which making the whiteout itself will tell
@@ -274,6 +278,7 @@ class Markers:
         state on disk is the old one or the new one.
         """
         if cover:
+            self._acting.as_root()
             upper.move_and_cover(path, upper, target)
         else:
             upper.move(path, upper, target)

@@ -5,10 +5,12 @@ import shutil
 
 import pytest
 
-from .guest import Guest
+from .guest import Disk, Guest
 from .image import BUILD, Image, make_ext4
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="images are made by root")
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "quick: one boot and shutdown in QEMU")
 
 
 @pytest.fixture(scope="session")
@@ -18,20 +20,28 @@ def image():
 
 @pytest.fixture
 def machine(image, tmp_path, request):
-    """Make a machine; `upper` is the size of the disk that takes the changes."""
+    """Make a machine; `upper` is a disk that takes the changes."""
 
-    def make(*, upper=None, **kwargs):
-        disk = make_ext4(str(tmp_path / "upper.ext4"), "changes", upper) if upper else None
-        return Guest(kwargs.pop("image", image), tmp_path, disk=disk, **kwargs)
+    def make(*, upper=None, disks=(), path=tmp_path, **kwargs):
+        upper = [Disk(upper, "upper")] if upper else []
+        return Guest(kwargs.pop("image", None) or image, path, disks=[*upper, *disks], **kwargs)
 
     yield make
     report = request.node.stash.get(FAILED, None)
     if report:
-        kept = os.path.join(BUILD, "failed", request.node.name)
+        kept = os.path.join(BUILD, "failed", request.node.name.replace("/", "-"))
         os.makedirs(kept, exist_ok=True)
-        for entry in os.scandir(tmp_path):
-            if entry.name.endswith((".console", ".report")):
-                shutil.copy(entry.path, kept)
+        for directory, _, names in os.walk(tmp_path):
+            place = os.path.relpath(directory, tmp_path).replace("/", "-")
+            for name in names:
+                if name.endswith((".console", ".report")):
+                    shutil.copy(os.path.join(directory, name), os.path.join(kept, place + name))
+
+
+@pytest.fixture
+def upper(tmp_path):
+    """A disk that takes the changes."""
+    return make_ext4(str(tmp_path / "upper.ext4"), "changes", "256M")
 
 
 FAILED = pytest.StashKey()

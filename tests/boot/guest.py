@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import time
+from typing import NamedTuple
 
 SECONDS = 1200  # for a boot, the script and the end, on a busy machine
 
@@ -34,23 +35,44 @@ class Ended:
         return {key: value.strip() for key, value in pairs if key.isidentifier()}
 
 
+class Disk(NamedTuple):
+    """A disk of a machine."""
+
+    path: str
+    serial: str
+    writable: bool = True
+
+
 class Guest:
     """A machine with its disks; it can be booted more than once."""
 
-    def __init__(self, image, path, *, root=None, disk=None, memory=1024):
+    def __init__(self, image, path, *, root=None, disks=(), memory=1024, more=()):
+        """Make one; *root*: a disk instead of the image's; *more* goes to QEMU."""
         self._image = image
         self._path = str(path)
-        self._root = root or image.ext4
-        self._writable_root = root is not None
-        self.disk = disk
+        self._disks = [root or Disk(image.ext4, "root", writable=False), *disks]
         self._memory = memory
+        self._more = more
         self._boots = 0
         self._process = None
+        self._started = 0.0
 
-    def boot(self, words, script="", *, initramfs=True, until=None, seconds=SECONDS):
+    def boot(self, words, script="", *, until=None, seconds=SECONDS, **how):
         """Boot with *words* on the kernel command line; return how it ended.
 
-        When the report has *until* in it, the power is cut.
+        When the report or the console has *until* in it, the power is cut.
+        """
+        self.start(words, script, **how)
+        try:
+            self.wait_for(until, seconds)
+        finally:
+            self.cut_power()
+        return self.ended()
+
+    def start(self, words="", script="", *, root="/dev/vda", initramfs=True, comes_back=False):
+        """Switch the machine on; *words* None: its disk's own boot loader starts it.
+
+        A restart is its end, unless it *comes_back*.
         """
         self._boots += 1
         for name in ("console", "report"):
@@ -59,20 +81,42 @@ class Guest:
         with open(self._file("script"), "wb") as file:
             file.write(script.encode())
             file.truncate(_SIZE)
-        started = time.monotonic()
-        self._process = subprocess.Popen(self._command(words, initramfs), stdin=subprocess.DEVNULL)
-        self._wait(started + seconds, until)
-        return self._ended(time.monotonic() - started)
+        command = self._command()
+        if not comes_back:
+            command.append("-no-reboot")
+        if words is not None:
+            initrd = self._image.initramfs if initramfs is True else initramfs
+            command += ["-kernel", self._image.kernel, "-append", _appended(root, words)]
+            command += ["-initrd", initrd] if initrd else []
+        self._started = time.monotonic()
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
 
-    def _wait(self, deadline, until):
-        try:
-            while self._process.poll() is None and time.monotonic() < deadline:
-                if until and until in self._read("report"):
-                    break
-                time.sleep(0.2)
-        finally:
-            self._process.kill()
-            self._process.wait()
+    def wait_for(self, until=None, seconds=SECONDS):
+        """Wait until *until* is said, or the machine has ended; False: it took too long."""
+        deadline = time.monotonic() + seconds
+        while self._process.poll() is None:
+            if time.monotonic() > deadline:
+                return False
+            if until and (until in self.report() or until in self._read("console")):
+                return True
+            time.sleep(0.1)
+        return True
+
+    def taken(self):
+        """Return the seconds since it was switched on, and those of the processor."""
+        with open(f"/proc/{self._process.pid}/stat") as file:
+            ticks = file.read().rpartition(") ")[2].split()[11:13]  # utime, stime: proc(5)
+        seconds = time.monotonic() - self._started
+        return seconds, sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+
+    def cut_power(self):
+        """Pull the plug."""
+        self._process.kill()
+        self._process.wait()
+
+    def report(self):
+        """Return what the machine has reported so far."""
+        return self._read("report")
 
     def _file(self, name):
         return os.path.join(self._path, f"{self._boots}.{name}")
@@ -82,33 +126,32 @@ class Guest:
             return file.read().decode(errors="replace").replace("\r", "")
         return ""
 
-    def _command(self, words, initramfs):
-        patient = "systemd.default_timeout_start_sec=900 systemd.default_device_timeout_sec=900"
-        append = f"root=/dev/vda ro console=ttyS0 panic=-1 loglevel=6 {patient} {words}"
-        disks = [(self._root, "" if self._writable_root else ",readonly=on", "root")]
-        if self.disk:
-            disks.append((self.disk, "", "upper"))
-        disks.append((self._file("script"), ",readonly=on", "payload"))
+    def _command(self):
         command = [
-            "nice", "qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi",
+            "qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi",
             "-cpu", "max", "-smp", "2", "-m", str(self._memory), "-display", "none", "-nodefaults",
-            "-no-reboot", "-serial", f"file:{self._file('console')}",
+            "-serial", f"file:{self._file('console')}",
             "-serial", f"file:{self._file('report')}",
-            "-kernel", self._image.kernel, "-append", append,
         ]  # fmt: skip
-        if initramfs:
-            command += ["-initrd", self._image.initramfs]
-        for number, (path, options, serial) in enumerate(disks):
+        for number, disk in enumerate(
+            [*self._disks, Disk(self._file("script"), "payload", writable=False)]
+        ):
             # unsafe: flushes of the guest wait for nothing.  What it has written is in this
             # machine's page cache, and stays when QEMU is killed.
-            drive = f"file={path},format=raw,cache=unsafe,if=none,id=d{number}{options}"
-            command += ["-drive", drive]
-            command += ["-device", f"virtio-blk-pci,drive=d{number},serial={serial}"]
-        return command
+            drive = f"file={disk.path},format=raw,cache=unsafe,if=none,id=d{number}"
+            command += ["-drive", drive + ("" if disk.writable else ",readonly=on")]
+            command += ["-device", f"virtio-blk-pci,drive=d{number},serial={disk.serial}"]
+        return command + list(self._more)
 
-    def _ended(self, seconds):
-        report, console = self._read("report"), self._read("console")
+    def ended(self):
+        """Return what became of the machine."""
+        report, console = self.report(), self._read("console")
         end, down = _END.search(report), _DOWN.search(console)
-        return Ended(
-            int(end[1]) if end else None, report, console, down[1] if down else None, seconds
-        )
+        status = int(end[1]) if end else None
+        seconds = time.monotonic() - self._started
+        return Ended(status, report, console, down[1] if down else None, seconds)
+
+
+def _appended(root, words):
+    patient = "systemd.default_timeout_start_sec=900 systemd.default_device_timeout_sec=900"
+    return f"root={root} ro console=ttyS0 panic=-1 loglevel=6 {patient} {words}"

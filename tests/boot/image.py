@@ -1,13 +1,24 @@
-"""Disk images of a Debian with this product in it, made from this working tree."""
+"""Disk images of a Debian with this product in it: the package, installed by apt, and enabled.
 
+The Debian is made once, and kept; the images are made anew when the product has changed.
+"""
+
+import fcntl
+import glob
 import hashlib
 import os
 import shutil
 import subprocess
 import textwrap
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
 BUILD = os.path.join(ROOT, "build", "boot")
+
+# What the package is made of.
+_PRODUCT = ("unionfs", "boot", "debian", "docs", "tools", "Makefile", "pyproject.toml", "README.md")
+# And what else an image is made of.
+_OURS = ("image.py", "inroot.sh", "mkroot.sh")
 
 _UNIT = """\
 [Unit]
@@ -16,131 +27,165 @@ After=multi-user.target
 ConditionPathExists=/dev/disk/by-id/virtio-payload
 [Service]
 Type=simple
-ExecStart=/bin/bash /usr/lib/union-test/run
+ExecStart=/usr/lib/union-test/run
 StandardInput=null
 [Install]
 WantedBy=graphical.target
 """
 
-# An emulated machine took 165 s to start udev when this one was busy.
-_SLOW = """\
-[Service]
-TimeoutSec=900
-"""
-
 _RUN = """\
+#!/bin/bash
 exec >/dev/ttyS1 2>&1
 stty -F /dev/ttyS1 -opost 115200
+read -r uptime _ </proc/uptime
+echo "@@UP uptime=$uptime"
 mkdir -p /run/payload && cd /run/payload
-tr -d '\\0' </dev/disk/by-id/virtio-payload >run
+for disk in /sys/block/vd*; do [ "$(cat $disk/serial)" != payload ] || break; done
+tr -d '\\0' <"/dev/${disk##*/}" >run
 bash ./run
 echo "@@END status=$?"
 sleep 0.2
 [ -e stay ] || systemctl --no-block $(cat action 2>/dev/null || echo poweroff)
 """
 
-_COMMAND = """\
-#!/usr/bin/python3
-import sys
-from unionfs.cli import main
-sys.exit(main())
-"""
+# A root on LVM in LUKS: its key is in the initramfs, as a test's may be.
+CRYPT_UUID = "6b0d5f0e-5c1e-4a57-8f0a-7d1f2f3c4b5a"
+CRYPT_KEY = "a key for tests\n"
+_CRYPTTAB = f"crypt UUID={CRYPT_UUID} /etc/keys/test.key luks,initramfs\n"
 
 
 class Image:
-    """A root directory, the file systems made of it, its kernel and initramfs."""
+    """A root directory, the file systems made of it, its kernel and initramfs.
 
-    def __init__(self, release="bookworm", maker="initramfs-tools"):
+    With *more* it also has LUKS and LVM, and the package overlayroot.
+    """
+
+    def __init__(self, release="bookworm", maker="initramfs-tools", *, more=False):
         self._maker = maker  # of the initramfs
-        self.root = os.path.join(
-            BUILD, release if maker == "initramfs-tools" else f"{release}-{maker}"
-        )
+        self._more = more
+        name = release if maker == "initramfs-tools" else f"{release}-{maker}"
+        base = os.path.join(BUILD, name + ".base")
+        self.root = os.path.join(BUILD, name + ("-more" if more else ""))
         self.ext4 = self.root + ".ext4"
         self.squashfs = self.root + ".squashfs"
+        self.crypt_initramfs = self.root + ".crypt-initramfs"
         os.makedirs(BUILD, exist_ok=True)
-        make = os.path.join(ROOT, "tests", "boot", "mkroot.sh")
-        subprocess.run([make, release, maker, self.root], check=True)
-        self._install()
+        with open(os.path.join(BUILD, "lock"), "w") as lock:  # another run of the tests waits
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            _run(os.path.join(HERE, "mkroot.sh"), release, maker, base)
+            self.package = package()
+            self._install(base)
         self.kernel = self._newest("vmlinuz-")
         self.initramfs = self._newest("initrd.img-")
 
     def _newest(self, prefix):
-        names = (n for n in os.listdir(os.path.join(self.root, "boot")) if n.startswith(prefix))
-        return os.path.join(self.root, "boot", max(names))
+        return max(glob.glob(f"{self.root}/boot/{prefix}*"))
 
-    def _install(self):
+    def _install(self, base):
         """Install the product, and make the file systems anew, unless nothing has changed."""
-        state = _state_of("unionfs", "boot", "tests/boot/image.py")
-        stamp = os.path.join(BUILD, os.path.basename(self.root) + ".product")
+        state = _state_of(*_PRODUCT, *(f"tests/boot/{name}" for name in _OURS))
+        stamp = self.root + ".product"
         if os.path.exists(stamp) and _read(stamp) == state:
             return
-        self._install_package()
-        self.write("usr/lib/union-test/run", _RUN)
-        self.write("etc/systemd/system/union-test.service", _UNIT)
-        self.write("etc/fstab", "LABEL=rootro / ext4 ro,errors=remount-ro 0 1\n")
-        subprocess.run(
-            ["systemctl", f"--root={self.root}", "-q", "enable", "union-test"], check=True
-        )
-        self._make_initramfs()
-        self._make_file_systems()
-        self.write(stamp, state)
+        place = self.root
+        self.root = place + ".new"  # other runs of the tests go on with the old
+        _run("rm", "-rf", "--one-file-system", self.root)
+        _run("cp", "-a", "--reflink=auto", base, self.root)
+        self._fill()
+        if os.path.exists(self.squashfs):
+            os.unlink(self.squashfs)
+        os.rename(make_ext4(self.ext4 + ".new", "rootro", "1400M", self.root), self.ext4)
+        if os.path.exists(place):
+            os.rename(place, place + ".old")
+        os.rename(self.root, place)
+        self.root = place
+        _run("rm", "-rf", "--one-file-system", place + ".old")
+        _write(stamp, state)
 
-    def _install_package(self):
-        target = os.path.join(self.root, "usr/lib/python3/dist-packages/unionfs")
-        shutil.rmtree(target, ignore_errors=True)
-        hidden = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(os.path.join(ROOT, "unionfs"), target, ignore=hidden)
-        compile_all = [
-            "python3",
-            "-m",
-            "compileall",
-            "-q",
-            "/usr/lib/python3/dist-packages/unionfs",
-        ]
-        subprocess.run(["chroot", self.root, *compile_all], check=True)
-        self.write("usr/bin/pyunionfs", _COMMAND)
-        os.chmod(os.path.join(self.root, "usr/bin/pyunionfs"), 0o755)
-        shutil.rmtree(os.path.join(self.root, "usr/lib/unionfs"), ignore_errors=True)
-        subprocess.run(
-            ["make", "-s", "-C", ROOT, "install-boot", f"DESTDIR={self.root}"], check=True
-        )
-
-    def _make_initramfs(self):
-        command = ["update-initramfs", "-u", "-k", "all"]
+    def _fill(self):
+        self._install_packages()
+        self._write("usr/lib/union-test/run", _RUN)
+        os.chmod(os.path.join(self.root, "usr/lib/union-test/run"), 0o755)
+        self._write("etc/systemd/system/union-test.service", _UNIT)
+        self._write("etc/fstab", "LABEL=rootro / ext4 ro,errors=remount-ro 0 1\n")
+        self.run("systemctl", "-q", "enable", "union-test")
+        if self._more:
+            self._make_crypt_initramfs()
         if self._maker == "dracut":
-            version = os.listdir(os.path.join(self.root, "lib/modules"))[0]
-            image = f"/boot/initrd.img-{version}"
-            drivers = "virtio_pci virtio_blk ext4"
-            command = [
-                "dracut",
-                "-q",
-                "-f",
-                "--no-hostonly",
-                "--add-drivers",
-                drivers,
-                image,
-                version,
-            ]
-        subprocess.run(["chroot", self.root, *command], check=True)
+            drivers = 'hostonly="no"\nadd_drivers+=" virtio_pci virtio_blk virtio_net ext4 "\n'
+            self._write("etc/dracut.conf.d/test.conf", drivers)
+        os.makedirs(os.path.join(self.root, "boot/grub"))  # as grub-install does
+        self.run("unionfs", "boot", "enable")
 
-    def _make_file_systems(self):
-        for path in (self.ext4, self.squashfs):
-            if os.path.exists(path):
-                os.unlink(path)
-        make_ext4(self.ext4, "rootro", "1G", self.root)
+    def run(self, *words):
+        """Run a command in the root directory."""
+        _run(os.path.join(HERE, "inroot.sh"), self.root, *words)
 
-    def write(self, path, text):
-        path = os.path.join(self.root, path)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "w") as file:
-            file.write(textwrap.dedent(text))
+    def _install_packages(self):
+        more = ["cryptsetup-initramfs", "lvm2", "overlayroot"] if self._more else []
+        shutil.copy(self.package, os.path.join(self.root, "tmp"))
+        install = ["apt-get", "-qq", "-o", "Dpkg::Use-Pty=0", "install", "--no-install-recommends"]
+        self.run(*install, f"/tmp/{os.path.basename(self.package)}", *more)
+        self.run("sh", "-c", "apt-get clean; rm -rf /var/lib/apt/lists/*")
+        os.unlink(os.path.join(self.root, "tmp", os.path.basename(self.package)))
+
+    def _make_crypt_initramfs(self):
+        self._write("etc/crypttab", _CRYPTTAB)
+        self._write("etc/keys/test.key", CRYPT_KEY)
+        self._write("etc/cryptsetup-initramfs/conf-hook", 'KEYFILE_PATTERN="/etc/keys/*.key"\n')
+        self.run("update-initramfs", "-u", "-k", "all")
+        shutil.copy(self._newest("initrd.img-"), self.crypt_initramfs)
+        for path in ("etc/crypttab", "etc/cryptsetup-initramfs/conf-hook"):
+            os.unlink(os.path.join(self.root, path))
+
+    def make_squashfs(self):
+        """Make a squashfs, once, and return its path."""
+        if not os.path.exists(self.squashfs):
+            compression = ["-comp", "zstd", "-Xcompression-level", "3", "-noappend", "-quiet"]
+            _run("mksquashfs", self.root, self.squashfs, *compression, "-no-progress")
+        return self.squashfs
+
+    def altered(self, path, changes):
+        """Make a copy of the ext4 with other contents of files; None: there is no such file."""
+        _run("cp", "--sparse=always", self.ext4, path)
+        for name, text in changes.items():
+            _change(path, name, text)
+        return path
+
+    def _write(self, path, text):
+        _write(os.path.join(self.root, path), text)
+
+
+def _change(image, name, text):
+    """Change a file in an ext4, without mounting it: debugfs(8)."""
+    commands = [f"rm {name}"]
+    if text is not None:
+        _write(image + ".file", text)
+        commands.append(f"write {image}.file {name}")
+    for command in commands:
+        _run("debugfs", "-w", "-R", command, image, stderr=subprocess.DEVNULL)
+
+
+def package():
+    """Build the Debian package, unless nothing has changed, and return its path."""
+    state, stamp = _state_of(*_PRODUCT), os.path.join(BUILD, "package")
+    built = glob.glob(os.path.join(ROOT, "build", "pyunionfs_*_all.deb"))
+    if not (built and os.path.exists(stamp) and _read(stamp) == state):
+        _run("make", "-s", "-C", ROOT, "deb", stdout=subprocess.DEVNULL)
+        built = glob.glob(os.path.join(ROOT, "build", "pyunionfs_*_all.deb"))
+        _write(stamp, state)
+    return built[0]
 
 
 def make_ext4(path, label, size, content=None):
     """Make a file with an ext4 in it, and the files of the directory *content* in that."""
     command = ["mke2fs", "-q", "-t", "ext4", "-F", "-L", label]
-    subprocess.run([*command, *(("-d", content) if content else ()), path, size], check=True)
+    _run(*command, *(("-d", content) if content else ()), path, size)
     return path
+
+
+def _run(*words, stdout=None, stderr=None):
+    subprocess.run(words, check=True, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
 
 
 def _state_of(*paths):
@@ -159,3 +204,9 @@ def _state_of(*paths):
 def _read(path):
     with open(path) as file:
         return file.read()
+
+
+def _write(path, text):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w") as file:
+        file.write(textwrap.dedent(text))

@@ -3,22 +3,24 @@
 #
 #   mkroot.sh RELEASE initramfs-tools|dracut DIRECTORY
 #
-# The kernel is the cloud one: it has virtio, and is small.  Documentation is left out.
+# The kernel is the cloud one: it has virtio, and is small.  Documentation is left out.  What the product
+# needs is left to apt, when the product is installed.
 set -eu
 
 release=$1 maker=$2 root=$3
 [ ! -e "$root.made" ] || exit 0
 
-packages=systemd-sysv,passwd,login,udev,kmod,mount,util-linux,procps,e2fsprogs,fuse3,python3
-packages=$packages,python3-pyfuse3,python3-trio,$maker,zstd,dbus,attr,acl,linux-image-cloud-amd64
+packages=systemd-sysv,passwd,login,udev,kmod,mount,util-linux,procps,e2fsprogs,python3,apt
+packages=$packages,$maker,zstd,dbus,attr,acl,linux-image-cloud-amd64,grub-pc-bin,grub2-common
 packages=$packages,rsyslog,cron,logrotate,iproute2,netbase,openssh-server,vim-tiny
 
 # A killed mmdebstrap leaves this machine's /dev/shm and /proc bound in there: in a mount namespace of its
 # own they go with it, and nothing but the directory's own file system is ever removed.
+mkdir -p "$(dirname "$root")"
 rm -rf --one-file-system "$root"
 # shellcheck disable=SC2016 # hooks have $1
 nice unshare --mount --propagation private mmdebstrap --variant=minbase --include="$packages" \
-    --aptopt='Acquire::Languages "none"' \
+    --skip=cleanup/apt/lists --aptopt='Acquire::Languages "none"' \
     --dpkgopt='path-exclude=/usr/share/man/*' \
     --dpkgopt='path-exclude=/usr/share/doc/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' \

@@ -1,182 +1,103 @@
 """A Debian machine whose root is a union: what it shows, keeps, forgets, and how it ends."""
 
-import os
 import subprocess
 
 import pytest
 
-from .image import Image
-
-# What a machine says of itself.
-STATE = """
-echo system=$(systemctl is-system-running --wait)
-echo failed=$(systemctl --failed --no-legend --plain)
-echo mode=$(cat /run/unionfs/mode)
-echo root=$(findmnt -no FSTYPE /)
-echo ro=$(findmnt -no FSTYPE /ro),$(findmnt -no OPTIONS /ro | cut -d, -f1)
-echo rw=$(findmnt -no FSTYPE /rw)
-echo motd=$(cat /run/unionfs/motd 2>/dev/null)
-echo fstab=$(grep -c '^[^#]' /etc/fstab)
-mount -a || echo mount=failed
-echo still=$(findmnt -no FSTYPE /)
-"""
-
-# Changes as an administrator makes them, and what is left of them.
-CHANGE = """
-set -e
-useradd -m -s /bin/bash anna
-echo anna:secret | chpasswd
-groupadd friends && gpasswd -a anna friends
-sed -i s/union-test/changed/ /etc/hostname
-mkdir -p pkg/DEBIAN pkg/usr/share/hello && echo hello >pkg/usr/share/hello/file
-printf '%s\\n' 'Package: hello-union' 'Version: 1' 'Architecture: all' 'Maintainer: t <t@t>' \\
-    'Description: t' >pkg/DEBIAN/control
-dpkg-deb -b pkg hello.deb && dpkg -i hello.deb
-mv /usr/share/perl5 /usr/share/perl6 && rm -rf /etc/logrotate.d
-set +e
-"""
-LEFT = """
-echo anna=$(getent passwd anna | cut -d: -f6),$(id -Gn anna 2>/dev/null)
-echo hostname=$(cat /etc/hostname)
-echo package=$(dpkg-query -Wf '${Version}' hello-union 2>&-),$(cat /usr/share/hello/file 2>&-)
-echo directories=$(ls -d /usr/share/perl? /etc/logrotate.d 2>/dev/null)
-"""
-CHANGED = {
-    "anna": "/home/anna,anna friends",
-    "hostname": "changed",
-    "package": "1,hello",
-    "directories": "/usr/share/perl6",
-}
-UNCHANGED = {
-    "anna": ",",
-    "hostname": "union-test",
-    "package": ",",
-    "directories": "/etc/logrotate.d /usr/share/perl5",
-}
-UP = {
-    "system": "running",
-    "failed": "",
-    "root": "fuse.pyunionfs",
-    "ro": "ext4,ro",
-    "motd": "",
-    "fstab": "0",
-    "still": "fuse.pyunionfs",
-}
-RAM = {**UP, "mode": "RAM upper", "rw": "tmpfs"}
-
-WRAPPER = "init=/usr/lib/unionfs/init"
+from .guest import Disk
+from .image import make_ext4
+from .scripts import (
+    AS_EXPECTED,
+    CHANGE,
+    CHANGED,
+    DISK,
+    LEFT,
+    RAM,
+    SHOWN,
+    STATE,
+    UNCHANGED,
+    WRAPPER,
+)  # fmt: skip
 
 
 def is_clean(disk):
-    """Tell whether a disk needs no recovery of its journal."""
+    """Tell whether a disk needs no recovery of its journal, and has no errors."""
     said = subprocess.run(["dumpe2fs", "-h", disk], capture_output=True, text=True, check=True)
-    return "needs_recovery" not in said.stdout
+    checked = subprocess.run(["e2fsck", "-fn", disk], capture_output=True, check=False)
+    return "needs_recovery" not in said.stdout and checked.returncode == 0
 
 
-@pytest.mark.parametrize("words", ["", WRAPPER], ids=["initramfs", "init="])
-def test_what_is_changed_in_ram_is_gone_after_a_reboot(machine, words):
+@pytest.mark.quick
+def test_what_is_changed_in_ram_shows_as_on_any_root_and_the_machine_powers_off(machine):
+    ended = machine().boot("unionfs=tmpfs", f"{STATE}{SHOWN}{CHANGE}{LEFT}")
+    assert (ended.values(), ended.status, ended.down) == (
+        {**RAM, **AS_EXPECTED, **CHANGED}, 0, "Power down",
+    )  # fmt: skip
+
+
+def test_what_is_changed_in_ram_is_gone_after_a_reboot(machine):
+    first = f"{CHANGE}{LEFT} echo reboot >/run/payload/action"
+    second = f"{STATE}{LEFT}"
     guest = machine()
-    first = guest.boot(
-        f"{words} unionfs=tmpfs", f"{STATE}{CHANGE}{LEFT} echo reboot >/run/payload/action"
-    )
-    assert (first.values(), first.status, first.down) == (
-        {**RAM, **CHANGED}, 0, "Restarting system",
-    )  # fmt: skip
-    second = guest.boot(f"{words} overlayroot=tmpfs:swap=1", f"{STATE}{LEFT}")
-    assert (second.values(), second.status, second.down) == (
-        {**RAM, **UNCHANGED}, 0, "Power down",
-    )  # fmt: skip
+    changed = guest.boot(f"{WRAPPER} overlayroot=tmpfs:swap=1", first)
+    assert (changed.values(), changed.status, changed.down) == (CHANGED, 0, "Restarting system")
+    assert guest.boot("aufs=tmpfs", second).values() == {**RAM, **UNCHANGED}
 
 
-def test_an_initramfs_by_dracut_boots_on_a_union(machine):
-    ended = machine(image=Image(maker="dracut")).boot("unionfs=tmpfs", f"{STATE}{CHANGE}{LEFT}")
-    assert (ended.values(), ended.status, ended.down) == ({**RAM, **CHANGED}, 0, "Power down")
+def test_what_is_changed_on_a_disk_stays_and_the_disk_is_left_clean(machine, upper):
+    guest = machine(upper=upper)
+    first = guest.boot("unionfs=LABEL=changes", f"{STATE}{CHANGE}{LEFT}")
+    assert (first.values(), first.status, first.down) == ({**DISK, **CHANGED}, 0, "Power down")
+    assert is_clean(upper)
+    second = guest.boot(f"{WRAPPER} unionfs=LABEL=changes", f"{STATE}{LEFT}")
+    assert (second.values(), second.down) == ({**DISK, **CHANGED}, "Power down")
+    assert is_clean(upper)
 
 
-@pytest.mark.parametrize("words", ["", WRAPPER], ids=["initramfs", "init="])
-def test_what_is_changed_on_a_disk_stays_and_the_disk_is_left_clean(machine, words):
-    guest = machine(upper="256M")
-    expected = {**UP, "mode": "disk upper LABEL=changes", "rw": "ext4"}
-    first = guest.boot(f"{words} unionfs=LABEL=changes", f"{STATE}{CHANGE}{LEFT}")
-    assert (first.values(), first.status, first.down) == (
-        {**expected, **CHANGED}, 0, "Power down",
-    )  # fmt: skip
-    assert is_clean(guest.disk)
-    second = guest.boot(f"{words} unionfs=LABEL=changes", f"{STATE}{LEFT}")
-    assert (second.values(), second.down) == ({**expected, **CHANGED}, "Power down")
-    assert is_clean(guest.disk)
-
-
-def test_a_machine_comes_up_after_its_power_was_cut_while_it_wrote(machine):
-    guest = machine(upper="256M")
-    write = "i=0; while :; do i=$((i+1)); cp /etc/passwd /root/f$i; mv /root/f$i /etc/copy; "
-    write += "[ $i != 300 ] || echo @@CUT; done"
-    guest.boot(f"{WRAPPER} unionfs=LABEL=changes", CHANGE + "sync\n" + write, until="@@CUT")
-    after = guest.boot(
-        f"{WRAPPER} unionfs=LABEL=changes", f"{STATE}{LEFT} cmp /etc/copy /etc/passwd"
-    )
-    expected = {**UP, "mode": "disk upper LABEL=changes", "rw": "ext4", **CHANGED}
-    assert (after.values(), after.status, after.down) == (expected, 0, "Power down")
-
-
-@pytest.mark.parametrize("word", ["unionfs=disabled", "overlayroot=disabled"])
-def test_disabled_leaves_the_root_as_it_was(machine, word):
-    ended = machine().boot(
-        f"{WRAPPER} {word}", "echo root=$(findmnt -no FSTYPE,OPTIONS / | cut -c-7)"
-    )
+@pytest.mark.parametrize("words", ["unionfs=disabled", f"{WRAPPER} overlayroot=disabled"])
+def test_disabled_leaves_the_root_as_it_was(machine, words):
+    ended = machine().boot(words, "echo root=$(findmnt -no FSTYPE,OPTIONS / | cut -c-7)")
     assert (ended.values(), ended.down) == ({"root": "ext4 ro"}, "Power down")
+
+
+FSTAB = """\
+LABEL=rootro / ext4 ro,errors=remount-ro 0 1
+LABEL=logs /var/log ext4 defaults 0 2
+LABEL=data /data ext4 defaults,nofail 0 2
+/swapfile none swap sw 0 0
+"""
+
+
+def test_other_file_systems_in_fstab_are_mounted_and_kept(machine, image, tmp_path):
+    root = image.altered(str(tmp_path / "root.ext4"), {"/etc/fstab": FSTAB})
+    names = ("logs", "data")
+    disks = [Disk(make_ext4(str(tmp_path / f"{name}.ext4"), name, "64M"), name) for name in names]
+    guest = machine(root=Disk(root, "root", writable=False), disks=disks)
+    script = f"""{STATE}
+    for place in /var/log /data; do echo ${{place##*/}}=$(findmnt -no FSTYPE,LABEL $place); done
+    echo before=$(cat /var/log/kept /data/kept)
+    echo fstab=$(findmnt --verify 2>&1 | grep -c '\\[E\\]')
+    echo kept | tee /data/kept >/var/log/kept
+    """
+    expected = {**RAM, "log": "ext4 logs", "data": "ext4 data"}
+    for before in ("", "kept kept"):
+        ended = guest.boot("unionfs=tmpfs", script)
+        assert (ended.values(), ended.down) == ({**expected, "before": before}, "Power down")
+        assert [is_clean(disk.path) for disk in disks] == [True, True]
+
+
+def test_the_true_root_can_be_changed_and_is_after_a_reboot(machine, image, tmp_path):
+    guest = machine(root=Disk(image.altered(str(tmp_path / "root.ext4"), {}), "root"))
+    change = "mount -o remount,rw /ro && echo kept >/ro/etc/kept && mount -o remount,ro /ro"
+    change += " && unionfs maintain -- sh -c 'echo kept >/etc/kept2'"
+    first = guest.boot("unionfs=tmpfs", change)
+    assert (first.status, first.down) == (0, "Power down")
+    second = guest.boot("unionfs=tmpfs", "echo kept=$(cat /etc/kept /etc/kept2)")
+    assert second.values() == {"kept": "kept kept"}
+    assert is_clean(str(tmp_path / "root.ext4"))
 
 
 def test_shutdown_with_everything_stopped_and_nothing_cached_comes_to_its_end(machine):
     words = f"{WRAPPER} unionfs=tmpfs unionfs.init=/usr/lib/systemd/systemd-shutdown poweroff"
-    ended = machine().boot(words, seconds=240)
+    ended = machine().boot(words, seconds=400)
     assert ended.down == "Power down"
-
-
-@pytest.mark.parametrize(
-    ("dead", "down"),
-    [("reboot", "Restarting system"), ("halt", "System halted")],
-)
-def test_a_machine_whose_daemon_died_says_so_and_does_what_it_was_told(machine, dead, down):
-    script = "touch /etc/x; pkill -9 -f '^@unionfs$'; sleep 60"
-    ended = machine(upper="256M").boot(
-        f"unionfs=LABEL=changes unionfs.dead={dead}", script, seconds=400
-    )
-    assert "unionfs: the daemon of / died (killed by SIGKILL)" in ended.console
-    assert ended.down == down
-
-
-@pytest.mark.parametrize(
-    ("missing", "mode", "root", "writable"),
-    [
-        ("fuse", "overlayfs instead of the union", "overlay", "yes"),
-        ("fuse,overlay", "read-only root", "ext4", ""),
-    ],
-)
-def test_a_kernel_without_fuse_still_comes_up_reachable(machine, missing, mode, root, writable):
-    script = """
-    echo mode=$(cat /run/unionfs/mode)
-    echo root=$(findmnt -no FSTYPE /)
-    echo ssh=$(systemctl is-active ssh)
-    echo writable=$(touch /etc/new 2>&- && echo yes)
-    echo motd=$(grep -c 'the daemon cannot serve' /run/motd.d/unionfs)
-    echo journal=$(journalctl -b | grep -c 'unionfs: the daemon cannot serve')
-    """
-    ended = machine().boot(f"unionfs=tmpfs module_blacklist={missing}", script)
-    assert ended.values() == {
-        "mode": mode, "root": root, "ssh": "active", "writable": writable,
-        "motd": "1", "journal": "1",
-    }  # fmt: skip
-    assert "unionfs: the daemon cannot serve" in ended.console
-    assert ended.down == "Power down"
-
-
-def test_the_true_root_can_be_changed_and_is_after_a_reboot(machine, image, tmp_path):
-    root = os.path.join(tmp_path, "root.ext4")
-    subprocess.run(["cp", "--reflink=auto", image.ext4, root], check=True)
-    guest = machine(root=root)
-    change = "mount -o remount,rw /ro && echo kept >/ro/etc/kept && mount -o remount,ro /ro"
-    first = guest.boot("unionfs=tmpfs", change)
-    assert (first.status, first.down) == (0, "Power down")
-    second = guest.boot("unionfs=tmpfs", "echo kept=$(cat /etc/kept)")
-    assert second.values() == {"kept": "kept"}

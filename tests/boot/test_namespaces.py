@@ -7,7 +7,7 @@ import pytest
 
 from . import namespaces
 from .image import make_ext4
-from .test_boot import CHANGE, CHANGED, LEFT, UNCHANGED
+from .scripts import CHANGE, CHANGED, LEFT, UNCHANGED
 
 SHOWN = """
 echo mode=$(cat /run/unionfs/mode)
@@ -61,6 +61,39 @@ def test_a_disk_can_only_be_made_read_only_while_the_union_is_there(image, tmp_p
     """
     ended = namespaces.boot(image, tmp_path, f"unionfs={loop}", script, disk=loop)
     assert values(ended) == {"unmounted": "no", "readonly": "ro", "still": "changed"}
+
+
+IDENTITY = """
+echo name=$(cat /etc/hostname),$(grep -c union-test /etc/hosts)
+echo keys=$(ls /etc/ssh | grep -c ssh_host_)
+echo seed=$(ls /var/lib/systemd/random-seed 2>&-)
+cmp -s /etc/machine-id /ro/etc/machine-id || echo own=$(grep -cE '^[0-9a-f]{32}$' /etc/machine-id)
+echo unit=$(ls /run/systemd/system/ssh.service.d 2>&-)
+"""
+
+
+def test_a_machine_gets_a_name_and_an_identity_of_its_own_once(image, tmp_path, loop):
+    words = f"unionfs={loop} unionfs.hostname=other unionfs.identity=own"
+    first = namespaces.boot(image, tmp_path, words, IDENTITY + "ssh-keygen -qA", disk=loop)
+    own = {"name": "other,0", "seed": "", "own": "1"}
+    assert values(first) == {**own, "keys": "0", "unit": "unionfs.conf"}
+    (tmp_path / "again").mkdir()
+    again = namespaces.boot(image, tmp_path / "again", words, IDENTITY, disk=loop)
+    assert values(again) == {**own, "keys": "6", "unit": ""}
+    assert "warning" not in first.log + again.log
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("unionfs.hostname=a/b", "'unionfs.hostname=a/b' on the kernel command line is no host"),
+        ("unionfs.identity=new", "'unionfs.identity=new' on the kernel command line is unknown"),
+    ],
+)
+def test_a_name_or_identity_that_cannot_be_had_is_said(image, tmp_path, words, said):
+    ended = namespaces.boot(image, tmp_path, f"unionfs=tmpfs {words}", IDENTITY)
+    assert values(ended) == {"name": "union-test,1", "keys": "6", "seed": "", "unit": ""}
+    assert said in ended.log
 
 
 @pytest.mark.parametrize("words", ["", "unionfs=disabled", "quiet overlayroot=disabled"])
@@ -174,7 +207,7 @@ def test_a_machine_whose_processes_are_all_stopped_shuts_down(image, tmp_path):
 
 def test_the_scripts_are_sound():
     root = os.path.join(os.path.dirname(namespaces.HERE), "..")
-    scripts = ["init", "stage", "words.sh", "messages.sh", "initramfs.sh"]
+    scripts = ["init", "stage", "words.sh", "messages.sh", "identity.sh", "initramfs.sh"]
     scripts += [f"dracut/90unionfs/{name}.sh" for name in ("module-setup", "pre-pivot")]
     scripts += [f"initramfs-tools/{kind}/unionfs" for kind in ("hooks", "scripts/init-bottom")]
     subprocess.run(

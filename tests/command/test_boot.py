@@ -34,7 +34,7 @@ menuentry 'Debian, Linux 6.1, read-only (unionfs)' --class os $menuentry_id_opti
 UPDATE_GRUB = """#!/bin/sh
 for script in 10_linux 11_unionfs; do
     [ ! -e /etc/grub.d/$script ] || /etc/grub.d/$script
-done >/boot/grub.cfg
+done >/boot/grub/grub.cfg
 """
 UPDATE_INITRAMFS = """#!/bin/sh
 [ ! -e /fail ] || { echo 'no room' >&2; exit 1; }
@@ -75,7 +75,7 @@ class Root:
             for name in names:
                 path = os.path.join(directory, name)
                 key = os.path.relpath(path, self.path)
-                if key not in {"boot/grub.cfg", "boot/initrd.img-6.1", "boot/initrd.img-6.12"}:
+                if key not in {"boot/grub/grub.cfg", "boot/initrd.img-6.1", "boot/initrd.img-6.12"}:
                     with open(path, "rb") as file:
                         found[key] = file.read(), os.stat(path).st_mode
         return found
@@ -92,7 +92,7 @@ class Root:
         self.write("etc/grub.d/10_linux", LINUX, 0o755)
         self.write("usr/sbin/update-grub", UPDATE_GRUB, 0o755)
         self.write("usr/sbin/grub-reboot", "#!/bin/sh\necho $1 >/boot/next\n", 0o755)
-        self.write("boot/grub.cfg", "")
+        self.write("boot/grub/grub.cfg", "")
 
     def with_initramfs_tools(self):
         self.write("usr/lib/unionfs/stage", "#!/bin/sh\n", 0o755)
@@ -119,7 +119,7 @@ def root(plain):
 def test_enable_adds_an_entry_for_each_kernel_and_makes_the_newest_the_default(root):
     done = root.boot("enable")
     assert (done.status, done.err) == (0, "")
-    assert root.read("boot/grub.cfg") == MENU
+    assert root.read("boot/grub/grub.cfg") == MENU
     assert "GRUB_DEFAULT=unionfs\n" in root.read("etc/default/grub.d/unionfs.cfg")
     assert "scripts/init-bottom/unionfs" in root.read("boot/initrd.img-6.1")
 
@@ -130,7 +130,7 @@ def test_disable_makes_all_as_it_was(root):
     assert root.files() != before
     assert root.boot("disable").status == 0
     assert root.files() == before
-    assert "unionfs" not in root.read("boot/grub.cfg")
+    assert "unionfs" not in root.read("boot/grub/grub.cfg")
     assert root.boot("disable") == Result(0, "nothing to do\n", "")
 
 
@@ -167,7 +167,7 @@ def test_a_step_that_fails_leaves_all_as_it_was(root):
 )
 def test_the_words_for_the_kernel(root, words, said):
     assert root.boot(f"enable {words}").status == 0
-    assert f" {said}\n" in root.read("boot/grub.cfg")
+    assert f" {said}\n" in root.read("boot/grub/grub.cfg")
     assert root.boot("status").out.splitlines()[0].split(None, 1) == ["GRUB", said]
 
 
@@ -216,8 +216,9 @@ def with_raspberry_pi(root):
 LOADERS = {"systemd-boot": with_systemd_boot, "Raspberry Pi": with_raspberry_pi}
 
 
-def test_systemd_boot_gets_a_twin_of_each_entry(root):
-    shutil.rmtree(f"{root.path}/etc/grub.d")
+@pytest.mark.parametrize("of_grub", ["etc/grub.d", "boot/grub"])
+def test_systemd_boot_gets_a_twin_of_each_entry(root, of_grub):
+    shutil.rmtree(f"{root.path}/{of_grub}")
     with_systemd_boot(root)
     before = root.files()
     assert root.boot("enable").status == 0
@@ -250,6 +251,9 @@ def test_the_raspberry_pi_gets_a_word_on_its_line(root):
     assert root.read("boot/firmware/cmdline.txt") == line
     assert root.boot("enable --size 1G").status == 0
     assert root.read("boot/firmware/cmdline.txt") == line.replace("tmpfs", "tmpfs:size=1G")
+    assert root.boot("enable --init").status == 0
+    init = line.replace("tmpfs", "tmpfs init=/usr/lib/unionfs/init")
+    assert root.read("boot/firmware/cmdline.txt") == init
     assert root.boot("disable").status == 0
     assert root.files() == before
 

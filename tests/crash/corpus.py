@@ -8,6 +8,7 @@ state before and after each operation is known without asking the union.
 import itertools
 import os
 import stat
+import struct
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -329,6 +330,22 @@ def emptied() -> Iterator[Case]:
         for call in operations:
             words = " ".join(str(word) for word in call)
             yield Case(f"{name} emptied, then {words}", _call(*call), _both(*calls))
+
+
+ACL = "system.posix_acl_access"
+# acl(5), linux/posix_acl_xattr.h: the owner rwx, user 9 rwx, the group r-x, mask rwx, others r-x.
+_ENTRIES = ((1, 7, -1), (2, 7, 9), (4, 5, -1), (16, 7, -1), (32, 5, -1))
+_ACL = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in _ENTRIES)
+
+
+def privileges() -> Iterator[Case]:
+    """Yield changes at which set-uid and set-gid bits fall, of files in upper and in a lower."""
+    for name, mode in itertools.product(("f", "u", "h1", "d/deep/y"), (0o6755, 0o2745)):
+        for verb, *args in (("truncate", 3), ("empty",), ("chown", 7, 8), ("setxattr", ACL, _ACL)):
+            words = f"{verb} {name} of {mode:o} by a stranger"
+            yield Case(words, _call("stranger", verb, name, *args), _call("chmod", name, mode))
+    directory = _call("stranger", "setxattr", "m", ACL, _ACL)
+    yield Case("an ACL for a set-gid directory", directory, _call("chmod", "m", 0o2755))
 
 
 def long_names() -> Iterator[Case]:

@@ -45,6 +45,11 @@ def test_a_failed_call_changes_nothing_or_is_of_no_account(field, kind):
     assert _wrong(field, kind, 0.002) == (SEED, {})
 
 
+def test_bits_that_fall_come_back_where_the_change_fails(field):
+    """Not so where the daemon is killed in between: docs/durability.md."""
+    assert _wrong(field, corpus.privileges, 0.05) == (SEED, {})
+
+
 @pytest.mark.parametrize("more", [1, math.inf])
 @pytest.mark.parametrize("kind", corpus.KINDS, ids=lambda kind: kind.__name__)
 def test_where_calls_fail_one_after_another_mount_and_disk_agree(field, kind, more):
