@@ -16,6 +16,7 @@ import os
 import stat
 from collections.abc import Iterator
 
+from unionfs.acting import Acting
 from unionfs.layer import Layer, WritableLayer, join
 from unionfs.markers import end_redirect
 from unionfs.rules import Found
@@ -38,8 +39,8 @@ class DotMarkers(Markers):
 
     bear_names = False
 
-    def __init__(self, work: WritableLayer | None = None) -> None:
-        super().__init__(work)
+    def __init__(self, work: WritableLayer | None = None, acting: Acting | None = None) -> None:
+        super().__init__(work, acting)
         # Bytes of a name for whose whiteout there is room in upper, which is where work is.
         self._longest = os.fstatvfs(work.fd).f_namemax - len(_PREFIX) if work else 0
 
