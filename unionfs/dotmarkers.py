@@ -16,6 +16,7 @@ import os
 import stat
 from collections.abc import Iterator
 
+from unionfs.acting import Acting
 from unionfs.layer import Layer, WritableLayer, join
 from unionfs.markers import end_redirect
 from unionfs.rules import Found
@@ -25,9 +26,6 @@ log = logging.getLogger(__name__)
 
 _PREFIX = b".wh."
 _OPAQUE = b".wh..wh..opq"
-
-# Bytes of a name for which a whiteout's has room on every file system (the least: eCryptfs, 143).
-_SURELY_HIDDEN = 128
 
 
 def _whiteout(path: bytes) -> bytes:
@@ -40,6 +38,11 @@ class DotMarkers(Markers):
     """Whiteouts and opaque directories as aufs keeps them; attributes stay overlayfs's."""
 
     bear_names = False
+
+    def __init__(self, work: WritableLayer | None = None, acting: Acting | None = None) -> None:
+        super().__init__(work, acting)
+        # Bytes of a name for whose whiteout there is room in upper, which is where work is.
+        self._longest = os.fstatvfs(work.fd).f_namemax - len(_PREFIX) if work else 0
 
     def reserved(self, name: bytes) -> bool:
         """Tell whether *name* is a marker's."""
@@ -80,11 +83,9 @@ class DotMarkers(Markers):
         """Tell whether the root of a layer hides the layers below it."""
         return layer.number != BOTTOM and layer.find(_OPAQUE) is not None
 
-    def can_hide(self, upper: WritableLayer, name: bytes) -> bool:
+    def can_hide(self, name: bytes) -> bool:
         """Tell whether there is room for a whiteout's name, which is longer than that it hides."""
-        if len(name) <= _SURELY_HIDDEN:
-            return True
-        return len(_PREFIX + name) <= os.fstatvfs(upper.fd).f_namemax
+        return len(name) <= self._longest
 
     def require_name(self, upper: WritableLayer, path: bytes) -> None:
         """Raise FileExistsError where there is a whiteout for *path*."""
@@ -117,8 +118,8 @@ class DotMarkers(Markers):
 
         Below a name that is too long for that nothing is left: `Names.make_removable`.
         """
-        can_hide = self.can_hide(upper, path.rpartition(b"/")[2])
-        with self._covering(upper, path) if can_hide else contextlib.nullcontext():
+        fits = self.can_hide(path.rpartition(b"/")[2])
+        with self._covering(upper, path) if fits else contextlib.nullcontext():
             end_redirect(upper, path)
 
     def make_opaque(self, layer: WritableLayer, path: bytes) -> None:
@@ -154,7 +155,7 @@ class DotMarkers(Markers):
 
     def _take(self, upper: WritableLayer, path: bytes) -> None:
         """Take the whiteout for *path* away, if there is one."""
-        if self.can_hide(upper, path.rpartition(b"/")[2]):
+        if self.can_hide(path.rpartition(b"/")[2]):
             remove_spent(upper, _whiteout(path))
 
     def _put(self, upper: WritableLayer, path: bytes) -> bool:

@@ -171,8 +171,7 @@ class Names:
         Then all that its directory shows is brought to upper, and hides the lower: nothing that is
         seen changes.  Say whether that was done; ENAMETOOLONG where it would be too much.
         """
-        upper, _ = self.union.writable()
-        if self.union.markers.can_hide(upper, name) or not self.union.shows_below(parent, name):
+        if self.union.markers.can_hide(name) or not self.union.shows_below(parent, name):
             return False
         self._require_little(parent)
         self.directory(parent)

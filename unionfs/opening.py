@@ -151,5 +151,5 @@ def _open_writable(
     if options.ram is not None:
         return uppers.open_ram(options.ram, like)
     if named.upper is not None and named.work is not None:
-        return uppers.open_upper(named.upper, named.work, attached)
+        return uppers.open_upper(named.upper, named.work, attached, options.whiteout)
     return None, None, -1

@@ -90,11 +90,12 @@ def _attributes(fd: int) -> list[str]:
 
 
 def open_upper(
-    upper: Place, work: Place, attached: list[Place]
+    upper: Place, work: Place, attached: list[Place], whiteout: str = "overlay"
 ) -> tuple[WritableLayer, WritableLayer, int]:
     """Open, claim and try both, and return the detached copy of the mount that holds them, too.
 
-    Where there is none, it is -1, and they join *attached*.
+    Where there is none, it is -1, and they join *attached*.  *whiteout* is the format that
+    they are tried for: "overlay" or "aufs".
     """
     for place in (upper, work):
         if os.fstatvfs(place.fd).f_flag & os.ST_RDONLY:
@@ -111,7 +112,7 @@ def open_upper(
             undo.callback(os.close, fd)
             claims.claim(fd, place)
         layers = WritableLayer(fds[0], name=upper.name), WritableLayer(fds[1], name=work.name)
-        _try_out(layers[1], upper)
+        _try_out(layers[1], upper, whiteout)
         undo.pop_all()
     return *layers, copy
 
@@ -161,38 +162,51 @@ def _is_place(path: str, place: Place) -> bool:
 # What the file system can do
 
 
-def _try_out(work: WritableLayer, upper: Place) -> None:
+def _try_out(work: WritableLayer, upper: Place, whiteout: str) -> None:
     """Refuse a file system that cannot hold a union's upper; work is left as it was."""
     name = b".unionfs-probe"
     try:
         _remove_trial(work, name)
         work.mkdir(name, 0o700)
-        for what, attempt in _attempts(work, name):
-            try:
-                attempt()
-            except OSError as exc:
-                if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
-                    return  # a full upper may still be read and emptied
-                raise Refused(
-                    f"{upper.label} is on a file system that cannot {what} ({exc.strerror}):"
-                    " choose a directory on ext4, xfs, btrfs or tmpfs"
-                ) from None
+        _try(_for_any(work, name), upper, "")
+        if whiteout == "overlay":
+            _try(_for_overlay(work, name), upper, ", or -o whiteout=aufs, which does without")
     except OSError as exc:
-        if exc.errno not in {errno.ENOSPC, errno.EDQUOT}:
+        if exc.errno not in {errno.ENOSPC, errno.EDQUOT}:  # a full one may be read and emptied
             raise Refused(f"work '{work.name}' cannot be written to: {exc.strerror}") from None
     finally:
         _remove_trial(work, name)
 
 
-def _attempts(work: WritableLayer, name: bytes) -> Iterator[tuple[str, Callable[[], None]]]:
-    whiteout, other = name + b"/whiteout", name + b"/other"
+_Attempts = Iterator[tuple[str, Callable[[], None]]]  # each with what it tries
+
+
+def _try(attempts: _Attempts, upper: Place, way_out: str) -> None:
+    for what, attempt in attempts:
+        try:
+            attempt()
+        except OSError as exc:
+            if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
+                raise
+            raise Refused(
+                f"{upper.label} is on a file system that cannot {what} ({exc.strerror}):"
+                f" choose a directory on ext4, xfs, btrfs or tmpfs{way_out}"
+            ) from None
+
+
+def _for_any(work: WritableLayer, name: bytes) -> _Attempts:
     yield (
         "store trusted.* attributes",
         lambda: work.set_attribute(name, "trusted.overlay.opaque", b"y"),
     )
+    yield "hold directories", lambda: work.mkdir(name + b"/directory", 0o700)
+
+
+def _for_overlay(work: WritableLayer, name: bytes) -> _Attempts:
+    """Try what overlayfs's form takes: it is not to be had on overlayfs and some of FUSE."""
+    whiteout = name + b"/whiteout"
     yield "hold whiteouts", lambda: work.mknod(whiteout, stat.S_IFCHR, 0)
-    yield "hold directories", lambda: work.mkdir(other, 0o700)
-    yield "exchange names", lambda: work.exchange(whiteout, work, other)
+    yield "exchange names", lambda: work.exchange(whiteout, work, name + b"/directory")
 
 
 def _remove_trial(work: WritableLayer, name: bytes) -> None:

@@ -190,8 +190,8 @@ class Markers:
         """Tell whether the root of a layer hides the layers below it."""
         return False
 
-    def can_hide(self, upper: WritableLayer, name: bytes) -> bool:  # noqa: ARG002 (it bears the name)
-        """Tell whether a whiteout for *name* may be made in upper."""
+    def can_hide(self, name: bytes) -> bool:  # noqa: ARG002 (it bears the name)
+        """Tell whether there is room in upper for a whiteout for *name*."""
         return True
 
     def require_name(self, upper: WritableLayer, path: bytes) -> None:

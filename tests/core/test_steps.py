@@ -94,6 +94,17 @@ def test_nor_a_failed_rmdir_of_a_directory_that_was_moved(emptied, broken, calls
     assert emptied.list() == ["s"]
 
 
+def test_nor_does_one_over_an_opaque_directory_that_has_kept_its_redirect(union, broken):
+    """As after an error at the end of bringing it up as a whole."""
+    u = union({"d": {".wh..wh..opq": ""}, "s": {}}, {"low": {"f": "hidden"}}, whiteout="aufs")
+    os.setxattr(u.upper / "d", "trusted.overlay.redirect", b"/low")
+    u = u.remount()
+    with broken("rename"):
+        failing(errno.EIO, u.rename, "s", "d")
+    for again in (u, u.remount()):
+        assert again.tree() == {"d": {}, "s": {}, "low": {"f": "hidden"}}
+
+
 def test_whiteouts_that_stay_in_a_directory_brought_up_as_a_whole_say_nothing(
     union, broken, caplog
 ):
