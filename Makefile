@@ -19,17 +19,17 @@ DEB_PACKAGES = dpkg-dev debhelper dh-python pybuild-plugin-pyproject python3-all
 # What the boot tests run machines with.
 BOOT_PACKAGES = qemu-system-x86 qemu-utils mmdebstrap e2fsprogs squashfs-tools shellcheck
 
-.PHONY: help setup setup-tests demo check test ci bench man deb test-debian install install-boot uninstall \
-	clean boot-test boot-quick bench-boot
+.PHONY: help setup setup-tests demo lint check test ci bench man deb test-debian install install-boot \
+	uninstall clean boot-test boot-quick bench-boot test-debian-quick
 
 help:
 	@echo 'make setup     install what is needed into .venv (and Debian packages that are missing)'
 	@echo 'make demo      change this machine in many ways, over a union; then nothing has changed'
 	@echo 'make check     format, lint, types and core tests, in seconds'
 	@echo 'make test      all tests; as root, with real mounts'
-	@echo 'make ci        what CI runs: check and test, and a skipped test fails'
-	@echo 'make test-debian  tests, on the Debian packages that the package needs'
-	@echo 'make boot-test boot machines in QEMU on a union; hours'
+	@echo 'make ci        what CI runs: format, lint, types, all tests, and a skipped test fails'
+	@echo 'make test-debian  tests, on the Debian packages that the package needs; test-debian-quick: some'
+	@echo 'make boot-test boot machines in QEMU on a union, and try the Debian package; hours'
 	@echo 'make boot-quick one boot and shutdown in QEMU on a union'
 	@echo 'make bench-boot what a union costs a machine that boots on it; half an hour'
 	@echo 'make bench     compare with other union file systems'
@@ -57,19 +57,26 @@ demo: setup
 	tools/packages.sh dpkg passwd sed
 	tools/demo.sh $(BIN)unionfs
 
-check: setup
+lint: setup
 	$(BIN)ruff format --check .
 	$(BIN)ruff check .
 	$(BIN)mypy
+
+check: lint
 	$(BIN)pytest -q tests/core
 
+# In as many processes as there are processors.  The mounts of tests/mounted live as long as a process,
+# so they are left out of the first run, where `unionfs status` would list them.
+PARALLEL = -n auto --maxprocesses 4 --dist worksteal
+
 test: setup-tests
-	$(BIN)pytest tests --ignore=tests/mounted --ignore=tests/programs --ignore=tests/boot
-	$(BIN)pytest tests/mounted tests/programs  # their mounts live as long as the process: its namespace stays
+	$(BIN)pytest $(PARALLEL) tests --ignore=tests/mounted --ignore=tests/programs --ignore=tests/boot \
+		--ignore=tests/package
+	$(BIN)pytest $(PARALLEL) tests/mounted tests/programs
 
 boot-test: setup
 	tools/packages.sh $(BOOT_PACKAGES) $(DEB_PACKAGES)
-	$(BIN)pytest -p no:cacheprovider -o faulthandler_timeout=0 tests/boot
+	$(BIN)pytest -p no:cacheprovider -o faulthandler_timeout=0 tests/boot tests/package
 
 boot-quick: setup
 	tools/packages.sh $(BOOT_PACKAGES) $(DEB_PACKAGES)
@@ -80,14 +87,14 @@ bench-boot: setup
 	$(BIN)python -m tests.boot.bench
 
 ci: export CI = true
-ci: check
+ci: lint
 	$(MAKE) test BIN=$(BIN)
 
 bench: setup
 	$(BIN)pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)python -m bench install
 	mkdir -p build
-	$(BIN)python -m bench --json build/bench.json --plots docs --readme
+	$(BIN)python -m bench --json build/bench.json --plots docs --tables
 
 man: setup
 	$(BIN)python -m tools.manual build/man
@@ -100,10 +107,17 @@ build/debian/stamp: pyproject.toml
 	build/debian/bin/pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[test]'
 	touch $@
 
+# Of these, what shows whether pyfuse3 and trio of another version serve: minutes.
+test-debian-quick: build/debian/stamp
+	tools/packages.sh $(TEST_PACKAGES)
+	build/debian/bin/python -m pytest $(PARALLEL) tests/core tests/session
+	build/debian/bin/python -m pytest $(PARALLEL) tests/mounted/test_files.py tests/mounted/test_directories.py \
+		tests/mounted/test_rename.py tests/mounted/test_links.py tests/mounted/test_copyup.py
+
 test-debian: build/debian/stamp
 	tools/packages.sh $(TEST_PACKAGES)
-	build/debian/bin/python -m pytest tests/core tests/session tests/command
-	build/debian/bin/python -m pytest tests/mounted tests/programs
+	build/debian/bin/python -m pytest $(PARALLEL) tests/core tests/session tests/command
+	build/debian/bin/python -m pytest $(PARALLEL) tests/mounted tests/programs
 
 # Built in a copy, by Debian's Python and no other.
 deb:

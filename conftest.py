@@ -1,11 +1,26 @@
-"""In CI a skipped test is a failure: there, everything that a test needs is installed."""
+"""What holds for all tests.
+
+In CI a skipped test is a failure: there, everything that a test needs is installed.
+
+Each process that runs tests has a mount namespace of its own.  Whoever unshares
+mounts has copies of all that are there, and copies hold daemons up: so the tests of
+one process must not see the mounts of another.
+"""
 
 import os
 from collections.abc import Generator
 
 import pytest
 
+from unionfs import mountcalls
+
 _CI = os.environ.get("CI") == "true"
+
+
+def pytest_configure() -> None:
+    """Leave the mounts of other processes."""
+    if os.geteuid() == 0:
+        mountcalls.unshare_mounts()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -9,4 +9,6 @@ def opened(*paths):
     """Return descriptors of directories, all in one copy of the mount that holds them."""
     names = [os.path.realpath(path) for path in paths]
     above = os.path.commonpath(names)
-    return copies.open_siblings(above, tuple(os.path.relpath(name, above) for name in names))
+    copy, fds = copies.open_siblings(above, tuple(os.path.relpath(name, above) for name in names))
+    os.close(copy)
+    return fds

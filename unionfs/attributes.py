@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from unionfs import markers, protection
 from unionfs.copyup import CopyUp
+from unionfs.credentials import ROOT, SET_IDS, Requester, is_set_gid_alone
 from unionfs.descent import stale
 from unionfs.iflags import IMMUTABLE, PROTECTING
 from unionfs.layer import Layer, WritableLayer
@@ -25,7 +26,8 @@ from unionfs.union import Union
 log = logging.getLogger(__name__)
 
 _ACL = b"system.posix_acl_"
-_CAPABILITY = b"security.capability"
+_ACCESS_ACL = b"system.posix_acl_access"
+CAPABILITY = b"security.capability"
 
 
 class Wish(NamedTuple):
@@ -38,6 +40,9 @@ class Wish(NamedTuple):
     atime_ns: int | None = None
     mtime_ns: int | None = None
 
+
+# What there was before a change: attributes, and the capability.
+_Before = tuple[os.stat_result, bytes | None]
 
 NOTHING = Wish()  # what chown(-1, -1) arrives as, and writes that take set-uid bits away
 
@@ -77,7 +82,13 @@ class Attributes:
         self.copyup = copyup
 
     def change(
-        self, node: Node, wish: Wish, fd: int = -1, *, sized: bool = False
+        self,
+        node: Node,
+        wish: Wish,
+        fd: int = -1,
+        requester: Requester = ROOT,
+        *,
+        sized: bool = False,
     ) -> os.stat_result:
         """Carry *wish* out and return the new attributes; *fd* is open for writing, or -1.
 
@@ -85,7 +96,8 @@ class Attributes:
         comes last but for the times; or it has been done (*sized*).
         """
         self.union.writable()
-        before = self._before(node) if _has_several(wish) else None
+        of_two_steps = _has_several(wish) or (_owns(wish) and requester.uid)
+        before = self._before(node) if of_two_steps else None
         try:
             if wish.size is None or sized:
                 layer, path = self._place(node)
@@ -104,7 +116,26 @@ class Attributes:
             st = layer.stat(path)
         if stat.S_IFMT(st.st_mode) != node.format:  # as in `Union.attributes`
             raise stale()
+        if is_set_gid_alone(st.st_mode) and _owns(wish):
+            st = self._leave_set_gid(node, st, before, requester)
         return self.union.fills.shown(node, st)
+
+    def _leave_set_gid(
+        self, node: Node, st: os.stat_result, before: _Before | None, requester: Requester
+    ) -> os.stat_result:
+        """Take set-gid from a file without group execute that was given away by a stranger to it.
+
+        The owners of before count: fs/open.c, chown_common.
+        """
+        owned = st if before is None else before[0]
+        try:
+            return self._without_set_gid(node, st, owned, requester)
+        except OSError:
+            if before is None:
+                log.exception("%r is given away, and still set-gid", node.path)
+                return st
+            self._restore(node, before)
+            raise
 
     def _cut(self, node: Node, wish: Wish, size: int, fd: int) -> tuple[WritableLayer, bytes]:
         """Set owner and mode, then the size; return where the file is then."""
@@ -113,12 +144,12 @@ class Attributes:
         self._resize(node, size, fd)
         return self.union.upper_place(node)
 
-    def _before(self, node: Node) -> tuple[os.stat_result, bytes | None]:
+    def _before(self, node: Node) -> _Before:
         """Return what `_restore` has to know: chown(2) takes capabilities away, too."""
         layer, path = self.union.place(node)
-        return layer.stat(path), layer.find_attribute(path, self._stored(node, _CAPABILITY))
+        return layer.stat(path), layer.find_attribute(path, self._stored(node, CAPABILITY))
 
-    def _restore(self, node: Node, before: tuple[os.stat_result, bytes | None]) -> None:
+    def _restore(self, node: Node, before: _Before) -> None:
         """Undo changes of owner and mode."""
         if not node.upper:
             return
@@ -129,7 +160,7 @@ class Attributes:
             if node.format != stat.S_IFLNK:
                 layer.chmod(path, stat.S_IMODE(st.st_mode))
             if capability is not None:
-                layer.set_attribute(path, self._stored(node, _CAPABILITY), capability)
+                layer.set_attribute(path, self._stored(node, CAPABILITY), capability)
         except OSError:
             log.exception("%r has a part of its new attributes", node.path)
 
@@ -185,37 +216,50 @@ class Attributes:
         only_times = wish == Wish(atime_ns=wish.atime_ns, mtime_ns=wish.mtime_ns)
         protection.require(self.union, node, IMMUTABLE if touches and only_times else PROTECTING)
 
-    def guards(self, node: Node, uid: int) -> bool:
-        """Tell whether this is another's file with set-uid bits, not to be taken by `NOTHING`.
-
-        fs/attr.c, notify_change, makes a change of the mode of it.
-        """
-        st = self.union.attributes(node)
-        privileged = st.st_mode & (stat.S_ISUID | stat.S_ISGID) and not node.is_directory
-        return bool(privileged) and uid not in {0, st.st_uid}
-
-    def drop_privileges(self, node: Node, st: os.stat_result) -> os.stat_result:
-        """Take set-uid and set-gid from a file that an unprivileged caller changed.
-
-        fs/attr.c, setattr_should_drop_suidgid: set-gid counts with group execute only.
-        """
-        mode = stat.S_IMODE(st.st_mode)
-        dropped = mode & ~stat.S_ISUID
-        if mode & stat.S_IXGRP:
-            dropped &= ~stat.S_ISGID
-        if dropped == mode:
+    def _without_set_gid(
+        self, node: Node, st: os.stat_result, owned: os.stat_result, requester: Requester
+    ) -> os.stat_result:
+        """Take set-gid away, unless *requester* may keep it where a file is so *owned*."""
+        if requester.credentials().keeps_set_gid(owned):
             return st
-        return self.change(node, Wish(mode=dropped))
+        return self.change(node, Wish(mode=stat.S_IMODE(st.st_mode) & ~stat.S_ISGID))
 
-    @contextlib.contextmanager
-    def privileges_dropped(self, node: Node) -> Iterator[None]:
-        """Take set-uid and set-gid from a file before an unprivileged caller cuts it.
+    def drop_privileges(
+        self, node: Node, st: os.stat_result, requester: Requester
+    ) -> os.stat_result:
+        """Take from a file what falls because *requester* changed it; return the new attributes."""
+        if not st.st_mode & SET_IDS:
+            return st
+        taken = requester.credentials().takes(st)
+        if not taken:
+            return st
+        return self.change(node, Wish(mode=stat.S_IMODE(st.st_mode) & ~taken))
 
-        They come back where that fails: a file that was cut may not have them, and an error that
+    def privileges_dropped(
+        self, node: Node, requester: Requester
+    ) -> contextlib.AbstractContextManager[None]:
+        """Take from a file what falls, before *requester* cuts it.
+
+        It comes back where that fails: a file that was cut may not have it, and an error that
         comes after it would say that nothing happened.
         """
+        if requester is ROOT:
+            return contextlib.nullcontext()
         before = self.union.attributes(node)
-        after = self.drop_privileges(node, before)
+        return self._dropped(node, before, self.drop_privileges(node, before, requester))
+
+    def _set_gid_dropped(
+        self, node: Node, requester: Requester
+    ) -> contextlib.AbstractContextManager[None]:
+        """Do so with set-gid, which falls with an ACL: fs/posix_acl.c, posix_acl_update_mode."""
+        before = self.union.attributes(node)
+        if not before.st_mode & stat.S_ISGID:
+            return contextlib.nullcontext()
+        after = self._without_set_gid(node, before, before, requester)
+        return self._dropped(node, before, after)
+
+    @contextlib.contextmanager
+    def _dropped(self, node: Node, before: os.stat_result, after: os.stat_result) -> Iterator[None]:
         try:
             yield
         except BaseException:
@@ -265,12 +309,19 @@ class Attributes:
         names = self.names(node)
         return names if uid == 0 else [name for name in names if not name.startswith(b"trusted.")]
 
-    def set(self, node: Node, name: bytes, value: bytes, flags: int = 0) -> None:
-        """Set an extended attribute; *flags* as setxattr(2) takes them."""
+    def set(
+        self, node: Node, name: bytes, value: bytes, flags: int = 0, requester: Requester = ROOT
+    ) -> None:
+        """Set an extended attribute; *flags* as setxattr(2) takes them.
+
+        With an ACL set-gid falls, unless *requester* may set it.
+        """
         self.union.writable()
         protection.require(self.union, node)
-        layer, path = self._place(node)
-        layer.set_attribute(path, self._stored(node, name), value, flags)
+        is_acl = name == _ACCESS_ACL
+        with self._set_gid_dropped(node, requester) if is_acl else contextlib.nullcontext():
+            layer, path = self._place(node)
+            layer.set_attribute(path, self._stored(node, name), value, flags)
 
     def remove(self, node: Node, name: bytes) -> None:
         """Remove an extended attribute; where there is none, ENODATA and no copy-up.

@@ -88,10 +88,16 @@ class Backings:
     """The passthrough state of all open nodes of one mount."""
 
     def __init__(
-        self, registry: Registry, open_to_read: Callable[[Node], int], *, enabled: bool
+        self,
+        registry: Registry,
+        open_to_read: Callable[[Node], int],
+        act_for_owner: Callable[[int], None],
+        *,
+        enabled: bool,
     ) -> None:
         self._registry = registry
         self._open_to_read = open_to_read
+        self._act_for_owner = act_for_owner
         self.enabled = enabled
         self._opens: dict[Node, _Opens] = {}  # node -> how it is open
         self._kept: dict[int, int] = {}  # inode number -> backing id without an open, oldest first
@@ -178,6 +184,8 @@ class Backings:
 
         The kernel opens the file anew for each open.  An id by a descriptor that could write
         would keep upper's file system from being remounted read-only as long as it is kept.
+        Whoever writes through it does so as the one whom this process stands for now; and as there
+        is one id for all, that is the owner.
         """
         kept = self._kept.pop(node.ino, None)
         if kept is not None:
@@ -186,6 +194,7 @@ class Backings:
             return self._registry.register(fd)
         own = self._open_to_read(node)
         try:
+            self._act_for_owner(own)
             return self._registry.register(own)
         finally:
             os.close(own)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 from unionfs.bootsteps import Remove, Run, Step, Write
+from unionfs.initramfs import LIBRARY
 
 TITLE = "read-only (unionfs)"
 
@@ -235,7 +236,12 @@ class RaspberryPi:
 
     def enabled(self) -> str | None:
         """Return the words that are ours."""
-        ours = [word for word in self._words() if word.startswith(("unionfs=", "unionfs."))]
+        init = f"init={LIBRARY}/init"
+        ours = [
+            word
+            for word in self._words()
+            if word.startswith(("unionfs=", "unionfs.")) or word == init
+        ]
         return " ".join(ours) or None
 
     def enable(self, wanted: Wanted) -> list[Step]:

@@ -16,7 +16,7 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from unionfs import protection, syscalls
+from unionfs import protection
 from unionfs.copyup import CopyUp
 from unionfs.inodes import number
 from unionfs.layer import Layer, WritableLayer
@@ -51,15 +51,7 @@ class Changes:
         self._names = Names(union, copyup)
         self._removals = Removals(self._names)
         self._renames = Renames(self._names)
-        self._acting = Caller(-1, -1, -1)  # whom the credentials of this thread stand for
-
-    def _act_as(self, caller: Caller) -> None:
-        """Let the host decide owner, group and mode of new objects, as for the caller itself."""
-        if caller.uid:
-            syscalls.keep_capabilities_across_setfsuid()
-        syscalls.set_filesystem_ids(caller.uid, caller.gid)
-        os.umask(caller.umask)
-        self._acting = caller
+        self._acting = union.acting
 
     # Making objects
 
@@ -72,7 +64,7 @@ class Changes:
             self.union.markers.require_name(upper, path)
             fd = upper.create(path, flags, mode)
         except FileExistsError:
-            fd = self._create_over_whiteout(parent, name, flags, mode)
+            fd = self._create_over_whiteout(parent, name, flags, mode, caller)
         try:
             st = os.fstat(fd)
             return self._made(upper, parent, name, st), st, fd
@@ -88,8 +80,8 @@ class Changes:
         It is a file without a name in upper too, so nothing is left of one that never gets any.
         """
         upper, _ = self._names.directory(parent)
-        if caller != self._acting:
-            self._act_as(caller)
+        if caller != self._acting.now:
+            self._acting.become(caller)
         fd = upper.create_unnamed(parent.path, flags, mode)
         try:
             st = os.fstat(fd)
@@ -99,11 +91,13 @@ class Changes:
             raise
         return self.union.nodes.add_unnamed(parent, number(upper, st), st, pin), st, fd
 
-    def _create_over_whiteout(self, parent: Node, name: bytes, flags: int, mode: int) -> int:
+    def _create_over_whiteout(
+        self, parent: Node, name: bytes, flags: int, mode: int, caller: Caller
+    ) -> int:
         fds: list[int] = []
         try:
             self._make_over_whiteout(
-                parent, name, lambda on, at: fds.append(on.create(at, flags, mode))
+                parent, name, caller, lambda on, at: fds.append(on.create(at, flags, mode))
             )
         except BaseException:
             for fd in fds:
@@ -141,7 +135,7 @@ class Changes:
             self.union.markers.require_name(upper, path)
             maker(upper, path)
         except FileExistsError:
-            self._make_over_whiteout(parent, name, maker)
+            self._make_over_whiteout(parent, name, caller, maker)
             covered = True
         with self._taking_back(upper, path, covered=covered):
             st = upper.stat(path)
@@ -169,17 +163,19 @@ class Changes:
         """Return where in upper an object of the caller's is to be made, when all is ready."""
         self._require_unused_below(parent, name)
         upper, _ = self._names.directory(parent)
-        if caller != self._acting:
-            self._act_as(caller)
+        if caller != self._acting.now:
+            self._acting.become(caller)
         return upper, child_path(parent, name)
 
-    def _make_over_whiteout(self, parent: Node, name: bytes, maker: Maker) -> None:
+    def _make_over_whiteout(self, parent: Node, name: bytes, caller: Caller, maker: Maker) -> None:
         """Make an object by way of work; EEXIST where it is not a whiteout that has the name."""
         if self.union.look(parent, name) is not None:
             raise error(errno.EEXIST)
         upper, work = self.union.writable()
         path = child_path(parent, name)
         with self.union.cribs.staging(parent.path, name) as staged:
+            if caller != self._acting.now:  # a crib has been made
+                self._acting.become(caller)
             maker(work, staged)
             if stat.S_ISDIR(work.stat(staged).st_mode):
                 self.union.markers.make_opaque(work, staged)

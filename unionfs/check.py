@@ -131,7 +131,10 @@ def _note(words: str) -> None:
 
 def _open_together(claimed: list[Place]) -> list[tuple[int, Place]]:
     """Open upper, and work, in one copy of their mount: without what is mounted below."""
-    return list(zip(uppers.open_together(claimed, []), claimed, strict=True))
+    copy, fds = uppers.open_together(claimed, [])
+    if copy >= 0:
+        os.close(copy)
+    return list(zip(fds, claimed, strict=True))
 
 
 def _claim(fd: int, place: Place, held: contextlib.ExitStack) -> WritableLayer:

@@ -26,14 +26,22 @@ def close(fd: int) -> None:
     Where there is less room left than the file takes, who deletes it may be about to use that:
     then all have to wait, and the next request finds the room.
     """
-    st = os.fstat(fd)
-    if st.st_nlink or not takes_long(st) or _room(fd) < st.st_blocks * _BLOCK:
+    if not _delays(fd):
         os.close(fd)
         return
     try:
         threading.Thread(target=_close, args=(fd,), daemon=True).start()
     except RuntimeError:  # pthread_create(3), EAGAIN: then all have to wait
         os.close(fd)
+
+
+def _delays(fd: int) -> bool:
+    """Tell whether closing a descriptor takes long, and nobody needs what it makes room for."""
+    try:
+        st = os.fstat(fd)
+        return not st.st_nlink and takes_long(st) and _room(fd) >= st.st_blocks * _BLOCK
+    except OSError:  # some FUSE file systems know a deleted file no more: ESTALE
+        return False
 
 
 def _room(fd: int) -> int:

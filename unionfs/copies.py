@@ -55,10 +55,11 @@ def open_read_only(fd: int) -> int:
         return os.open(".", DIRECTORY, dir_fd=tree)
 
 
-def open_siblings(above: str, paths: tuple[str, ...]) -> list[int]:
+def open_siblings(above: str, paths: tuple[str, ...]) -> tuple[int, list[int]]:
     """Open *paths*, relative to the directory *above*, in one copy of the mount that holds them.
 
-    In one, because rename(2) does not cross mounts; no path has a symlink in it.
+    In one, because rename(2) does not cross mounts; no path has a symlink in it.  Return the copy
+    as well: its attributes can be changed by this descriptor alone, and as long as it is open.
     """
     fd = os.open(above, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -67,7 +68,8 @@ def open_siblings(above: str, paths: tuple[str, ...]) -> list[int]:
             for path in paths:
                 fds.append(os.open(path, DIRECTORY | os.O_NOFOLLOW, dir_fd=tree))
                 undo.callback(os.close, fds[-1])
+            copy = os.dup(tree)
             undo.pop_all()
-            return fds
+            return copy, fds
     finally:
         os.close(fd)

@@ -113,6 +113,7 @@ class CopyUp:
             self.directories(node.parent)
         staged = self.union.temporaries.name()
         layer, path, _ = node.lowers[0]
+        self.union.acting.as_root()
         try:
             self._make_like(layer, path, node, work, staged)
             entry = self._prepare(node, work, staged, layer.stat(path))
@@ -279,6 +280,7 @@ class CopyUp:
                 target = layer.open_to_write(path, flags)
             else:
                 staged = self.union.temporaries.name()
+                self.union.acting.as_root()
                 target = work.create(staged, flags, 0o600)
         except BaseException:
             os.close(source)

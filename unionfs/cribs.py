@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from unionfs import iflags, links, temporaries
+from unionfs.acting import Acting
 from unionfs.iflags import EXTENDED, FLAGS
 from unionfs.layer import Layer, WritableLayer, join
 from unionfs.temporaries import Temporaries
@@ -135,8 +136,9 @@ def _set_extended(layer: WritableLayer, path: bytes, wished: bytes) -> None:
 class Cribs:
     """Where new objects of one union are staged."""
 
-    def __init__(self, staging: Temporaries, upper: WritableLayer) -> None:
+    def __init__(self, staging: Temporaries, upper: WritableLayer, acting: Acting) -> None:
         self._temporaries = staging
+        self._acting = acting
         self._upper, self._work = upper, staging.work
         self._own = heritage(self._work, temporaries.DIRECTORY, labelled=True)
         self._labelled = bool(self._own.labels)
@@ -161,6 +163,7 @@ class Cribs:
             self._temporaries.drop(staged)
 
     def _make(self, crib: bytes, like: os.stat_result, wanted: Heritage) -> None:
+        self._acting.as_root()
         work = self._work
         work.mkdir(crib, 0o700)
         work.chown(crib, like.st_uid, like.st_gid)

@@ -13,12 +13,13 @@ import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from unionfs import claims, live, mountcalls, mountinfo, opening
+from unionfs import claims, live, motd, mountcalls, mountinfo, opening
 from unionfs.options import Options, Refused
 from unionfs.stack import Stack
 
 if TYPE_CHECKING:
     from unionfs.direct import Direct
+    from unionfs.guard import Guard
     from unionfs.operations import Operations
     from unionfs.session import Session
 
@@ -57,18 +58,26 @@ def serve(
     os.chdir("/")  # a daemon keeps no directory busy
     os.umask(0)  # modes come with the requests
     session, operations, direct = _prepared(stack, options, mountpoint)
+    guard = _guard(stack, "/" if options.boot == "on" else mountpoint)
+
+    def welcome() -> None:
+        operations.serve_with(session.granted)
+        started()
+
     # A signal between mounting and serving would leave a dead mount behind.
     signal.pthread_sigmask(signal.SIG_BLOCK, _ending())
     try:
         session.mount(operations, direct)
         log.info("mounted at %s", mountpoint)
-        _serve(session, operations, mountpoint, started, before_unmounting)
+        _serve(session, mountpoint, guard, welcome, before_unmounting)
     except OSError as exc:
         log.error("cannot mount at '%s': %s", mountpoint, exc.strerror or exc)  # noqa: TRY400
         return _FAILED
     finally:
         session.close()
         direct.close()
+        if guard is not None:
+            guard.leave()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _ending())
     log.info("unmounted from %s", mountpoint)
     return 0
@@ -110,8 +119,10 @@ def _prepared(
         ),
         stack_depth=2 if _has_overlay(stack) else 1,
     )
+    union = Union(stack, features)
+    union.access.follow(options.flags)
     operations = Operations(
-        Union(stack, features),
+        union,
         session,
         passthrough=options.passthrough,
         status=live.describe(stack, options),
@@ -127,24 +138,25 @@ def _has_overlay(stack: Stack) -> bool:
     return not overlays.isdisjoint(devices)
 
 
+def _guard(stack: Stack, mountpoint: str) -> "Guard | None":
+    """Return the guard of upper, which opens what it needs: before there is a mount."""
+    from unionfs.guard import Guard  # noqa: PLC0415 - as in `_prepared`
+
+    if stack.upper is None:
+        return None
+    return Guard(stack.upper.fd, mountpoint, motd.of_this_namespace())
+
+
 def _serve(
     session: "Session",
-    operations: "Operations",
     mountpoint: str,
+    guard: "Guard | None",
     started: Callable[[], None],
     before_unmounting: Callable[[], None],
 ) -> None:
     import trio  # noqa: PLC0415 - as in `_prepared`
 
-    from unionfs.guard import Guard  # noqa: PLC0415
-
-    upper = operations.union.upper
-    guard = Guard(upper.fd, mountpoint) if upper is not None else None
     ours = mountinfo.top_at(mountpoint)
-
-    def welcome() -> None:
-        operations.serve_with(session.granted)
-        started()
 
     async def unmount_on_signal() -> None:
         ending = _ending()
@@ -161,7 +173,7 @@ def _serve(
             nursery.start_soon(unmount_on_signal)
             if guard is not None:
                 nursery.start_soon(guard.watch)
-            await session.serve(welcome)
+            await session.serve(started)
             nursery.cancel_scope.cancel()
 
     trio.run(life)

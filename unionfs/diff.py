@@ -21,14 +21,13 @@ import argparse
 import contextlib
 import errno
 import json
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from unionfs import differences, live, markers, offline, paths
 from unionfs.layer import Layer, WritableLayer, join
-from unionfs.node import Node, Sighting
+from unionfs.node import Sighting, directory_of
 from unionfs.options import Refused
 from unionfs.stack import Stack
 from unionfs.union import Features, Union
@@ -102,14 +101,14 @@ class _Comparison:
         # Without an upper: nothing is written, and the real one is asked as the top lower.
         stack = Stack(None, None, (upper, *lowers))
         self.union = Union(stack, Features(whiteout=whiteout))
+        self.before = self.union.roots(lowers)
         self.found: list[_Entry] = []
         self.directories: list[_Directory] = []  # still to be walked
 
     def walk(self) -> list[_Entry]:
         """Return all changes."""
-        upper, *below = self.union.root.lowers
-        lowers = tuple(below)
-        root = _Directory(b".", _as_upper(upper), lowers, lowers, b".")
+        upper, *merged = self.union.root.lowers
+        root = _Directory(b".", _as_upper(upper), tuple(merged), self.before, b".")
         self._compare_roots(root)
         self.directories.append(root)
         while self.directories:
@@ -144,7 +143,7 @@ class _Comparison:
             with self._reporting(join(directory.path, name), join(directory.old, name)):
                 self._visit(directory, name, shows=hint != 0)
         if directory.before and not directory.merged:
-            for name in self.union.listing(_node(directory.before)):
+            for name in self.union.listing(directory_of(directory.before)):
                 if name not in names:
                     path, old = join(directory.path, name), join(directory.old, name)
                     self.found.append(_Entry(path, "deleted", [], old))
@@ -165,7 +164,7 @@ class _Comparison:
             self._compare_renamed(_Entry(path, kind, [], old, origin, now.is_directory), now)
 
     def _look(self, parts: tuple[Part, ...], name: bytes) -> Sighting | None:
-        return self.union.look(_node(parts), name) if parts else None
+        return self.union.look(directory_of(parts), name) if parts else None
 
     def _origin(
         self, directory: _Directory, name: bytes, now: Sighting, before: Sighting | None
@@ -205,7 +204,7 @@ class _Comparison:
 
     def _resolve(self, path: bytes) -> Sighting | None:
         """Return what the lowers alone show at *path*."""
-        parts: tuple[Part, ...] = self.union.root.lowers[1:]
+        parts = self.before
         sighting = None
         for name in path.split(b"/"):
             if sighting is not None and not sighting.is_directory:
@@ -220,11 +219,6 @@ class _Comparison:
 def _as_upper(part: Part) -> Part:
     """Return a directory of upper, where whiteouts that are files do not count."""
     return part._replace(whiteouts_are_files=False)
-
-
-def _node(parts: tuple[Part, ...]) -> Node:
-    """Return a node to ask a union about: a directory with just these parts."""
-    return Node(0, stat.S_IFDIR, 0, None, b"", upper=False, below=parts)
 
 
 # The command

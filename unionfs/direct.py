@@ -12,9 +12,10 @@ import stat
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from unionfs.attributes import NOTHING, Wish
+from unionfs.attributes import CAPABILITY, NOTHING, Wish
 from unionfs.backing import SMALL
 from unionfs.changes import Caller
+from unionfs.credentials import ROOT
 from unionfs.directfiles import DirectFiles
 from unionfs.directioctl import DirectIoctl
 from unionfs.foresight import Foresight
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from unionfs.listings import Listed
-
-_CAPABILITY = b"security.capability"
 
 
 def _name(body: memoryview, start: int = 0) -> bytes:
@@ -220,9 +219,7 @@ class Direct:
         st = self._foresight.attributes(node)
         return messages.attributes(unique, ino, st, *self._shown(node, st))
 
-    def _setattr(
-        self, unique: int, ino: int, body: memoryview, uid: int, _gid: int
-    ) -> bytes | None:
+    def _setattr(self, unique: int, ino: int, body: memoryview, uid: int, gid: int) -> bytes | None:
         valid, fh, size, atime, mtime, atime_ns, mtime_ns, mode, owner, group = (
             messages.SETATTR_IN.unpack_from(body)
         )
@@ -235,26 +232,36 @@ class Direct:
             mtime * 10**9 + mtime_ns if valid & messages.FATTR_MTIME else None,
         )
         node = self._nodes[ino]
+        requester = self._operations.session.requester(unique, uid, gid)
         plain = node.upper and not node.protection
+        self._files.changed(node)
         if plain and not valid & messages.FATTR_SIZE and wish != NOTHING:
-            st = self._attributes.change(node, wish)  # what is most often asked: nothing to decide
+            # what is most often asked: nothing to decide
+            st = self._attributes.change(node, wish, -1, requester)
             return messages.attributes(unique, ino, st, *self._shown(node, st))
         touches = valid & messages.FATTR_TIMES_NOW == messages.FATTR_TIMES_NOW
-        if not self._files.permit(node, wish, uid, touches=touches):
+        if not self._files.consent.permit(node, wish, requester, touches=touches):
             st = self._union.attributes(node)
             return messages.attributes(unique, ino, st, *self._shown(node, st))
         if self._files.waits_to_change(node, wish):
             return None
         handle = fh if valid & messages.FATTR_FH and fh else -1  # no handle is 0
-        st = self._files.change(node, wish, handle, uid)
+        if self._keeps_all(valid):
+            requester = ROOT
+        st = self._files.change(node, wish, handle, requester)
         return messages.attributes(unique, ino, st, *self._shown(node, st))
+
+    def _keeps_all(self, valid: int) -> bool:
+        """Tell whether a file is cut without losing privileges: fs/fuse/dir.c, fuse_do_setattr."""
+        cut = valid & (messages.FATTR_SIZE | messages.FATTR_KILL_SUIDGID)
+        return self._files.told and cut == messages.FATTR_SIZE
 
     def _getxattr(
         self, unique: int, node: int, body: memoryview, _uid: int, _gid: int
     ) -> bytes | None:
         (room,) = messages.GETXATTR_IN.unpack_from(body)
         name = _name(body, messages.GETXATTR_IN.size)
-        if node == self._files.newest and name == _CAPABILITY:
+        if node == self._files.newest and name == CAPABILITY:
             return messages.error(unique, errno.ENODATA)  # asked for before the first write
         if name == STATUS:
             return None
@@ -266,7 +273,7 @@ class Direct:
         return _sized(unique, b"".join(name + b"\0" for name in names), room)
 
     def _setxattr(
-        self, unique: int, number: int, body: memoryview, _uid: int, _gid: int
+        self, unique: int, number: int, body: memoryview, uid: int, gid: int
     ) -> bytes | None:
         if not self._union.features.metacopy:
             return None  # the content may have to be copied up
@@ -276,13 +283,14 @@ class Direct:
         if name == ALONE:
             return None  # its content may have to be copied up
         self._files.newest = 0
-        self._attributes.set(self._nodes[number], name, value, flags)
+        requester = self._operations.session.requester(unique, uid, gid)
+        self._files.changed(self._nodes[number])
+        self._attributes.set(self._nodes[number], name, value, flags, requester)
         return messages.empty(unique)
 
-    def _removexattr(
-        self, unique: int, number: int, body: memoryview, _uid: int, _gid: int
-    ) -> bytes:
-        self._attributes.remove(self._nodes[number], _name(body))
+    def _removexattr(self, unique: int, number: int, body: memoryview, uid: int, gid: int) -> bytes:
+        requester = self._operations.session.requester(unique, uid, gid)
+        self._files.consent.remove_attribute(self._nodes[number], _name(body), requester)
         return messages.empty(unique)
 
     def _statfs(self, unique: int, _node: int, _body: memoryview, _uid: int, _gid: int) -> bytes:
@@ -290,12 +298,14 @@ class Direct:
 
     # Directories
 
-    @staticmethod
-    def _opendir(unique: int, _node: int, _body: memoryview, _uid: int, _gid: int) -> bytes:
+    def _opendir(self, unique: int, node: int, _body: memoryview, _uid: int, _gid: int) -> bytes:
         """Say that directories need not be opened, nor closed; the kernel asks no more.
 
-        It keeps their listings then (fs/fuse/file.c, fuse_file_open), until it changes one.
+        It keeps their listings then (fs/fuse/file.c, fuse_file_open), until it changes one.  Where
+        each listing counts (`atimes`), none is kept.
         """
+        if self._union.access.strict:
+            return messages.opened(unique, node, 0)
         return messages.error(unique, errno.ENOSYS)
 
     def _readdirplus(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from unionfs import protection
 from unionfs.changes import Caller
+from unionfs.credentials import ROOT, Requester
 from unionfs.descriptors import Descriptors
 from unionfs.files import UNOPENED, Opened, host_flags
 from unionfs.iflags import IMMUTABLE, PROTECTING
@@ -70,21 +71,24 @@ class DirectFiles:
 
     # Opening
 
-    def _open(self, unique: int, ino: int, body: memoryview, uid: int, _gid: int) -> bytes | None:
+    def _open(self, unique: int, ino: int, body: memoryview, uid: int, gid: int) -> bytes | None:
         if self._files.unopened:
             return messages.error(unique, errno.ENOSYS)  # so the kernel asks no more
-        (flags,) = messages.OPEN_IN.unpack_from(body)
+        flags, how = messages.OPEN_IN.unpack_from(body)
         node = self._nodes[ino]
         opened = None
         if flags & (os.O_ACCMODE | os.O_TRUNC) == os.O_RDONLY:
             opened = self._files.open_unopened(node)
         else:
             self._files.permit_open(node, flags)
+            self._union.acting.write_as(uid, gid)
             if self._files.waits_to_open(node, flags):
                 return None
         if opened is None:
             try:
-                opened = self._files.open_at_once(node, flags, uid)
+                keeps = self._files.told and not how & messages.OPEN_KILL_SUIDGID
+                requester = ROOT if keeps else self._session.requester(unique, uid, gid)
+                opened = self._files.open_at_once(node, flags, requester)
             except BlockingIOError:
                 if flags & os.O_NONBLOCK:
                     return messages.error(unique, errno.EAGAIN)
@@ -103,7 +107,7 @@ class DirectFiles:
             Caller(uid, gid, umask),
         )
         node.lookups += 1
-        opened = self._files.created(node, fd, mode, flags, uid)
+        opened = self._files.created(node, fd, mode, flags)
         return messages.created(unique, node.ino, st, fd, _open_flags(opened), opened.backing)
 
     def _tmpfile(self, unique: int, parent: int, body: memoryview, uid: int, gid: int) -> bytes:
@@ -115,7 +119,7 @@ class DirectFiles:
         if self._files.unopened:
             self.descriptors.add(node.ino, fd)
             return messages.created(unique, node.ino, st, UNOPENED, 0, 0)
-        opened = self._files.created(node, fd, mode, flags, uid)
+        opened = self._files.created(node, fd, mode, flags)
         return messages.created(unique, node.ino, st, fd, _open_flags(opened), opened.backing)
 
     def create(
@@ -187,21 +191,23 @@ class DirectFiles:
     # Writing
 
     def _write(
-        self, unique: int, number: int, body: memoryview, _uid: int, _gid: int
+        self, unique: int, number: int, body: memoryview, uid: int, gid: int
     ) -> Reply | Waiting:
         handle, offset, size, how, flags = messages.WRITE_IN.unpack_from(body)
         start = messages.WRITE_IN.size
         data = body[start : start + size]
+        self._union.acting.write_as(uid, gid)
         if handle:
             return messages.count(unique, self._files.write(handle, offset, data))
-        node, kills = self._nodes[number], bool(how & messages.WRITE_KILL_SUIDGID)
+        node, kills = self._nodes[number], how & messages.WRITE_KILL_SUIDGID
+        requester = self._session.requester(unique, uid, gid) if kills else None
         self._files.permit_open(node, os.O_WRONLY | flags)
         if self._union.has_lower_content(node):
             data = memoryview(bytes(data))  # the request's is valid during this call only
 
         def write() -> bytes:
             fd = self.descriptors.to_write(node)
-            layer = self._files.ready_to_write(node, fd, kills=kills)
+            layer = self._files.ready_to_write(node, fd, requester)
             return messages.count(unique, layer.write(fd, data, offset, flags))
 
         return self._on_upper(node, write)
@@ -222,7 +228,7 @@ class DirectFiles:
         return Waiting(job)
 
     def _fallocate(
-        self, unique: int, number: int, body: memoryview, uid: int, _gid: int
+        self, unique: int, number: int, body: memoryview, uid: int, gid: int
     ) -> Reply | Waiting:
         handle, offset, length, mode = messages.FALLOCATE_IN.unpack_from(body)
 
@@ -236,10 +242,11 @@ class DirectFiles:
             return _later(job, target.fd)
 
         barred = PROTECTING if mode & ~_KEEP_SIZE else IMMUTABLE
-        return self._on_target(handle, number, uid, allocate, barred)
+        requester = self._session.requester(unique, uid, gid)
+        return self._on_target(handle, number, requester, allocate, barred)
 
     def _copy_file_range(
-        self, unique: int, number: int, body: memoryview, uid: int, _gid: int
+        self, unique: int, number: int, body: memoryview, uid: int, gid: int
     ) -> Reply | Waiting:
         source_handle, start, target_number, handle, offset, length, _ = (
             messages.COPY_FILE_RANGE_IN.unpack_from(body)
@@ -261,13 +268,14 @@ class DirectFiles:
 
             return _later(job, source, target.fd)
 
-        return self._on_target(handle, target_number, uid, copy, IMMUTABLE)
+        requester = self._session.requester(unique, uid, gid)
+        return self._on_target(handle, target_number, requester, copy, IMMUTABLE)
 
     def _on_target(
         self,
         handle: int,
         number: int,
-        uid: int,
+        requester: Requester,
         reply: Callable[["_Target"], Reply],
         barred: int,
     ) -> Reply | Waiting:
@@ -275,14 +283,15 @@ class DirectFiles:
 
         EPERM where the file has come to have one of the flags *barred* since it was opened.
         """
+        self._union.acting.write_as(requester.uid, requester.gid)
         if handle:
             file = self._files.opened(handle)
             protection.require(self._union, file.node, barred)
-            return reply(_Target(file.node, handle, file.kills))
+            return reply(_Target(file.node, handle, None))
         protection.require(self._union, self._nodes[number], barred)
-        node, kills = self._nodes[number], self._files.kills and uid != 0
+        node = self._nodes[number]
         return self._on_upper(
-            node, lambda: reply(_Target(node, self.descriptors.to_write(node), kills))
+            node, lambda: reply(_Target(node, self.descriptors.to_write(node), requester))
         )
 
     def _on_upper(self, node: Node, reply: Callable[[], Reply]) -> Reply | Waiting:
@@ -316,7 +325,7 @@ class _Target(NamedTuple):
 
     node: Node
     fd: int
-    kills: bool  # by a caller at whose writes set-uid bits fall
+    requester: Requester | None  # None where it was asked before (`Files.permit`)
 
 
 def _later(job: Callable[..., bytes], *fds: int) -> Later:

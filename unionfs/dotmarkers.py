@@ -4,6 +4,9 @@
 may lie side by side: a change first puts the whiteout, which says nothing new,
 and then makes its one visible step.  Beside a directory that has a redirect it
 says nothing either: what is shown below that one has another name.
+
+A name for which a whiteout's has no room (252 to 255 bytes) cannot be hidden by one; a
+directory from which such a name is to go hides all that is below it (`Names.make_removable`).
 """
 
 import contextlib
@@ -13,8 +16,9 @@ import os
 import stat
 from collections.abc import Iterator
 
-from unionfs.layer import WritableLayer, join
-from unionfs.markers import REDIRECT
+from unionfs.acting import Acting
+from unionfs.layer import Layer, WritableLayer, join
+from unionfs.markers import end_redirect
 from unionfs.rules import Found
 from unionfs.whiteouts import BOTTOM, Finding, Markers, Part, remove_spent
 
@@ -34,6 +38,11 @@ class DotMarkers(Markers):
     """Whiteouts and opaque directories as aufs keeps them; attributes stay overlayfs's."""
 
     bear_names = False
+
+    def __init__(self, work: WritableLayer | None = None, acting: Acting | None = None) -> None:
+        super().__init__(work, acting)
+        # Bytes of a name for whose whiteout there is room in upper, which is where work is.
+        self._longest = os.fstatvfs(work.fd).f_namemax - len(_PREFIX) if work else 0
 
     def reserved(self, name: bytes) -> bool:
         """Tell whether *name* is a marker's."""
@@ -70,6 +79,14 @@ class DotMarkers(Markers):
                 shows.setdefault(name.removeprefix(_PREFIX), 0)
         return shows
 
+    def is_opaque_root(self, layer: Layer) -> bool:
+        """Tell whether the root of a layer hides the layers below it."""
+        return layer.number != BOTTOM and layer.find(_OPAQUE) is not None
+
+    def can_hide(self, name: bytes) -> bool:
+        """Tell whether there is room for a whiteout's name, which is longer than that it hides."""
+        return len(name) <= self._longest
+
     def require_name(self, upper: WritableLayer, path: bytes) -> None:
         """Raise FileExistsError where there is a whiteout for *path*."""
         if upper.find(_whiteout(path)) is not None:
@@ -94,19 +111,23 @@ class DotMarkers(Markers):
     ) -> None:
         """Put a staged object at *path*, then take the whiteout away."""
         work.move(staged, upper, path)
-        remove_spent(upper, _whiteout(path))
+        self._take(upper, path)
 
-    def cut_off(self, upper: WritableLayer, path: bytes, *, redirected: bool) -> None:
-        """Say it from outside: a mark in the directory would have to go with the whiteouts."""
-        with self._covering(upper, path):
-            if redirected:
-                upper.remove_attribute(path, REDIRECT)
+    def cut_off(self, upper: WritableLayer, path: bytes) -> None:
+        """Say it from outside: a mark in the directory would have to go with the whiteouts.
+
+        Below a name that is too long for that nothing is left: `Names.make_removable`.
+        """
+        fits = self.can_hide(path.rpartition(b"/")[2])
+        with self._covering(upper, path) if fits else contextlib.nullcontext():
+            end_redirect(upper, path)
 
     def make_opaque(self, layer: WritableLayer, path: bytes) -> None:
         """Hide the directories below *path*; its modification time stays."""
         if layer.find(join(path, _OPAQUE)) is not None:
             return
         st = layer.stat(path)
+        self._acting.as_root()
         layer.mknod(join(path, _OPAQUE), stat.S_IFREG | 0o444, 0)
         try:
             layer.utime(path, st.st_atime_ns, st.st_mtime_ns)
@@ -117,7 +138,7 @@ class DotMarkers(Markers):
         """Rename in upper, between putting one whiteout and taking another away."""
         with self._covering(upper, path) if cover else contextlib.nullcontext():
             upper.move(path, upper, target)
-        remove_spent(upper, _whiteout(target))
+        self._take(upper, target)
 
     move_directory = move_file
 
@@ -132,9 +153,14 @@ class DotMarkers(Markers):
                 remove_spent(upper, _whiteout(path))
             raise
 
-    @staticmethod
-    def _put(upper: WritableLayer, path: bytes) -> bool:
+    def _take(self, upper: WritableLayer, path: bytes) -> None:
+        """Take the whiteout for *path* away, if there is one."""
+        if self.can_hide(path.rpartition(b"/")[2]):
+            remove_spent(upper, _whiteout(path))
+
+    def _put(self, upper: WritableLayer, path: bytes) -> bool:
         """Put a whiteout; say False where there was one."""
+        self._acting.as_root()
         try:
             upper.mknod(_whiteout(path), stat.S_IFREG | 0o444, 0)
         except FileExistsError:

@@ -23,7 +23,7 @@ from unionfs.diff import Whiteout
 from unionfs.faults import Problem, unlist
 from unionfs.layer import Layer, WritableLayer, join
 from unionfs.markers import Marks
-from unionfs.node import Node, Sighting
+from unionfs.node import Sighting, directory_of
 from unionfs.stack import Stack
 from unionfs.union import Features, Union
 from unionfs.whiteouts import Part
@@ -67,7 +67,9 @@ class Examination:
         """Return all problems, those of upper first."""
         lowers = self.union.root.lowers[1:]
         self._judge(b".", self.upper.stat(b"."))
-        self._directories.append(_Directory(b".", self._part(b"."), lowers, certain=bool(lowers)))
+        self._directories.append(
+            _Directory(b".", self._part(b"."), lowers, certain=self._layers > 0)
+        )
         while self._directories:
             directory = self._directories.pop()
             names = sorted(entry.name for entry in self.upper.scan(directory.path))
@@ -118,7 +120,7 @@ class Examination:
 
     def _shows_below(self, directory: _Directory, name: bytes) -> bool:
         try:
-            return self.union.shows_below(_node(directory.merged), name)
+            return self.union.shows_below(directory_of(directory.merged), name)
         except OSError:
             return True  # a lower that cannot be read: nothing is known to be useless
 
@@ -161,7 +163,7 @@ class Examination:
 
     def _look(self, directory: _Directory, name: bytes) -> Sighting | None:
         try:
-            return self.union.look(_node((directory.part, *directory.merged)), name)
+            return self.union.look(directory_of((directory.part, *directory.merged)), name)
         except OSError as exc:
             path = join(directory.path, name)
             self._report(path, "unreadable", f"cannot be looked at: {exc.strerror}")
@@ -185,7 +187,7 @@ class Examination:
         parts: tuple[Part, ...] = self.union.root.lowers
         try:
             for name in old.split(b"/"):
-                sighting = self.union.look(_node(parts), name)
+                sighting = self.union.look(directory_of(parts), name)
                 if sighting is None or not sighting.is_directory:
                     return
                 parts = sighting.lowers
@@ -215,7 +217,7 @@ class Examination:
     def _judge_content(self, directory: _Directory, name: bytes, st: os.stat_result) -> None:
         path = join(directory.path, name)
         try:
-            sighting = self.union.look(_node((directory.part, *directory.merged)), name)
+            sighting = self.union.look(directory_of((directory.part, *directory.merged)), name)
         except OSError as exc:
             words = "holds metadata only, and its content is not in the lower layers"
             if exc.errno != errno.EIO:
@@ -268,8 +270,3 @@ def _remove(layer: WritableLayer, parent: bytes, path: bytes) -> None:
     st = layer.stat(parent)
     layer.unlink(path)
     layer.utime(parent, st.st_atime_ns, st.st_mtime_ns)
-
-
-def _node(parts: tuple[Part, ...]) -> Node:
-    """Return a node to ask a union about: a directory with just these parts."""
-    return Node(0, stat.S_IFDIR, 0, None, b"", upper=False, below=parts)

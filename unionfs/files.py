@@ -7,15 +7,16 @@ at, in a thread if it is much, and threads see descriptors alone.
 import contextlib
 import errno
 import os
-import stat
 from typing import Literal, NamedTuple
 
 import trio
 
 from unionfs import closing, protection
-from unionfs.attributes import NOTHING, Attributes, Wish
+from unionfs.attributes import Attributes, Wish
 from unionfs.backing import SMALL, Backings, Forecast, Registry
+from unionfs.consent import Consent
 from unionfs.copyup import CopyUp
+from unionfs.credentials import SET_IDS, Requester
 from unionfs.descent import stat_file
 from unionfs.handle import OpenFile
 from unionfs.job import Job
@@ -30,8 +31,6 @@ _THREAD_BYTES = 1 << 20
 
 # Flags that the kernel has dealt with, or that would make our own reads fail.
 _KERNEL_FLAGS = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_APPEND | os.O_DIRECT | os.O_NOATIME
-
-_SET_IDS = stat.S_ISUID | stat.S_ISGID
 
 # The handle of a file that was opened for reading without a descriptor: none of ours.
 UNOPENED = 0
@@ -56,20 +55,28 @@ class Files:
         passthrough: Literal["off", "upper", "all"],
     ) -> None:
         self.union = union
-        # FUSE_HANDLE_KILLPRIV_V2 was granted: set-uid bits are ours to drop at writes.
-        self.kills = False
+        # Requests that cut a file say whether its privileges may fall: FUSE_HANDLE_KILLPRIV_V2.
+        self.told = False
         # Nobody says who opened what: `noopen`.
         self.unopened = False
         # The number of the file made last, as long as nobody gave one extended attributes.
         self.newest = 0
-        self.backings = Backings(registry, self._open_upper_to_read, enabled=passthrough != "off")
+        self.backings = Backings(
+            registry,
+            self._open_upper_to_read,
+            self._act_for_owner,
+            enabled=passthrough != "off",
+        )
         # Without an upper nothing is ever copied up, so no reader can be left behind.
         self._lower_passes = passthrough == "all" or union.upper is None
         self._registry = registry
         self._copyup = copyup
         self._attributes = Attributes(union, copyup)
+        self.consent = Consent(union, self._attributes, self._is_written)
         # The numbers of files that were large when they were last looked at.
         self.large: set[int] = set()
+        # The numbers of files that were changed since somebody opened them to read.
+        self._unread: set[int] = set()
         self.reading = Reading()
         self._forecast = Forecast()
         self._open: dict[int, OpenFile] = {}  # descriptor -> what is known of it
@@ -78,6 +85,10 @@ class Files:
     def _open_upper_to_read(self, node: Node) -> int:
         layer, path = self.union.place(node)
         return layer.open(path, os.O_RDONLY)
+
+    def _act_for_owner(self, fd: int) -> None:
+        st = os.fstat(fd)
+        self.union.acting.write_as(st.st_uid, st.st_gid)
 
     # Copying up
 
@@ -101,7 +112,7 @@ class Files:
                 return True
         return False
 
-    async def prepare(self, node: Node, wish: Wish, uid: int) -> bool:
+    async def prepare(self, node: Node, wish: Wish, requester: Requester) -> bool:
         """Do what takes long before a file is changed; tell whether it has the size wished for.
 
         To take 1 GiB off takes ext4 a quarter of a second.
@@ -109,7 +120,7 @@ class Files:
         if wish.size is None:
             await self.bring_content(node)
             return False
-        with self._permitting_cut(node, wish, uid):
+        with self._permitting_cut(node, wish, requester):
             if self.union.has_lower_content(node):
                 return await self.bring_content(node, wish.size)
             layer, path = self.union.upper_place(node)
@@ -121,11 +132,11 @@ class Files:
         return True
 
     def _permitting_cut(
-        self, node: Node, wish: Wish, uid: int
+        self, node: Node, wish: Wish, requester: Requester
     ) -> contextlib.AbstractContextManager[None]:
-        """See that set-uid bits fall where a caller without privileges sets the size."""
-        if self.kills and wish.size is not None and wish.mode is None and uid:
-            return self._attributes.privileges_dropped(node)
+        """See that set-uid bits fall where the size is set."""
+        if wish.size is not None and wish.mode is None:
+            return self._attributes.privileges_dropped(node, requester)
         return contextlib.nullcontext()
 
     def _fill(self, job: Job) -> None:
@@ -151,24 +162,24 @@ class Files:
 
     # Opening
 
-    async def open(self, node: Node, flags: int, uid: int) -> Opened:
-        """Open an existing file for the caller *uid*."""
+    async def open(self, node: Node, flags: int, requester: Requester) -> Opened:
+        """Open an existing file."""
         self.permit_open(node, flags)
         if self.waits_to_open(node, flags):
             if flags & os.O_TRUNC:
-                return await self._open_emptied(node, flags, uid)
+                return await self._open_emptied(node, flags, requester)
             await self.bring_content(node)
-        return self.open_at_once(node, flags, uid)
+        return self.open_at_once(node, flags, requester)
 
     def permit_open(self, node: Node, flags: int) -> None:
         """Raise EPERM where a protected file is to be opened for writing."""
         if flags & (os.O_ACCMODE | os.O_TRUNC) and (node.protection or not node.upper):
             protection.require_writable(self.union, node, flags)
 
-    async def _open_emptied(self, node: Node, flags: int, uid: int) -> Opened:
+    async def _open_emptied(self, node: Node, flags: int, requester: Requester) -> Opened:
         """Open a file and then empty it: where it cannot be opened, it keeps its content."""
         fd, kept = -1, host_flags(flags) & ~os.O_TRUNC
-        with self._permitting_truncation(node, flags, uid):
+        with self._permitting_truncation(node, flags, requester):
             while self.union.has_lower_content(node) and fd < 0:
                 event = self._copying.get(node)
                 if event is None:
@@ -183,7 +194,7 @@ class Files:
                 except BaseException:
                     os.close(fd)
                     raise
-        return self._answer(node, fd, flags, uid)
+        return self._answer(node, fd, flags)
 
     def waits_to_open(self, node: Node, flags: int) -> bool:
         """Tell whether content has to be copied up first, or much to be cut off."""
@@ -202,30 +213,39 @@ class Files:
         if self.backings.is_through(node) or self.backings.may_be_mapped(node):
             return None
         passes = self.backings.enabled and (not node.below or self._lower_passes)
-        if passes and node.ino in self.large:
+        if passes and (node.ino in self.large or self.union.access.strict):
             return None
-        return Opened(UNOPENED, 0, self.backings.open_unopened(node))
+        return Opened(UNOPENED, 0, self.backings.open_unopened(node) and self._stays_cached(node))
 
-    def open_at_once(self, node: Node, flags: int, uid: int) -> Opened:
+    def _stays_cached(self, node: Node) -> bool:
+        """Tell whether who opens a file to read it may do so from the page cache: `atimes`."""
+        access = self.union.access
+        if node.below or not access.count:
+            return True
+        unread = node.ino in self._unread
+        self._unread.discard(node.ino)
+        return not (unread or access.strict)
+
+    def open_at_once(self, node: Node, flags: int, requester: Requester) -> Opened:
         """Open a file that does not have to wait; no await may come before the reply."""
         if flags & (os.O_ACCMODE | os.O_TRUNC) == os.O_RDONLY:
-            return self._answer(node, self.union.open_to_read(node), flags, uid)
+            return self._answer(node, self.union.open_to_read(node), flags)
         self.union.writable()
         self._copyup.metadata(node)
-        with self._permitting_truncation(node, flags, uid):
+        with self._permitting_truncation(node, flags, requester):
             layer, path = self.union.upper_place(node)
             fd = layer.open_to_write(path, host_flags(flags))
-        return self._answer(node, fd, flags, uid)
+        return self._answer(node, fd, flags)
 
     def _permitting_truncation(
-        self, node: Node, flags: int, uid: int
+        self, node: Node, flags: int, requester: Requester
     ) -> contextlib.AbstractContextManager[None]:
         """See that set-uid bits fall: no setattr request comes with O_TRUNC."""
-        if flags & os.O_TRUNC and uid:
-            return self._attributes.privileges_dropped(node)
+        if flags & os.O_TRUNC:
+            return self._attributes.privileges_dropped(node, requester)
         return contextlib.nullcontext()
 
-    def _answer(self, node: Node, fd: int, flags: int, uid: int) -> Opened:
+    def _answer(self, node: Node, fd: int, flags: int) -> Opened:
         try:
             self._leave_to_old_readers(node)
             eligible = self._may_pass(node, fd, flags)
@@ -235,7 +255,7 @@ class Files:
             raise
         writes = flags & os.O_ACCMODE != os.O_RDONLY
         unseen = self.backings.may_be_mapped(node)
-        opened = self._enter(node, fd, uid, writes=writes, eligible=eligible)
+        opened = self._enter(node, fd, writes=writes, eligible=eligible)
         if opened.backing and writes and not unseen:  # the kernel was to keep those it has
             self._registry.invalidate_attributes(node.ino)
         return opened
@@ -256,25 +276,30 @@ class Files:
             return False
         st = stat_file(fd)
         if flags & os.O_ACCMODE == os.O_RDONLY:
-            return st.st_size >= SMALL or self.backings.may_be_mapped(node)
+            large = st.st_size >= SMALL or self.union.access.strict
+            return large or self.backings.may_be_mapped(node)
         # The backing file would keep O_APPEND when fcntl(2) takes it back, and set-uid bits
         # have to fall where we see it.
-        if flags & os.O_APPEND or st.st_mode & _SET_IDS:
+        if flags & os.O_APPEND or st.st_mode & SET_IDS:
             return False
         if self._forecast.large or self.backings.may_be_mapped(node):
             return True
         return st.st_size >= SMALL
 
-    def _enter(self, node: Node, fd: int, uid: int, *, writes: bool, eligible: bool) -> Opened:
+    def _enter(self, node: Node, fd: int, *, writes: bool, eligible: bool) -> Opened:
         backing, keep = self.backings.open(node, fd, eligible=eligible, writes=writes)
-        self._open[fd] = OpenFile(node, backing != 0, writes, writes and self.kills and uid != 0)
+        if writes:
+            self._unread.add(node.ino)
+        elif keep:
+            keep = self._stays_cached(node)
+        self._open[fd] = OpenFile(node, backing != 0, writes)
         return Opened(fd, backing, keep)
 
-    def created(self, node: Node, fd: int, mode: int, flags: int, uid: int) -> Opened:
+    def created(self, node: Node, fd: int, mode: int, flags: int) -> Opened:
         """Answer with the descriptor of a file that was just made."""
-        eligible = self._forecast.large and not flags & os.O_APPEND and not mode & _SET_IDS
+        eligible = self._forecast.large and not flags & os.O_APPEND and not mode & SET_IDS
         self.newest = node.ino
-        return self._enter(node, fd, uid, writes=True, eligible=eligible)
+        return self._enter(node, fd, writes=True, eligible=eligible)
 
     def opened(self, fd: int) -> OpenFile:
         """Return what is known of an open file."""
@@ -293,46 +318,28 @@ class Files:
     def _cuts_much(self, node: Node, size: int) -> bool:
         return closing.takes_long(self.union.attributes(node), size)
 
-    def permit(self, node: Node, wish: Wish, uid: int, *, touches: bool = False) -> bool:
-        """Tell whether to carry *wish* out for the caller *uid*; the kernel leaves it to us.
-
-        A write or fallocate by a caller without privileges arrives as `NOTHING` first, like
-        chown(-1, -1) and without a handle (fs/inode.c, file_remove_privs), and who has the file
-        open for writing may: it takes set-uid bits away.  Others get EPERM.  With `noopen` nobody
-        knows who has: then nothing is taken away before the write itself (`ready_to_write`).
-        """
-        if wish != NOTHING:
-            if node.protection or not node.upper:
-                self._attributes.permit(node, wish, touches=touches)
-            return True
-        if not self._attributes.guards(node, uid):
-            return True
-        if self.unopened:
-            return False
-        if not self._is_written(node):
-            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
-        return True
-
     def _is_written(self, node: Node) -> bool:
         return any(file.writes and file.node is node for file in self._open.values())
 
+    def changed(self, node: Node) -> None:
+        """Take note that a file is other than when it was read last."""
+        self._unread.add(node.ino)
+
     def change(
-        self, node: Node, wish: Wish, fd: int, uid: int, *, sized: bool = False
+        self, node: Node, wish: Wish, fd: int, requester: Requester, *, sized: bool = False
     ) -> os.stat_result:
-        """Change attributes for the caller *uid* at once, and return the new ones.
+        """Change attributes at once, and return the new ones.
 
         With what `prepare` said of the size.
         """
+        self.changed(node)
         if sized:
-            return self._attributes.change(node, wish, fd, sized=True)
-        with self._permitting_cut(node, wish, uid):
-            return self._attributes.change(node, wish, fd)
+            return self._attributes.change(node, wish, fd, requester, sized=True)
+        with self._permitting_cut(node, wish, requester):
+            return self._attributes.change(node, wish, fd, requester)
 
     def write(self, fd: int, offset: int, data: bytes | memoryview) -> int:
         """Write *data* at *offset* and return how much of it was written."""
-        file = self._open[fd]
-        if file.kills:
-            self._attributes.drop_privileges(file.node, os.fstat(fd))
         return os.pwrite(fd, data, offset)
 
     def copies_soon(self, source: int, start: int, length: int) -> int | None:
@@ -343,11 +350,14 @@ class Files:
         left = min(length, os.fstat(source).st_size - start)
         return max(left, 0) if left < _THREAD_BYTES else None
 
-    def ready_to_write(self, node: Node, fd: int, kills: bool) -> WritableLayer:  # noqa: FBT001
-        """Return the layer that is to write to *fd*; set-uid bits that the caller *kills* fall."""
-        if kills:
+    def ready_to_write(self, node: Node, fd: int, requester: Requester | None) -> WritableLayer:
+        """Return the layer that is to write to *fd*.
+
+        Bits fall that *requester* takes, if nothing was asked for before (`permit`).
+        """
+        if requester is not None:
             before = os.fstat(fd)
-            if self._attributes.drop_privileges(node, before) is not before:
+            if self._attributes.drop_privileges(node, before, requester) is not before:
                 self._registry.invalidate_attributes(node.ino)
         return self.union.writable()[0]
 
@@ -359,6 +369,8 @@ class Files:
         """Close a descriptor that the kernel no longer uses."""
         file = self._open.pop(fd)
         self.backings.close(file.node, through=file.through, writes=file.writes)
+        if file.writes:
+            self._unread.add(file.node.ino)
         if file.writes and self.backings.enabled:
             self._learn(file.node, os.fstat(fd).st_size)
         self.union.readers.discard(fd)
@@ -372,6 +384,7 @@ class Files:
     def forget(self, ino: int) -> None:
         """Take note that the kernel dropped an inode."""
         self.large.discard(ino)
+        self._unread.discard(ino)
         self.backings.forget(ino)
 
 

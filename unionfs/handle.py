@@ -54,4 +54,3 @@ class OpenFile:
     node: Node
     through: bool  # the kernel passes its data to the backing file
     writes: bool  # opened for writing
-    kills: bool  # and that by a caller without privileges

@@ -69,6 +69,8 @@ class Layer(Root):
         except _GONE:
             return None
         except OSError as exc:
+            if exc.errno == errno.ENAMETOOLONG and not self.is_too_far(exc, path):
+                return None  # this file system has no names as long as that
             with contextlib.suppress(*_GONE):
                 return self.closer(exc, path, Layer.find)
             return None

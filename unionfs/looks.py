@@ -29,7 +29,6 @@ from unionfs.rules import Found
 from unionfs.stack import Stack
 from unionfs.whiteouts import BOTTOM, Finding, Markers, Part
 
-_NAME_MAX = 255
 _DIRECTORIES = frozenset({Found.DIRECTORY, Found.OPAQUE})
 _MOST_ABOVE = 32
 _ABSENT = os.strerror(errno.ENOENT)
@@ -46,6 +45,9 @@ class Looks:
         self.lowers = stack.lowers
         self.upper = stack.upper
         self.work = stack.work
+        layers: list[Layer] = [*stack.lowers, *filter(None, (stack.upper,))]
+        # Bytes of a name that some layer can hold: fs/overlayfs/super.c, ovl_check_namelen.
+        self.name_max = max(os.fstatvfs(layer.fd).f_namemax for layer in layers)
         self._numbered = {layer.number: layer for layer in stack.lowers}
         self.markers = kinds
         self.nodes = NodeTable(self._root())
@@ -71,8 +73,20 @@ class Looks:
             None,
             b"",
             upper=self.upper is not None,
-            below=tuple(_root_part(layer) for layer in self.lowers),
+            below=self.roots(() if self._is_alone(self.upper) else self.lowers),
         )
+
+    def roots(self, layers: Sequence[Layer]) -> tuple[Part, ...]:
+        """Return the roots of *layers*, top first, down to one that hides those below it."""
+        parts = []
+        for layer in layers:
+            parts.append(_root_part(layer))
+            if self._is_alone(layer):
+                break
+        return tuple(parts)
+
+    def _is_alone(self, layer: Layer | None) -> bool:
+        return layer is not None and self.markers.is_opaque_root(layer)
 
     def writable(self) -> tuple[WritableLayer, WritableLayer]:
         """Return upper and work; EROFS where there are none."""
@@ -82,7 +96,7 @@ class Looks:
 
     def look(self, parent: Node, name: bytes) -> Sighting | None:
         """Return what shows under *name*, or None; no node is made."""
-        if len(name) > _NAME_MAX:
+        if len(name) > self.name_max:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         if parent.orphan:
             return None
@@ -272,7 +286,7 @@ class Looks:
                 names = redirect[1:].split(b"/")
             elif redirect:
                 names = [*names[:-1], redirect]
-            if covered:
+            if covered or self._is_alone(layer):
                 return
 
     def _descend(self, layer: Layer, names: list[bytes]) -> tuple[Finding, list[bytes], bool]:

@@ -18,6 +18,7 @@ class MountInfo(NamedTuple):
     kind: str  # file system type, with the subtype: fuse.unionfs
     source: str
     options: dict[str, str]  # of the file system, "" where an option has no value
+    flags: frozenset[str] = frozenset()  # of this mount alone: ro, noatime, ...
 
 
 def mounts(pid: int | None = None) -> Iterator[MountInfo]:
@@ -30,7 +31,7 @@ def mounts(pid: int | None = None) -> Iterator[MountInfo]:
 def parse(line: str) -> MountInfo:
     """Return what one line of the file says."""
     left, _, right = line.rstrip("\n").partition(" - ")
-    number, _, device, _, target, *_ = left.split(" ")
+    number, _, device, _, target, flags, *_ = left.split(" ")
     kind, source, options = right.split(" ", 2)
     pairs = (option.partition("=") for option in options.split(","))
     return MountInfo(
@@ -40,6 +41,7 @@ def parse(line: str) -> MountInfo:
         kind,
         _unescape(source),
         {key: _unescape(value) for key, _, value in pairs},
+        frozenset(flags.split(",")),
     )
 
 

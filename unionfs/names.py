@@ -11,10 +11,15 @@ from unionfs import markers, protection
 from unionfs.copyup import CopyUp
 from unionfs.iflags import IMMUTABLE
 from unionfs.layer import WritableLayer, join
-from unionfs.node import Node, Sighting, child_path
+from unionfs.node import Node, Sighting, child_path, passing
 from unionfs.union import Union
 
 log = logging.getLogger(__name__)
+
+# Names, and bytes, that are copied up at most because one of them is too long for a whiteout: it
+# takes a second or two, and everybody waits.
+_MOST_BROUGHT = 1000
+_MOST_BYTES_BROUGHT = 64 << 20
 
 
 def error(number: int) -> OSError:
@@ -140,7 +145,7 @@ class Names:
         """Take note that a directory shows nothing of a lower any more, by what is on disk."""
         node.below, node.redirect = (), b""
 
-    def make_way(self, sighting: Sighting, node: Node | None, path: bytes) -> None:
+    def make_way(self, node: Node | None, path: bytes) -> None:
         """Take the whiteouts out of a directory in upper that shows nothing.
 
         So another can take its place, or it can be removed.  It shows nothing at each step, and
@@ -151,7 +156,7 @@ class Names:
         if not whiteouts:
             return
         st = upper.stat(path)
-        self.union.markers.cut_off(upper, path, redirected=bool(sighting.redirect))
+        self.union.markers.cut_off(upper, path)
         if node is not None:
             self._stands_alone(node)
         try:
@@ -159,6 +164,34 @@ class Names:
                 upper.unlink(join(path, name))
         finally:
             upper.utime(path, st.st_atime_ns, st.st_mtime_ns)
+
+    def make_removable(self, parent: Node, name: bytes) -> bool:
+        """See that a name can be taken away, also one that is too long to have a whiteout.
+
+        Then all that its directory shows is brought to upper, and hides the lower: nothing that is
+        seen changes.  Say whether that was done; ENAMETOOLONG where it would be too much.
+        """
+        if self.union.markers.can_hide(name) or not self.union.shows_below(parent, name):
+            return False
+        self._require_little(parent)
+        self.directory(parent)
+        self.bring_tree(parent)
+        return True
+
+    def _require_little(self, directory: Node) -> None:
+        """Raise ENAMETOOLONG where a directory with all that it shows is no small thing to copy."""
+        names = size = 0
+        pending = [directory]
+        while pending:
+            node = pending.pop()
+            for name in self.union.listing(node):
+                sighting = self.union.find(node, name)
+                names += 1
+                size += sighting.st.st_size if sighting.below else 0
+                if names > _MOST_BROUGHT or size > _MOST_BYTES_BROUGHT:
+                    raise error(errno.ENAMETOOLONG)
+                if sighting.is_directory and sighting.below:
+                    pending.append(passing(sighting, node, name))
 
     def anchor(self, node: Node, *, absolute: bool) -> None:
         """Say on disk where the lower part of *node* is, before its name changes.

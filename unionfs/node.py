@@ -379,3 +379,13 @@ def _same(node: Node, sighting: Sighting) -> bool:
 def child_path(parent: Node, name: bytes) -> bytes:
     """Return the upper path of *name* in *parent*."""
     return join(parent.path, name)
+
+
+def directory_of(parts: tuple[Part, ...]) -> Node:
+    """Return a node to ask a union about: a directory with just these lower parts."""
+    return Node(0, stat.S_IFDIR, 0, None, b"", upper=False, below=parts)
+
+
+def passing(sighting: Sighting, parent: Node, name: bytes) -> Node:
+    """Return a node of a directory that was seen, to ask a union about; it is in no table."""
+    return Node(0, stat.S_IFDIR, 0, parent, name, sighting.upper, sighting.lowers)

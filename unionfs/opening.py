@@ -68,12 +68,14 @@ def open_stack(options: Options, mountpoint: str | None = None) -> Stack:
         named = _Named(options, mountpoint, held)
         attached: list[Place] = []
         lowers = _open_lowers(named.lowers, attached, undo)
-        upper, work = _open_writable(options, named, lowers[0].fd, attached)
+        upper, work, copy = _open_writable(options, named, lowers[0].fd, attached)
         for layer in filter(None, (upper, work)):
             undo.callback(os.close, layer.fd)
+        if copy >= 0:
+            undo.callback(os.close, copy)
         named.check_mountpoint(attached)
         undo.pop_all()
-        return Stack(upper, work, lowers, named.within(upper, lowers))
+        return Stack(upper, work, lowers, named.within(upper, lowers), copy)
 
 
 class _Named:
@@ -145,9 +147,9 @@ def _warn_if_in_use(lower: Layer) -> None:
 
 def _open_writable(
     options: Options, named: _Named, like: int, attached: list[Place]
-) -> tuple[WritableLayer | None, WritableLayer | None]:
+) -> tuple[WritableLayer | None, WritableLayer | None, int]:
     if options.ram is not None:
         return uppers.open_ram(options.ram, like)
     if named.upper is not None and named.work is not None:
-        return uppers.open_upper(named.upper, named.work, attached)
-    return None, None
+        return uppers.open_upper(named.upper, named.work, attached, options.whiteout)
+    return None, None, -1

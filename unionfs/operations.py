@@ -28,6 +28,7 @@ from unionfs.attributes import Attributes, Wish
 from unionfs.changes import Caller, Changes
 from unionfs.chattr import Chattr
 from unionfs.copyup import CopyUp
+from unionfs.credentials import Requester
 from unionfs.durability import Durability
 from unionfs.files import Files, Opened, host_flags
 from unionfs.listings import Listings
@@ -118,8 +119,8 @@ class Operations(pyfuse3.Operations):
     def serve_with(self, granted: Granted) -> None:
         """Take note of what the kernel granted, before the first request comes."""
         self.status["kernel"] = granted.as_json()
-        self.files.kills = granted.kill_privileges
-        self.files.unopened = granted.noopen
+        self.files.told = granted.kill_privileges
+        self.files.unopened = self.files.consent.unopened = granted.noopen
         self.files.backings.enabled &= granted.passthrough
         if self.union.upper is not None:
             self.union.temporaries.patient = granted.direct
@@ -189,13 +190,14 @@ class Operations(pyfuse3.Operations):
             atime_ns=attr.st_atime_ns if fields.update_atime else None,
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
         )
-        # It says yes: `noopen`, which may say no, needs `direct`, which asks before it declines.
-        # Without that nobody tells whether the times are those of now.
-        self.files.permit(node, wish, ctx.uid, touches=True)
+        requester = _requester(ctx)
+        # Here nobody tells whether the times are those of now.
+        if not self.files.consent.permit(node, wish, requester, touches=True):
+            return self._entry(node, self.union.attributes(node))
         sized = False
         if self.files.waits_to_change(node, wish):
-            sized = await self.files.prepare(node, wish, ctx.uid)
-        return self._entry(node, self.files.change(node, wish, fh or -1, ctx.uid, sized=sized))
+            sized = await self.files.prepare(node, wish, requester)
+        return self._entry(node, self.files.change(node, wish, fh or -1, requester, sized=sized))
 
     @_replying
     async def readlink(self, inode: int, _ctx: RequestContext) -> bytes:
@@ -269,7 +271,9 @@ class Operations(pyfuse3.Operations):
     @_replying
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         try:
-            return self._opened(await self.files.open(self.union.nodes[inode], flags, ctx.uid))
+            return self._opened(
+                await self.files.open(self.union.nodes[inode], flags, _requester(ctx))
+            )
         except BlockingIOError as exc:
             if flags & os.O_NONBLOCK:
                 raise FUSEError(errno.EAGAIN) from exc
@@ -282,7 +286,7 @@ class Operations(pyfuse3.Operations):
         node, st, fd = self.changes.create(
             self.union.nodes[parent], name, host_flags(flags), mode, _caller(ctx)
         )
-        opened = self.files.created(node, fd, mode, flags, ctx.uid)
+        opened = self.files.created(node, fd, mode, flags)
         return self._opened(opened), self._known_entry(node, st)
 
     def _opened(self, opened: Opened) -> FileInfo:
@@ -314,7 +318,8 @@ class Operations(pyfuse3.Operations):
 
     @_replying
     async def opendir(self, inode: int, _ctx: RequestContext) -> int:
-        self.session.cache_listing()
+        if not self.union.access.strict:
+            self.session.cache_listing()
         return inode
 
     @_replying
@@ -344,6 +349,7 @@ class Operations(pyfuse3.Operations):
     @_replying
     async def getxattr(self, inode: int, name: bytes, _ctx: RequestContext) -> bytes:
         if name == STATUS and inode == pyfuse3.ROOT_INODE:
+            self.union.access.follow_mount(self.session.device)
             return json.dumps(self.status).encode()
         return self.attributes.get(self.union.nodes[inode], name)
 
@@ -352,7 +358,7 @@ class Operations(pyfuse3.Operations):
         return self.attributes.names_for(self.union.nodes[inode], ctx.uid)
 
     @_replying
-    async def setxattr(self, inode: int, name: bytes, value: bytes, _ctx: RequestContext) -> None:
+    async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
         node = self.union.nodes[inode]
         if not self.union.features.metacopy or name == ALONE:
             await self.files.bring_content(node)
@@ -360,15 +366,19 @@ class Operations(pyfuse3.Operations):
             self.changes.stand_alone(node)
             return
         self.files.newest = 0
-        self.attributes.set(node, name, value)
+        self.attributes.set(node, name, value, 0, _requester(ctx))
 
     @_replying
-    async def removexattr(self, inode: int, name: bytes, _ctx: RequestContext) -> None:
-        self.attributes.remove(self.union.nodes[inode], name)
+    async def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
+        self.files.consent.remove_attribute(self.union.nodes[inode], name, _requester(ctx))
 
     @_replying
     async def statfs(self, _ctx: RequestContext) -> pyfuse3.StatvfsData:
         return entries.of_filesystem(self.union.statvfs())
+
+
+def _requester(ctx: RequestContext) -> Requester:
+    return Requester(ctx.uid, ctx.gid, ctx.pid)
 
 
 def _caller(ctx: RequestContext) -> Caller:

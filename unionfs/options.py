@@ -49,13 +49,9 @@ class Options:
     dead: Literal["reboot", "panic", "halt", "nothing"] = "reboot"
 
 
-# Option of mount(8) -> the MS_* bits that it clears and the ones that it sets.
-_ATIME = (
-    mountcalls.MS_NOATIME
-    | mountcalls.MS_RELATIME
-    | mountcalls.MS_STRICTATIME
-    | mountcalls.MS_NODIRATIME
-)
+# Option of mount(8) -> the MS_* bits that it clears and the ones that it sets.  noatime, relatime
+# and strictatime do not clear each other: of those that are said the kernel takes the strictest,
+# strictatime, or else noatime.
 _FLAGS: dict[str, tuple[int, int]] = {
     "ro": (0, mountcalls.MS_RDONLY),
     "rw": (mountcalls.MS_RDONLY, 0),
@@ -68,15 +64,15 @@ _FLAGS: dict[str, tuple[int, int]] = {
     "sync": (0, mountcalls.MS_SYNCHRONOUS),
     "async": (mountcalls.MS_SYNCHRONOUS, 0),
     "dirsync": (0, mountcalls.MS_DIRSYNC),
-    "noatime": (_ATIME, mountcalls.MS_NOATIME),
+    "noatime": (0, mountcalls.MS_NOATIME),
     "atime": (mountcalls.MS_NOATIME, 0),
-    "relatime": (_ATIME, mountcalls.MS_RELATIME),
+    "relatime": (0, mountcalls.MS_RELATIME),
     "norelatime": (mountcalls.MS_RELATIME, 0),
-    "strictatime": (_ATIME, mountcalls.MS_STRICTATIME),
+    "strictatime": (0, mountcalls.MS_STRICTATIME),
     "nostrictatime": (mountcalls.MS_STRICTATIME, 0),
     "nodiratime": (0, mountcalls.MS_NODIRATIME),
     "diratime": (mountcalls.MS_NODIRATIME, 0),
-    "defaults": (-1, 0),
+    "defaults": (0, 0),
 }
 
 # The kernel shows them in the mount table, from where mount(8) takes them for a remount.

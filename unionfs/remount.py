@@ -8,7 +8,7 @@ when the union was mounted: mount(8) repeats them from fstab and the mount table
 import os
 import sys
 
-from unionfs import live, mountcalls
+from unionfs import live, mountcalls, mountinfo
 from unionfs.options import Options, Refused, parse
 
 _FAILED = 1  # exit status
@@ -43,9 +43,12 @@ def remount(mountpoint: str, strings: list[str]) -> int:
     except OSError as exc:
         print(f"unionfs: cannot remount '{mountpoint}': {exc.strerror}", file=sys.stderr)
         return _FAILED
+    live.find(mountpoint)  # who tells its status looks what it is: `atimes`
     return 0
 
 
 def _flags_at(path: str) -> int:
     said = os.statvfs(path).f_flag
-    return said & _SAME_BITS | (mountcalls.MS_RELATIME if said & _ST_RELATIME else 0)
+    flags = said & _SAME_BITS | (mountcalls.MS_RELATIME if said & _ST_RELATIME else 0)
+    mount = mountinfo.top_at(path)
+    return flags | (mountcalls.MS_DIRSYNC if mount and "dirsync" in mount.options else 0)

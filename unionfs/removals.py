@@ -59,6 +59,8 @@ class Removals:
         self._remove(parent, name, sighting)
 
     def _remove(self, parent: Node, name: bytes, sighting: Sighting) -> None:
+        if self.names.make_removable(parent, name):
+            sighting = self.union.find(parent, name)
         upper, _ = self.names.directory(parent)
         path = child_path(parent, name)
         node = self.union.nodes.known(sighting)

@@ -80,10 +80,23 @@ class Renames:
         if _is_in_upper(source) and _gives_way(target):
             self._rename_file(source, (parent, name), (new_parent, new_name), target)
             return
-        old, new = _Side(parent, name, source), _Side(new_parent, new_name, target)
         plan = rules.rename(self._facts(source, target, new_parent, new_name))
-        if not plan.nothing:
-            self._rename(plan, old, new)
+        if plan.nothing:
+            return
+        if self._make_removable((parent, name), (new_parent, new_name), target):
+            source, target = union.find(parent, name), union.look(new_parent, new_name)
+            plan = rules.rename(self._facts(source, target, new_parent, new_name))
+        self._rename(plan, _Side(parent, name, source), _Side(new_parent, new_name, target))
+
+    def _make_removable(self, old: _Name, new: _Name, target: Sighting | None) -> bool:
+        """See that the old name, and a directory under the new one, can be taken away.
+
+        Say whether the layers of one of them changed by that.
+        """
+        changed = self.names.make_removable(*old)
+        if target is not None and target.is_directory:
+            changed = self.names.make_removable(*new) or changed
+        return changed
 
     def _permit(self, old: tuple[Node, Sighting], new: tuple[Node, Sighting | None]) -> None:
         """Raise EPERM where a name must not be taken away; links of one file keep theirs."""
@@ -104,6 +117,8 @@ class Renames:
         """
         if target is not None and target.ino == source.ino:
             return  # links of one file keep both names: rename(2)
+        if self.names.make_removable(*old):
+            target = self.union.look(*new)
         self.names.directory(new[0])
         self._move(self.union.nodes.adopt(*old, source), old, new, target)
 
@@ -118,7 +133,7 @@ class Renames:
             if target is not None:
                 replaced = nodes.known(target)
                 if target.named and target.is_directory:
-                    self.names.make_way(target, replaced, path)
+                    self.names.make_way(replaced, path)
                 pinned = self.names.pin(replaced, target, path)
             move(upper, child_path(*old), path, cover=cover)
         except BaseException:

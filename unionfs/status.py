@@ -1,24 +1,37 @@
-"""`unionfs status`: which unions there are; what one is made of, and what the kernel granted it.
+"""`unionfs status`: which unions there are; what one is made of, how full, and what it was granted.
 
-The places of layers are those where they are now (`whereabouts`).
+The figures come from `survey`; here stands how they are said, and what counts as well.
 """
 
 import argparse
+import functools
 import json
 import os
 from collections.abc import Iterator
 from typing import Any
 
-from unionfs import live, paths, unions, whereabouts
+from unionfs import liveview, paths, survey, unions, usage
+from unionfs.liveview import Report
 from unionfs.options import Refused
-
-_FAILED = 1  # exit status: a union does not serve
+from unionfs.unions import Union
+from unionfs.usage import Contents, Room
 
 # Of what the kernel answered; the rest is for --json.
 _SHOWN = (
     "protocol", "loop", "direct", "handshake", "passthrough", "noopen",
     "max_readahead", "max_write", "refused",
 )  # fmt: skip
+
+_LEVELS = dict(zip(usage.LEVELS, ("warning", "critical"), strict=True))
+
+_EPILOG = """\
+Of one union: where its layers are, how full their file systems are, by bytes and by inodes, and
+the ten largest files in upper.
+
+The exit status is 0 when all is well; 1 when a union is dead or does not answer, or an upper has
+reached 80 % (a warning) or 95 % (critical) of its bytes or inodes; 2 for bad input.  In --json
+'level' is 0, 80 or 95.
+"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -27,49 +40,92 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "mountpoint", metavar="MOUNTPOINT", nargs="?", help="where it is mounted [all unions]"
     )
     parser.add_argument("--json", action="store_true", help=paths.JSON_HELP)
-    parser.epilog = "The exit status is 1 if some union does not serve."
+    parser.add_argument(
+        "--watch", action="store_true", help="say it again every two seconds, and how upper grows"
+    )
+    parser.epilog = _EPILOG
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the status of one union, or of all."""
+    if arguments.watch and arguments.json:
+        raise Refused("--watch and --json exclude each other: leave one of them out")
     paths.let_stdout_write_any_name()
-    if arguments.mountpoint is None:
-        return _print_all(as_json=arguments.json)
-    mounted = live.find(arguments.mountpoint)
-    if mounted.status is None:
-        raise Refused(f"the daemon of '{mounted.mountpoint}' is dead: unmount it")
-    _locate_layers(mounted.status)
+    if arguments.watch:
+        return _watch(arguments.mountpoint)
+    report = _all() if arguments.mountpoint is None else _one(arguments.mountpoint)
     if arguments.json:
-        print(json.dumps(mounted.status, indent=2))
+        print(json.dumps(report.document, indent=2))
     else:
-        for key, value in _lines(mounted.status):
-            print(f"{key:12} {value}")
-    return 0
+        print("\n".join(report.lines))
+    return report.status
 
 
-def _locate_layers(status: dict[str, Any], root: str = "") -> None:
-    """Add to each layer where it is now: `place`, null if that is not known, and `deleted`."""
+def _watch(mountpoint: str | None) -> int:
+    if mountpoint is None:
+        return liveview.show(_all(), _all)
+    look = functools.partial(_one, os.path.abspath(mountpoint))  # looking leads elsewhere
+    return liveview.show(_one(mountpoint), look)
+
+
+# One union
+
+
+def _one(mountpoint: str) -> Report:
+    union = unions.find(mountpoint)
+    document = {"state": union.state, **(union.status or {})}
+    if union.status is None:
+        return Report([_row("daemon", _trouble(union))], document, None, is_well=False)
+    room = survey.complete(document)
+    found = survey.add_changes(document)
+    lines = [*_lines(document), *_changes(found), *_warnings(room)]
+    return Report(lines, document, room, is_well=not document["level"])
+
+
+def _trouble(union: Union) -> str:
+    return "is dead: unmount it" if union.state == "dead" else "does not answer"
+
+
+def _row(key: str, value: str) -> str:
+    return f"{key:12} {value}"
+
+
+def _lines(status: dict[str, Any]) -> Iterator[str]:
+    yield _row("daemon", f"process {status['pid']}")
     layers = status["layers"]
-    for layer in filter(None, (layers["upper"], layers["work"], *layers["lowers"])):
-        link = f"/proc/{status['pid']}/fd/{layer['fd']}"
-        try:
-            found = whereabouts.find(link, layer["name"], root)
-        except OSError:  # not permitted, or the daemon has just ended
-            found = whereabouts.Whereabouts(None, deleted=False)
-        layer["place"], layer["deleted"] = found
-
-
-def _lines(status: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    yield "daemon", f"process {status['pid']}"
-    layers = status["layers"]
-    for key in ("upper", "work"):
-        yield key, _placed(layers[key]) if layers[key] else "none, read-only"
-    for layer in layers["lowers"]:
-        yield "lower", _placed(layer)
-    yield "options", " ".join(_said(*pair) for pair in status["options"].items())
+    yield from _placed_rows(layers)
+    yield _row("options", " ".join(_said(*pair) for pair in status["options"].items()))
     kernel = status.get("kernel", {})
-    yield "kernel", " ".join(_said(key, kernel[key]) for key in _SHOWN if kernel.get(key))
-    yield "granted", " ".join(kernel.get("flags", []))
+    yield _row("kernel", " ".join(_said(key, kernel[key]) for key in _SHOWN if kernel.get(key)))
+    yield _row("granted", " ".join(kernel.get("flags", [])))
+
+
+def _placed_rows(layers: dict[str, Any]) -> Iterator[str]:
+    """Yield a row for each layer, and one below the first of each file system: its room."""
+    named = [(key, layers[key]) for key in ("upper", "work")]
+    told = set()
+    for key, layer in [*named, *(("lower", layer) for layer in layers["lowers"])]:
+        if layer is None:
+            yield _row(key, "none, read-only")
+            continue
+        yield _row(key, _placed(layer))
+        room = survey.room_of(layer)
+        if room is not None and layer["device"] not in told:
+            told.add(layer["device"])
+            yield _row("", room.words())
+
+
+def _changes(found: Contents | None) -> Iterator[str]:
+    if found is None:
+        return
+    yield _row("changes", f"{usage.shown(found.size)} in {found.inodes} files and directories")
+    for large in found.largest:
+        yield f"{usage.shown(large.size):>12} {paths.shown(large.path)}"
+
+
+def _warnings(room: Room | None) -> Iterator[str]:
+    if room is not None and room.level:
+        yield _row(_LEVELS[room.level], room.trouble())
 
 
 def _said(key: str, value: object) -> str:
@@ -93,27 +149,27 @@ def _shown(path: str) -> str:
 # All unions
 
 
-def _print_all(*, as_json: bool) -> int:
+def _all() -> Report:
     found = unions.all_unions()
     for union in found:
         if union.status is not None:
-            _locate_layers(union.status, union.root)
-    if as_json:
-        print(json.dumps([union._asdict() for union in found], indent=2))
-    else:
-        _print_table([tuple(_cells(union)) for union in found])
-    return 0 if all(union.status for union in found) else _FAILED
+            survey.complete(union.status, union.root)
+    document = [union._asdict() for union in found]
+    is_well = all(union.status and not union.status["level"] for union in found)
+    return Report(list(_table(found)), document, None, is_well=is_well)
 
 
-def _cells(union: unions.Union) -> Iterator[str]:
+def _cells(union: Union) -> Iterator[str]:
     where = "" if union.namespace is None else f" (namespace of process {union.namespace})"
     yield _shown(union.mountpoint) + where
     if union.status is None:
-        yield "is dead" if union.state == "dead" else "does not answer"
-        yield "unmount it" if union.state == "dead" else ""
+        yield from (_trouble(union), "", "")
         return
+    layers = union.status["layers"]
+    room = survey.room_of(layers["upper"])
     yield f"process {union.status['pid']}"
-    yield _in_short(union.status["layers"])
+    yield f"{room.percent} %" if room else ""
+    yield _in_short(layers)
 
 
 def _in_short(layers: dict[str, Any]) -> str:
@@ -122,11 +178,11 @@ def _in_short(layers: dict[str, Any]) -> str:
     return f"{_placed(layers['upper'])} over {lowers}" if layers["upper"] else lowers
 
 
-def _print_table(rows: list[tuple[str, ...]]) -> None:
-    if not rows:
-        print("no union is mounted")
+def _table(found: list[Union]) -> Iterator[str]:
+    if not found:
+        yield "no union is mounted"
         return
-    rows = [("MOUNT POINT", "DAEMON", "LAYERS"), *rows]
+    rows = [("MOUNT POINT", "DAEMON", "FULL", "LAYERS"), *(tuple(_cells(union)) for union in found)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        print("  ".join(map(str.ljust, row, widths)).rstrip())
+        yield "  ".join(map(str.ljust, row, widths)).rstrip()

@@ -12,6 +12,8 @@ import stat
 from typing import Literal
 
 from unionfs import cribs, markers, rules
+from unionfs.acting import Acting
+from unionfs.atimes import AccessTimes
 from unionfs.descent import stale
 from unionfs.dotmarkers import DotMarkers
 from unionfs.handle import LowerReaders
@@ -44,16 +46,18 @@ class Union(QuickLooks):
 
     def __init__(self, stack: Stack, features: Features) -> None:
         kinds = Markers if features.whiteout == "overlay" else DotMarkers
-        super().__init__(stack, kinds(stack.work))
+        self.acting = Acting()
+        super().__init__(stack, kinds(stack.work, self.acting))
         self.features = features
         self.readers = LowerReaders()
+        self.access = AccessTimes(stack.copy)
         if stack.upper is not None and stack.work is not None:
             os.umask(0)
             self.pins = Pins()
             cribs.prepare(stack.work, stack.upper)
             self.temporaries = Temporaries(stack.work)
             self.links = LinkIndex(stack.work)
-            self.cribs = cribs.Cribs(self.temporaries, stack.upper)
+            self.cribs = cribs.Cribs(self.temporaries, stack.upper, self.acting)
             self._record_layers(stack.upper, stack.work)
 
     def _record_layers(self, upper: WritableLayer, work: WritableLayer) -> None:
@@ -182,7 +186,10 @@ class Union(QuickLooks):
     def statvfs(self) -> os.statvfs_result:
         """Return the figures of upper's file system (of the top lower's without an upper)."""
         top: Layer = self.upper or self.lowers[0]
-        return os.fstatvfs(top.fd)
+        figures = os.fstatvfs(top.fd)
+        if figures.f_namemax == self.name_max:
+            return figures
+        return os.statvfs_result((*figures[:9], self.name_max))
 
 
 def _blocks(content: Part, st: os.stat_result) -> int:

@@ -7,16 +7,18 @@ that is gone, answers nobody, and who has asked cannot always be ended.
 """
 
 import contextlib
+import functools
 import json
 import os
 import select
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from unionfs import live, mountinfo
 from unionfs.mountinfo import MountInfo
+from unionfs.options import Refused
 
 # Seconds that all daemons together have to answer.
 _PATIENCE = 2.0
@@ -42,7 +44,10 @@ class Union(NamedTuple):
 
 def all_unions() -> list[Union]:
     """Return all unions; each once, though it may be mounted in many places."""
-    asked = [(mount, pid, _Question(_root_of(pid) + mount.target)) for mount, pid in _candidates()]
+    asked = [
+        (mount, pid, _Question(functools.partial(_ask, _root_of(pid) + mount.target)))
+        for mount, pid in _candidates()
+    ]
     deadline = time.monotonic() + _PATIENCE
     answers = [(mount, pid, question.answer(deadline)) for mount, pid, question in asked]
     return [
@@ -50,6 +55,21 @@ def all_unions() -> list[Union]:
         for mount, pid, (state, status) in answers
         if status is not None or (state and _is_named_as_ours(mount))
     ]
+
+
+def find(mountpoint: str) -> Union:
+    """Return the union that is mounted at *mountpoint*; Refused where none is.
+
+    It is as `live.find`, but does not wait for a daemon that is stopped.
+    """
+    path = os.path.abspath(mountpoint)  # fails where it is relative to a directory that is gone
+    question = _Question(functools.partial(_find, mountpoint))
+    state, found = question.answer(time.monotonic() + _PATIENCE)
+    if state == "refused":
+        raise Refused(found)
+    if state == "silent":
+        return Union(path, None, state, None)
+    return Union(found["mountpoint"], None, state, found["status"])
 
 
 def _root_of(pid: int | None) -> str:
@@ -90,38 +110,54 @@ def _namespaces() -> list[int]:
     return list(found.values())
 
 
+# What a daemon answers: a state, "" for no union, and what belongs to it.
+_Answer = tuple[str, Any]
+
+
 class _Question:
     """A process that asks one mount."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, ask: Callable[[], _Answer]) -> None:
         self._answer, sender = os.pipe()
         self._pid = os.fork()
         if not self._pid:
             try:
-                _ask(path, sender)
+                _tell(ask, sender)
             finally:
                 os._exit(0)
         os.close(sender)
 
-    def answer(self, deadline: float) -> tuple[str, dict[str, Any] | None]:
-        """Return state and status, "" where it is no union; wait until *deadline* at most."""
+    def answer(self, deadline: float) -> _Answer:
+        """Return the answer; wait until *deadline* at most, for one whose state is silent."""
         text = b""
         with open(self._answer, "rb", buffering=0) as pipe:
             while select.select([pipe], [], [], max(0, deadline - time.monotonic()))[0]:
                 part = pipe.read(1 << 16)
                 if not part:
                     os.waitpid(self._pid, 0)
-                    state, status = json.loads(text or b'["", null]')
-                    return state, status
+                    state, found = json.loads(text or b'["", null]')
+                    return state, found
                 text += part
         os.kill(self._pid, signal.SIGKILL)  # it ends when the kernel lets go of it
         return "silent", None
 
 
-def _ask(path: str, sender: int) -> None:
+def _tell(ask: Callable[[], _Answer], sender: int) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for fd in range(3):  # who reads our output does not wait for this process
         os.dup2(null, fd)
     with open(sender, "wb") as pipe, contextlib.suppress(OSError):  # no answer: it is no union
-        status = live.ask(path)
-        pipe.write(json.dumps(["serving" if status else "dead", status]).encode())
+        pipe.write(json.dumps(ask()).encode())
+
+
+def _ask(path: str) -> _Answer:
+    status = live.ask(path)
+    return "serving" if status else "dead", status
+
+
+def _find(mountpoint: str) -> _Answer:
+    try:
+        mounted = live.find(mountpoint)
+    except Refused as exc:
+        return "refused", str(exc)
+    return "serving" if mounted.status else "dead", mounted._asdict()

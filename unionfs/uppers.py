@@ -22,8 +22,8 @@ from unionfs.places import Place
 log = logging.getLogger(__name__)
 
 
-def open_ram(size: str, like: int) -> tuple[WritableLayer, WritableLayer]:
-    """Return upper and work in a tmpfs that is mounted nowhere.
+def open_ram(size: str, like: int) -> tuple[WritableLayer, WritableLayer, int]:
+    """Return upper and work in a tmpfs that is mounted nowhere, and that, as `open_upper` does.
 
     *size* is as tmpfs(5) takes it, "" for half of the RAM.  The mount's root
     is upper's root, which so takes after the directory *like*.
@@ -35,10 +35,11 @@ def open_ram(size: str, like: int) -> tuple[WritableLayer, WritableLayer]:
         os.mkdir("work", 0o700, dir_fd=tmpfs)
         upper = os.open("upper", copies.DIRECTORY, dir_fd=tmpfs)
         work = os.open("work", copies.DIRECTORY, dir_fd=tmpfs)
-    finally:
+    except BaseException:
         os.close(tmpfs)
+        raise
     resemble(upper, like)
-    return WritableLayer(upper, name="ram"), WritableLayer(work, name="ram")
+    return WritableLayer(upper, name="ram"), WritableLayer(work, name="ram"), tmpfs
 
 
 def _tmpfs(parameters: dict[str, str]) -> int:
@@ -89,9 +90,13 @@ def _attributes(fd: int) -> list[str]:
 
 
 def open_upper(
-    upper: Place, work: Place, attached: list[Place]
-) -> tuple[WritableLayer, WritableLayer]:
-    """Open, claim and try both; they join *attached* where they are no detached copies."""
+    upper: Place, work: Place, attached: list[Place], whiteout: str = "overlay"
+) -> tuple[WritableLayer, WritableLayer, int]:
+    """Open, claim and try both, and return the detached copy of the mount that holds them, too.
+
+    Where there is none, it is -1, and they join *attached*.  *whiteout* is the format that
+    they are tried for: "overlay" or "aufs".
+    """
     for place in (upper, work):
         if os.fstatvfs(place.fd).f_flag & os.ST_RDONLY:
             raise Refused(
@@ -99,32 +104,39 @@ def open_upper(
                 " or leave upper and work out for a read-only union"
             )
         refuse_kernel_overlay(place)
-    fds = open_together([upper, work], attached)
+    copy, fds = open_together([upper, work], attached)
     with contextlib.ExitStack() as undo:
+        if copy >= 0:
+            undo.callback(os.close, copy)
         for fd, place in zip(fds, (upper, work), strict=True):
             undo.callback(os.close, fd)
             claims.claim(fd, place)
         layers = WritableLayer(fds[0], name=upper.name), WritableLayer(fds[1], name=work.name)
-        _try_out(layers[1], upper)
+        _try_out(layers[1], upper, whiteout)
         undo.pop_all()
-    return layers
+    return *layers, copy
 
 
-def open_together(writable: list[Place], attached: list[Place]) -> list[int]:
-    """Open directories in one copy of their mount; else as they are, and they join *attached*."""
+def open_together(writable: list[Place], attached: list[Place]) -> tuple[int, list[int]]:
+    """Open directories in one copy of their mount, and return it, too.
+
+    Else they are opened as they are, join *attached*, and the copy is -1.
+    """
     names = [os.path.realpath(place.name) for place in writable]
     above = os.path.commonpath(names)
     try:
-        fds = copies.open_siblings(above, tuple(os.path.relpath(name, above) for name in names))
+        copy, fds = copies.open_siblings(
+            above, tuple(os.path.relpath(name, above) for name in names)
+        )
     except OSError as exc:
         log.debug("no detached copy of %s: %s", above, exc)
     else:
         if all(map(os.path.sameopenfile, fds, (place.fd for place in writable))):
-            return fds
-        for fd in fds:
+            return copy, fds
+        for fd in (copy, *fds):
             os.close(fd)
     attached += writable
-    return [os.open(".", copies.DIRECTORY, dir_fd=place.fd) for place in writable]
+    return -1, [os.open(".", copies.DIRECTORY, dir_fd=place.fd) for place in writable]
 
 
 def refuse_kernel_overlay(place: Place) -> None:
@@ -150,38 +162,51 @@ def _is_place(path: str, place: Place) -> bool:
 # What the file system can do
 
 
-def _try_out(work: WritableLayer, upper: Place) -> None:
+def _try_out(work: WritableLayer, upper: Place, whiteout: str) -> None:
     """Refuse a file system that cannot hold a union's upper; work is left as it was."""
     name = b".unionfs-probe"
     try:
         _remove_trial(work, name)
         work.mkdir(name, 0o700)
-        for what, attempt in _attempts(work, name):
-            try:
-                attempt()
-            except OSError as exc:
-                if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
-                    return  # a full upper may still be read and emptied
-                raise Refused(
-                    f"{upper.label} is on a file system that cannot {what} ({exc.strerror}):"
-                    " choose a directory on ext4, xfs, btrfs or tmpfs"
-                ) from None
+        _try(_for_any(work, name), upper, "")
+        if whiteout == "overlay":
+            _try(_for_overlay(work, name), upper, ", or -o whiteout=aufs, which does without")
     except OSError as exc:
-        if exc.errno not in {errno.ENOSPC, errno.EDQUOT}:
+        if exc.errno not in {errno.ENOSPC, errno.EDQUOT}:  # a full one may be read and emptied
             raise Refused(f"work '{work.name}' cannot be written to: {exc.strerror}") from None
     finally:
         _remove_trial(work, name)
 
 
-def _attempts(work: WritableLayer, name: bytes) -> Iterator[tuple[str, Callable[[], None]]]:
-    whiteout, other = name + b"/whiteout", name + b"/other"
+_Attempts = Iterator[tuple[str, Callable[[], None]]]  # each with what it tries
+
+
+def _try(attempts: _Attempts, upper: Place, way_out: str) -> None:
+    for what, attempt in attempts:
+        try:
+            attempt()
+        except OSError as exc:
+            if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
+                raise
+            raise Refused(
+                f"{upper.label} is on a file system that cannot {what} ({exc.strerror}):"
+                f" choose a directory on ext4, xfs, btrfs or tmpfs{way_out}"
+            ) from None
+
+
+def _for_any(work: WritableLayer, name: bytes) -> _Attempts:
     yield (
         "store trusted.* attributes",
         lambda: work.set_attribute(name, "trusted.overlay.opaque", b"y"),
     )
+    yield "hold directories", lambda: work.mkdir(name + b"/directory", 0o700)
+
+
+def _for_overlay(work: WritableLayer, name: bytes) -> _Attempts:
+    """Try what overlayfs's form takes: it is not to be had on overlayfs and some of FUSE."""
+    whiteout = name + b"/whiteout"
     yield "hold whiteouts", lambda: work.mknod(whiteout, stat.S_IFCHR, 0)
-    yield "hold directories", lambda: work.mkdir(other, 0o700)
-    yield "exchange names", lambda: work.exchange(whiteout, work, other)
+    yield "exchange names", lambda: work.exchange(whiteout, work, name + b"/directory")
 
 
 def _remove_trial(work: WritableLayer, name: bytes) -> None:

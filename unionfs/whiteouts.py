@@ -13,6 +13,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
+from unionfs.acting import Acting
 from unionfs.inodes import ROOT_INO, of_host
 from unionfs.layer import Layer, WritableLayer, join
 from unionfs.markers import OPAQUE, UNMARKED, WHITEOUT, Marks, read, set_opaque
@@ -120,9 +121,10 @@ class Markers:
 
     bear_names = True  # is a whiteout found under the name that it hides?
 
-    def __init__(self, work: WritableLayer | None = None) -> None:
-        """Take the work directory, where whiteouts are to be made."""
+    def __init__(self, work: WritableLayer | None = None, acting: Acting | None = None) -> None:
+        """Take the work directory, where whiteouts are to be made, and who makes them."""
         self._work = work
+        self._acting = acting or Acting()
         self._number = 0  # the inode number of the device that whiteouts are names of, once known
 
     def reserved(self, name: bytes) -> bool:  # noqa: ARG002 (no name is taken by this format)
@@ -184,6 +186,14 @@ class Markers:
             return self._number
         return 0
 
+    def is_opaque_root(self, layer: Layer) -> bool:  # noqa: ARG002 (overlayfs has none)
+        """Tell whether the root of a layer hides the layers below it."""
+        return False
+
+    def can_hide(self, name: bytes) -> bool:  # noqa: ARG002 (it bears the name)
+        """Tell whether there is room in upper for a whiteout for *name*."""
+        return True
+
     def require_name(self, upper: WritableLayer, path: bytes) -> None:
         """Raise FileExistsError where a whiteout for *path* does not bear its name."""
 
@@ -207,6 +217,7 @@ class Markers:
                     self._work.unlink(_DEVICE)
             else:
                 return
+        self._acting.as_root()
         layer.mknod(path, stat.S_IFCHR, _NO_DEVICE)
 
     def _has_device(self, work: WritableLayer) -> bool:
@@ -216,6 +227,7 @@ class Markers:
         try:
             st = work.find(_DEVICE)
             if st is None:
+                self._acting.as_root()
                 work.mknod(_DEVICE, stat.S_IFCHR, _NO_DEVICE)
                 st = work.stat(_DEVICE)
         except OSError:  # ENOSPC, which making the whiteout itself will tell
@@ -247,11 +259,11 @@ class Markers:
         else:
             work.move(staged, upper, path)
 
-    def cut_off(self, upper: WritableLayer, path: bytes, *, redirected: bool) -> None:  # noqa: ARG002
+    def cut_off(self, upper: WritableLayer, path: bytes) -> None:
         """Say by one mark that an upper directory shows nothing of those below it.
 
         It shows nothing of them already, as its whiteouts say one by one, and is to lose these
-        and then its place.  Has it a redirect (*redirected*)?
+        and then its place.
         """
         set_opaque(upper, path)
 
@@ -266,6 +278,7 @@ class Markers:
         state on disk is the old one or the new one.
         """
         if cover:
+            self._acting.as_root()
             upper.move_and_cover(path, upper, target)
         else:
             upper.move(path, upper, target)

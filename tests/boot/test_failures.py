@@ -72,9 +72,9 @@ rm -f /etc/x
 head -c 1G /dev/zero >/root/fill 2>&-
 echo full=$(echo text >/etc/x 2>&- || echo yes)
 echo reads=$(wc -l </etc/passwd | grep -c .),$(/bin/ls /usr/bin | grep -c '^ls$')
-full='upper is \\(100\\|9[5-9]\\) % full'
-for second in $(seq 60); do grep -q "$full" /run/motd.d/unionfs-room && break; sleep 1; done
-echo motd=$(grep -c "$full" /run/motd.d/unionfs-room)
+full='\\(100\\|9[5-9]\\) % full'
+for second in $(seq 60); do grep -q "$full" /run/motd.d/unionfs && break; sleep 1; done
+echo motd=$(grep -c "$full" /run/motd.d/unionfs)
 echo login=$(echo exit | script -qc "login -f root" /dev/null | grep -c "$full")
 echo journal=$(journalctl -b | grep -c "$full")
 rm /root/fill && echo again=$(echo text >/etc/x && cat /etc/x)

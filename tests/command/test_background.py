@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from tests.command.conftest import SECONDS
 from unionfs import background, commands
 
 
@@ -53,7 +54,7 @@ def test_combined_short_options_may_fool_it(bench):
     while not bench.mounts():
         assert process.poll() is None
     assert bench.unionfs("umount mnt").status == 0
-    assert process.wait(timeout=10) == 0
+    assert process.wait(timeout=SECONDS) == 0
     assert bench.processes() == []
 
 
@@ -62,15 +63,15 @@ def test_combined_short_options_may_fool_it(bench):
     "mount -o remount,ro mnt", "umount mnt",
 ])  # fmt: skip
 def test_only_what_is_needed_is_started(bench, line):
-    """Neither another process nor what a daemon imports."""
+    """Neither a daemon nor what one imports."""
     assert bench.unionfs("mount --lower lower --upper upper --work work mnt").status == 0
     if line == "check upper":
         assert bench.unionfs("umount mnt").status == 0
     bench.write(
         "watch.py",
-        "import atexit, os, sys\n"
-        "from unionfs import cli\n"
-        "os.fork = lambda: print('forked')\n"
+        "import atexit, sys\n"
+        "from unionfs import background, cli\n"
+        "background.start = lambda: print('forked')\n"
         "atexit.register(lambda: print({'pyfuse3', 'trio'} & set(sys.modules)))\n"
         "sys.exit(cli.main())\n",
     )

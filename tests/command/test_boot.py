@@ -251,6 +251,9 @@ def test_the_raspberry_pi_gets_a_word_on_its_line(root):
     assert root.read("boot/firmware/cmdline.txt") == line
     assert root.boot("enable --size 1G").status == 0
     assert root.read("boot/firmware/cmdline.txt") == line.replace("tmpfs", "tmpfs:size=1G")
+    assert root.boot("enable --init").status == 0
+    init = line.replace("tmpfs", "tmpfs init=/usr/lib/unionfs/init")
+    assert root.read("boot/firmware/cmdline.txt") == init
     assert root.boot("disable").status == 0
     assert root.files() == before
 

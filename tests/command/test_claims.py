@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.command.conftest import wait_for
+from tests.command.conftest import SECONDS, wait_for
 from unionfs import claims, mountcalls, places
 from unionfs.options import Refused
 
@@ -42,7 +42,7 @@ def test_a_daemon_that_ends_is_waited_for(bench):
     mountcalls.umount(bench.at("mnt"))  # umount(8) asks the daemon before
     following = start_next(bench)
     os.kill(daemon, signal.SIGCONT)
-    assert following.communicate(timeout=20) == (None, "")
+    assert following.communicate(timeout=SECONDS) == (None, "")
     assert following.returncode == 0
     assert bench.read("mnt/new") == "new\n"
     assert bench.unionfs("umount mnt").status == 0
@@ -83,7 +83,7 @@ def test_a_run_is_not_waited_for(bench):
     assert result.status == 2
     assert "is in use by another union" in result.err
     assert "waiting" not in result.err
-    run.communicate(timeout=20)
+    run.communicate(timeout=SECONDS)
     assert run.returncode == 0
 
 

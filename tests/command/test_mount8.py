@@ -9,6 +9,8 @@ import subprocess
 
 import pytest
 
+from tests.command.conftest import SECONDS
+
 
 class Machine:
     """A mount namespace in which both names of the command are installed."""
@@ -48,7 +50,7 @@ class Machine:
 
     def close(self):
         self.run("umount", "--quiet", "--lazy", self.bench.at("mnt"))
-        self.holder.communicate(timeout=10)
+        self.holder.communicate(timeout=SECONDS)
 
 
 @pytest.fixture

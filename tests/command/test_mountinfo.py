@@ -10,11 +10,19 @@ from unionfs.mountinfo import MountInfo, parse, top_at
     [
         (
             "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue\n",
-            MountInfo(36, "98:0", "/mnt2", "ext3", "/dev/root", {"rw": "", "errors": "continue"}),
+            MountInfo(
+                36,
+                "98:0",
+                "/mnt2",
+                "ext3",
+                "/dev/root",
+                {"rw": "", "errors": "continue"},
+                frozenset({"rw", "noatime"}),
+            ),
         ),
         (
             r"36 35 0:40 / /a\040b rw - fuse.unionfs un\134ion rw" + "\n",
-            MountInfo(36, "0:40", "/a b", "fuse.unionfs", "un\\ion", {"rw": ""}),
+            MountInfo(36, "0:40", "/a b", "fuse.unionfs", "un\\ion", {"rw": ""}, frozenset({"rw"})),
         ),
         (
             "36 35 0:40 / /m rw shared:1 - overlay o rw,upperdir=/a\\054b,workdir=/ü\n",
@@ -25,6 +33,7 @@ from unionfs.mountinfo import MountInfo, parse, top_at
                 "overlay",
                 "o",
                 {"rw": "", "upperdir": "/a,b", "workdir": "/ü"},
+                frozenset({"rw"}),
             ),
         ),
     ],

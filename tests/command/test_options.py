@@ -1,9 +1,12 @@
 """What the words of a user mean."""
 
+import subprocess
+
 import pytest
 
 from unionfs import mountcalls as m
 from unionfs.arguments import before_parsing
+from unionfs.mountinfo import top_at
 from unionfs.options import Options, Refused, checked_size, parse, settled, split_escaped, unescape
 
 
@@ -27,9 +30,8 @@ from unionfs.options import Options, Refused, checked_size, parse, settled, spli
         (["ro", "rw,nosuid"], {"flags": m.MS_NOSUID}),
         (["nosuid,nodev,noexec"], {"flags": m.MS_NOSUID | m.MS_NODEV | m.MS_NOEXEC}),
         (["nosuid,nodev,noexec,suid,dev,exec"], {}),
-        (["ro,nosuid,defaults"], {}),
-        (["noatime,relatime"], {"flags": m.MS_RELATIME}),
-        (["relatime,noatime"], {"flags": m.MS_NOATIME}),
+        (["ro,nosuid,defaults"], {"flags": m.MS_RDONLY | m.MS_NOSUID}),
+        (["noatime,relatime"], {"flags": m.MS_NOATIME | m.MS_RELATIME}),
         (["noatime,atime"], {}),
         (["sync,async,dirsync"], {"flags": m.MS_DIRSYNC}),
         (["auto,noauto,nofail,_netdev,allow_other,default_permissions"], {}),
@@ -45,6 +47,34 @@ from unionfs.options import Options, Refused, checked_size, parse, settled, spli
 )  # fmt: skip
 def test_options_mean(strings, expected):
     assert parse(strings, Options()) == Options(**expected)
+
+
+FLAGS = [
+    "defaults", "ro,defaults", "noatime,defaults", "noatime,relatime", "strictatime,noatime",
+    "noatime,strictatime", "strictatime,relatime", "noatime,atime", "strictatime,atime",
+    "norelatime", "noatime,norelatime", "strictatime,norelatime", "nostrictatime",
+    "strictatime,nostrictatime", "noatime,nostrictatime", "nodiratime", "nodiratime,noatime",
+    "nodiratime,strictatime", "noatime,diratime", "nodiratime,diratime", "nodiratime,atime",
+    "ro,rw", "nosuid,suid", "nodev,dev", "noexec,exec", "nosuid,nodev,noexec", "sync", "sync,async",
+    "dirsync", "nolazytime", "noiversion", "nomand", "silent", "loud", "auto,nofail,_netdev",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", FLAGS)
+def test_flags_are_those_that_mount8_gives_a_mount(tmp_path, words):
+    def by_mount8():
+        subprocess.run(["mount", "-t", "tmpfs", "-o", words, "tmpfs", tmp_path], check=True)
+
+    def by_us():
+        m.mount("tmpfs", str(tmp_path), "tmpfs", parse([words], Options()).flags)
+
+    shown = []
+    for mount in (by_mount8, by_us):
+        mount()
+        mounted = top_at(str(tmp_path))
+        m.umount(str(tmp_path))
+        shown.append((mounted.flags, mounted.options))
+    assert shown[1] == shown[0]
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,20 @@ def test_a_page_says_what_help_says(pages):
     assert r"(separated by commas; \, \: and \\ stand for themselves in names)" in text
 
 
+def test_each_word_of_the_kernel_command_line_is_in_the_manual():
+    scripts = "".join(path.read_text() for path in (ROOT / "boot").iterdir() if path.is_file())
+    words = set(re.findall(r"last_word (unionfs\.\w+)", scripts))
+    assert len(words) >= 3
+    manual = (ROOT / "docs/unionfs.5").read_text()
+    assert {word for word in words if word not in manual} == set()
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))])
+def test_links_lead_to_files(page):
+    links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text())
+    assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
+
+
 def completions(words):
     """Return what bash offers for the last of *words*."""
     script = subprocess.run(

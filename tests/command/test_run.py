@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from tests.command.conftest import wait_for
+from tests.command.conftest import SECONDS, wait_for
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_signals_are_passed_on(bench, number):
     process = bench.start(f'run -q -- sh -c "{script}"', stdout=subprocess.PIPE)
     assert process.stdout.readline() == "ready\n"
     process.send_signal(number)
-    process.communicate(timeout=10)
+    process.communicate(timeout=SECONDS)
     assert process.returncode == 42
 
 
@@ -123,7 +123,7 @@ def test_nothing_stays_behind_when_killed(bench, victim):
     with open(f"/proc/{process.pid}/task/{process.pid}/children") as file:
         children = file.read().split()
     os.kill(process.pid if victim == "command" else int(children[0]), signal.SIGKILL)
-    process.communicate(timeout=20)
+    process.communicate(timeout=SECONDS)
     assert process.returncode == (-9 if victim == "command" else 1)
     wait_for(lambda: not bench.processes())
     assert bench.mounts() == []

@@ -14,9 +14,15 @@ def table(bench):
     """The exit status, and the rows of this bench's unions: others may be on the machine, too."""
     result = bench.unionfs("status")
     title, *rows = result.out.splitlines()
-    assert title.split() == ["MOUNT", "POINT", "DAEMON", "LAYERS"]
+    assert title.split() == ["MOUNT", "POINT", "DAEMON", "FULL", "LAYERS"]
     ours = [row.replace(bench.path, "") for row in rows if bench.path in row]
     return result.status, [" ".join(row.split()) for row in ours]
+
+
+def percent(path):
+    figures = os.statvfs(path)
+    bytes_used = 100 * (figures.f_blocks - figures.f_bfree) // figures.f_blocks
+    return max(bytes_used, 100 * (figures.f_files - figures.f_ffree) // figures.f_files)
 
 
 def pid_of(bench, mnt):
@@ -40,16 +46,22 @@ def several(bench):
 def test_all_unions_are_listed(several):
     first, second, third = several.daemons
     assert table(several)[1] == [
-        f"/mnt process {first} /upper over /lower2 and 1 more",
+        f"/mnt process {first} {percent(several.at('upper'))} % /upper over /lower2 and 1 more",
         f"/mnt2 process {second} /lower",
-        f"/mnt3 process {third} ram over /lower",
+        f"/mnt3 process {third} 0 % ram over /lower",
     ]
     found = {
         union["mountpoint"]: union for union in json.loads(several.unionfs("status --json").out)
     }
     union = found[several.at("mnt")]
     assert (union["namespace"], union["state"]) == (None, "serving")
-    assert union["status"] == json.loads(several.unionfs("status --json mnt").out)
+    single = json.loads(several.unionfs("status --json mnt").out)
+    assert single.pop("changes") == {"size": 0, "inodes": 0, "largest": []}
+    for status in (single, union["status"]):  # others write to the disk, too
+        for layer in (status["layers"]["upper"], status["layers"]["work"]):
+            assert layer.pop("room")["size"] > 0
+        assert all(layer.pop("room")["size"] > 0 for layer in status["layers"]["lowers"])
+    assert {"state": "serving", **union["status"]} == single
 
 
 def test_those_that_do_not_serve_are_listed(several):
@@ -59,11 +71,13 @@ def test_those_that_do_not_serve_are_listed(several):
     os.kill(second, signal.SIGKILL)
     rows = [
         "/mnt does not answer",
-        "/mnt2 is dead unmount it",
-        f"/mnt3 process {third} ram over /lower",
+        "/mnt2 is dead: unmount it",
+        f"/mnt3 process {third} 0 % ram over /lower",
     ]
     try:
         assert table(several) == (1, rows)
+        assert several.unionfs("status mnt") == (1, "daemon       does not answer\n", "")
+        assert json.loads(several.unionfs("status --json mnt").out) == {"state": "silent"}
     finally:
         os.kill(first, signal.SIGCONT)
 
@@ -171,3 +185,111 @@ def test_names_that_are_no_text_are_shown(bench):
     )
     assert bench.unionfs("umount mnt").status == 0
     assert b"lower        " + os.fsencode(bench.path) + b"/\xff\\n\n" in done.stdout
+
+
+# How full
+
+
+@pytest.fixture
+def ram(bench):
+    """A union whose upper is a RAM disk of 20 MB."""
+    bench.write("lower/big", "x" * (3 << 20))
+    assert bench.unionfs("mount --lower lower --ram 20M mnt").status == 0
+    yield bench
+    assert bench.unionfs("umount mnt").status == 0
+
+
+def fill(bench, name, size):
+    bench.write(f"mnt/{name}", "x" * size)
+
+
+def test_room_and_the_largest_changes_are_told(ram):
+    os.mkdir(ram.at("mnt/d"))
+    fill(ram, "d/new", 2 << 20)
+    for number in range(12):
+        fill(ram, f"small{number}", 4096 * (number + 1))
+    os.rename(ram.at("mnt/big"), ram.at("mnt/renamed"))  # copies no content up
+    with open(ram.at("mnt/file"), "a") as file:
+        file.write("x")
+    lines = ram.unionfs("status mnt").out.splitlines()
+    changes = next(index for index, line in enumerate(lines) if line.startswith("changes"))
+    assert lines[2].split(" used")[0].strip() == "2.3M of 20M"
+    assert lines[changes:] == [
+        "changes      2.3M in 17 files and directories",
+        "        2.0M /d/new",
+        *(f"{4 * number:>11}K /small{number - 1}" for number in range(12, 3, -1)),
+    ]
+    document = json.loads(ram.unionfs("status --json mnt").out)
+    assert document["changes"]["largest"][0] == {"path": "/d/new", "size": 2 << 20}
+    assert (document["changes"]["inodes"], len(document["changes"]["largest"])) == (17, 10)
+    room = document["layers"]["upper"]["room"]
+    figures = os.statvfs(ram.at("mnt"))
+    assert room["size"] == figures.f_blocks * figures.f_frsize == 20 << 20
+    assert room["used"] == room["size"] - figures.f_bfree * figures.f_frsize
+    assert room["inodes"] - room["inodes_used"] == figures.f_ffree
+
+
+@pytest.mark.parametrize(
+    ("megabytes", "status", "level", "said"),
+    [
+        (10, 0, 0, []),
+        (17, 1, 80, ["warning      upper is 85 % full, 17M of 20M"]),
+        (19.5, 1, 95, ["critical     upper is 97 % full, 20M of 20M"]),
+    ],
+)
+def test_an_upper_that_fills_up_is_a_bad_status(ram, megabytes, status, level, said):
+    fill(ram, "f", int(megabytes * (1 << 20)))
+    result = ram.unionfs("status mnt")
+    warnings = [line for line in result.out.splitlines() if line[:8] in {"warning ", "critical"}]
+    assert (result.status, warnings) == (status, said)
+    document = json.loads(ram.unionfs("status --json mnt").out)
+    assert (document["state"], document["level"]) == ("serving", level)
+    (union,) = [
+        union
+        for union in json.loads(ram.unionfs("status --json").out)
+        if union["mountpoint"] == ram.at("mnt")
+    ]
+    assert union["status"]["level"] == level
+
+
+def test_the_live_view_tells_how_upper_grows_and_ends_with_the_union(bench):
+    assert bench.unionfs("mount --lower lower --ram 20M mnt").status == 0
+    view = bench.start("status --watch mnt", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    looks = iter(view.stdout.readline, "\n")
+    first = list(looks)
+    fill(bench, "f", 10 << 20)
+    second = list(iter(view.stdout.readline, "\n"))
+    assert bench.unionfs("umount mnt").status == 0
+    _, said = view.communicate(timeout=20)
+    assert [line.split()[0] for line in first][-1] == "changes"
+    assert second[-2] == "         10M /f\n"
+    assert second[-1].startswith("growth       ")
+    assert " a second, full in " in second[-1]
+    assert (view.returncode, said) == (1, f"unionfs: no union is mounted at '{bench.at('mnt')}'\n")
+
+
+def test_the_live_view_ends_by_sigint_with_the_status_of_the_last_look(ram):
+    for size, status in ((1, 0), (17, 1)):
+        fill(ram, "f", size << 20)
+        view = ram.start("status --watch mnt", stdout=subprocess.PIPE)
+        assert view.stdout.readline().startswith("daemon")
+        view.send_signal(signal.SIGINT)
+        view.communicate(timeout=20)
+        assert view.returncode == status
+
+
+def test_the_live_view_draws_on_a_terminal_no_more_than_has_room(ram):
+    size = "stty cols 40 rows 8"
+    words = f"{size}; exec timeout -s INT 3 {' '.join(ram.words('status --watch mnt'))}"
+    done = ram.run(["script", "-qec", words, "/dev/null"], stdin=subprocess.DEVNULL)
+    frames = done.out.replace("\r", "").split("\x1b[H")[1:]
+    assert len(frames) == 2
+    for frame in frames:
+        *lines, end = frame.split("\n")
+        assert end == "\x1b[J"
+        assert (len(lines), max(map(len, lines)) <= 39 + len("\x1b[K")) == (7, True)
+
+
+def test_watch_and_json_exclude_each_other(plain):
+    result = plain.unionfs("status --watch --json")
+    assert (result.status, result.out) == (2, "")

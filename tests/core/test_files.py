@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from unionfs.backing import SMALL
+from unionfs.credentials import ROOT, Requester
 from unionfs.direct import Direct
 from unionfs.files import UNOPENED
 from unionfs.operations import Operations
@@ -36,7 +37,7 @@ def test_an_open_that_fails_late_leaves_no_descriptor(operations, monkeypatch):
     before = os.listdir("/proc/self/fd")
     monkeypatch.setattr(os, "chmod", fail)
     with pytest.raises(OSError, match="bad sector"):
-        made.files.open_at_once(node, os.O_RDWR | os.O_TRUNC, 1000)
+        made.files.open_at_once(node, os.O_RDWR | os.O_TRUNC, Requester(1000, 1000, 0))
     assert os.listdir("/proc/self/fd") == before
 
 
@@ -55,7 +56,7 @@ def test_the_page_cache_is_new_when_the_kernel_forgot_all_lookups(operations, fo
 def test_lower_files_pass_through_where_nothing_can_be_copied_up(union, upper, backing):
     u = union(upper, {"f": "x" * SMALL})
     made = Operations(u.union, registry(), passthrough="upper", status={})
-    opened = made.files.open_at_once(u.node("f"), os.O_RDONLY, 0)
+    opened = made.files.open_at_once(u.node("f"), os.O_RDONLY, ROOT)
     made.files.release(opened.fd)
     assert opened.backing == backing
 
@@ -81,7 +82,7 @@ def test_a_large_read_is_left_to_the_session_where_it_can_send_a_file(union, tak
 
     session = SimpleNamespace(send_file=send_file)
     made = Operations(u.union, session, passthrough="upper", status={})
-    opened = made.files.open_at_once(u.node("f"), os.O_RDONLY, 0)
+    opened = made.files.open_at_once(u.node("f"), os.O_RDONLY, ROOT)
     body = memoryview(messages.READ_IN.pack(opened.fd, 1, 2 * LARGE))
     os.pread(opened.fd, LARGE + 1, 0)
     reply = Direct(made).table[messages.READ](5, u.node("f").ino, body, 0, 0)

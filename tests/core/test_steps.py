@@ -14,6 +14,9 @@ import pytest
 from tests.core.test_changes import failing
 from tests.trees import WHITEOUT, Opaque, harvest
 from unionfs import markers, syscalls
+from unionfs.attributes import Wish
+from unionfs.changes import Caller
+from unionfs.credentials import Credentials, Requester
 from unionfs.temporaries import Temporaries
 
 MODULES = {"renameat2": syscalls}
@@ -89,6 +92,17 @@ def test_nor_a_failed_rmdir_of_a_directory_that_was_moved(emptied, broken, calls
         assert u.tree() == {"moved": {}, "s": {"f": "3"}}
     emptied.rmdir("moved")
     assert emptied.list() == ["s"]
+
+
+def test_nor_does_one_over_an_opaque_directory_that_has_kept_its_redirect(union, broken):
+    """As after an error at the end of bringing it up as a whole."""
+    u = union({"d": {".wh..wh..opq": ""}, "s": {}}, {"low": {"f": "hidden"}}, whiteout="aufs")
+    os.setxattr(u.upper / "d", "trusted.overlay.redirect", b"/low")
+    u = u.remount()
+    with broken("rename"):
+        failing(errno.EIO, u.rename, "s", "d")
+    for again in (u, u.remount()):
+        assert again.tree() == {"d": {}, "s": {}, "low": {"f": "hidden"}}
 
 
 def test_whiteouts_that_stay_in_a_directory_brought_up_as_a_whole_say_nothing(
@@ -241,3 +255,76 @@ def test_an_upper_at_its_quota_is_mounted(union, monkeypatch, caplog):
         patch.setattr(markers, "set_layers", full)
         assert u.remount().tree() == {"f": "1"}
     assert "no room" in caplog.text
+
+
+ACL = b"system.posix_acl_access"
+# acl(5), linux/posix_acl_xattr.h: the owner rwx, the group r-x, others r-x.
+MINIMAL = bytes.fromhex("02000000") + b"".join(
+    bytes.fromhex(entry) for entry in ("01000700ffffffff", "04000500ffffffff", "20000500ffffffff")
+)
+STRANGER = Requester(1000, 1000, 0)  # whose groups nobody can tell
+
+
+class Bare(Requester):
+    """Somebody without groups and capabilities."""
+
+    def credentials(self):
+        return Credentials(self.uid, frozenset(), 0)
+
+
+def cut(u, node):
+    with u.attributes.privileges_dropped(node, STRANGER):
+        u.attributes.change(node, Wish(size=1))
+
+
+@pytest.mark.parametrize(
+    ("mode", "call", "change"),
+    [
+        (0o2755, "setxattr", lambda u, node: u.attributes.set(node, ACL, MINIMAL, 0, STRANGER)),
+        (0o2745, "chmod", lambda u, node: u.attributes.change(node, Wish(gid=7), -1, STRANGER)),
+        (0o6755, "ftruncate", cut),
+    ],
+)
+def test_bits_that_fall_come_back_where_the_change_fails(union, broken, mode, call, change):
+    u = union({"f": "text"}, {})
+    (u.upper / "f").chmod(mode)
+    before = u.stat("f")
+    with broken(call, times=1):
+        failing(errno.EIO, change, u, u.node("f"))
+    assert u.stat("f")[:7] == before[:7]
+    change(u, u.node("f"))
+    assert u.stat("f").st_mode & 0o7777 == mode & 0o777
+
+
+def test_bits_that_do_not_come_back_are_told_of(union, broken, caplog):
+    u = union({"f": "text"}, {})
+    (u.upper / "f").chmod(0o6755)
+    dropped = u.attributes.privileges_dropped(u.node("f"), STRANGER)
+    dropped.__enter__()
+    error = OSError(errno.EIO, os.strerror(errno.EIO))
+    with broken("chmod"):
+        assert not dropped.__exit__(OSError, error, None)  # it is raised on
+    assert "has lost its set-uid bits" in caplog.text
+
+
+def test_set_gid_that_stays_with_a_file_given_away_by_root_is_told_of(union, broken, caplog):
+    """Root's chown(2) is one step, so nothing is known of what was there before."""
+    u = union({"f": "text"}, {})
+    (u.upper / "f").chmod(0o2745)
+    with broken("chmod"):
+        st = u.attributes.change(u.node("f"), Wish(gid=7), -1, Bare(0, 0, 0))
+    assert (st.st_gid, st.st_mode & 0o7777) == (7, 0o2745)
+    assert "still set-gid" in caplog.text
+
+
+@FORMATS
+def test_what_the_union_makes_for_itself_is_roots(union, whiteout):
+    """Whoever made something last pays nothing for it, though the host takes us for that one."""
+    u = union({"own": {}}, {"f": "1", "g": "2", "d": {"h": "3"}}, whiteout=whiteout)
+    u.create("own/by-a-user", caller=Caller(1000, 1000, 0o22))
+    u.unlink("f")
+    u.rename("g", "own/g")
+    u.rename("d", "own/d")
+    found = {path.lstat().st_uid for path in u.upper.rglob("*") if path.name != "by-a-user"}
+    assert found == {0}
+    assert (u.upper / "own/by-a-user").stat().st_uid == 1000

@@ -9,6 +9,7 @@ from tests.mounted import disks
 from unionfs import usage
 from unionfs.guard import Guard
 from unionfs.layer import Layer
+from unionfs.motd import Motd
 from unionfs.usage import Large, Room
 
 
@@ -27,6 +28,21 @@ def test_a_file_system_is_as_full_as_the_scarcer_of_bytes_and_inodes(room, perce
 
 
 @pytest.mark.parametrize(
+    ("room", "words", "trouble"),
+    [
+        (Room(2048, 1024, 0, 0), "1.0K of 2.0K used (50 %)", "upper is 50 % full, 1.0K of 2.0K"),
+        (
+            Room(2048, 1024, 10, 9),
+            "1.0K of 2.0K used (50 %), 9 of 10 inodes (90 %)",
+            "upper is 90 % full, 9 of 10 inodes",
+        ),
+    ],
+)
+def test_words_name_what_is_scarce(room, words, trouble):
+    assert (room.words(), room.trouble()) == (words, trouble)
+
+
+@pytest.mark.parametrize(
     ("count", "shown"),
     [(0, "0B"), (1023, "1023B"), (1536, "1.5K"), (10 << 20, "10M"), (3 << 30, "3.0G")],
 )
@@ -42,12 +58,20 @@ def test_the_largest_files_are_found_once_each(tmp_path):
     with (tmp_path / "hole").open("wb") as hole:
         hole.truncate(1 << 30)
     fd = os.open(tmp_path, os.O_RDONLY)
+    here = os.getcwd()
     try:
-        found = usage.largest(Layer(fd), 2)
+        found = usage.contents(Layer(fd), 2)
     finally:
+        os.chdir(here)  # not in the layer
         os.close(fd)
-    assert {found[0].path} <= {b"a/b/big", b"again"}
-    assert found[1] == Large(2 << 20, b"a/middle")
+    blocks = sum(
+        os.stat(tmp_path / name).st_blocks
+        for name in ("a", "a/b", "a/b/big", "a/middle", "small", "hole")
+    )
+    assert (found.inodes, found.size) == (6, blocks * 512)
+    assert [large.size for large in found.largest] == [3 << 20, 2 << 20]
+    assert {found.largest[0].path} <= {b"a/b/big", b"again"}
+    assert found.largest[1] == Large(2 << 20, b"a/middle")
 
 
 @pytest.fixture
@@ -62,11 +86,9 @@ def disk(tmp_path):
 
 def test_the_guard_says_each_level_once_until_it_is_left(disk, tmp_path, caplog):
     caplog.set_level(logging.WARNING)
-    run = tmp_path / "run"
-    run.mkdir()
     fd = os.open(disk, os.O_RDONLY)
-    guard = Guard(fd, "/union", str(run))
-    message = run / "motd-room"
+    guard = Guard(fd, "/union", Motd(str(tmp_path)))
+    message = tmp_path / "unionfs/motd"
 
     def fill(percent):
         (disk / "f").write_bytes(b"x" * ((1 << 20) * percent // 100))
@@ -77,7 +99,7 @@ def test_the_guard_says_each_level_once_until_it_is_left(disk, tmp_path, caplog)
         assert fill(50) == []
         assert not message.exists()
         assert fill(82) == ["/union: upper is 82 %"]
-        assert message.read_text().startswith("/union: upper is 82 % full, 840K of 1.0M: ")
+        assert message.read_text().startswith("unionfs: /union: upper is 82 % full, 840K of 1.0M: ")
         assert len(fill(90)) == 1
         assert len(fill(96)) == 2
         assert len(fill(93)) == 2  # not left by much
@@ -87,5 +109,16 @@ def test_the_guard_says_each_level_once_until_it_is_left(disk, tmp_path, caplog)
         assert len(fill(96)) == 3
         assert len(fill(10)) == 3
         assert not message.exists()
+        fill(96)
+        assert message.exists()
+        guard.leave()
+        assert not message.exists()
     finally:
         os.close(fd)
+
+
+def test_a_disk_that_does_not_tell_its_figures_ends_no_daemon(tmp_path):
+    fd = os.open(tmp_path, os.O_RDONLY)
+    guard = Guard(fd, "/union", None)
+    os.close(fd)
+    guard.look()

@@ -20,12 +20,14 @@ import trio
 from tests.layers import opened
 from unionfs import syscalls
 from unionfs.changes import Caller
+from unionfs.credentials import Requester
 from unionfs.iflags import FLAGS
 from unionfs.layer import Layer, WritableLayer
 from unionfs.operations import Operations
 from unionfs.stack import Stack
 from unionfs.union import Features, Union
 
+from .plain import STRANGER
 from .trees import CHANGEABLE, Thing, Tree
 
 _ROOT = 1
@@ -48,6 +50,9 @@ class _NoSession:
     """Stands for the session: nothing passes through, nothing is cached."""
 
     granted = SimpleNamespace(passthrough="off", as_json=dict)
+
+    def requester(self, _unique: int, uid: int, gid: int) -> Requester:
+        return Requester(uid, gid, 0)
 
     def cache_listing(self) -> None:
         pass
@@ -152,6 +157,14 @@ class Client:
         return parent, name
 
     # Verbs
+
+    def stranger(self, verb: str, *args) -> None:
+        """Use a verb as somebody who keeps no privileges of a file, and is no member of a group."""
+        _CONTEXT.uid = _CONTEXT.gid = STRANGER
+        try:
+            getattr(self, verb)(*args)
+        finally:
+            _CONTEXT.uid = _CONTEXT.gid = 0
 
     def append(self, name: str, data: bytes) -> None:
         self._run(self._write, name, data, os.O_WRONLY | os.O_APPEND)

@@ -8,6 +8,7 @@ state before and after each operation is known without asking the union.
 import itertools
 import os
 import stat
+import struct
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -20,6 +21,10 @@ from .plain import Plain
 Verbs = Client | Plain
 LONG_AGO = 1_600_000_000  # seconds; the mtime of all that was planted
 BIG = bytes(range(256)) * 600  # 150 KiB: more than one block, page and buffer
+
+# Names for whose whiteouts aufs has no room, though kernel overlayfs has for redirects to them.
+_TOP, _FREE = "r" * 252, "g" * 252
+_FILE, _FULL, _EMPTY = (f"l/{letter * 252}" for letter in "nwe")
 
 
 class Case(NamedTuple):
@@ -56,6 +61,12 @@ def _plant_lower(top: str) -> None:
     _file(f"{top}/d/x", b"lower x")
     _file(f"{top}/d/deep/y", b"lower y", 0o4755)
     _file(f"{top}/m/low", b"lower in m")
+    for name in ("l", _FULL, f"{_FULL}/sub", _EMPTY):
+        _directory(f"{top}/{name}")
+    _file(f"{top}/{_FILE}", b"a long name")
+    _file(f"{top}/{_TOP}", b"a long name in the root")
+    _file(f"{top}/{_FULL}/sub/z", b"below a long name")
+    _file(f"{top}/l/near", b"beside a long name")
 
 
 def _plant_upper(top: str) -> None:
@@ -321,9 +332,67 @@ def emptied() -> Iterator[Case]:
             yield Case(f"{name} emptied, then {words}", _call(*call), _both(*calls))
 
 
+ACL = "system.posix_acl_access"
+# acl(5), linux/posix_acl_xattr.h: the owner rwx, user 9 rwx, the group r-x, mask rwx, others r-x.
+_ENTRIES = ((1, 7, -1), (2, 7, 9), (4, 5, -1), (16, 7, -1), (32, 5, -1))
+_ACL = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in _ENTRIES)
+
+
+def privileges() -> Iterator[Case]:
+    """Yield changes at which set-uid and set-gid bits fall, of files in upper and in a lower."""
+    for name, mode in itertools.product(("f", "u", "h1", "d/deep/y"), (0o6755, 0o2745)):
+        for verb, *args in (("truncate", 3), ("empty",), ("chown", 7, 8), ("setxattr", ACL, _ACL)):
+            words = f"{verb} {name} of {mode:o} by a stranger"
+            yield Case(words, _call("stranger", verb, name, *args), _call("chmod", name, mode))
+    directory = _call("stranger", "setxattr", "m", ACL, _ACL)
+    yield Case("an ACL for a set-gid directory", directory, _call("chmod", "m", 0o2755))
+
+
+def long_names() -> Iterator[Case]:
+    """Yield operations on names that are too long for a whiteout of aufs."""
+    yield from _cases("unlink", (_FILE,), (_TOP,))
+    yield from _cases("rmdir", (_EMPTY,))
+    sources = (_FILE, _FULL, _EMPTY, _TOP, "l/near", "l", "f", "u", "d", "ud", "e")
+    free, taken = ("l/" + _FREE, "l/new", _FREE, "new", "gone"), (_FILE, _EMPTY, "t", "ue")
+    directories = (_FULL, _EMPTY, "l", "d", "ud", "e", "ue")
+    for source, target in itertools.product(sources, free + taken):
+        fit = target in free or (source in directories) == (target in directories)
+        if fit and source != target and not target.startswith(source + "/"):
+            yield from _cases("rename", (source, target))
+    yield from _cases(
+        "rename",
+        *[(_FILE, other, RENAME_EXCHANGE) for other in ("f", "u", _FULL)],
+        *[(_FULL, other, RENAME_EXCHANGE) for other in ("d", "ud", _EMPTY)],
+    )
+
+
+def after_long_names() -> Iterator[Case]:
+    """Yield operations on directories of long names that were emptied, and beside such names."""
+    for name, calls in (
+        (_FULL, (("unlink", f"{_FULL}/sub/z"), ("rmdir", f"{_FULL}/sub"))),
+        (_FREE, (("rename", "d", _FREE), ("unlink", f"{_FREE}/x"), ("unlink", f"{_FREE}/deep/y"),
+                 ("rmdir", f"{_FREE}/deep"))),
+    ):  # fmt: skip
+        for call in (
+            ("rmdir", name), ("rename", name, "new"), ("rename", "m", name), ("rename", "ud", name),
+            ("rename", "f", name, RENAME_EXCHANGE), ("create", f"{name}/x"), ("chmod", name, 0o700),
+        ):  # fmt: skip
+            words = " ".join(str(word)[:8] for word in call)
+            yield Case(f"{name[:6]} emptied, then {words}", _call(*call), _both(*calls))
+    for before in (
+        ("unlink", _FILE),
+        ("rename", _FILE, "l/new"),
+        ("append", _FULL + "/sub/z", b"!"),
+    ):
+        for call in (("create", "l/again"), ("unlink", "l/near"), ("rename", "l", "new"),
+                     ("rmdir", _EMPTY), ("rename", _EMPTY, "new")):  # fmt: skip
+            words = f"{before[0]} {before[1][:6]}, then {call[0]} {call[1][:6]}"
+            yield Case(words, _call(*call), _call(*before))
+
+
 KINDS: tuple[Callable[[], Iterator[Case]], ...] = (
     copy_ups, flags, after_metadata, links, removals, creations, file_renames, directory_renames,
-    emptied,
+    emptied, long_names, after_long_names,
 )  # fmt: skip
 
 

@@ -5,19 +5,17 @@ import math
 
 import pytest
 
-from unionfs.union import Features
-
 from . import corpus
 from .faulty import failed
 from .sample import SEED, chosen
-from .trial import ERRNOS, Field, count, faults
+from .trial import ERRNOS, Field, count, faults, features
 
 _FORMATS = ("overlay", "aufs")
 
 
 @pytest.fixture(params=_FORMATS)
 def field(request, disk):
-    field = Field(disk, Features(whiteout=request.param))
+    field = Field(disk, features(request.param))
     yield field
     assert field.unchanged()
 
@@ -45,6 +43,11 @@ def _wrong(field, kind, share, errnos=ERRNOS, more=0.0):
 @pytest.mark.parametrize("kind", corpus.KINDS, ids=lambda kind: kind.__name__)
 def test_a_failed_call_changes_nothing_or_is_of_no_account(field, kind):
     assert _wrong(field, kind, 0.002) == (SEED, {})
+
+
+def test_bits_that_fall_come_back_where_the_change_fails(field):
+    """Not so where the daemon is killed in between: docs/durability.md."""
+    assert _wrong(field, corpus.privileges, 0.05) == (SEED, {})
 
 
 @pytest.mark.parametrize("more", [1, math.inf])

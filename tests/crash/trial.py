@@ -32,6 +32,12 @@ def settled(tree: Tree) -> Tree:
     }
 
 
+def features(whiteout: str, fsync: str = "auto") -> Features:
+    """Return what users get with this format: `options.settled`."""
+    marks = whiteout == "overlay"
+    return Features(metacopy=marks, redirect_dir=marks, whiteout=whiteout, fsync=fsync)
+
+
 class Expected(NamedTuple):
     """The two trees that may be seen."""
 

@@ -21,7 +21,6 @@ from tests.mounted import disks
 from tests.mounted.mount import EXTRA, Mount
 from tests.mounted.witness import portrait
 from tests.trees import plant
-from unionfs import mountcalls
 
 # Where the tree lies, and options.  `plain` is no union at all.
 VARIANTS = {
@@ -35,6 +34,7 @@ VARIANTS = {
     "loop=off": ("lower1", ("loop=off",)),
     "handshake=off": ("lower1", ("handshake=off",)),
     "metacopy=off": ("lower1", ("metacopy=off",)),
+    "whiteout=aufs": ("lower1", ("whiteout=aufs",)),
 }
 
 _GROUND = os.environ.get("UNIONFS_TEST_GROUND")
@@ -65,7 +65,6 @@ def ground():
     So the host's disk, which a clean end of a mount syncs, does not decide how long the
     tests take; UNIONFS_TEST_GROUND=DIR has them run in DIR all the same.
     """
-    mountcalls.unshare_mounts()  # whoever unshares from here has copies, and holds daemons up
     path = Path(tempfile.mkdtemp(prefix="unionfs-mounted-", dir=_GROUND))
     with contextlib.ExitStack() as stack:
         if _GROUND is None:

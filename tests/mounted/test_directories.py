@@ -257,6 +257,49 @@ def test_names_have_up_to_255_bytes(tree):
     os.link(tree / ("d" * 255) / ("h" * 255), tree / ("é" * 127))
 
 
+# Names for whose whiteouts, with `.wh.` before them, aufs has just room and no more room.
+LONG = [letter * length for length in range(251, 256) for letter in "fgde"]
+
+
+@pytest.mark.tree(
+    {name: name[:1] if name[0] in "fg" else {"x": {"y": "y"}} for name in LONG}
+    | {"near": "near", "beside": {"under": {"deep": "deep"}}, "other": {"k" * 255: {"z": ""}}}
+)
+def test_long_names_are_used_like_others(tree):
+    with contextlib.chdir(tree):
+        for length in range(251, 256):
+            f, g, d, e = (letter * length for letter in "fgde")
+            _replace_first_bytes(f, "F")
+            assert _text(f) == "F"
+            os.unlink(f)
+            assert failure(os.stat, f) == "ENOENT"
+            _replace_first_bytes(_touched(f), "again")
+            os.rename(g, "h" * length)
+            os.rename("h" * length, f)
+            assert _text(f) == "g"
+            os.link(f, g)
+            os.unlink(f)
+            assert failure(os.rmdir, d) == "ENOTEMPTY"
+            os.rename(f"{d}/x/y", "near")
+            os.rmdir(f"{d}/x")
+            os.rename(e, d)
+            os.mkdir(e)
+            assert os.listdir(e) == []
+            os.rename(d, e)
+            assert harvest(tree / e) == {"x": {"y": "y"}}
+        os.unlink("other/" + "k" * 255 + "/z")
+        os.rmdir("other/" + "k" * 255)
+        os.rmdir("other")
+    kept = {name * length for length in range(251, 256) for name in "ge"}
+    assert set(os.listdir(tree)) == kept | {"near", "beside"}
+    assert harvest(tree / "beside") == {"under": {"deep": "deep"}}
+
+
+def _touched(path):
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    return path
+
+
 @pytest.mark.tree({"f": ""})
 def test_names_of_256_bytes_are_too_long(tree):
     long = tree / ("n" * 256)
@@ -270,7 +313,7 @@ def test_names_of_256_bytes_are_too_long(tree):
 
 @pytest.mark.tree({"f": ""})
 def test_names_are_bytes(tree):
-    names = [b"\xff\xfe", b"new\nline", b"-rf", b" ", b"*", b"\\", b"a:b,c", b".wh", b".wh..wh.opq"]
+    names = [b"\xff\xfe", b"new\nline", b"-rf", b" ", b"*", b"\\", b"a:b,c", b".wh", b"x.wh.y"]
     for name in names:
         with open(os.path.join(os.fsencode(tree), name), "wb") as file:
             file.write(name)
@@ -278,6 +321,32 @@ def test_names_are_bytes(tree):
     for name in names:
         os.unlink(os.path.join(os.fsencode(tree), name))
     assert os.listdir(tree) == ["f"]
+
+
+@pytest.mark.without("whiteout=aufs")
+@pytest.mark.tree({".wh.f": "text", "f": "f", ".wh..wh..opq": ""})
+def test_names_of_whiteouts_are_names_where_whiteouts_have_none(tree):
+    assert _text(tree / ".wh.f") == "text"
+    assert _text(tree / "f") == "f"
+    (tree / ".wh.f").rename(tree / ".wh.new")
+    (tree / ".wh..wh..opq").unlink()
+    assert sorted(os.listdir(tree)) == [".wh.new", "f"]
+
+
+@pytest.mark.parametrize("name", [".wh.f", ".wh.", ".wh..wh..opq", ".wh..wh.f"])
+def test_names_of_whiteouts_cannot_be_made_nor_seen_where_they_are_taken(mounted, name):
+    union = mounted({}, {"d": {"f": ""}}, {"f": "f", "d": {name: ""}}, options=("whiteout=aufs",))
+    for directory in (union.path, union.path / "d"):
+        path = directory / name
+        for call in (os.stat, os.unlink, os.rmdir):
+            assert failure(call, path) == "ENOENT", call
+        for call in (os.mkdir, os.mkfifo, _touched):
+            assert failure(call, path) == "EPERM", call
+        assert failure(os.symlink, "f", path) == "EPERM"
+        assert failure(os.link, directory / "f", path) == "EPERM"
+        assert failure(os.rename, directory / "f", path) == "EPERM"
+        assert "f" in os.listdir(directory)
+        assert name not in os.listdir(directory)
 
 
 def nested(depth):

@@ -115,6 +115,85 @@ def test_upper_and_work_on_any_file_system(base, kind):
         _changes_and_stays(mount)
 
 
+@contextlib.contextmanager
+def _kernel_overlay(base):
+    (base / "below").mkdir()
+    with disks.overlay(base, base / "below") as path:
+        yield path
+
+
+@contextlib.contextmanager
+def _union_below(base):
+    (base / "below").mkdir()
+    beneath = Mount.planted(base / "below", {}, {})
+    try:
+        yield beneath.start().path
+        beneath.stop()
+    finally:
+        beneath.kill()
+
+
+@contextlib.contextmanager
+def _mergerfs(base):
+    (base / "branch").mkdir()
+    with disks.mounted(
+        base / "pool", "-t", "fuse.mergerfs", "-o", "minfreespace=0", base / "branch"
+    ) as path:
+        yield path
+
+
+@pytest.mark.parametrize("root", [_kernel_overlay, _union_below, _mergerfs])
+def test_an_upper_where_overlayfs_could_have_none(base, root):
+    """Whiteouts that are devices, and exchange, are not to be had everywhere; names are."""
+    (base / "lower").mkdir()
+    _plant(base / "lower")
+    with root(base) as upper:
+        for name in ("u", "w"):
+            (upper / name).mkdir()
+        layers = ["--lower", base / "lower", "--upper", upper / "u", "--work", upper / "w"]
+        command = Mount(base, lowers=[]).command("mount", *layers, base / "mnt")
+        refused = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
+        assert refused.returncode == 2
+        assert "or -o whiteout=aufs" in refused.stderr
+        with _union(base, base / "lower", upper, "whiteout=aufs") as mount:
+            _changes_and_stays(mount)
+
+
+def test_whiteouts_of_both_kinds_where_directories_tell_no_kinds(base):
+    """Each is asked for its kind then, while the daemon looks at others."""
+    with disks.writable("ext4-untyped", base) as root:
+        gone = {"gone1": File("", xattrs=(("trusted.overlay.whiteout", b"y"),))}
+        stays = {f"stays{n}": "" for n in range(5)}
+        plant(root / "top", {"d": {**gone, **stays, "sub": {"f": ""}}})
+        os.setxattr(root / "top/d", "trusted.overlay.opaque", b"x")
+        plant(root / "bottom", {"d": {"gone1": "", "gone2": "", "low": "", "lowsub": {}}})
+        for name in ("upper", "work"):
+            (root / name).mkdir()
+        lowers = [root / "top", root / "bottom"]
+        mount = Mount(base, lowers=lowers, upper=root / "upper", work=root / "work")
+        try:
+            mount.start()
+            (mount.path / "d/gone2").unlink()
+            (mount.path / "d/sub/f").unlink()
+            (mount.path / "d/sub").rmdir()
+            expected = {"d": {**stays, "low": "", "lowsub": {}}}
+            assert harvest(mount.path) == expected
+            mount.remount()
+            assert harvest(mount.path) == expected
+            diff = subprocess.run(
+                mount.command("diff", mount.path),
+                check=True,
+                capture_output=True,
+                text=True,
+                cwd=ROOT,
+            )
+            assert diff.stdout == "deleted  /d/gone2\ndeleted  /d/sub\n"
+            mount.stop()
+            subprocess.run(mount.command("check", mount.upper), check=True, cwd=ROOT)
+        finally:
+            mount.kill()
+
+
 @pytest.mark.parametrize("kind", ["xfs", "btrfs"])
 def test_a_copy_shares_its_data_where_the_file_system_can(base, kind):
     def plant_big(directory):

@@ -1,6 +1,6 @@
 """What FUSE and pyfuse3 leave out: each says so with a plain errno, and changes nothing.
 
-The README's table of limits has a row for each of these.  `plain` stands beside
+The table of limits (docs/limits.md) has a row for each of these.  `plain` stands beside
 them to show what a file system that can does.
 """
 
@@ -31,7 +31,13 @@ def opened(tree):
 
 # Where requests come by way of pyfuse3, which has no handlers for these.
 by_pyfuse3 = pytest.mark.without(
-    "upper", "lower", "passthrough=all", "passthrough=off", "noopen=on", "metacopy=off"
+    "upper",
+    "lower",
+    "passthrough=all",
+    "passthrough=off",
+    "noopen=on",
+    "metacopy=off",
+    "whiteout=aufs",
 )
 
 
@@ -72,7 +78,7 @@ def _set_uid(path):
 
 @pytest.mark.without(
     "upper", "lower", "passthrough=all", "passthrough=off", "direct=off",
-    "loop=off", "handshake=off", "metacopy=off",
+    "loop=off", "handshake=off", "metacopy=off", "whiteout=aufs",
 )  # fmt: skip
 @pytest.mark.unions_only
 @pytest.mark.tree({"f": "text"}, prepare=_set_uid)

@@ -95,6 +95,8 @@ class Mirror(pyfuse3.Operations):
             os.truncate(path, attr.st_size)
         if fields.update_mode:
             os.chmod(path, attr.st_mode & 0o7777)
+        if not (fields.update_size or fields.update_mode):  # a write takes set-uid bits away
+            os.chown(path, -1, -1)
         return entry_of(path, inode)
 
     async def getxattr(self, inode, name, ctx):

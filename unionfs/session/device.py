@@ -48,7 +48,6 @@ import socket
 import struct
 
 from unionfs.session.pipe import Pipe
-from unionfs.session.privileges import CAP_FSETID, Without
 from unionfs.session.protocol import (
     FOPEN_CACHE_DIR,
     FOPEN_DIRECT_IO,
@@ -94,7 +93,7 @@ class PlainReplies:
     def taken(self) -> None:
         """Nothing is ever routed."""
 
-    def register(self, _fd: int, *, writable: bool) -> int:  # noqa: ARG002
+    def register(self, _fd: int) -> int:
         """Refuse."""
         raise OSError(errno.EOPNOTSUPP, "no kernel passthrough on this mount")
 
@@ -131,7 +130,6 @@ class Device(PlainReplies):
         self.diverted = None
         self._map = bytearray(_BACKING_MAP.size)
         self._pipe = Pipe()
-        self._unprivileged = Without(CAP_FSETID)
 
     def introduce(self) -> Offer | None:
         """Hand the kernel's INIT request, which waits since mount(2), to libfuse."""
@@ -156,27 +154,21 @@ class Device(PlainReplies):
         poll.register(self.device, select.POLLIN)
         return not any(event & select.POLLERR for _, event in poll.poll(0))
 
-    def register(self, fd: int, *, writable: bool) -> int:
+    def register(self, fd: int) -> int:
         """Return a backing id for the open file *fd*: FUSE_DEV_IOC_BACKING_OPEN.
 
-        Writes to the backing file are made with the credentials of this moment
-        (fs/fuse/passthrough.c).  Without CAP_FSETID they take set-uid and
-        set-gid bits away, as a write by an ordinary user does.
+        Writes to the backing file are made with the credentials of this moment, but what a write
+        takes away is asked for before, with the writer's own (fs/backing-file.c).
         """
         _BACKING_MAP.pack_into(self._map, 0, fd, 0, 0)
-        backing: int
-        if not writable:  # new credentials cost about 10 us, most of it later, in RCU
-            backing = fcntl.ioctl(self.device, _BACKING_OPEN, self._map)
-            return backing
-        with self._unprivileged:
-            backing = fcntl.ioctl(self.device, _BACKING_OPEN, self._map)
+        backing: int = fcntl.ioctl(self.device, _BACKING_OPEN, self._map)
         return backing
 
     def can_register(self) -> bool:
         """Try it with a file in memory: it takes CAP_SYS_ADMIN, not only the kernel's word."""
         fd = os.memfd_create("passthrough", os.MFD_CLOEXEC)
         try:
-            self.unregister(self.register(fd, writable=True))
+            self.unregister(self.register(fd))
         except OSError:
             return False
         finally:

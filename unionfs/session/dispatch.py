@@ -60,6 +60,8 @@ _HEAD_BYTES = 8192
 _NOTHING_READ = frozenset({errno.EAGAIN, errno.ENOENT})
 _HEAD = struct.Struct("=4xIQQII")  # opcode unique nodeid uid gid: the beginning of IN_HEADER
 _BODY = IN_HEADER.size
+_THREAD = struct.Struct("=I")  # of IN_HEADER: pid
+_THREAD_AT = 32
 
 
 def _ignore(_unique: int, _node: int, _body: memoryview, _uid: int, _gid: int) -> bytes:
@@ -102,6 +104,7 @@ class Dispatcher:
         self._soon: collections.deque[_Awaited] = collections.deque()
         self._token = trio.lowlevel.current_trio_token()
         self.waiting = 0  # tasks that are making a reply
+        self._held_up: dict[int, int] = {}  # unique of a request made again -> its thread
         self._can_wait = _PUT_OFF & self._handlers.keys()
         # requests that nobody waits for: opcode, unique, node, body, uid, gid
         self._put_off: collections.deque[_Request] = collections.deque()
@@ -110,6 +113,11 @@ class Dispatcher:
         poll = select.poll()
         poll.register(device.device, select.POLLIN)
         self._poll = poll.poll
+
+    def thread(self, unique: int) -> int:
+        """Return the thread that made the request being handled; 0 for one not seen from here."""
+        number: int = _THREAD.unpack_from(self._buffer, _THREAD_AT)[0]
+        return self._held_up.get(unique, number) if self._held_up else number
 
     def serve(self, until: float) -> bool:
         """Answer the request that waits, and more, up to the time *until* of `perf_counter`.
@@ -217,6 +225,7 @@ class Dispatcher:
             else:
                 self._postpone(reply, unique, opcode, node)
         except BlockingIOError:
+            self._held_up[unique] = self.thread(unique)
             again = partial(handler, unique, node, memoryview(bytes(body)), uid, gid)
             self._postpone(Waiting(repeated(again)), unique, opcode, node)
         except Exception as exc:  # noqa: BLE001 - told, and answered
@@ -244,6 +253,7 @@ class Dispatcher:
             self._answer_error(unique, opcode, node, exc)
         finally:
             self.waiting -= 1
+            self._held_up.pop(unique, None)
 
     def _failed_later(self, unique: int, opcode: int, node: int, error: Exception) -> None:
         """Answer with an error that a thread met, from the thread of the handlers."""

@@ -57,7 +57,7 @@ MKDIR_IN = struct.Struct("=II")  # mode umask
 RENAME_IN = struct.Struct("=Q")  # newdir
 RENAME2_IN = struct.Struct("=QI4x")  # newdir flags
 LINK_IN = struct.Struct("=Q")  # oldnodeid
-OPEN_IN = struct.Struct("=I4x")  # flags
+OPEN_IN = struct.Struct("=II")  # flags open_flags
 CREATE_IN = struct.Struct("=III4x")  # flags mode umask, for TMPFILE too
 READ_IN = struct.Struct("=QQI")  # fh offset size, for READDIR too
 WRITE_IN = struct.Struct("=QQII8xI4x")  # fh offset size write_flags flags
@@ -81,7 +81,9 @@ FATTR_ATIME = 1 << 4
 FATTR_MTIME = 1 << 5
 FATTR_FH = 1 << 6
 FATTR_TIMES_NOW = 1 << 7 | 1 << 8  # access and modification time
+FATTR_KILL_SUIDGID = 1 << 11
 
+OPEN_KILL_SUIDGID = 1 << 0  # of open_flags
 WRITE_KILL_SUIDGID = 1 << 2  # of write_flags
 FSYNC_FDATASYNC = 1 << 0  # of fsync_flags
 

@@ -67,6 +67,14 @@ def mark_as_io_flusher() -> None:
     _libc.prctl(_PR_SET_IO_FLUSHER, 1, 0, 0, 0)
 
 
+def heed_quotas() -> None:
+    """Let this thread, and those that it starts, go beyond no user's quota: capabilities(7).
+
+    Neither does kernel overlayfs (fs/overlayfs/super.c, ovl_fill_super).
+    """
+    Without(CAP_SYS_RESOURCE).__enter__()
+
+
 def set_readahead(device: tuple[int, int], kib: int) -> None:
     """Let the kernel read ahead *kib* KiB on the mount with this device number."""
     path = f"/sys/class/bdi/{device[0]}:{device[1]}/read_ahead_kb"

@@ -11,6 +11,7 @@ import pyfuse3
 import trio
 
 from unionfs import mountcalls
+from unionfs.credentials import Requester
 from unionfs.session import messages, mounted, privileges
 from unionfs.session.device import Device, PlainReplies
 from unionfs.session.dispatch import Dispatcher, Handlers
@@ -141,6 +142,9 @@ class Session:
         except RuntimeError as exc:  # libfuse has said why on stderr
             raise OSError(errno.EPERM, f"libfuse cannot mount: {exc}", self._path) from exc
         self._initialized = True
+        if self._flags & (mountcalls.MS_NODIRATIME | mountcalls.MS_STRICTATIME):  # not libfuse's
+            only_this = mountcalls.MS_REMOUNT | mountcalls.MS_BIND
+            mountcalls.mount("none", self._path, "none", self._flags | only_this)
 
     async def serve(self, started: Callable[[], None]) -> None:
         """Serve until the mount is gone; call *started* when it serves.
@@ -149,6 +153,7 @@ class Session:
         """
         self._started = started
         privileges.mark_as_io_flusher()
+        privileges.heed_quotas()
         self._trio = self._loop.as_trio(self._wait_for_init)
         pyfuse3.trio = self._trio  # type: ignore[attr-defined]  # the stubs do not tell
         trio.lowlevel.add_instrument(self._loop)
@@ -233,19 +238,20 @@ class Session:
             flags |= Init.PASSTHROUGH
         if self._leaves_opens_out():
             unwanted |= Init.ATOMIC_O_TRUNC
+        if self._flags & mountcalls.MS_STRICTATIME:  # each readlink(2) counts
+            flags, unwanted = flags & ~Init.CACHE_SYMLINKS, unwanted | Init.CACHE_SYMLINKS
         if self._dispatches():
             flags |= Init.READDIRPLUS_AUTO  # pyfuse3 knows READDIRPLUS alone
         return Wish(flags, unwanted, _BACKGROUND_REQUESTS, self._depth)
 
-    def register(self, fd: int, *, writable: bool = True) -> int:
+    def register(self, fd: int) -> int:
         """Return a backing id for *fd*, to be given to `unregister`; OSError when not granted.
 
-        It costs 20 us and more, so an id is better kept for later opens.  Say that it
-        is not *writable* only when nobody will write through it: see `Device.register`.
+        It costs 20 us and more, so an id is better kept for later opens.
         """
         if not self.granted.passthrough:
             raise OSError(errno.EOPNOTSUPP, "no kernel passthrough on this mount")
-        return self._replies.register(fd, writable=writable)
+        return self._replies.register(fd)
 
     def unregister(self, backing: int) -> None:
         """Let go of a backing id; open files that use it keep it."""
@@ -266,6 +272,16 @@ class Session:
         They should be in the page cache.
         """
         return self._replies.send_file(messages.header(unique, count), fd, offset, count)
+
+    @property
+    def device(self) -> str:
+        """Return the number of the mounted file system, MAJOR:MINOR; "" before that."""
+        return "" if self._mount is None else "{}:{}".format(*self._mount.device)
+
+    def requester(self, unique: int, uid: int, gid: int) -> Requester:
+        """Return who made the request that is being handled directly."""
+        thread = 0 if self._dispatcher is None else self._dispatcher.thread(unique)
+        return Requester(uid, gid, thread)
 
     def invalidate_attributes(self, ino: int) -> None:
         """Have the kernel ask for the attributes of a node before it uses them again."""

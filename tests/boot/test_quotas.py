@@ -1,0 +1,28 @@
+"""Quotas of users hold in upper, as on a plain disk; root's is a limit, as with overlayfs."""
+
+from pathlib import Path
+
+from .quotas import CALLS, UNIONS
+
+SCRIPT = f"""
+cat >/run/quotas.py <<'END'
+{Path(__file__).with_name("quotas.py").read_text()}
+END
+python3 /run/quotas.py 2>&1
+"""
+
+
+def test_a_user_gets_no_more_than_the_quota_allows(machine):
+    ended = machine().boot("unionfs=tmpfs", SCRIPT)
+    assert ended.status == 0, ended.report
+    said = ended.values()
+    assert said["plain_root"] == ","  # CAP_SYS_RESOURCE
+    for options in UNIONS:
+        where = f"union_{options.partition('=')[0] or 'plainly'}"
+        for word in CALLS:
+            if (word, options) != ("allocate", "direct=off"):  # a limit
+                assert "EDQUOT" in said[f"{where}_{word}"]
+                assert said[f"{where}_{word}"] == said[f"plain_{word}"], where
+        assert said[f"{where}_root"] == said["overlay_root"] == "EDQUOT,EDQUOT"
+        # A quota that is full is in nobody else's way.
+        assert said[f"{where}_others"] == said["plain_others"] == "0,EDQUOT,,,,,"
