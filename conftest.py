@@ -12,7 +12,7 @@ from collections.abc import Generator
 
 import pytest
 
-from unionfs import mountcalls
+from unionfs.host import mountcalls
 
 _CI = os.environ.get("CI") == "true"
 

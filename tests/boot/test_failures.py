@@ -27,7 +27,9 @@ DEAD = "the daemon cannot serve"
 
 # What a root has lost, as after a bad edit or a half upgrade.
 PYTHON = {"/usr/bin/python3": None}
-CONFIGURATION = {"/usr/lib/python3/dist-packages/unionfs/options.py": "this is no Python\n"}
+CONFIGURATION = {
+    "/usr/lib/python3/dist-packages/unionfs/mounting/options.py": "this is no Python\n"
+}
 
 
 @pytest.fixture

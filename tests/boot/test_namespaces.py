@@ -129,7 +129,7 @@ def test_a_word_that_cannot_be_followed_becomes_ram_and_is_said(image, tmp_path,
     ("hidden", "said"),
     [
         ("/usr/bin/python3", "the daemon cannot serve"),
-        ("/usr/lib/python3/dist-packages/unionfs/options.py", "the daemon cannot serve"),
+        ("/usr/lib/python3/dist-packages/unionfs/mounting/options.py", "the daemon cannot serve"),
         ("/dev/fuse", "the daemon cannot serve: unionfs: error: cannot mount"),
     ],
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import unionfs
-from unionfs.commands import COMMANDS
+from unionfs.commands.commands import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,8 +7,8 @@ import threading
 import pytest
 import trio
 
-from unionfs import durability
-from unionfs.durability import Durability
+from unionfs.fuse import durability
+from unionfs.fuse.durability import Durability
 
 
 class Disk:

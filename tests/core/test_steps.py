@@ -13,11 +13,12 @@ import pytest
 
 from tests.core.test_changes import failing
 from tests.trees import WHITEOUT, Opaque, harvest
-from unionfs import markers, syscalls
-from unionfs.attributes import Wish
-from unionfs.changes import Caller
-from unionfs.credentials import Credentials, Requester
-from unionfs.temporaries import Temporaries
+from unionfs.changes.attributes import Wish
+from unionfs.changes.changes import Caller
+from unionfs.host import syscalls
+from unionfs.host.credentials import Credentials, Requester
+from unionfs.layers import markers
+from unionfs.layers.temporaries import Temporaries
 
 MODULES = {"renameat2": syscalls}
 FORMATS = pytest.mark.parametrize("whiteout", ["overlay", "aufs"])

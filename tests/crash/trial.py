@@ -10,8 +10,8 @@ import shutil
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from unionfs.iflags import FLAGS
-from unionfs.union import Features
+from unionfs.layers.iflags import FLAGS
+from unionfs.view.union import Features
 
 from . import corpus
 from .client import Client, Dirs

@@ -12,7 +12,7 @@ import os
 import pytest
 
 from tests.mounted.witness import as_user, failure
-from unionfs.syscalls import fallocate
+from unionfs.host.syscalls import fallocate
 
 _libc = ctypes.CDLL(None, use_errno=True)
 FICLONE = 0x40049409
