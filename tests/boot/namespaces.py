@@ -17,8 +17,13 @@ class Ended(NamedTuple):
     console: str
 
 
-def boot(image, path, words, script, *, disk=None, hidden=""):
+def boot(image, path, words, script, **how):
     """Boot with *words* on the kernel command line and *script* instead of /sbin/init."""
+    return start(image, path, words, script, **how).ended()
+
+
+def start(image, path, words, script, *, disk=None, hidden=""):
+    """Do that, and do not wait."""
     scratch = os.path.join(str(path), "boot")
     os.mkdir(scratch)
     _write(scratch, "cmdline", f"{words} unionfs.init=/run/init\n")
@@ -27,12 +32,34 @@ def boot(image, path, words, script, *, disk=None, hidden=""):
     for name in ("kmsg", "console"):
         _write(scratch, name, "")
     command = ["sh", f"{HERE}/namespaces.sh", scratch, image.ext4, *([disk] if disk else [])]
-    done = subprocess.run(
-        ["unshare", *NAMESPACES, *command],
-        env={**os.environ, "HIDDEN": hidden}, timeout=SECONDS, check=False,
-    )  # fmt: skip
-    status = done.returncode if done.returncode >= 0 else 128 - done.returncode
-    return Ended(status, _read(scratch, "kmsg"), _read(scratch, "console"))
+    environment = {**os.environ, "HIDDEN": hidden}
+    process = subprocess.Popen(["unshare", *NAMESPACES, *command], env=environment)
+    return Running(scratch, process)
+
+
+class Running(NamedTuple):
+    """Namespaces in which something runs."""
+
+    scratch: str
+    process: subprocess.Popen
+
+    def console(self):
+        """Return what has been said so far."""
+        return _read(self.scratch, "console")
+
+    def ended(self):
+        """Wait for the end, and return what became of them."""
+        try:
+            status = self.process.wait(SECONDS)
+        finally:
+            self.end()
+        status = status if status >= 0 else 128 - status
+        return Ended(status, _read(self.scratch, "kmsg"), self.console())
+
+    def end(self):
+        """End all that runs in there."""
+        self.process.kill()
+        self.process.wait()
 
 
 def _write(scratch, name, text):
