@@ -17,13 +17,13 @@ class Ended(NamedTuple):
     console: str
 
 
-def boot(image, path, words, script, **how):
-    """Boot with *words* on the kernel command line and *script* instead of /sbin/init."""
-    return start(image, path, words, script, **how).ended()
+def boot(root, path, words, script, **how):
+    """Boot the file system in the file *root* with *words* on the kernel command line, and *script* instead of /sbin/init."""
+    return start(root, path, words, script, **how).ended()
 
 
-def start(image, path, words, script, *, disk=None, hidden=""):
-    """Do that, and do not wait."""
+def start(root, path, words, script, *, disk=None, hidden="", group=None):
+    """Do that, and do not wait.  *group*: a directory of cgroup v2, which it has for its own."""
     scratch = os.path.join(str(path), "boot")
     os.mkdir(scratch)
     _write(scratch, "cmdline", f"{words} unionfs.init=/run/init\n")
@@ -31,9 +31,12 @@ def start(image, path, words, script, *, disk=None, hidden=""):
     os.chmod(os.path.join(scratch, "init"), 0o755)
     for name in ("kmsg", "console"):
         _write(scratch, name, "")
-    command = ["sh", f"{HERE}/namespaces.sh", scratch, image.ext4, *([disk] if disk else [])]
-    environment = {**os.environ, "HIDDEN": hidden}
-    process = subprocess.Popen(["unshare", *NAMESPACES, *command], env=environment)
+    command = ["sh", f"{HERE}/namespaces.sh", scratch, root, *([disk] if disk else [])]
+    environment = {**os.environ, "HIDDEN": hidden, "CONTROLLED": group or ""}
+    join = 'if [ -n "$CONTROLLED" ]; then echo $$ >"$CONTROLLED/cgroup.procs"; fi; exec "$@"'
+    process = subprocess.Popen(
+        ["sh", "-ec", join, "join", "unshare", *NAMESPACES, *command], env=environment
+    )
     return Running(scratch, process)
 
 

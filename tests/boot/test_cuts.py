@@ -66,7 +66,9 @@ def test_twenty_power_cuts_in_a_row_lose_nothing_that_was_synced(image, tmp_path
         path = tmp_path / f"turn{turn}"
         path.mkdir()
         device = loop_device(disk)
-        running = namespaces.start(image, path, f"unionfs={device}", CHECK + WRITE, disk=device)
+        running = namespaces.start(
+            image.ext4, path, f"unionfs={device}", CHECK + WRITE, disk=device
+        )
         try:
             until_synced(running)
             time.sleep(chance.uniform(0, 2))

@@ -8,31 +8,10 @@ import pytest
 
 from .guest import Disk, Guest
 from .image import make_ext4
-from .scripts import BARE, CHECK, DISK, STATE, WRAPPER, WRITE
+from .scripts import BARE, BUSY, CHECK, DISK, STATE, WRAPPER, WRITE
 from .test_boot import is_clean
 
 ROUNDS = 20
-
-# What keeps everybody busy until PID 1 ends them; some ignore SIGTERM.
-BUSY = """
-for n in 1 2; do
-    systemd-run -q sh -c 'while :; do cp -r /etc /var/tmp/a'$n'; rm -r /var/tmp/a'$n'; done'
-    systemd-run -q sh -c 'while :; do find / -xdev -type f -exec cat {} + ; done'
-    (trap '' TERM HUP; while :; do /bin/echo $RANDOM >/etc/busy$((RANDOM % 100)); done) &
-    (trap '' TERM HUP; while :; do /bin/ls -lR /usr; done) &
-done >/dev/null 2>&1
-systemd-run -q python3 -c '
-import mmap, os
-file = open("/var/tmp/map", "w+b")
-file.truncate(1 << 20)
-memory = mmap.mmap(file.fileno(), 0)
-while True:
-    memory[os.urandom(1)[0] << 12] ^= 1
-'
-sleep $((RANDOM % 5))
-echo busy=$(pgrep -fc 'while :|/bin/ls')
-sync; echo 3 >/proc/sys/vm/drop_caches
-"""
 
 
 @pytest.fixture
