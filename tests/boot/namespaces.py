@@ -18,7 +18,10 @@ class Ended(NamedTuple):
 
 
 def boot(root, path, words, script, **how):
-    """Boot the file system in the file *root* with *words* on the kernel command line, and *script* instead of /sbin/init."""
+    """Boot the file system in the file *root*.
+
+    *words* are on the kernel command line, and *script* runs instead of /sbin/init.
+    """
     return start(root, path, words, script, **how).ended()
 
 
