@@ -46,7 +46,9 @@ tr -d '\\0' <"/dev/${disk##*/}" >run
 bash ./run
 echo "@@END status=$?"
 sleep 0.2
-[ -e stay ] || systemctl --no-block $(cat action 2>/dev/null || echo poweroff)
+# Not by logind, which does not start in time on a slow machine.
+action=$(cat action 2>/dev/null || echo poweroff)
+systemctl start --no-block --job-mode=replace-irreversibly $action.target
 """
 
 

@@ -105,7 +105,7 @@ umount -R /mnt
 """
 ENABLE = """
 if [ "$(findmnt -no FSTYPE /)" = ext4 ]; then
-    echo before=$(findmnt -no FSTYPE,OPTIONS / | cut -c-7)
+    echo before=$(findmnt -no FSTYPE /),$(findmnt -no OPTIONS / | cut -d, -f1)
     unionfs boot enable || exit
     apt-get -y remove pyunionfs 2>&1 | grep -o 'pyunionfs is not removed: .*'
     sync; echo reboot >action
@@ -133,12 +133,14 @@ def test_a_machine_is_enabled_boots_by_grub_and_is_disabled_again(machine, tmp_p
     assert made.status == 0, made.report
     guest = machine(root=Disk(path, "root"))
     first = guest.boot(None, ENABLE)
-    assert first.values() == {"before": "ext4 rw"}
+    assert first.values() == {"before": "ext4,rw"}
     assert "pyunionfs is not removed: this machine is going to boot on it" in first.report
     second = guest.boot(None, STATE + ENABLE)
     assert second.values() == {**RAM, "status": "0"}
     assert "say 'unionfs maintain -- unionfs boot ...'" in second.report
     third = guest.boot(None, STATE + ENABLE)
     assert third.values() == {**RAM, "status": "0", "disabled": "0"}
-    last = guest.boot(None, "echo root=$(findmnt -no FSTYPE,OPTIONS / | cut -c-7)")
-    assert last.values() == {"root": "ext4 rw"}
+    last = guest.boot(
+        None, "echo root=$(findmnt -no FSTYPE /),$(findmnt -no OPTIONS / | cut -d, -f1)"
+    )
+    assert last.values() == {"root": "ext4,rw"}

@@ -29,5 +29,5 @@ def script(lines):
 @pytest.mark.parametrize("title", ["first boot", "second boot"])
 def test_the_five_minutes_print_what_they_say(image, tmp_path, title):
     lines = block(title)
-    ended = namespaces.boot(image, tmp_path, "unionfs=tmpfs", script(lines))
+    ended = namespaces.boot(image.ext4, tmp_path, "unionfs=tmpfs", script(lines))
     assert ended.console.partition("@@BEGIN\n")[2].replace("\r", "") == lines
