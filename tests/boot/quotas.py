@@ -96,13 +96,16 @@ def allocate(path):
 
 def copy(top):
     target = os.open(f"{top}/copy", os.O_WRONLY | os.O_CREAT, 0o644)
-    return failure(os.copy_file_range, os.open(f"{top}/roots", os.O_RDONLY), target, 2_000_000)
+    source, error = os.open(f"{top}/roots", os.O_RDONLY), ""
+    while not error and os.fstat(target).st_size < os.fstat(source).st_size:
+        error = failure(os.copy_file_range, source, target, 2_000_000)
+    return error
 
 
-def make(top):
+def make(top, prefix="made"):
     """Make files until that is refused."""
     for number in range(2 * INODES):
-        error = failure(os.mknod, f"{top}/made{number}")
+        error = failure(os.mknod, f"{top}/{prefix}{number}")
         if error:
             return f"{number},{error}"
     return "all"
@@ -110,19 +113,21 @@ def make(top):
 
 def append(path):
     """Open a file to write to it: it has to be copied up."""
-    return failure(os.open, path, os.O_WRONLY | os.O_APPEND)
+    return failure(lambda: os.close(os.open(path, os.O_WRONLY | os.O_APPEND)))
 
 
 CALLS = {
     "write": lambda top: fill(f"{top}/new"),
-    "synchronous": lambda top: fill(f"{top}/new", os.O_SYNC),
+    "synchronous": lambda top: fill(f"{top}/slow", os.O_SYNC),
     "large": lambda top: fill(f"{top}/large"),
-    "allocate": lambda top: allocate(f"{top}/new"),
+    "allocate": lambda top: allocate(f"{top}/room"),
     "copy": copy,
     "make": make,
 }
 
 # Where
+
+LOWER = "/run/lower"  # where nobody has a quota
 
 
 def plant(top):
@@ -145,11 +150,10 @@ def plain(base, _options):
 
 
 def _layers(base):
-    plant(f"/run/quotas{base}/lower")  # where nobody has a quota
     for name in ("upper", "work", "mnt"):
         os.makedirs(f"{base}/{name}")
     os.chmod(f"{base}/upper", 0o777)
-    return f"lowerdir=/run/quotas{base}/lower,upperdir={base}/upper,workdir={base}/work"
+    return f"lowerdir={LOWER},upperdir={base}/upper,workdir={base}/work"
 
 
 @contextlib.contextmanager
@@ -175,28 +179,26 @@ def everywhere():
 
 
 def ask(disk, device):
+    plant(LOWER)
     for where, place, options in everywhere():
-        for word, call in CALLS.items():
-            with place(f"{disk}/{where}-{word}", options) as top:
+        with place(f"{disk}/{where}", options) as top:
+            for word, call in CALLS.items():
                 limit(device)
                 say(f"{where}_{word}={by_user(call, top)}")
                 limit(device, 1 << 20, 1000)
-        with place(f"{disk}/{where}-root", options) as top:
             limit(device)
-            say(
-                f"{where}_root={append(top + '/low')},{failure(os.chown, top + '/roots', USER, -1)}"
-            )
-            limit(device, 1 << 20, 1000)
-        with place(f"{disk}/{where}-others", options) as top:
+            given = failure(os.chown, f"{top}/roots", USER, -1)
+            say(f"{where}_root={append(f'{top}/low')},{given}")
             say(f"{where}_others={others(top, device)}")
+        subprocess.run(["rm", "-r", f"{disk}/{where}"], check=True)
 
 
 def others(top, device):
     """Fill a quota, and return what others meet then; the union makes copies and whiteouts."""
     limit(device)
-    by_user(make, top)
+    by_user(make, top, "filling")
     met = [
-        by_user(make, top),
+        by_user(make, top, "more"),
         failure(os.chmod, f"{top}/free0", 0o600),
         append(f"{top}/free1"),
         failure(os.unlink, f"{top}/free2"),
