@@ -54,7 +54,7 @@ def snapshot(bench):
         ("mount --lower lower -o ram=0 mnt", "bad size '0'"),
         (f"mount {LAYERS}", "the following arguments are required: MOUNTPOINT"),
         (f"mount {LAYERS} mnt mnt", "unrecognized arguments: mnt"),
-        ("mount -o lowerdir=" + ":".join(["lower"] * 129) + " mnt", "129 lower layers: at most"),
+        ("mount -o lowerdir=" + ":".join(["lower"] * 501) + " mnt", "501 lower layers: at most"),
         ("source mnt -o lowerdir=nope", "lower 'nope' does not exist"),
         ("source mnt -o lowerdir=lower,user", "only root can mount"),
         ("mont", "unknown command 'mont'"),

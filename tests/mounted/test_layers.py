@@ -1,4 +1,4 @@
-"""Layers on every file system that people have, in numbers from one to 128."""
+"""Layers on every file system that people have, in numbers from one to 500."""
 
 import contextlib
 import os
@@ -10,6 +10,7 @@ from tests.mounted import disks
 from tests.mounted.mount import ROOT, Mount, wait_until
 from tests.mounted.witness import failure, portrait
 from tests.trees import WHITEOUT, File, Link, Same, harvest, plant
+from unionfs.mounting import live
 
 LOWERS = ("ext4", "ext4-untyped", "xfs", "btrfs", "tmpfs", "squashfs", "erofs", "overlay")
 UPPERS = ("ext4", "ext4-untyped", "xfs", "btrfs", "tmpfs")
@@ -239,25 +240,26 @@ def test_lowers_on_different_file_systems_in_one_stack(base):
             mount.kill()
 
 
-def test_128_lowers(mounted):
-    lowers = [{f"f{n}": str(n), "same": str(n), "d": {f"f{n}": ""}} for n in range(128)]
+def test_500_lowers(mounted):
+    lowers = [{f"f{n}": str(n), "same": str(n), "d": {f"f{n}": ""}} for n in range(500)]
     union = mounted({}, *lowers)
+    assert len(live.find(union.path).status["layers"]["lowers"]) == 500
     too_long = union.take_log()  # for an attribute of upper, where that is on ext4
-    assert len(os.listdir(union.path)) == 130
+    assert len(os.listdir(union.path)) == 502
     assert (union.path / "same").read_text() == "0"
-    assert len(os.listdir(union.path / "d")) == 128
-    (union.path / "f127").write_text("new")
+    assert len(os.listdir(union.path / "d")) == 500
+    (union.path / "f499").write_text("new")
     (union.path / "d").rename(union.path / "e")
     (union.path / "same").unlink()
     assert union.on_upper() == {
         "d": WHITEOUT,
         "e": {},
-        "f127": "new",
+        "f499": "new",
         "same": WHITEOUT,
     }
     union.stop()
     union.start()
-    assert len(os.listdir(union.path / "e")) == 128
+    assert len(os.listdir(union.path / "e")) == 500
     assert union.take_log() == too_long
 
 

@@ -13,7 +13,6 @@ changes them, and it tells the kernel by its replies.
 import contextlib
 import errno
 import functools
-import json
 import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
@@ -84,7 +83,7 @@ class Operations(pyfuse3.Operations):
         super().__init__()
         self.union = union
         self.session = session
-        self.status = status  # what STATUS shows; the mount fills it in
+        self.status = rootattributes.Status(status)
         self.trouble = Trouble()
         self._copyup = CopyUp(union)
         self.changes = Changes(union, self._copyup)
@@ -118,7 +117,7 @@ class Operations(pyfuse3.Operations):
 
     def serve_with(self, granted: Granted) -> None:
         """Take note of what the kernel granted, before the first request comes."""
-        self.status["kernel"] = granted.as_json()
+        self.status.document["kernel"] = granted.as_json()
         self.files.told = granted.kill_privileges
         self.files.unopened = self.files.consent.unopened = granted.noopen
         self.files.backings.enabled &= granted.passthrough
@@ -350,7 +349,7 @@ class Operations(pyfuse3.Operations):
     async def getxattr(self, inode: int, name: bytes, _ctx: RequestContext) -> bytes:
         if name == STATUS and inode == pyfuse3.ROOT_INODE:
             self.union.access.follow_mount(self.session.device)
-            return json.dumps(self.status).encode()
+            return self.status.attribute()
         return self.attributes.get(self.union.nodes[inode], name)
 
     @_replying

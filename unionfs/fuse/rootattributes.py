@@ -3,8 +3,46 @@
 They are on no disk: the daemon answers for them itself, and lists them to nobody.
 """
 
+import json
+import os
+from typing import Any
+
 # What `unionfs status` asks for: `mounting.live`.
 STATUS = "trusted.unionfs.status"
 
 # Set by `unionfs commit`, on what it is going to carry into the lower: `Changes.stand_alone`.
 ALONE = "trusted.unionfs.alone"
+
+_LONGEST = 1 << 16  # bytes that an attribute may have: xattr(7)
+
+
+class Status:
+    """What a daemon says of its mount.
+
+    A document that is longer than an attribute may be, as of hundreds of layers, is in a file
+    in RAM: the attribute tells its descriptor, for /proc/PID/fd.
+    """
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self.document = document
+        self._file = -1
+
+    def attribute(self) -> bytes:
+        """Return the value of the attribute."""
+        text = json.dumps(self.document).encode()
+        if len(text) <= _LONGEST:
+            return text
+        if self._file < 0:
+            self._file = os.memfd_create("status")
+        os.pwrite(self._file, text, 0)
+        os.ftruncate(self._file, len(text))
+        return json.dumps({"pid": os.getpid(), "file": self._file}).encode()
+
+
+def document(attribute: bytes) -> dict[str, Any]:
+    """Return what a daemon said by the value of its attribute."""
+    said: dict[str, Any] = json.loads(attribute)
+    if "file" in said:
+        with open(f"/proc/{said['pid']}/fd/{said['file']}", "rb") as file:
+            said = json.load(file)
+    return said

@@ -8,11 +8,10 @@ that another process of root may open the very same directories through
 
 import dataclasses
 import errno
-import json
 import os
 from typing import Any, NamedTuple
 
-from unionfs.fuse.rootattributes import STATUS
+from unionfs.fuse.rootattributes import STATUS, document
 from unionfs.host import copies, mountinfo
 from unionfs.layers.layer import Layer, WritableLayer
 from unionfs.layers.stack import Stack
@@ -91,12 +90,12 @@ def ask(path: str) -> dict[str, Any] | None:
     OSError where that is no union, or not to be looked at.
     """
     try:
-        status: dict[str, Any] = json.loads(os.getxattr(path, STATUS))
+        attribute = os.getxattr(path, STATUS)
     except OSError as exc:
         if exc.errno in _DEAD:
             return None
         raise
-    return status
+    return document(attribute)
 
 
 def find(mountpoint: str) -> LiveMount:

@@ -21,7 +21,7 @@ from unionfs.mounting.places import Place
 
 log = logging.getLogger(__name__)
 
-LOWERS_MAX = 128
+LOWERS_MAX = 500  # as overlayfs: fs/overlayfs/params.c, OVL_MAX_STACK
 
 # Bits of capabilities(7).  Without the others, some changes by some users would fail later.
 _CAP_SYS_ADMIN = 21
