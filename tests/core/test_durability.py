@@ -11,6 +11,18 @@ from unionfs.fuse.durability import Durability
 from unionfs.host import content
 
 
+class Gate(threading.Event):
+    """Holds a sync up until it is set."""
+
+    def __init__(self):
+        super().__init__()
+        self.reached = threading.Event()
+
+    async def comes(self):
+        """Return when the sync is held up here."""
+        await trio.to_thread.run_sync(self.reached.wait)
+
+
 class Disk:
     """Stands for the disk under upper: notes what is synced, and can hold a sync up or fail it."""
 
@@ -26,13 +38,14 @@ class Disk:
         path = shown.rpartition("/upper")[2].lstrip("/") or "."
         gate = self.held.pop(path, None)
         if gate is not None:
+            gate.reached.set()
             gate.wait()
         if path in self.failing:
             raise OSError(errno.EIO, "bad sector")
         self.synced.append(path + how)
 
     def hold(self, path):
-        gate = self.held[path] = threading.Event()
+        gate = self.held[path] = Gate()
         return gate
 
     def take(self):
@@ -75,7 +88,7 @@ def test_a_second_caller_is_not_told_before_all_is_on_the_disk(disk, held):
         async with trio.open_nursery() as nursery:
             gate, second = disk.hold(held), trio.Event()
             nursery.start_soon(sync, disk)
-            await at_rest()
+            await gate.comes()
             again = disk.hold(held)
             nursery.start_soon(sync, disk, second)
             await at_rest()
@@ -110,7 +123,7 @@ def test_a_copy_made_during_a_sync_is_not_taken_for_synced(union, monkeypatch):
         async with trio.open_nursery() as nursery:
             gate = disk.hold("d")
             nursery.start_soon(sync, disk)
-            await at_rest()
+            await gate.comes()
             u.append("d/f", "new")
             gate.set()
 
@@ -127,7 +140,7 @@ def test_of_a_file_moved_during_a_sync_the_new_directory_is_synced(disk):
         async with trio.open_nursery() as nursery:
             gate = disk.hold("d/e")
             nursery.start_soon(sync, disk)
-            await at_rest()
+            await gate.comes()
             disk.union.rename("d/e/f", "x/f")
             gate.set()
 
