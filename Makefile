@@ -94,7 +94,7 @@ bench: setup
 	$(BIN)pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)python -m bench install
 	mkdir -p build
-	$(BIN)python -m bench --json build/bench.json --plots docs --readme
+	$(BIN)python -m bench --json build/bench.json --plots docs --tables
 
 man: setup
 	$(BIN)python -m tools.manual build/man
@@ -110,14 +110,14 @@ build/debian/stamp: pyproject.toml
 # Of these, what shows whether pyfuse3 and trio of another version serve: minutes.
 test-debian-quick: build/debian/stamp
 	tools/packages.sh $(TEST_PACKAGES)
-	build/debian/bin/python -m pytest tests/core tests/session
-	build/debian/bin/python -m pytest tests/mounted/test_files.py tests/mounted/test_directories.py \
+	build/debian/bin/python -m pytest $(PARALLEL) tests/core tests/session
+	build/debian/bin/python -m pytest $(PARALLEL) tests/mounted/test_files.py tests/mounted/test_directories.py \
 		tests/mounted/test_rename.py tests/mounted/test_links.py tests/mounted/test_copyup.py
 
 test-debian: build/debian/stamp
 	tools/packages.sh $(TEST_PACKAGES)
-	build/debian/bin/python -m pytest tests/core tests/session tests/command
-	build/debian/bin/python -m pytest tests/mounted tests/programs
+	build/debian/bin/python -m pytest $(PARALLEL) tests/core tests/session tests/command
+	build/debian/bin/python -m pytest $(PARALLEL) tests/mounted tests/programs
 
 # Built in a copy, by Debian's Python and no other.
 deb:

@@ -12,7 +12,7 @@ from collections.abc import Generator
 
 import pytest
 
-from unionfs import mountcalls
+from unionfs.host import mountcalls, syscalls
 
 _CI = os.environ.get("CI") == "true"
 
@@ -31,3 +31,13 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         report.outcome = "failed"
         report.longrepr = f"skipped, which is a failure in CI: {report.longrepr}"
     return report
+
+
+@pytest.fixture(autouse=True)
+def _no_capabilities_kept() -> None:
+    """Have what a test starts lose its capabilities by setuid(2), whatever ran before it.
+
+    A union in the tests' own process keeps them across setfsuid(2): prctl(2), PR_SET_SECUREBITS.
+    """
+    if os.geteuid() == 0:
+        syscalls.drop_capabilities_with_setfsuid()

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 WORKLOADS: dict[str, type[Workload]] = {
     kind.name: kind for module in (trees, names, data, stacks, daemon) for kind in module.WORKLOADS
 }
-README, PERFORMANCE = PROJECT / "README.md", PROJECT / "docs" / "performance.md"
+PERFORMANCE = PROJECT / "docs" / "performance.md"
 FULL_ROUNDS, QUICK_ROUNDS = 4, 2
 EXAMPLES = """
   python -m bench                       everything, some 20 minutes
@@ -67,9 +67,9 @@ def build() -> argparse.ArgumentParser:
     add("--json", type=Path, metavar="FILE", help="write all samples")
     add("--plots", type=Path, metavar="DIR", help="draw SVG pictures")
     add(
-        "--readme",
+        "--tables",
         action="store_true",
-        help="tables into README.md and docs/performance.md, with --ram-upper the latter alone",
+        help="tables into docs/performance.md",
     )
     add("--strict", action="store_true", help="exit status 1 if a demand was not reached")
     add("--output", type=Path, default=Path("profile.svg"), help="of profile: .svg or .txt")
@@ -81,9 +81,9 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = build()
     arguments = parser.parse_args(words)
     signal.signal(signal.SIGTERM, _interrupt)
-    for document in (README, PERFORMANCE) if arguments.readme else ():
-        if not tables.has_markers(document, tables.DISK):
-            parser.error(f"{document} has no lines <!-- {tables.DISK}:begin --> and :end -->")
+    for name in (tables.SHORT, tables.DISK) if arguments.tables else ():
+        if not tables.has_markers(PERFORMANCE, name):
+            parser.error(f"{PERFORMANCE} has no lines <!-- {name}:begin --> and :end -->")
     verb, *rest = arguments.words or [""]
     try:
         if verb == "install":
@@ -193,7 +193,7 @@ def _present(results: Results, arguments: argparse.Namespace) -> int:
     print(tables.full(results))
     if arguments.json:
         results.save(arguments.json)
-    if arguments.readme:
+    if arguments.tables:
         _insert(results)
     if arguments.plots:
         from bench.plots import draw  # noqa: PLC0415 - matplotlib takes a second to load
@@ -208,7 +208,7 @@ def _insert(results: Results) -> None:
     if results.settings["upper"] == "tmpfs":
         tables.insert(PERFORMANCE, tables.short(results), tables.RAM)
         return
-    tables.insert(README, tables.short(results), tables.DISK)
+    tables.insert(PERFORMANCE, tables.short(results), tables.SHORT)
     tables.insert(PERFORMANCE, tables.full(results), tables.DISK)
 
 

@@ -1,4 +1,4 @@
-"""The figures as Markdown: a short table for the README, all of them for docs/performance.md.
+"""The figures as Markdown: a short table, and all of them, for docs/performance.md.
 
 The tables stand between two markers in a document; nothing else of it is touched.
 """
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
     from bench.figures import Results, Spread
 
-# The names of the markers: for a run with all layers on one disk, and for one with upper in RAM.
-DISK, RAM = "bench", "bench-ram"
+# The names of the markers: for a run with all layers on one disk, in short and as a whole, and for
+# one with upper in RAM.
+SHORT, DISK, RAM = "bench-short", "bench", "bench-ram"
 
 
 def amount(value: float, unit: str) -> str:
@@ -48,7 +49,7 @@ def _rows(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def short(results: Results) -> str:
-    """Return the README's table: ours beside the kernel's and the fastest peer."""
+    """Return the short table: ours beside the kernel's and the fastest peer."""
     heads = ("work", OURS, "kernel overlayfs", "fastest FUSE peer", "/ kernel", "/ peer")
     rows = []
     for name in results.measured():

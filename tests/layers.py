@@ -2,7 +2,7 @@
 
 import os
 
-from unionfs import copies
+from unionfs.host import copies
 
 
 def opened(*paths):

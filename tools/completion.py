@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Iterator
 
-from unionfs import commands
+from unionfs.commands import commands
 
 # Words of options and arguments that are directories or files: completed as such.
 _FILES = "-o filenames -o bashdefault -o default"

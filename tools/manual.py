@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import unionfs
-from unionfs import commands
+from unionfs.commands import commands
 
 EXAMPLES = """\
 Try an installation, and forget it:
@@ -69,7 +69,7 @@ def whole() -> Iterator[str]:
     parser = commands.parser()
     yield from page("unionfs", "several directories seen as one", _without_commands(parser))
     yield ".SH COMMANDS"
-    for name, (_, line) in commands.COMMANDS.items():
+    for name, line in commands.COMMANDS.items():
         yield f".TP\n\\fBunionfs\\-{name}\\fR(1)\n{escaped(line)}"
     yield ".SH EXAMPLES"
     yield preformatted(EXAMPLES)
@@ -94,7 +94,7 @@ def main() -> None:
     directory = Path(sys.argv[1])
     directory.mkdir(parents=True, exist_ok=True)
     pages = {"unionfs": whole()}
-    for name, (_, line) in commands.COMMANDS.items():
+    for name, line in commands.COMMANDS.items():
         parser, _ = commands.command_parser(name)
         pages[f"unionfs-{name}"] = page(f"unionfs-{name}", line, parser)
     for title, lines in pages.items():

@@ -1,4 +1,4 @@
-"""Print the README's comparison with other unions, as tried here: python -m tools.peers, as root.
+"""Print the table of docs/peers.md, other unions as tried here: python -m tools.peers, as root.
 
 Every file system is mounted anew for every question, over layers on a tmpfs.
 The answers are about the versions that are installed.

@@ -7,7 +7,8 @@ soon, and most of that time goes into imports: so a daemon is started ahead
 
 import sys
 
-from unionfs import background, inherited
+from unionfs.commands import background
+from unionfs.host import inherited
 
 
 def main() -> int:
@@ -16,7 +17,7 @@ def main() -> int:
     words = sys.argv[1:]
     daemon = background.start() if background.is_likely(words) else None
     try:
-        from unionfs import commands  # noqa: PLC0415 - while the daemon imports its part
+        from unionfs.commands import commands  # noqa: PLC0415 - while the daemon imports its part
 
         return commands.main(words, daemon)
     finally:

@@ -31,7 +31,8 @@ class Ended:
 
     def values(self):
         """The lines NAME=VALUE of the report."""
-        pairs = (line.split("=", 1) for line in self.report.splitlines() if "=" in line)
+        lines = self.report.rpartition("\n")[0].splitlines()  # whole ones: the power may be cut
+        pairs = (line.split("=", 1) for line in lines if "=" in line)
         return {key: value.strip() for key, value in pairs if key.isidentifier()}
 
 
@@ -69,7 +70,7 @@ class Guest:
             self.cut_power()
         return self.ended()
 
-    def start(self, words="", script="", *, root="/dev/vda", initramfs=True, comes_back=False):
+    def start(self, words="", script="", *, root="/dev/vda", comes_back=False):
         """Switch the machine on; *words* None: its disk's own boot loader starts it.
 
         A restart is its end, unless it *comes_back*.
@@ -85,11 +86,14 @@ class Guest:
         if not comes_back:
             command.append("-no-reboot")
         if words is not None:
-            initrd = self._image.initramfs if initramfs is True else initramfs
-            command += ["-kernel", self._image.kernel, "-append", _appended(root, words)]
-            command += ["-initrd", initrd] if initrd else []
+            initramfs = self._image.initramfs
+            if "init=/usr/lib/unionfs/init" in words:
+                initramfs = self._image.plain_initramfs
+            command += ["-kernel", self._image.kernel, "-initrd", initramfs]
+            command += ["-append", _appended(root, words)]
         self._started = time.monotonic()
-        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        # In a session of its own it gets the share of the processor of one: sched(7), autogroup.
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
 
     def wait_for(self, until=None, seconds=SECONDS):
         """Wait until *until* is said, or the machine has ended; False: it took too long."""

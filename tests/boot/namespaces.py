@@ -17,8 +17,16 @@ class Ended(NamedTuple):
     console: str
 
 
-def boot(image, path, words, script, *, disk=None, hidden=""):
-    """Boot with *words* on the kernel command line and *script* instead of /sbin/init."""
+def boot(root, path, words, script, **how):
+    """Boot the file system in the file *root*.
+
+    *words* are on the kernel command line, and *script* runs instead of /sbin/init.
+    """
+    return start(root, path, words, script, **how).ended()
+
+
+def start(root, path, words, script, *, disk=None, hidden="", group=None):
+    """Do that, and do not wait.  *group*: a directory of cgroup v2, which it has for its own."""
     scratch = os.path.join(str(path), "boot")
     os.mkdir(scratch)
     _write(scratch, "cmdline", f"{words} unionfs.init=/run/init\n")
@@ -26,13 +34,38 @@ def boot(image, path, words, script, *, disk=None, hidden=""):
     os.chmod(os.path.join(scratch, "init"), 0o755)
     for name in ("kmsg", "console"):
         _write(scratch, name, "")
-    command = ["sh", f"{HERE}/namespaces.sh", scratch, image.ext4, *([disk] if disk else [])]
-    done = subprocess.run(
-        ["unshare", *NAMESPACES, *command],
-        env={**os.environ, "HIDDEN": hidden}, timeout=SECONDS, check=False,
-    )  # fmt: skip
-    status = done.returncode if done.returncode >= 0 else 128 - done.returncode
-    return Ended(status, _read(scratch, "kmsg"), _read(scratch, "console"))
+    command = ["sh", f"{HERE}/namespaces.sh", scratch, root, *([disk] if disk else [])]
+    environment = {**os.environ, "HIDDEN": hidden, "CONTROLLED": group or ""}
+    join = 'if [ -n "$CONTROLLED" ]; then echo $$ >"$CONTROLLED/cgroup.procs"; fi; exec "$@"'
+    process = subprocess.Popen(
+        ["sh", "-ec", join, "join", "unshare", *NAMESPACES, *command], env=environment
+    )
+    return Running(scratch, process)
+
+
+class Running(NamedTuple):
+    """Namespaces in which something runs."""
+
+    scratch: str
+    process: subprocess.Popen
+
+    def console(self):
+        """Return what has been said so far."""
+        return _read(self.scratch, "console")
+
+    def ended(self):
+        """Wait for the end, and return what became of them."""
+        try:
+            status = self.process.wait(SECONDS)
+        finally:
+            self.end()
+        status = status if status >= 0 else 128 - status
+        return Ended(status, _read(self.scratch, "kmsg"), self.console())
+
+    def end(self):
+        """End all that runs in there."""
+        self.process.kill()
+        self.process.wait()
 
 
 def _write(scratch, name, text):

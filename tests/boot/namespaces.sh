@@ -3,7 +3,8 @@
 #
 #   namespaces.sh SCRATCH IMAGE [DISK]     as PID 1 of its namespaces; see namespaces.py
 #
-# What is named in $HIDDEN is not to be had: programs and devices.
+# What is named in $HIDDEN is not to be had: programs and devices.  With $CONTROLLED there are control groups,
+# as systemd needs them: those below the one that the namespaces were made in.
 #
 # SCRATCH has the files cmdline, kmsg, console and init (what becomes PID 1 at the end); the image is
 # mounted from a loop device, so that nothing here can make this machine's own root read-only.
@@ -19,6 +20,7 @@ mount --bind "$scratch/cmdline" "$root/proc/cmdline"
 mount --bind -o ro "$root/proc/sys" "$root/proc/sys" # this machine's settings
 [ ! -e "$root/proc/sysrq-trigger" ] || mount --bind /dev/null "$root/proc/sysrq-trigger"
 mount -t sysfs -o ro sysfs "$root/sys"
+[ -z "${CONTROLLED-}" ] || mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
 mount -t tmpfs -o mode=755 dev "$root/dev"
 mkdir "$root/dev/pts" "$root/dev/shm"
 mount -t devpts -o newinstance,ptmxmode=0666,mode=620,gid=5 devpts "$root/dev/pts"

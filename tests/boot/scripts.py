@@ -53,8 +53,8 @@ dpkg-deb -b pkg repository/hello.deb
 } >repository/Packages
 chmod 755 /root
 echo 'deb [trusted=yes] file:/root/repository ./' >/etc/apt/sources.list
-apt-get update
-apt-get install -y hello-union
+apt-get -qq update
+apt-get -qq -o Dpkg::Use-Pty=0 install hello-union
 mv /usr/share/perl5 /usr/share/perl6 && rm -rf /etc/logrotate.d
 cd "$OLDPWD"
 set +e
@@ -92,5 +92,53 @@ DISK = {**UP, "mode": "disk upper LABEL=changes", "rw": "ext4"}
 # Without the services of multi-user.target, where these do not matter: in half the time.
 BARE = "systemd.unit=basic.target systemd.wants=union-test.service"
 
-# The kernel starts our script, without an initramfs.
+# The kernel starts our script; the initramfs, which Debian's kernels need, knows nothing of it.
 WRAPPER = "init=/usr/lib/unionfs/init"
+
+# What was written and then reported as synced is there at the next boot, and whole; and what was
+# renamed into place after an fsync is either the old or the new.
+CHECK = """
+PATH=/usr/sbin:/usr/bin
+mkdir -p /srv/data
+kept=$(cat /srv/data/last 2>/dev/null || echo 0)
+for number in $(seq $((kept > 40 ? kept - 40 : 1)) $kept); do
+    [ "$(cat /srv/data/f$number)" = "$(yes $number | head -n 300)" ] || echo torn=$number
+done
+cmp /etc/copy /etc/passwd 2>&- || [ $kept = 0 ] || echo torn=copy
+echo kept=$kept
+"""
+WRITE = """
+i=$kept
+while :; do
+    i=$((i + 1))
+    yes $i | head -n 300 >/srv/data/new && sync /srv/data/new && mv /srv/data/new /srv/data/f$i
+    cp /etc/passwd /etc/copy.new && sync /etc/copy.new && mv /etc/copy.new /etc/copy
+    mv /usr/share/perl5 /usr/share/perl6 2>&- || mv /usr/share/perl6 /usr/share/perl5
+    rm -rf /etc/cron.daily && cp -a /ro/etc/cron.daily /etc/
+    chown -R 1 /etc/pam.d && chown -R 0 /etc/pam.d
+    [ $((i % 5)) = 0 ] || continue
+    echo $i >/srv/data/last.new && sync
+    mv /srv/data/last.new /srv/data/last && sync && echo synced=$i
+done
+"""
+
+# What keeps everybody busy until PID 1 ends them; some ignore SIGTERM.
+BUSY = """
+for n in 1 2; do
+    systemd-run -q sh -c 'while :; do cp -r /etc /var/tmp/a'$n'; rm -r /var/tmp/a'$n'; done'
+    systemd-run -q sh -c 'while :; do find / -xdev -type f -exec cat {} + ; done'
+    (trap '' TERM HUP; while :; do /bin/echo $RANDOM >/etc/busy$((RANDOM % 100)); done) &
+    (trap '' TERM HUP; while :; do /bin/ls -lR /usr; done) &
+done >/dev/null 2>&1
+systemd-run -q python3 -c '
+import mmap, os
+file = open("/var/tmp/map", "w+b")
+file.truncate(1 << 20)
+memory = mmap.mmap(file.fileno(), 0)
+while True:
+    memory[os.urandom(1)[0] << 12] ^= 1
+'
+sleep $((RANDOM % 5))
+echo busy=$(pgrep -fc 'while :|/bin/ls')
+sync; echo 3 2>&- >/proc/sys/vm/drop_caches
+"""

@@ -56,8 +56,10 @@ def test_what_is_changed_on_a_disk_stays_and_the_disk_is_left_clean(machine, upp
 
 @pytest.mark.parametrize("words", ["unionfs=disabled", f"{WRAPPER} overlayroot=disabled"])
 def test_disabled_leaves_the_root_as_it_was(machine, words):
-    ended = machine().boot(words, "echo root=$(findmnt -no FSTYPE,OPTIONS / | cut -c-7)")
-    assert (ended.values(), ended.down) == ({"root": "ext4 ro"}, "Power down")
+    ended = machine().boot(
+        words, "echo root=$(findmnt -no FSTYPE /),$(findmnt -no OPTIONS / | cut -d, -f1)"
+    )
+    assert (ended.values(), ended.down) == ({"root": "ext4,ro"}, "Power down")
 
 
 FSTAB = """\

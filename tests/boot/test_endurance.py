@@ -8,31 +8,10 @@ import pytest
 
 from .guest import Disk, Guest
 from .image import make_ext4
-from .scripts import BARE, DISK, STATE, WRAPPER
+from .scripts import BARE, BUSY, CHECK, DISK, STATE, WRAPPER, WRITE
 from .test_boot import is_clean
 
 ROUNDS = 20
-
-# What keeps everybody busy until PID 1 ends them; some ignore SIGTERM.
-BUSY = """
-for n in 1 2; do
-    systemd-run -q sh -c 'while :; do cp -r /etc /var/tmp/a'$n'; rm -r /var/tmp/a'$n'; done'
-    systemd-run -q sh -c 'while :; do find / -xdev -type f -exec cat {} + ; done'
-    (trap '' TERM HUP; while :; do /bin/echo $RANDOM >/etc/busy$RANDOM; done) &
-    (trap '' TERM HUP; while :; do /bin/ls -lR /usr; done) &
-done >/dev/null 2>&1
-systemd-run -q python3 -c '
-import mmap, os
-file = open("/var/tmp/map", "w+b")
-file.truncate(1 << 20)
-memory = mmap.mmap(file.fileno(), 0)
-while True:
-    memory[os.urandom(1)[0] << 12] ^= 1
-'
-sleep $((RANDOM % 5))
-echo busy=$(pgrep -fc 'while :|/bin/ls')
-sync; echo 3 >/proc/sys/vm/drop_caches
-"""
 
 
 @pytest.fixture
@@ -68,31 +47,6 @@ def test_twenty_shutdowns_in_a_row_with_all_processes_busy(series):
 # Instead of systemd, as only every fourth boot needs all of that.
 AT_ONCE = f"{WRAPPER} unionfs.init=/usr/lib/union-test/run"
 
-# What was written and then reported as synced is there at the next boot, and whole; and what was
-# renamed into place after an fsync is either the old or the new.
-WRITE = """
-PATH=/usr/sbin:/usr/bin
-mkdir -p /srv/data
-kept=$(cat /srv/data/last 2>/dev/null || echo 0)
-for number in $(seq $kept); do
-    [ "$(cat /srv/data/f$number)" = "$(yes $number | head -n 300)" ] || echo torn=$number
-done
-cmp /etc/copy /etc/passwd 2>&- || [ $kept = 0 ] || echo torn=copy
-echo kept=$kept
-i=$kept
-while :; do
-    i=$((i + 1))
-    yes $i | head -n 300 >/srv/data/new && sync /srv/data/new && mv /srv/data/new /srv/data/f$i
-    cp /etc/passwd /etc/copy.new && sync /etc/copy.new && mv /etc/copy.new /etc/copy
-    mv /usr/share/perl5 /usr/share/perl6 2>&- || mv /usr/share/perl6 /usr/share/perl5
-    rm -rf /usr/share/zoneinfo/$i /etc/logrotate.d
-    chown -R 1 /usr/share/bash-completion 2>&-; chown -R 0 /usr/share/bash-completion 2>&-
-    [ $((i % 5)) = 0 ] || continue
-    echo $i >/srv/data/last.new && sync
-    mv /srv/data/last.new /srv/data/last && sync && echo synced=$i
-done
-"""
-
 
 def test_twenty_power_cuts_in_a_row_while_it_writes_and_all_that_was_synced_is_there(
     machine, upper
@@ -102,7 +56,7 @@ def test_twenty_power_cuts_in_a_row_while_it_writes_and_all_that_was_synced_is_t
     synced, seen = 0, []
     for turn in range(ROUNDS):
         words = f"unionfs=LABEL=changes {BARE if turn % 4 == 0 else AT_ONCE}"
-        guest.start(words, WRITE)
+        guest.start(words, CHECK + WRITE)
         assert guest.wait_for("synced="), guest.report()
         guest.wait_for("never", chance.uniform(0, 15))
         guest.cut_power()
@@ -110,7 +64,7 @@ def test_twenty_power_cuts_in_a_row_while_it_writes_and_all_that_was_synced_is_t
         seen.append((int(values["kept"]) >= synced, values.get("torn")))
         synced = int(values["synced"])
     assert seen == [(True, None)] * ROUNDS
-    last = guest.boot("unionfs=LABEL=changes", STATE + WRITE.partition("i=$kept")[0])
+    last = guest.boot("unionfs=LABEL=changes", STATE + CHECK)
     assert int(last.values().pop("kept")) >= synced
     assert {**last.values(), "kept": ""} == {**DISK, "kept": ""}
     assert last.down == "Power down"

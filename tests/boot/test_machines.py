@@ -1,6 +1,7 @@
 """Machines as people have them: one that boots by its own boot loader, and two from one image."""
 
 import socket
+import struct
 import subprocess
 
 from .guest import Disk, Guest
@@ -15,7 +16,7 @@ WHO = f"""{NETWORK}
 echo system=$(systemctl is-system-running --wait)
 echo name=$(hostname),$(cat /etc/hostname),$(getent hosts $(hostname) | grep -c .)
 echo id=$(cat /etc/machine-id)
-echo journal=$(ls /run/log/journal)
+echo journal=$(ls /var/log/journal)
 echo keys=$(ls /etc/ssh | grep -c 'ssh_host_.*_key$')
 echo ssh=$(systemctl is-active ssh)
 echo @@READY
@@ -74,11 +75,19 @@ def test_two_machines_from_one_image_at_once_are_two_machines(image, tmp_path):
     assert len(set(ids)) == 2
 
 
+def partitioned(path, size):
+    """Make a disk with one Linux partition from 1 MB on: the table of an MBR."""
+    entry = struct.pack("<B3xB3xII", 0x80, 0x83, 2048, (size >> 9) - 2048)  # bootable, Linux
+    with open(path, "wb") as file:
+        file.truncate(size)
+        file.seek(446)
+        file.write(entry.ljust(64, b"\0") + b"\x55\xaa")
+    return path
+
+
 # Partitioned, with GRUB in front of the partition that has the root.
 INSTALL = """
 set -e
-echo 'start=2048, type=83, bootable' | sfdisk -q /dev/disk/by-id/virtio-whole
-udevadm settle
 e2image -ra /dev/disk/by-id/virtio-root /dev/disk/by-id/virtio-whole-part1
 mount /dev/disk/by-id/virtio-whole-part1 /mnt
 for place in dev proc sys; do mount --rbind /$place /mnt/$place; done
@@ -96,7 +105,7 @@ umount -R /mnt
 """
 ENABLE = """
 if [ "$(findmnt -no FSTYPE /)" = ext4 ]; then
-    echo before=$(findmnt -no FSTYPE,OPTIONS / | cut -c-7)
+    echo before=$(findmnt -no FSTYPE /),$(findmnt -no OPTIONS / | cut -d, -f1)
     unionfs boot enable || exit
     apt-get -y remove pyunionfs 2>&1 | grep -o 'pyunionfs is not removed: .*'
     sync; echo reboot >action
@@ -119,19 +128,19 @@ fi
 
 
 def test_a_machine_is_enabled_boots_by_grub_and_is_disabled_again(machine, tmp_path):
-    path = str(tmp_path / "whole")
-    with open(path, "wb") as file:
-        file.truncate(1700 << 20)
+    path = partitioned(str(tmp_path / "whole"), 1700 << 20)
     made = machine(disks=[Disk(path, "whole")]).boot(f"{BARE} unionfs=tmpfs", INSTALL)
     assert made.status == 0, made.report
     guest = machine(root=Disk(path, "root"))
     first = guest.boot(None, ENABLE)
-    assert first.values() == {"before": "ext4 rw"}
+    assert first.values() == {"before": "ext4,rw"}
     assert "pyunionfs is not removed: this machine is going to boot on it" in first.report
     second = guest.boot(None, STATE + ENABLE)
     assert second.values() == {**RAM, "status": "0"}
     assert "say 'unionfs maintain -- unionfs boot ...'" in second.report
     third = guest.boot(None, STATE + ENABLE)
     assert third.values() == {**RAM, "status": "0", "disabled": "0"}
-    last = guest.boot(None, "echo root=$(findmnt -no FSTYPE,OPTIONS / | cut -c-7)")
-    assert last.values() == {"root": "ext4 rw"}
+    last = guest.boot(
+        None, "echo root=$(findmnt -no FSTYPE /),$(findmnt -no OPTIONS / | cut -d, -f1)"
+    )
+    assert last.values() == {"root": "ext4,rw"}

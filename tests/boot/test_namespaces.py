@@ -36,11 +36,13 @@ def loop(tmp_path):
 
 
 def test_accounts_and_packages_change_in_ram_and_the_root_does_not(image, tmp_path):
-    ended = namespaces.boot(image, tmp_path, "unionfs=tmpfs:size=40%", f"{SHOWN}{CHANGE}{LEFT}")
+    ended = namespaces.boot(
+        image.ext4, tmp_path, "unionfs=tmpfs:size=40%", f"{SHOWN}{CHANGE}{LEFT}"
+    )
     assert (ended.status, values(ended)) == (0, {"mode": "RAM upper", **UNION, **CHANGED})
     assert "warning" not in ended.log
     (tmp_path / "again").mkdir()
-    again = namespaces.boot(image, tmp_path / "again", "unionfs=tmpfs", LEFT)
+    again = namespaces.boot(image.ext4, tmp_path / "again", "unionfs=tmpfs", LEFT)
     assert values(again) == UNCHANGED
 
 
@@ -48,7 +50,7 @@ def test_a_disk_keeps_what_was_changed(image, tmp_path, loop):
     expected = {"mode": f"disk upper {loop}", **UNION, "rw": "ext4,700", **CHANGED}
     for script, name in ((f"{SHOWN}{CHANGE}{LEFT}", "first"), (f"{SHOWN}{LEFT}", "second")):
         (tmp_path / name).mkdir()
-        ended = namespaces.boot(image, tmp_path / name, f"unionfs={loop}", script, disk=loop)
+        ended = namespaces.boot(image.ext4, tmp_path / name, f"unionfs={loop}", script, disk=loop)
         assert values(ended) == expected
 
 
@@ -59,7 +61,7 @@ def test_a_disk_can_only_be_made_read_only_while_the_union_is_there(image, tmp_p
     mount -o remount,ro /rw && echo readonly=$(findmnt -no FS-OPTIONS /rw | cut -d, -f1)
     echo still=$(cat /etc/new)
     """
-    ended = namespaces.boot(image, tmp_path, f"unionfs={loop}", script, disk=loop)
+    ended = namespaces.boot(image.ext4, tmp_path, f"unionfs={loop}", script, disk=loop)
     assert values(ended) == {"unmounted": "no", "readonly": "ro", "still": "changed"}
 
 
@@ -74,11 +76,11 @@ echo unit=$(ls /run/systemd/system/ssh.service.d 2>&-)
 
 def test_a_machine_gets_a_name_and_an_identity_of_its_own_once(image, tmp_path, loop):
     words = f"unionfs={loop} unionfs.hostname=other unionfs.identity=own"
-    first = namespaces.boot(image, tmp_path, words, IDENTITY + "ssh-keygen -qA", disk=loop)
+    first = namespaces.boot(image.ext4, tmp_path, words, IDENTITY + "ssh-keygen -qA", disk=loop)
     own = {"name": "other,0", "seed": "", "own": "1"}
     assert values(first) == {**own, "keys": "0", "unit": "unionfs.conf"}
     (tmp_path / "again").mkdir()
-    again = namespaces.boot(image, tmp_path / "again", words, IDENTITY, disk=loop)
+    again = namespaces.boot(image.ext4, tmp_path / "again", words, IDENTITY, disk=loop)
     assert values(again) == {**own, "keys": "6", "unit": ""}
     assert "warning" not in first.log + again.log
 
@@ -91,7 +93,7 @@ def test_a_machine_gets_a_name_and_an_identity_of_its_own_once(image, tmp_path, 
     ],
 )
 def test_a_name_or_identity_that_cannot_be_had_is_said(image, tmp_path, words, said):
-    ended = namespaces.boot(image, tmp_path, f"unionfs=tmpfs {words}", IDENTITY)
+    ended = namespaces.boot(image.ext4, tmp_path, f"unionfs=tmpfs {words}", IDENTITY)
     assert values(ended) == {"name": "union-test,1", "keys": "6", "seed": "", "unit": ""}
     assert said in ended.log
 
@@ -99,7 +101,7 @@ def test_a_name_or_identity_that_cannot_be_had_is_said(image, tmp_path, words, s
 @pytest.mark.parametrize("words", ["", "unionfs=disabled", "quiet overlayroot=disabled"])
 def test_without_a_word_nothing_changes(image, tmp_path, words):
     script = "echo root=$(findmnt -no FSTYPE /); echo run=$(ls /run); echo ro=$(ls -d /ro 2>&-)"
-    ended = namespaces.boot(image, tmp_path, words, script)
+    ended = namespaces.boot(image.ext4, tmp_path, words, script)
     assert (values(ended), ended.log) == ({"root": "ext4", "run": "init", "ro": ""}, "")
 
 
@@ -119,7 +121,7 @@ def test_without_a_word_nothing_changes(image, tmp_path, words):
 )
 def test_a_word_that_cannot_be_followed_becomes_ram_and_is_said(image, tmp_path, words, said):
     script = f"{SHOWN}{WRITABLE}cat /run/motd.d/unionfs"
-    ended = namespaces.boot(image, tmp_path, words, script)
+    ended = namespaces.boot(image.ext4, tmp_path, words, script)
     assert values(ended) == {"mode": "RAM upper", **UNION, "writable": "yes"}
     assert said in ended.log
     assert said in ended.console
@@ -129,12 +131,14 @@ def test_a_word_that_cannot_be_followed_becomes_ram_and_is_said(image, tmp_path,
     ("hidden", "said"),
     [
         ("/usr/bin/python3", "the daemon cannot serve"),
-        ("/usr/lib/python3/dist-packages/unionfs/options.py", "the daemon cannot serve"),
+        ("/usr/lib/python3/dist-packages/unionfs/mounting/options.py", "the daemon cannot serve"),
         ("/dev/fuse", "the daemon cannot serve: unionfs: error: cannot mount"),
     ],
 )
 def test_without_a_daemon_overlayfs_keeps_the_root_unharmed(image, tmp_path, hidden, said):
-    ended = namespaces.boot(image, tmp_path, "unionfs=tmpfs", f"{SHOWN}{WRITABLE}", hidden=hidden)
+    ended = namespaces.boot(
+        image.ext4, tmp_path, "unionfs=tmpfs", f"{SHOWN}{WRITABLE}", hidden=hidden
+    )
     expected = {**UNION, "mode": "overlayfs instead of the union", "root": "overlay"}
     assert values(ended) == {**expected, "writable": "yes"}
     assert said in ended.log
@@ -160,7 +164,7 @@ def test_the_daemon_is_spared_and_watched(image, tmp_path):
     grep -q VmLck:.*[1-9] /proc/$pid/status && echo locked=yes
     echo after=$(ls -d /etc)
     """
-    ended = namespaces.boot(image, tmp_path, "unionfs=tmpfs", script)
+    ended = namespaces.boot(image.ext4, tmp_path, "unionfs=tmpfs", script)
     assert values(ended) == {
         "unionfs": f"@unionfs ,{score}",
         "unionfs_watch": f"@unionfs-watch ,{score}",
@@ -181,7 +185,7 @@ def test_the_daemon_is_spared_and_watched(image, tmp_path):
 )
 def test_a_dead_daemon_is_seen_and_what_was_told_is_done(image, tmp_path, words, status, said):
     script = "pkill -9 '^unionfs$' & exec chroot /ro sleep 5"  # PID 1 needs nothing of the union
-    ended = namespaces.boot(image, tmp_path, f"unionfs=tmpfs {words}", script)
+    ended = namespaces.boot(image.ext4, tmp_path, f"unionfs=tmpfs {words}", script)
     assert ended.status == status
     assert f"unionfs: the daemon of / died (killed by SIGKILL): {said}" in ended.log
 
@@ -191,7 +195,7 @@ def test_what_is_not_cached_is_answered_although_everybody_was_stopped(image, tm
     for name in one two three; do kill -STOP -1; [ -e /etc/$name ] || echo $name=missing; done
     kill -CONT -1
     """
-    ended = namespaces.boot(image, tmp_path, "unionfs=tmpfs", script)
+    ended = namespaces.boot(image.ext4, tmp_path, "unionfs=tmpfs", script)
     assert values(ended) == dict.fromkeys(("one", "two", "three"), "missing")
 
 
@@ -200,7 +204,7 @@ def test_a_machine_whose_processes_are_all_stopped_shuts_down(image, tmp_path):
         "exec env -u SYSTEMD_IN_INITRD /usr/lib/systemd/systemd-shutdown poweroff"
         " --log-level debug --log-target console --log-color=0"
     )
-    ended = namespaces.boot(image, tmp_path, "unionfs=tmpfs", script)
+    ended = namespaces.boot(image.ext4, tmp_path, "unionfs=tmpfs", script)
     assert ended.status == 130
     assert "Powering off." in ended.console
 

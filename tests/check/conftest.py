@@ -7,10 +7,10 @@ import pytest
 
 from tests.command.conftest import bench, plain
 from tests.trees import plant
-from unionfs.check import repair
-from unionfs.examination import Examination
-from unionfs.layer import Layer, WritableLayer
-from unionfs.stack import Stack
+from unionfs.audit.examination import Examination
+from unionfs.commands.check import repair
+from unionfs.layers.layer import Layer, WritableLayer
+from unionfs.layers.stack import Stack
 
 __all__ = ["bench", "plain"]
 

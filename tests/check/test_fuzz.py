@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from tests.check.conftest import PREFIX, Patient
 from tests.core.driver import Driver
 from tests.trees import WHITEOUT, Link, Same, plant
-from unionfs.diff import changes
-from unionfs.union import Features
+from unionfs.audit.comparison import changes
+from unionfs.view.union import Features
 
 SECRET = "outside of all layers"
 GOOD = "good"  # a name without marks, in a directory without marks

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from tests.command.conftest import SECONDS
-from unionfs import background, commands
+from unionfs.commands import background, commands
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_only_what_is_needed_is_started(bench, line):
     bench.write(
         "watch.py",
         "import atexit, sys\n"
-        "from unionfs import background, cli\n"
+        "from unionfs import cli\nfrom unionfs.commands import background\n"
         "background.start = lambda: print('forked')\n"
         "atexit.register(lambda: print({'pyfuse3', 'trio'} & set(sys.modules)))\n"
         "sys.exit(cli.main())\n",

@@ -186,7 +186,8 @@ def test_a_mount_point_with_content_is_warned_of(bench):
 def test_others_than_root_are_refused(bench):
     # The modules are loaded before: another user may be unable to read this checkout.
     program = (
-        "import os, sys; from unionfs import cli, commands, opening;"
+        "import os, sys; from unionfs import cli;"
+        "from unionfs.commands import commands; from unionfs.mounting import opening;"
         "commands.command_parser('mount')[0].format_help();"
         f"sys.argv = ['unionfs', 'mount', *{LAYERS.split()!r}, 'mnt'];"
         "os.setuid(65534); sys.exit(cli.main())"

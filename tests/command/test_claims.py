@@ -9,8 +9,9 @@ import time
 import pytest
 
 from tests.command.conftest import SECONDS, wait_for
-from unionfs import claims, mountcalls, places
-from unionfs.options import Refused
+from unionfs.host import mountcalls
+from unionfs.mounting import claims, places
+from unionfs.mounting.options import Refused
 
 MOUNT = "mount --lower lower --upper upper --work work"
 

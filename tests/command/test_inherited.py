@@ -18,7 +18,7 @@ import pytest
 
 from tests.command.conftest import ROOT, SECONDS, wait_for
 from tests.command.test_mount8 import Machine
-from unionfs import logs
+from unionfs.mounting import logs
 
 CLOSED = [
     " ".join(f"{fd}>&-" for fd in fds)
@@ -301,7 +301,7 @@ def test_too_few_descriptors_are_told(place):
 
 def test_limits_are_lifted_as_far_as_this_process_may(place):
     script = (
-        "import resource; from unionfs import inherited; inherited.lift_limits();"
+        "import resource; from unionfs.host import inherited; inherited.lift_limits();"
         "print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
     )
     result = place.bench.run(["prlimit", "--nofile=100:200", sys.executable, "-c", script])

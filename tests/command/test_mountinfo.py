@@ -2,7 +2,7 @@
 
 import pytest
 
-from unionfs.mountinfo import MountInfo, parse, top_at
+from unionfs.host.mountinfo import MountInfo, parse, top_at
 
 
 @pytest.mark.parametrize(

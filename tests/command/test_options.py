@@ -4,10 +4,18 @@ import subprocess
 
 import pytest
 
-from unionfs import mountcalls as m
-from unionfs.arguments import before_parsing
-from unionfs.mountinfo import top_at
-from unionfs.options import Options, Refused, checked_size, parse, settled, split_escaped, unescape
+from unionfs.commands.arguments import before_parsing
+from unionfs.host import mountcalls as m
+from unionfs.host.mountinfo import top_at
+from unionfs.mounting.options import (
+    Options,
+    Refused,
+    checked_size,
+    parse,
+    settled,
+    split_escaped,
+    unescape,
+)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import unionfs
-from unionfs.commands import COMMANDS
+from unionfs.commands.commands import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,6 +56,12 @@ def test_each_word_of_the_kernel_command_line_is_in_the_manual():
     assert len(words) >= 3
     manual = (ROOT / "docs/unionfs.5").read_text()
     assert {word for word in words if word not in manual} == set()
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))])
+def test_links_lead_to_files(page):
+    links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text())
+    assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
 
 
 def completions(words):

@@ -8,10 +8,10 @@ from tests.core.driver import Driver
 from tests.core.invariants import check
 from tests.layers import opened
 from tests.trees import harvest, plant
-from unionfs import syscalls
-from unionfs.layer import Layer, WritableLayer
-from unionfs.stack import Stack
-from unionfs.union import Features
+from unionfs.host import syscalls
+from unionfs.layers.layer import Layer, WritableLayer
+from unionfs.layers.stack import Stack
+from unionfs.view.union import Features
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@
 import os
 from stat import S_IFIFO, S_ISDIR, S_ISLNK, S_ISREG, filemode
 
-from unionfs.attributes import Attributes, Wish
-from unionfs.changes import ROOT, Changes
-from unionfs.copyup import CopyUp
-from unionfs.union import Union
+from unionfs.changes.attributes import Attributes, Wish
+from unionfs.changes.changes import ROOT, Changes
+from unionfs.changes.copyup import CopyUp
+from unionfs.view.union import Union
 
 
 class Driver:

@@ -7,8 +7,8 @@ import stat
 import pytest
 
 from tests.trees import WHITEOUT, Link, Opaque, Same, harvest
-from unionfs.changes import Caller
-from unionfs.syscalls import RENAME_EXCHANGE, RENAME_NOREPLACE
+from unionfs.changes.changes import Caller
+from unionfs.host.syscalls import RENAME_EXCHANGE, RENAME_NOREPLACE
 
 REDIRECT = "trusted.overlay.redirect"
 

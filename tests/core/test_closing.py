@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from unionfs import closing
+from unionfs.host import closing
 
 LARGE = 64 << 20
 

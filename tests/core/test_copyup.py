@@ -105,7 +105,7 @@ def test_unlinked_files_stay_usable(union):
 
 
 def u_wish(**fields):
-    from unionfs.attributes import Wish  # noqa: PLC0415 (beside its only use)
+    from unionfs.changes.attributes import Wish  # noqa: PLC0415 (beside its only use)
 
     return Wish(**fields)
 

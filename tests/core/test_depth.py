@@ -8,13 +8,14 @@ import pytest
 from tests.core.driver import Driver
 from tests.layers import opened
 from tests.trees import plant
-from unionfs import markers, syscalls
-from unionfs.layer import Layer, WritableLayer
-from unionfs.node import Node, NodeTable, Sighting
-from unionfs.stack import Stack
-from unionfs.temporaries import DIRECTORY, Temporaries
-from unionfs.union import Features
-from unionfs.whiteouts import Part
+from unionfs.host import syscalls
+from unionfs.layers import markers
+from unionfs.layers.layer import Layer, WritableLayer
+from unionfs.layers.stack import Stack
+from unionfs.layers.temporaries import DIRECTORY, Temporaries
+from unionfs.layers.whiteouts import Part
+from unionfs.view.node import Node, NodeTable, Sighting
+from unionfs.view.union import Features
 
 DEPTH = 1100  # more than Python recurses
 NAME = b"deep"  # 5,500 bytes: more than a path is long

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from unionfs import descriptors as module
-from unionfs.descriptors import Descriptors
+from unionfs.fuse import descriptors as module
+from unionfs.fuse.descriptors import Descriptors
 
 
 class Layers:

@@ -7,8 +7,8 @@ import threading
 import pytest
 import trio
 
-from unionfs import durability
-from unionfs.durability import Durability
+from unionfs.fuse.durability import Durability
+from unionfs.host import content
 
 
 class Disk:
@@ -158,8 +158,8 @@ def test_a_file_of_upper_alone_takes_no_directory(union, monkeypatch):
 
 def test_on_btrfs_directories_are_synced_by_a_commit(disk, monkeypatch):
     commits = []
-    monkeypatch.setattr(durability.syscalls, "is_btrfs", lambda _fd: True)
-    monkeypatch.setattr(durability.mountcalls, "sync_filesystem", commits.append)
+    monkeypatch.setattr(content.syscalls, "is_btrfs", lambda _fd: True)
+    monkeypatch.setattr(content.mountcalls, "sync_filesystem", commits.append)
     trio.run(sync, disk)
     assert disk.take() == ["d/e/f"]
     assert len(commits) == 3

@@ -6,13 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from unionfs.backing import SMALL
-from unionfs.credentials import ROOT, Requester
-from unionfs.direct import Direct
-from unionfs.files import UNOPENED
-from unionfs.operations import Operations
-from unionfs.reading import LARGE
-from unionfs.session import messages
+from unionfs.fuse.backing import SMALL
+from unionfs.fuse.direct import Direct
+from unionfs.fuse.files import UNOPENED
+from unionfs.fuse.operations import Operations
+from unionfs.fuse.reading import LARGE
+from unionfs.fuse.session import messages
+from unionfs.host.credentials import ROOT, Requester
 
 
 def registry():

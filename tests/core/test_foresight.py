@@ -6,9 +6,9 @@ import os
 import pytest
 
 from tests.trees import Same
-from unionfs.changes import ROOT
-from unionfs.foresight import Foresight
-from unionfs.listings import Listings
+from unionfs.changes.changes import ROOT
+from unionfs.fuse.foresight import Foresight
+from unionfs.view.listings import Listings
 
 TREE = {
     "a": {"f": "1", "g": "22", "sub": {"deep": "x"}},

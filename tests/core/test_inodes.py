@@ -5,15 +5,15 @@ import os
 import pytest
 
 from tests.trees import Same, plant
-from unionfs import inodes
-from unionfs.inodes import ROOT_INO, number
-from unionfs.layer import Layer
-from unionfs.listings import Listings
-from unionfs.node import Node
-from unionfs.opening import open_stack
-from unionfs.options import Options
-from unionfs.stack import Stack
-from unionfs.union import Features, Union
+from unionfs.layers import inodes
+from unionfs.layers.inodes import ROOT_INO, number
+from unionfs.layers.layer import Layer
+from unionfs.layers.stack import Stack
+from unionfs.mounting.opening import open_stack
+from unionfs.mounting.options import Options
+from unionfs.view.listings import Listings
+from unionfs.view.node import Node
+from unionfs.view.union import Features, Union
 
 SHORT = 1 << 32
 LONG = 1 << 48  # a host's number has less bits, or is told by a hash

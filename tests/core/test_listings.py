@@ -6,10 +6,10 @@ import random
 
 import pytest
 
-from unionfs import listings as module
-from unionfs.layer import Layer
-from unionfs.listings import Listings
-from unionfs.whiteouts import INO_SHIFT
+from unionfs.layers.layer import Layer
+from unionfs.layers.whiteouts import INO_SHIFT
+from unionfs.view import listings as module
+from unionfs.view.listings import Listings
 
 BATCH = 7
 

@@ -7,9 +7,10 @@ import stat
 import pytest
 
 from tests.trees import Same, harvest
-from unionfs import diff, names
-from unionfs.examination import Examination
-from unionfs.layer import WritableLayer
+from unionfs.audit import comparison
+from unionfs.audit.examination import Examination
+from unionfs.changes import names
+from unionfs.layers.layer import WritableLayer
 
 AUFS = {"whiteout": "aufs", "metacopy": False, "redirect_dir": False}  # as `options.settled` says
 LONG = "n" * 255
@@ -78,7 +79,7 @@ def test_where_that_would_be_too_much_a_long_name_stays(u, where, monkeypatch, l
 
 def test_only_what_was_deleted_is_a_change(u, where):
     u.unlink(_path(where, LONG))
-    found = [(change.path.decode(), change.kind) for change in diff.changes(u.stack, "aufs")]
+    found = [(change.path.decode(), change.kind) for change in comparison.changes(u.stack, "aufs")]
     assert found == [(_path(where, LONG), "deleted")]
     assert Examination(u.stack.upper, u.stack.work, u.stack.lowers, "aufs").run() == []
 

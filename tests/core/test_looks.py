@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from unionfs import rules
+from unionfs.layers import rules
 
 OVERLAY = "trusted.overlay."
 

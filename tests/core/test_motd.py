@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from unionfs import syscalls
-from unionfs.motd import Motd
+from unionfs.host import syscalls
+from unionfs.mounting.motd import Motd
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ import subprocess
 import pytest
 
 from tests.layers import opened
-from unionfs import descent, iflags, syscalls
-from unionfs.layer import WritableLayer
+from unionfs.host import syscalls
+from unionfs.layers import descent, iflags
+from unionfs.layers.layer import WritableLayer
 
 WAYS = ["nosymfollow", "openat2", "name by name"]
 _NO_SUCH_CALL = 100_000

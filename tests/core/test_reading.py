@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from unionfs import syscalls
-from unionfs.reading import LARGE, Reading
+from unionfs.fuse.reading import LARGE, Reading
+from unionfs.host import syscalls
 
 MIB = 1 << 20
 

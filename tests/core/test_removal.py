@@ -5,8 +5,8 @@ import os
 import pytest
 
 from tests.core.test_changes import failing
-from unionfs import temporaries
-from unionfs.syscalls import RENAME_EXCHANGE
+from unionfs.host.syscalls import RENAME_EXCHANGE
+from unionfs.layers import temporaries
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ import errno
 import pytest
 
 from tests.trees import WHITEOUT, Link, Same, harvest
-from unionfs import renames, syscalls
+from unionfs.changes import renames
+from unionfs.host import syscalls
 
 NOREPLACE = syscalls.RENAME_NOREPLACE
 

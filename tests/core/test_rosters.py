@@ -4,10 +4,10 @@ import os
 
 import pytest
 
-from unionfs import rosters as module
-from unionfs.layer import Layer
-from unionfs.rosters import Rosters, lists_all
-from unionfs.whiteouts import Part
+from unionfs.layers.layer import Layer
+from unionfs.layers.whiteouts import Part
+from unionfs.view import rosters as module
+from unionfs.view.rosters import Rosters, lists_all
 
 
 class Directory:

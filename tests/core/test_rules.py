@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 
-from unionfs.rules import Facts, Found, Kind, Plan, merged, rename, visible
+from unionfs.layers.rules import Facts, Found, Kind, Plan, merged, rename, visible
 
 
 class Finding(NamedTuple):

@@ -13,11 +13,12 @@ import pytest
 
 from tests.core.test_changes import failing
 from tests.trees import WHITEOUT, Opaque, harvest
-from unionfs import markers, syscalls
-from unionfs.attributes import Wish
-from unionfs.changes import Caller
-from unionfs.credentials import Credentials, Requester
-from unionfs.temporaries import Temporaries
+from unionfs.changes.attributes import Wish
+from unionfs.changes.changes import Caller
+from unionfs.host import syscalls
+from unionfs.host.credentials import Credentials, Requester
+from unionfs.layers import markers
+from unionfs.layers.temporaries import Temporaries
 
 MODULES = {"renameat2": syscalls}
 FORMATS = pytest.mark.parametrize("whiteout", ["overlay", "aufs"])
@@ -92,6 +93,17 @@ def test_nor_a_failed_rmdir_of_a_directory_that_was_moved(emptied, broken, calls
         assert u.tree() == {"moved": {}, "s": {"f": "3"}}
     emptied.rmdir("moved")
     assert emptied.list() == ["s"]
+
+
+def test_nor_does_one_over_an_opaque_directory_that_has_kept_its_redirect(union, broken):
+    """As after an error at the end of bringing it up as a whole."""
+    u = union({"d": {".wh..wh..opq": ""}, "s": {}}, {"low": {"f": "hidden"}}, whiteout="aufs")
+    os.setxattr(u.upper / "d", "trusted.overlay.redirect", b"/low")
+    u = u.remount()
+    with broken("rename"):
+        failing(errno.EIO, u.rename, "s", "d")
+    for again in (u, u.remount()):
+        assert again.tree() == {"d": {}, "s": {}, "low": {"f": "hidden"}}
 
 
 def test_whiteouts_that_stay_in_a_directory_brought_up_as_a_whole_say_nothing(

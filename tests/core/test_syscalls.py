@@ -6,8 +6,8 @@ import os
 import pytest
 
 from tests.trees import WHITEOUT
-from unionfs import syscalls
-from unionfs.changes import ROOT
+from unionfs.changes.changes import ROOT
+from unionfs.host import syscalls
 
 COUNTED = [
     "stat", "open", "close", "unlink", "rmdir", "rename", "mkdir", "link", "mknod", "symlink",

@@ -6,11 +6,11 @@ import os
 import pytest
 
 from tests.mounted import disks
-from unionfs import usage
-from unionfs.guard import Guard
-from unionfs.layer import Layer
-from unionfs.motd import Motd
-from unionfs.usage import Large, Room
+from unionfs.audit import usage
+from unionfs.audit.usage import Large, Room
+from unionfs.layers.layer import Layer
+from unionfs.mounting.guard import Guard
+from unionfs.mounting.motd import Motd
 
 
 @pytest.mark.parametrize(

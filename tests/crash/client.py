@@ -18,14 +18,14 @@ import pyfuse3
 import trio
 
 from tests.layers import opened
-from unionfs import syscalls
-from unionfs.changes import Caller
-from unionfs.credentials import Requester
-from unionfs.iflags import FLAGS
-from unionfs.layer import Layer, WritableLayer
-from unionfs.operations import Operations
-from unionfs.stack import Stack
-from unionfs.union import Features, Union
+from unionfs.changes.changes import Caller
+from unionfs.fuse.operations import Operations
+from unionfs.host import syscalls
+from unionfs.host.credentials import Requester
+from unionfs.layers.iflags import FLAGS
+from unionfs.layers.layer import Layer, WritableLayer
+from unionfs.layers.stack import Stack
+from unionfs.view.union import Features, Union
 
 from .plain import STRANGER
 from .trees import CHANGEABLE, Thing, Tree

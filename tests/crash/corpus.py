@@ -12,8 +12,8 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from unionfs.iflags import APPEND, IMMUTABLE
-from unionfs.syscalls import RENAME_EXCHANGE, RENAME_NOREPLACE
+from unionfs.host.syscalls import RENAME_EXCHANGE, RENAME_NOREPLACE
+from unionfs.layers.iflags import APPEND, IMMUTABLE
 
 from .client import Client
 from .plain import Plain

@@ -166,7 +166,7 @@ class _Told(logging.Handler):
         self.records: list[logging.LogRecord] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.name != "unionfs.trouble":  # it tells the answer alone
+        if record.name != "unionfs.fuse.trouble":  # it tells the answer alone
             self.records.append(record)
 
     def __bool__(self) -> bool:

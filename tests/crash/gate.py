@@ -17,8 +17,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from unionfs import syscalls
-from unionfs.iflags import FLAGS
+from unionfs.host import syscalls
+from unionfs.layers.iflags import FLAGS
 
 CHANGING = (
     "mkdir", "mknod", "symlink", "link", "unlink", "remove", "rmdir", "rename", "replace",

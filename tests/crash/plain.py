@@ -7,9 +7,9 @@ operations runs on a plain directory, on a mount and without one.
 import fcntl
 import os
 
-from unionfs import syscalls
-from unionfs.iflags import FLAGS
-from unionfs.session.privileges import CAP_FSETID, Without
+from unionfs.fuse.session.privileges import CAP_FSETID, Without
+from unionfs.host import syscalls
+from unionfs.layers.iflags import FLAGS
 
 from .trees import CHANGEABLE
 

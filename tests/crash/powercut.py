@@ -26,7 +26,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from unionfs.union import Features
+from unionfs.view.union import Features
 
 from . import disks, script
 from .client import Client, Dirs

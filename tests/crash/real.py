@@ -16,7 +16,7 @@ import signal
 import struct
 from collections.abc import Callable
 
-from unionfs import syscalls
+from unionfs.host import syscalls
 
 from . import contender
 from .contender import Place

@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple
 
-from unionfs.syscalls import RENAME_EXCHANGE, RENAME_NOREPLACE, renameat2
+from unionfs.host.syscalls import RENAME_EXCHANGE, RENAME_NOREPLACE, renameat2
 
 from .trees import Thing, Tree, harvest
 

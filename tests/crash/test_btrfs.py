@@ -9,7 +9,7 @@ import os
 
 import pytest
 
-from unionfs.syscalls import RENAME_WHITEOUT, renameat2
+from unionfs.host.syscalls import RENAME_WHITEOUT, renameat2
 
 from . import contender, disks
 from .client import Client, Dirs

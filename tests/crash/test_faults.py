@@ -5,19 +5,17 @@ import math
 
 import pytest
 
-from unionfs.union import Features
-
 from . import corpus
 from .faulty import failed
 from .sample import SEED, chosen
-from .trial import ERRNOS, Field, count, faults
+from .trial import ERRNOS, Field, count, faults, features
 
 _FORMATS = ("overlay", "aufs")
 
 
 @pytest.fixture(params=_FORMATS)
 def field(request, disk):
-    field = Field(disk, Features(whiteout=request.param))
+    field = Field(disk, features(request.param))
     yield field
     assert field.unchanged()
 

@@ -2,11 +2,9 @@
 
 import pytest
 
-from unionfs.union import Features
-
 from . import corpus
 from .sample import SEED, chosen
-from .trial import Field, count, killed, kills, undisturbed
+from .trial import Field, count, features, killed, kills, undisturbed
 
 _MODES = ("auto", "strict", "off")
 _FORMATS = ("overlay", "overlay", "aufs", "aufs")
@@ -15,7 +13,7 @@ _PLACES = ("directory", "disk")  # fixtures: a tmpfs, and ext4, where content is
 
 @pytest.fixture(params=["overlay", "aufs"])
 def field(request, directory):
-    field = Field(directory, Features(whiteout=request.param))
+    field = Field(directory, features(request.param))
     yield field
     assert field.unchanged()
 
@@ -26,7 +24,7 @@ def varied(request):
     number = SEED + corpus.KINDS.index(request.getfixturevalue("kind"))
     place = request.getfixturevalue(_PLACES[number % len(_PLACES)])
     whiteout = _FORMATS[number % len(_FORMATS)]
-    field = Field(place, Features(fsync=_MODES[number % len(_MODES)], whiteout=whiteout))
+    field = Field(place, features(whiteout, _MODES[number % len(_MODES)]))
     yield field
     assert field.unchanged()
 

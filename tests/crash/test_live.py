@@ -7,8 +7,6 @@ from typing import Self
 
 import pytest
 
-from unionfs.union import Features
-
 from . import corpus
 from .contender import Place
 from .corpus import Case
@@ -16,14 +14,14 @@ from .plain import Plain
 from .real import Mortal
 from .sample import SEED, chosen
 from .trees import differences, harvest
-from .trial import Field, settled
+from .trial import Field, features, settled
 
 
 class Mount:
     """A mount over a fresh upper, on which a case is prepared and all is known to the kernel."""
 
     def __init__(self, directory: str, whiteout: str, case: Case) -> None:
-        self.field = Field(directory, Features(whiteout=whiteout))
+        self.field = Field(directory, features(whiteout))
         lowers, upper, work = self.field.dirs
         place = Place(":".join(lowers), upper, work, f"{directory}/mnt")
         self.union = Mortal(place, f"whiteout={whiteout}")

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from unionfs.markers import CAPABILITY, KEPT_CAPABILITY, MTIME
+from unionfs.layers.markers import CAPABILITY, KEPT_CAPABILITY, MTIME
 
 from .corpus import LONG_AGO, Case
 from .faulty import failed

@@ -4,7 +4,7 @@ import tempfile
 
 import pytest
 
-from unionfs.union import Features
+from unionfs.view.union import Features
 
 from .corpus import Case
 from .trial import Field, count

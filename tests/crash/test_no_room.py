@@ -13,12 +13,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from unionfs.union import Features
-
 from . import corpus, disks
 from .faulty import failed
 from .sample import SEED, chosen
-from .trial import Field
+from .trial import Field, features
 
 _BLOCK = 4096  # bytes, of the small ext4
 _NODE = 16384  # bytes of metadata that btrfs takes at once
@@ -136,7 +134,7 @@ _SHORTAGES = {Inodes: "small", Blocks: "small", Quota: "limited"}
 @pytest.mark.parametrize("kind", _SHORTAGES, ids=lambda kind: kind.__name__)
 def test_what_finds_no_room_changes_nothing(directory, request, kind, whiteout):
     disk = request.getfixturevalue(_SHORTAGES[kind])
-    field = Field(directory, Features(whiteout=whiteout), disk)
+    field = Field(directory, features(whiteout), disk)
     expected, wrong = functools.cache(field.expect), {}
     trials = [(case, left) for case in corpus.all_cases() for left in range(_MOST_LEFT)]
     for case, left in chosen(trials, share=0.02):

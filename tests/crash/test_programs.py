@@ -9,9 +9,9 @@ import stat
 
 import pytest
 
-from unionfs import opening
-from unionfs.examination import Examination
-from unionfs.options import Options
+from unionfs.audit.examination import Examination
+from unionfs.mounting import opening
+from unionfs.mounting.options import Options
 
 from .accounts import ACCOUNTS
 from .contender import Place

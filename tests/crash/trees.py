@@ -6,7 +6,7 @@ import os
 import stat
 from typing import NamedTuple
 
-from unionfs.iflags import FLAGS, letters
+from unionfs.layers.iflags import FLAGS, letters
 
 CHANGEABLE = FLAGS.copied | FLAGS.protecting
 

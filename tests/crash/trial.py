@@ -10,8 +10,8 @@ import shutil
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from unionfs.iflags import FLAGS
-from unionfs.union import Features
+from unionfs.layers.iflags import FLAGS
+from unionfs.view.union import Features
 
 from . import corpus
 from .client import Client, Dirs
@@ -30,6 +30,12 @@ def settled(tree: Tree) -> Tree:
         path: thing._replace(mtime=1) if thing.mtime > _RECENT else thing
         for path, thing in tree.items()
     }
+
+
+def features(whiteout: str, fsync: str = "auto") -> Features:
+    """Return what users get with this format: `options.settled`."""
+    marks = whiteout == "overlay"
+    return Features(metacopy=marks, redirect_dir=marks, whiteout=whiteout, fsync=fsync)
 
 
 class Expected(NamedTuple):

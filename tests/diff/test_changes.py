@@ -7,9 +7,9 @@ import subprocess
 import pytest
 
 from tests.trees import WHITEOUT, File, Link, Opaque, Same, plant
-from unionfs.diff import changes
-from unionfs.layer import Layer, WritableLayer
-from unionfs.stack import Stack
+from unionfs.audit.comparison import changes
+from unionfs.layers.layer import Layer, WritableLayer
+from unionfs.layers.stack import Stack
 
 REDIRECT = "trusted.overlay.redirect"
 METACOPY = "trusted.overlay.metacopy"

@@ -18,10 +18,10 @@ import trio.testing
 from tests.crash.client import _CONTEXT, _ROOT, Client
 from tests.crash.plain import Plain
 from tests.crash.trees import harvest
-from unionfs.direct import Direct
-from unionfs.job import Job
-from unionfs.session import messages
-from unionfs.session.crew import Later, Waiting
+from unionfs.fuse.direct import Direct
+from unionfs.fuse.session import messages
+from unionfs.fuse.session.crew import Later, Waiting
+from unionfs.view.job import Job
 
 _NOW = 1_700_000_000 * 10**9  # ns; a later mtime is "now", whichever moment that was
 

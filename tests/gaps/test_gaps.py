@@ -18,9 +18,10 @@ from tests.crash.client import Dirs
 from tests.crash.sample import SEED, chosen
 from tests.crash.trees import differences
 from tests.gaps.desk import Desk, Gaps, Table
-from unionfs import closing, files, syscalls
-from unionfs.reading import Reading
-from unionfs.union import Features
+from unionfs.fuse import files
+from unionfs.fuse.reading import Reading
+from unionfs.host import closing, syscalls
+from unionfs.view.union import Features
 
 OLD, SET = 10**18, 2 * 10**17  # ns: mtimes in 2001 and 1976
 TEXT = b"0123456789" * 800

@@ -13,7 +13,7 @@ import pytest
 
 from tests.mounted import disks
 from tests.mounted.mount import ROOT, Mount
-from unionfs.mountinfo import top_at
+from unionfs.host.mountinfo import top_at
 
 OPTIONS = [
     "relatime", "noatime", "strictatime", "nodiratime", "strictatime,nodiratime",

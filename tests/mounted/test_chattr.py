@@ -13,8 +13,8 @@ from tests.mounted import disks
 from tests.mounted.mount import Mount
 from tests.mounted.witness import as_user, failure, portrait
 from tests.trees import plant
-from unionfs.iflags import APPEND, EXTENDED, FLAGS, IMMUTABLE
-from unionfs.syscalls import RENAME_EXCHANGE, fallocate, renameat2
+from unionfs.host.syscalls import RENAME_EXCHANGE, fallocate, renameat2
+from unionfs.layers.iflags import APPEND, EXTENDED, FLAGS, IMMUTABLE
 
 NODUMP, NOATIME, SYNC, COMPRESSED, JOURNALLED = 0x40, 0x80, 0x8, 0x4, 0x4000
 PROTATTR, METACOPY = "trusted.overlay.protattr", "trusted.overlay.metacopy"

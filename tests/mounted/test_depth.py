@@ -10,7 +10,7 @@ import pytest
 from tests.mounted import disks
 from tests.mounted.mount import Mount
 from tests.mounted.witness import failure
-from unionfs import syscalls
+from unionfs.host import syscalls
 
 STEPS = [b"n" * 250] * 20  # 5,000 bytes
 

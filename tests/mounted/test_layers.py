@@ -115,6 +115,50 @@ def test_upper_and_work_on_any_file_system(base, kind):
         _changes_and_stays(mount)
 
 
+@contextlib.contextmanager
+def _kernel_overlay(base):
+    (base / "below").mkdir()
+    with disks.overlay(base, base / "below") as path:
+        yield path
+
+
+@contextlib.contextmanager
+def _union_below(base):
+    (base / "below").mkdir()
+    beneath = Mount.planted(base / "below", {}, {})
+    try:
+        yield beneath.start().path
+        beneath.stop()
+    finally:
+        beneath.kill()
+
+
+@contextlib.contextmanager
+def _mergerfs(base):
+    (base / "branch").mkdir()
+    with disks.mounted(
+        base / "pool", "-t", "fuse.mergerfs", "-o", "minfreespace=0", base / "branch"
+    ) as path:
+        yield path
+
+
+@pytest.mark.parametrize("root", [_kernel_overlay, _union_below, _mergerfs])
+def test_an_upper_where_overlayfs_could_have_none(base, root):
+    """Whiteouts that are devices, and exchange, are not to be had everywhere; names are."""
+    (base / "lower").mkdir()
+    _plant(base / "lower")
+    with root(base) as upper:
+        for name in ("u", "w"):
+            (upper / name).mkdir()
+        layers = ["--lower", base / "lower", "--upper", upper / "u", "--work", upper / "w"]
+        command = Mount(base, lowers=[]).command("mount", *layers, base / "mnt")
+        refused = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
+        assert refused.returncode == 2
+        assert "or -o whiteout=aufs" in refused.stderr
+        with _union(base, base / "lower", upper, "whiteout=aufs") as mount:
+            _changes_and_stays(mount)
+
+
 def test_whiteouts_of_both_kinds_where_directories_tell_no_kinds(base):
     """Each is asked for its kind then, while the daemon looks at others."""
     with disks.writable("ext4-untyped", base) as root:

@@ -1,6 +1,6 @@
 """What FUSE and pyfuse3 leave out: each says so with a plain errno, and changes nothing.
 
-The README's table of limits has a row for each of these.  `plain` stands beside
+The table of limits (docs/limits.md) has a row for each of these.  `plain` stands beside
 them to show what a file system that can does.
 """
 
@@ -12,7 +12,7 @@ import os
 import pytest
 
 from tests.mounted.witness import as_user, failure
-from unionfs.syscalls import fallocate
+from unionfs.host.syscalls import fallocate
 
 _libc = ctypes.CDLL(None, use_errno=True)
 FICLONE = 0x40049409

@@ -11,10 +11,10 @@ from tests.mounted import disks
 from tests.mounted.mount import Mount
 from tests.mounted.witness import apart
 from tests.trees import Link, Same, plant
-from unionfs.listings import Listings
-from unionfs.opening import open_stack
-from unionfs.options import Options
-from unionfs.union import Features
+from unionfs.mounting.opening import open_stack
+from unionfs.mounting.options import Options
+from unionfs.view.listings import Listings
+from unionfs.view.union import Features
 
 LOWERS = ("ext4", "xfs", "btrfs", "tmpfs", "squashfs", "erofs", "overlay")
 UPPERS = ("ext4", "xfs", "btrfs", "tmpfs")

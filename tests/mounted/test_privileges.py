@@ -16,8 +16,8 @@ from tests.mounted.mount import Mount
 from tests.mounted.test_attributes import ACCESS, CAP_NET_RAW, CAPABILITY, DEFAULT
 from tests.mounted.test_work import run
 from tests.mounted.witness import apart, failure
-from unionfs.session.privileges import CAP_FSETID, Without
-from unionfs.syscalls import fallocate
+from unionfs.fuse.session.privileges import CAP_FSETID, Without
+from unionfs.host.syscalls import fallocate
 
 _libc = ctypes.CDLL(None, use_errno=True)
 

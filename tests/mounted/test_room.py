@@ -7,7 +7,7 @@ import stat
 import pytest
 
 from tests.mounted.witness import as_user, failure
-from unionfs.syscalls import fallocate
+from unionfs.host.syscalls import fallocate
 
 KEEP_SIZE, PUNCH_HOLE = 1, 2
 PAGE = 4096

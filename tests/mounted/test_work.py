@@ -13,7 +13,7 @@ from tests.mounted import disks
 from tests.mounted.mount import Mount
 from tests.mounted.witness import failure, portrait
 from tests.trees import Link, Same, plant
-from unionfs.iflags import EXTENDED, FLAGS, PROJECT, PROJECT_PASSED_ON
+from unionfs.layers.iflags import EXTENDED, FLAGS, PROJECT, PROJECT_PASSED_ON
 
 # What chattr(1) sets on the directories of work and is inherited, where a file system has it.
 LETTERS = "SDAdcCjs"

@@ -1,7 +1,7 @@
 """Where kernel overlayfs rightly differs from a plain directory; the union does not.
 
 What differs in the union itself is left out by the harvest: st_nlink, st_size
-and st_blocks of directories (README, "Limits").
+and st_blocks of directories (docs/limits.md).
 
 Overlayfs plays without descriptors that are kept over other steps: one opened
 for reading stays on the lower object after a copy-up (overlayfs.rst,

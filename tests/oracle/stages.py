@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 
-from unionfs import mountcalls
+from unionfs.host import mountcalls
 
 from .strategies import LOWERS
 

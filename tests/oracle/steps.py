@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from unionfs import syscalls
+from unionfs.host import syscalls
 
 from .trees import content_of, mtime_of
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from hypothesis import strategies as st
 
-from unionfs.syscalls import RENAME_EXCHANGE, RENAME_NOREPLACE
+from unionfs.host.syscalls import RENAME_EXCHANGE, RENAME_NOREPLACE
 
 from .steps import Step
 from .trees import PLANTED, WHITEOUT, Directory, Leaf, leaves, merged

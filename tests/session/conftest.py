@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from tests.session.kernel import reply
-from unionfs.session.device import Device
+from unionfs.fuse.session.device import Device
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 # What a mirror says last, when it has let go of everything.

@@ -20,7 +20,7 @@ import time
 import pyfuse3
 import trio
 
-from unionfs.session import Session, Switches
+from unionfs.fuse.session import Session, Switches
 
 FOREVER = 1e6
 FIELDS = ("st_mode", "st_nlink", "st_uid", "st_gid", "st_size", "st_blocks", "st_rdev")

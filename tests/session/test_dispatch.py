@@ -11,10 +11,10 @@ import pytest
 import trio
 
 from tests.session.kernel import reply, request
-from unionfs.session import messages
-from unionfs.session.crew import Later, Soon
-from unionfs.session.dispatch import NO_REPLY, Dispatcher
-from unionfs.session.patience import Patience
+from unionfs.fuse.session import messages
+from unionfs.fuse.session.crew import Later, Soon
+from unionfs.fuse.session.dispatch import NO_REPLY, Dispatcher
+from unionfs.fuse.session.patience import Patience
 
 pytestmark = pytest.mark.trio
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from unionfs.session.patience import SPIN_SECONDS, Patience
+from unionfs.fuse.session.patience import SPIN_SECONDS, Patience
 
 FLOOD = """
 import os, sys

@@ -3,7 +3,7 @@
 import os
 import struct
 
-from unionfs.session import messages
+from unionfs.fuse.session import messages
 
 
 def test_an_ioctl_says_which_and_with_what():

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from tests.session.conftest import CLEAN, mounts_at
-from unionfs import mountcalls
+from unionfs.host import mountcalls
 
 SWITCHES = [
     dict(zip(("loop", "handshake", "passthrough"), each, strict=True))

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from unionfs.session.pipe import Pipe
+from unionfs.fuse.session.pipe import Pipe
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 HEAD = b"sixteen bytes..."

@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from unionfs.session.protocol import Init, Offer, Wish, add_wishes, read_answer, read_offer
+from unionfs.fuse.session.protocol import Init, Offer, Wish, add_wishes, read_answer, read_offer
 
 NEW = Offer((7, 45), 131072, Init.INIT_EXT | Init.CACHE_SYMLINKS | Init.PASSTHROUGH)
 OLD = Offer((7, 31), 131072, Init.CACHE_SYMLINKS)

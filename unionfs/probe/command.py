@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 
-from unionfs import inherited
+from unionfs.host import inherited
 from unionfs.probe import catalogue, programs, report, runner
 from unionfs.probe.catalogue import Group
 from unionfs.probe.model import Outcome, Verdict

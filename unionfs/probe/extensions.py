@@ -4,7 +4,8 @@ import errno
 import os
 import stat
 
-from unionfs import mountcalls
+from unionfs.host import mountcalls
+from unionfs.host.syscalls import RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT, renameat2
 from unionfs.probe import trees
 from unionfs.probe.model import (
     LACKING,
@@ -16,7 +17,6 @@ from unionfs.probe.model import (
     refuses,
 )
 from unionfs.probe.trees import Other
-from unionfs.syscalls import RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT, renameat2
 
 EXCHANGE, NOREPLACE, WHITEOUT = RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT
 HERE = -100  # AT_FDCWD, fcntl.h

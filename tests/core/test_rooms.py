@@ -1,0 +1,59 @@
+"""The rooms of the package: imports go down between them, never up (docs/architecture.md)."""
+
+import ast
+from pathlib import Path
+
+import unionfs
+
+ROOT = Path(unionfs.__file__).parent
+
+# From the top down.
+ROOMS = (
+    "commands", "probe", "mounting", "fuse", "changes", "audit", "view", "layers", "host",
+)  # fmt: skip
+KNOW_FUSE = {"fuse", "mounting"}  # pyfuse3 and trio
+
+
+def _imported(path):
+    """Yield the modules that a file names in its imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _room(module):
+    """Return the room of a module of ours, or None."""
+    package, _, rest = module.partition(".")
+    room = rest.partition(".")[0]
+    return room if package == "unionfs" and room in ROOMS else None
+
+
+def test_all_modules_are_in_a_room():
+    assert {path.name for path in ROOT.iterdir() if path.name != "__pycache__"} == {
+        "__init__.py", "cli.py", "py.typed", *ROOMS,
+    } & {path.name for path in ROOT.iterdir()}  # fmt: skip
+
+
+def test_imports_go_down():
+    upwards = set()
+    for path in ROOT.rglob("*.py"):
+        own = _room(".".join(("unionfs", *path.relative_to(ROOT).parts)))
+        if own is not None:
+            upwards |= {
+                (str(path.relative_to(ROOT)), other)
+                for other in map(_room, _imported(path))
+                if other is not None and ROOMS.index(other) < ROOMS.index(own)
+            }
+    assert upwards == set()
+
+
+def test_only_two_rooms_know_pyfuse3_and_trio():
+    knowing = {
+        path.relative_to(ROOT).parts[0]
+        for path in ROOT.rglob("*.py")
+        if {"pyfuse3", "trio"} & {name.partition(".")[0] for name in _imported(path)}
+    }
+    assert knowing <= KNOW_FUSE

@@ -1,0 +1,1 @@
+"""Layers compared and examined without a mount."""

@@ -1,0 +1,219 @@
+"""What an upper changes: the paths that were added, changed and deleted against the lower layers.
+
+Upper is walked, the lowers are only asked about the names in it, so the work is
+proportional to what was changed.  Two views are compared: upper over the
+lowers, as mounted, and the lowers alone.
+
+* **deleted** is the topmost path that is gone; what lay below it is not listed.
+  In a directory that was deleted and made anew (opaque), what is not there
+  again is deleted.
+* A directory copied up for the sake of what is in it, and a file that is like
+  the one below in all but its inode, are not changes.
+* A renamed lower directory or a metadata-only copy says where it came from: the
+  new path is added (or changed, where something was replaced), "renamed from"
+  the old one, which is deleted, "renamed to" the new one.  Below a renamed
+  directory the changes are those against the directory it was.
+* A file with several names in a lower layer is listed under those of its names
+  that are in upper; finding the others would mean to walk the lowers.
+"""
+
+import contextlib
+import errno
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from unionfs.audit import differences, paths
+from unionfs.layers import markers
+from unionfs.layers.layer import Layer, join
+from unionfs.layers.stack import Stack
+from unionfs.layers.whiteouts import Part
+from unionfs.view.node import Sighting, directory_of
+from unionfs.view.union import Features, Union
+
+Kind = Literal["added", "changed", "deleted"]
+Whiteout = Literal["overlay", "aufs"]
+
+_VANISHED = frozenset({errno.ENOENT, errno.ESTALE, errno.ENOTDIR})  # of a live mount
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One path of the union, without a leading slash, that is not what the lowers hold."""
+
+    path: bytes
+    kind: Kind
+    detail: str = ""
+    origin: bytes = b""  # where it was renamed from, or linked to
+
+    def line(self) -> str:
+        """Return how it is told to people."""
+        detail = f" ({self.detail})" if self.detail else ""
+        return f"{self.kind:8} {paths.shown(self.path)}{detail}"
+
+
+class _Entry(NamedTuple):
+    """A change, and the paths in the lowers that it is about."""
+
+    path: bytes
+    kind: Kind
+    words: list[str]
+    old: bytes = b""  # what lies below the path itself
+    origin: bytes = b""  # what it shows instead: where it was renamed from
+    directory: bool = False
+
+
+class _Directory(NamedTuple):
+    """A directory of upper, and what it is compared with."""
+
+    path: bytes  # in the union
+    upper: Part
+    merged: tuple[Part, ...]  # the lower directories that show through
+    before: tuple[Part, ...]  # those that lie below, though it may be opaque
+    old: bytes  # the path of `before` in the union of the lowers
+
+
+def changes(stack: Stack, whiteout: Whiteout = "overlay") -> Iterator[Change]:
+    """Yield what upper changes, in the order of the paths, each directory before its content."""
+    if stack.upper is None:
+        return
+    upper = Layer(stack.upper.fd, number=len(stack.lowers) + 1, name=stack.upper.name)
+    found = _Comparison(upper, stack.lowers, whiteout).walk()
+    renamed = {entry.origin: entry.path for entry in found if entry.origin}
+    gone = {entry.old for entry in found if entry.kind == "deleted" or entry.origin}
+    for entry in sorted(found, key=lambda entry: entry.path.split(b"/")):
+        words = entry.words
+        if entry.kind == "deleted" and entry.old in renamed:
+            words = [f"renamed to {paths.shown(renamed[entry.old])}"]
+        elif entry.origin:
+            verb = "renamed from" if entry.directory or entry.origin in gone else "linked to"
+            words = [f"{verb} {paths.shown(entry.origin)}", *words]
+        path = b"" if entry.path == b"." else entry.path
+        yield Change(path, entry.kind, ", ".join(words), entry.origin)
+
+
+class _Comparison:
+    """The walk through one upper."""
+
+    def __init__(self, upper: Layer, lowers: tuple[Layer, ...], whiteout: Whiteout) -> None:
+        # Without an upper: nothing is written, and the real one is asked as the top lower.
+        stack = Stack(None, None, (upper, *lowers))
+        self.union = Union(stack, Features(whiteout=whiteout))
+        self.before = self.union.roots(lowers)
+        self.found: list[_Entry] = []
+        self.directories: list[_Directory] = []  # still to be walked
+
+    def walk(self) -> list[_Entry]:
+        """Return all changes."""
+        upper, *merged = self.union.root.lowers
+        root = _Directory(b".", _as_upper(upper), tuple(merged), self.before, b".")
+        self._compare_roots(root)
+        self.directories.append(root)
+        while self.directories:
+            directory = self.directories.pop()
+            with self._reporting(directory.path, directory.old):
+                self._visit_all(directory)
+        return self.found
+
+    @contextlib.contextmanager
+    def _reporting(self, path: bytes, old: bytes) -> Iterator[None]:
+        """Report what cannot be read as a change; what vanished meanwhile is none."""
+        try:
+            yield
+        except OSError as exc:
+            if exc.errno == errno.EIO:
+                self.found.append(_Entry(path, "changed", ["damaged: see unionfs check"], old))
+            elif exc.errno not in _VANISHED:
+                self.found.append(_Entry(path, "changed", [f"unreadable: {exc.strerror}"], old))
+
+    def _compare_roots(self, root: _Directory) -> None:
+        if root.before:
+            old, new = (
+                Sighting(0, parts[0].layer.stat(b"."), upper=False, named=False, below=parts)
+                for parts in (root.before, (root.upper,))
+            )
+            if words := differences.between(old, new):
+                self.found.append(_Entry(root.path, "changed", words, root.old))
+
+    def _visit_all(self, directory: _Directory) -> None:
+        names = self.union.markers.listing(directory.upper)
+        for name, hint in names.items():
+            with self._reporting(join(directory.path, name), join(directory.old, name)):
+                self._visit(directory, name, shows=hint != 0)
+        if directory.before and not directory.merged:
+            for name in self.union.listing(directory_of(directory.before)):
+                if name not in names:
+                    path, old = join(directory.path, name), join(directory.old, name)
+                    self.found.append(_Entry(path, "deleted", [], old))
+
+    def _visit(self, directory: _Directory, name: bytes, *, shows: bool) -> None:
+        path, old = join(directory.path, name), join(directory.old, name)
+        before = self._look(directory.before, name)
+        now = self._look((directory.upper, *directory.merged), name) if shows else None
+        if now is None:
+            if before is not None:
+                self.found.append(_Entry(path, "deleted", [], old))
+            return
+        origin = self._origin(directory, name, now, before)
+        if origin == old:
+            self._compare(path, old, before, now)
+        else:
+            kind: Kind = "added" if before is None else "changed"
+            self._compare_renamed(_Entry(path, kind, [], old, origin, now.is_directory), now)
+
+    def _look(self, parts: tuple[Part, ...], name: bytes) -> Sighting | None:
+        return self.union.look(directory_of(parts), name) if parts else None
+
+    def _origin(
+        self, directory: _Directory, name: bytes, now: Sighting, before: Sighting | None
+    ) -> bytes:
+        """Return the path in the lowers of what *now* shows of them; its own if nothing."""
+        own = join(directory.old, name)
+        below = now.lowers[1:]
+        if not below or (before is not None and below == before.lowers[-len(below) :]):
+            return own
+        upper = now.lowers[0]
+        redirect = markers.read(upper.layer, upper.path).redirect
+        if redirect.startswith(b"/"):
+            return redirect[1:]
+        return join(directory.old, redirect) if redirect else own
+
+    def _compare(self, path: bytes, old: bytes, before: Sighting | None, now: Sighting) -> None:
+        if before is None:
+            self.found.append(_Entry(path, "added", [], old))
+        elif words := differences.between(before, now):
+            self.found.append(_Entry(path, "changed", words, old))
+        if now.is_directory:
+            below = before.lowers if before is not None and before.is_directory else ()
+            self.directories.append(
+                _Directory(path, _as_upper(now.lowers[0]), now.lowers[1:], below, old)
+            )
+
+    def _compare_renamed(self, entry: _Entry, now: Sighting) -> None:
+        before = self._resolve(entry.origin)
+        words = [] if before is None else differences.between(before, now)
+        self.found.append(entry._replace(words=words))
+        if now.is_directory:
+            upper, *below = now.lowers
+            merged = tuple(below)
+            self.directories.append(
+                _Directory(entry.path, _as_upper(upper), merged, merged, entry.origin)
+            )
+
+    def _resolve(self, path: bytes) -> Sighting | None:
+        """Return what the lowers alone show at *path*."""
+        parts = self.before
+        sighting = None
+        for name in path.split(b"/"):
+            if sighting is not None and not sighting.is_directory:
+                return None
+            sighting = self._look(parts, name)
+            if sighting is None:
+                return None
+            parts = sighting.lowers
+        return sighting
+
+
+def _as_upper(part: Part) -> Part:
+    """Return a directory of upper, where whiteouts that are files do not count."""
+    return part._replace(whiteouts_are_files=False)

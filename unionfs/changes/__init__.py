@@ -1,0 +1,1 @@
+"""What changes a union: names, copy-up, attributes; each as a whole or not at all."""

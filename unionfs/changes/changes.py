@@ -1,0 +1,296 @@
+"""Changing names: create, remove, rename and link, each in one visible step.
+
+Every change of names is a single system call on upper, prepared by steps that
+change nothing that is seen: copying up, staging in work, marking a directory
+opaque or redirected.  So an error, or a crash, leaves the old state or the new
+one (renameat2(2); overlayfs.rst).
+
+A name that something lies below leaves a whiteout behind, and only such a name.
+"""
+
+import contextlib
+import errno
+import logging
+import os
+import stat
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from unionfs.changes import protection
+from unionfs.changes.copyup import CopyUp
+from unionfs.changes.names import Names, error
+from unionfs.changes.removals import Removals
+from unionfs.changes.renames import Renames
+from unionfs.layers.inodes import number
+from unionfs.layers.layer import Layer, WritableLayer
+from unionfs.view.node import Node, Sighting, child_path, plain
+from unionfs.view.pins import path_of_pin
+from unionfs.view.union import Union
+
+log = logging.getLogger(__name__)
+
+Maker = Callable[[WritableLayer, bytes], None]
+
+
+class Caller(NamedTuple):
+    """Who made a request: new objects belong to these, and get this umask."""
+
+    uid: int
+    gid: int
+    umask: int
+
+
+ROOT = Caller(0, 0, 0)
+
+
+class Changes:
+    """The verbs that change names of one union."""
+
+    def __init__(self, union: Union, copyup: CopyUp) -> None:
+        self.union = union
+        self._names = Names(union, copyup)
+        self._removals = Removals(self._names)
+        self._renames = Renames(self._names)
+        self._acting = union.acting
+
+    # Making objects
+
+    def create(
+        self, parent: Node, name: bytes, flags: int, mode: int, caller: Caller
+    ) -> tuple[Node, os.stat_result, int]:
+        """Create a regular file; return its node, its attributes and an open descriptor."""
+        upper, path = self._place(parent, name, caller)
+        try:
+            self.union.markers.require_name(upper, path)
+            fd = upper.create(path, flags, mode)
+        except FileExistsError:
+            fd = self._create_over_whiteout(parent, name, flags, mode, caller)
+        try:
+            st = os.fstat(fd)
+            return self._made(upper, parent, name, st), st, fd
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def create_unnamed(
+        self, parent: Node, flags: int, mode: int, caller: Caller
+    ) -> tuple[Node, os.stat_result, int]:
+        """Create a regular file that has no name in *parent*, as open(2) with O_TMPFILE.
+
+        It is a file without a name in upper too, so nothing is left of one that never gets any.
+        """
+        upper, _ = self._names.directory(parent)
+        if caller != self._acting.now:
+            self._acting.become(caller)
+        fd = upper.create_unnamed(parent.path, flags, mode)
+        try:
+            st = os.fstat(fd)
+            pin = self.union.pins.open(path_of_pin(fd), os.O_PATH)
+        except BaseException:
+            os.close(fd)
+            raise
+        return self.union.nodes.add_unnamed(parent, number(upper, st), st, pin), st, fd
+
+    def _create_over_whiteout(
+        self, parent: Node, name: bytes, flags: int, mode: int, caller: Caller
+    ) -> int:
+        fds: list[int] = []
+        try:
+            self._make_over_whiteout(
+                parent, name, caller, lambda on, at: fds.append(on.create(at, flags, mode))
+            )
+        except BaseException:
+            for fd in fds:
+                os.close(fd)
+            raise
+        return fds[0]
+
+    def mknod(
+        self, parent: Node, name: bytes, mode: int, device: int, caller: Caller
+    ) -> tuple[Node, os.stat_result]:
+        """Make a FIFO, socket, device or empty regular file; EPERM for what is a whiteout."""
+        if stat.S_ISCHR(mode) and device == 0:
+            raise error(errno.EPERM)
+        return self._make(parent, name, caller, lambda on, at: on.mknod(at, mode, device))
+
+    def symlink(
+        self, parent: Node, name: bytes, target: bytes, caller: Caller
+    ) -> tuple[Node, os.stat_result]:
+        """Make a symlink."""
+        return self._make(parent, name, caller, lambda on, at: on.symlink(target, at))
+
+    def mkdir(
+        self, parent: Node, name: bytes, mode: int, caller: Caller
+    ) -> tuple[Node, os.stat_result]:
+        """Make a directory, opaque where a whiteout has to stay in force."""
+        return self._make(parent, name, caller, lambda on, at: on.mkdir(at, mode))
+
+    def _make(
+        self, parent: Node, name: bytes, caller: Caller, maker: Maker
+    ) -> tuple[Node, os.stat_result]:
+        """Let *maker* make an object in upper; return its node and its attributes."""
+        upper, path = self._place(parent, name, caller)
+        covered = False
+        try:
+            self.union.markers.require_name(upper, path)
+            maker(upper, path)
+        except FileExistsError:
+            self._make_over_whiteout(parent, name, caller, maker)
+            covered = True
+        with self._taking_back(upper, path, covered=covered):
+            st = upper.stat(path)
+        return self._made(upper, parent, name, st), st
+
+    @contextlib.contextmanager
+    def _taking_back(self, upper: WritableLayer, path: bytes, *, covered: bool) -> Iterator[None]:
+        """Take a new name away again if what follows fails, as the caller is told it was not made.
+
+        Was there a whiteout under it (*covered*)?
+        """
+        try:
+            yield
+        except BaseException:
+            try:
+                if covered:
+                    self._removals.hide(path)
+                else:
+                    _remove(upper, path)
+            except OSError:
+                log.exception("%r was made, though its maker was told of an error", path)
+            raise
+
+    def _place(self, parent: Node, name: bytes, caller: Caller) -> tuple[WritableLayer, bytes]:
+        """Return where in upper an object of the caller's is to be made, when all is ready."""
+        self._require_unused_below(parent, name)
+        upper, _ = self._names.directory(parent)
+        if caller != self._acting.now:
+            self._acting.become(caller)
+        return upper, child_path(parent, name)
+
+    def _make_over_whiteout(self, parent: Node, name: bytes, caller: Caller, maker: Maker) -> None:
+        """Make an object by way of work; EEXIST where it is not a whiteout that has the name."""
+        if self.union.look(parent, name) is not None:
+            raise error(errno.EEXIST)
+        upper, work = self.union.writable()
+        path = child_path(parent, name)
+        with self.union.cribs.staging(parent.path, name) as staged:
+            if caller != self._acting.now:  # a crib has been made
+                self._acting.become(caller)
+            maker(work, staged)
+            if stat.S_ISDIR(work.stat(staged).st_mode):
+                self.union.markers.make_opaque(work, staged)
+            self.union.markers.publish(work, staged, upper, path)
+
+    def _require_unused(self, parent: Node, name: bytes) -> None:
+        if self.union.markers.reserved(name):
+            raise error(errno.EPERM)
+        if parent.below and self.union.look(parent, name) is not None:
+            raise error(errno.EEXIST)
+
+    def _require_unused_below(self, parent: Node, name: bytes) -> None:
+        """Require a name that shows nothing, leaving it to upper to refuse what it shows itself."""
+        union = self.union
+        if union.markers.bear_names:
+            if union.is_absent(parent, name):
+                return
+            if parent.upper and not union.shows_below(parent, name):
+                return
+        self._require_unused(parent, name)
+
+    def _made(self, upper: Layer, parent: Node, name: bytes, st: os.stat_result) -> Node:
+        ino, nodes = number(upper, st), self.union.nodes
+        if ino in nodes:
+            return nodes.adopt(parent, name, plain(ino, st))
+        node = Node(ino, stat.S_IFMT(st.st_mode), st.st_ino, parent, name, upper=True, below=())
+        return nodes.add(node, parent)
+
+    # Removing names
+
+    def unlink(self, parent: Node, name: bytes) -> None:
+        """Remove a name that is not a directory."""
+        self._removals.unlink(parent, name)
+
+    def rmdir(self, parent: Node, name: bytes) -> None:
+        """Remove a directory that shows no name."""
+        self._removals.rmdir(parent, name)
+
+    def stand_alone(self, node: Node) -> None:
+        """Make an object independent of the lowers, in which its name is going to change.
+
+        What is seen stays.  A file has its content in upper, under all of its names that are
+        known, a directory all that it shows.
+        """
+        self.union.writable()
+        if node.is_directory and node is not self.union.root:
+            self._names.bring_tree(node)
+        else:
+            self._names.copyup.whole(node)
+        names = [(node.parent, node.name), *(node.aliases or ())] if node.link else []
+        for parent, name in names:
+            if parent is not None:
+                self._names.directory(parent)
+                self._names.give_name(node, child_path(parent, name))
+        self.union.lowers_change()
+
+    # Giving names
+
+    def link(self, node: Node, parent: Node, name: bytes) -> os.stat_result:
+        """Give a file one more name, as link(2) does; return its attributes.
+
+        Of a file without a name the host knows whether it can get one: not if it had one.
+        """
+        upper, _ = self.union.writable()
+        if node.orphan and not node.upper:
+            raise error(errno.ENOENT)
+        self._require_unused(parent, name)
+        self._names.directory(parent)
+        protection.require(self.union, node)
+        self._names.copyup.metadata(node)
+        self._names.anchor(node, absolute=True)
+        if node.link:
+            self.union.links.require_settled(node.link)
+        path, covered = child_path(parent, name), False
+        layer, source = self.union.upper_place(node)
+        try:
+            self.union.markers.require_name(upper, path)
+            layer.link(source, upper, path)
+        except FileExistsError:
+            self._link_over_whiteout(layer, source, parent, name)
+            covered = True
+        with self._taking_back(upper, path, covered=covered):
+            st = self.union.attributes(node)
+        self.union.nodes.adopt(
+            parent, name, Sighting(node.ino, st, upper=True, named=True, below=node.lowers)
+        )
+        if not node.left:
+            self._names.unpin(node)
+        return st
+
+    def _link_over_whiteout(
+        self, layer: WritableLayer, source: bytes, parent: Node, name: bytes
+    ) -> None:
+        """Give a name by way of work; EEXIST where it is not a whiteout that has the name."""
+        if self.union.look(parent, name) is not None:
+            raise error(errno.EEXIST)
+        upper, work = self.union.writable()
+        staged = self.union.temporaries.name()
+        layer.link(source, work, staged)
+        try:
+            self.union.markers.publish(work, staged, upper, child_path(parent, name))
+        except BaseException:
+            self.union.temporaries.drop(staged)
+            raise
+
+    def rename(
+        self, parent: Node, name: bytes, new_parent: Node, new_name: bytes, flags: int
+    ) -> None:
+        """Rename as renameat2(2) with RENAME_NOREPLACE or RENAME_EXCHANGE."""
+        self._renames.rename(parent, name, new_parent, new_name, flags)
+
+
+def _remove(upper: WritableLayer, path: bytes) -> None:
+    """Remove what was just made, of whatever kind."""
+    try:
+        upper.unlink(path)
+    except IsADirectoryError:
+        upper.rmdir(path)

@@ -1,0 +1,408 @@
+"""Bringing an object of a lower layer to upper: stage in work, publish by one rename.
+
+What others see does not change by it: owner, mode, times, attributes and the
+times of the parent directory are those of before.  A crash leaves the lower
+object or the whole copy.
+
+`metadata` brings a node up without its content where it can (overlayfs.rst,
+"Metadata only copy up"); `begin`, `Job.fill` and `publish` bring the content,
+in three steps so that the second can run in a thread while other requests are
+served: it knows only descriptors, and `publish` looks again.
+"""
+
+import errno
+import itertools
+import logging
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from unionfs.host import content, syscalls
+from unionfs.layers import iflags, inodes, markers
+from unionfs.layers.descent import stat_file
+from unionfs.layers.layer import Layer, WritableLayer, join
+from unionfs.layers.links import key
+from unionfs.view.job import Job, Kept
+from unionfs.view.node import UNKNOWN_COPY, Node
+
+if TYPE_CHECKING:
+    from unionfs.view.union import Union
+
+log = logging.getLogger(__name__)
+
+_BLOCK = 512  # bytes per unit of st_blocks: stat(2)
+
+
+class CopyUp:
+    """The copy-up of one union."""
+
+    def __init__(self, union: "Union") -> None:
+        self.union = union
+        self._numbers = itertools.count(UNKNOWN_COPY + 1)
+        # A tmpfs has no disk to wait for.
+        self._syncs = (
+            union.work is not None
+            and union.features.fsync != "off"
+            and not syscalls.is_tmpfs(union.work.fd)
+        )
+
+    def count(self) -> int:
+        """Return the number of a copy-up: one more than the last, as a sync may be under way."""
+        return next(self._numbers)
+
+    def metadata(self, node: Node) -> None:
+        """Bring *node* to upper; the content of a file may stay where it is."""
+        if node.upper:
+            return
+        if node.format == stat.S_IFREG and not self._can_leave_content(node):
+            self.whole(node)
+            return
+        try:
+            self._bring(node)
+        except OSError as exc:
+            if not (
+                node.format == stat.S_IFREG and markers.is_too_long(exc, self._content_path(node))
+            ):
+                raise
+            self.whole(node)
+
+    def whole(self, node: Node, size: int | None = None) -> bool:
+        """Bring *node* to upper with its content, or with its first *size* bytes.
+
+        Say False where it has another size still.
+        """
+        if not self.union.has_lower_content(node):
+            self.metadata(node)
+            return False
+        running = self.union.fills.get(node)  # by a thread: two would write to one file
+        job = self.begin(node, size) if running is None or running.over else running
+        try:
+            job.fill()
+        except BaseException:
+            self.abandon(job)
+            raise
+        self.publish(job)
+        return job is not running
+
+    def emptied(self, node: Node, flags: int) -> int:
+        """Bring *node* to upper without its content; return a descriptor opened with *flags*.
+
+        It is opened before the file is seen to be empty: no error comes after that.
+        """
+        job = self.begin(node, 0, flags)
+        try:
+            job.fill()
+            fd = os.dup(job.target)
+        except BaseException:
+            self.abandon(job)
+            raise
+        try:
+            self.publish(job)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def _can_leave_content(self, node: Node) -> bool:
+        return self.union.features.metacopy and self.union.attributes(node).st_size > 0
+
+    # Objects without content
+
+    def _bring(self, node: Node) -> None:
+        _, work = self.union.writable()
+        if not node.orphan and node.parent is not None:
+            self.directories(node.parent)
+        staged = self.union.temporaries.name()
+        layer, path, _ = node.lowers[0]
+        self.union.acting.as_root()
+        try:
+            self._make_like(layer, path, node, work, staged)
+            entry = self._prepare(node, work, staged, layer.stat(path))
+            if node.format == stat.S_IFREG:
+                markers.set_redirect(work, staged, self._content_path(node))
+                markers.set_metacopy(work, staged)
+            if self.union.features.fsync == "strict":
+                _sync(work, staged, node.format)
+            st = self._settle(node, work, staged, entry, layer.stat(path))
+        except BaseException:
+            self.union.temporaries.drop(staged)
+            raise
+        node.upper, node.home, node.unsynced = True, st.st_ino, self.count()
+        if node.format == stat.S_IFREG:
+            node.redirect = self._content_path(node)
+            node.below = (node.lowers[-1],)
+        elif node.format != stat.S_IFDIR:
+            node.below = ()
+
+    def _content_path(self, node: Node) -> bytes:
+        """Return where a file's content is found again: the redirect of a metadata-only copy."""
+        return node.redirect or node.lower_path
+
+    def directories(self, node: Node) -> None:
+        """Bring a directory and its parents to upper."""
+        missing = []
+        at: Node | None = node
+        while at is not None and not at.upper:
+            missing.append(at)
+            at = at.parent if not at.orphan else None
+        for directory in reversed(missing):
+            self._bring(directory)
+
+    @staticmethod
+    def _make_like(
+        layer: Layer, path: bytes, node: Node, work: WritableLayer, staged: bytes
+    ) -> None:
+        st = layer.stat(path)
+        if node.format == stat.S_IFDIR:
+            work.mkdir(staged, 0o700)
+        elif node.format == stat.S_IFLNK:
+            work.symlink(layer.readlink(path), staged)
+        elif node.format == stat.S_IFREG:
+            fd = work.create(staged, os.O_RDWR, 0o600)
+            try:
+                work.truncate(fd, st.st_size)
+            finally:
+                os.close(fd)
+        else:
+            work.mknod(staged, st.st_mode, st.st_rdev)
+
+    def _prepare(
+        self, node: Node, work: WritableLayer, staged: bytes, mtime_from: os.stat_result
+    ) -> bytes:
+        """Give the staged object the attributes of *node*; return its entry for the link index."""
+        layer, path = self.union.place(node)
+        st = layer.stat(path)
+        work.chown(staged, st.st_uid, st.st_gid)
+        if node.format != stat.S_IFLNK:
+            work.chmod(staged, stat.S_IMODE(st.st_mode))
+        # After the owner: chown(2) takes capabilities away.
+        markers.copy_attributes(layer, path, work, staged, private=node.upper)
+        if node.format in {stat.S_IFREG, stat.S_IFDIR}:
+            self._copy_flags(node, layer, path, work, staged)
+        entry = b""
+        if not node.upper:
+            markers.set_origin(work, staged, inodes.origin(layer, st, node.ino))
+            if st.st_nlink > 1 and node.format != stat.S_IFDIR and not node.orphan:
+                entry = key(layer, st)
+                markers.set_link(work, staged, entry)
+        work.utime(staged, st.st_atime_ns, mtime_from.st_mtime_ns)
+        return entry
+
+    @staticmethod
+    def _copy_flags(
+        node: Node, layer: Layer, path: bytes, work: WritableLayer, staged: bytes
+    ) -> None:
+        protection = iflags.copy(layer, path, work, staged)
+        if protection and not node.upper:
+            markers.set_protection(work, staged, protection)
+            node.protection = protection
+
+    def _settle(
+        self,
+        node: Node,
+        work: WritableLayer,
+        staged: bytes,
+        entry: bytes,
+        lower: os.stat_result,
+    ) -> os.stat_result:
+        """Publish a staged object under the name of *node*; return its attributes."""
+        self.union.names_change()
+        st = work.stat(staged)
+        if node.orphan:
+            self._pin(node, work, staged)
+            return st
+        if entry:
+            # Two links, the entry and the name in upper; one, if a crash takes the staged name.
+            markers.prepare_links(work, staged, lower.st_nlink - 1, lower.st_nlink - 2)
+            self.union.links.add(staged, entry)
+        extra = lower.st_nlink - 2
+        try:
+            self._publish_name(node, work, staged)
+        except OSError:
+            if not entry or self._withdraw(entry):
+                raise
+            # The copy shows by its entry, as under its other names.
+            extra += self.union.temporaries.drop(staged)
+        if entry:
+            node.link, node.links = entry, extra
+            self.union.links.settle(entry)
+        return st
+
+    def _withdraw(self, entry: bytes) -> bool:
+        """Remove the entry of a copy that got no name; say False where it stays."""
+        try:
+            self.union.links.remove(entry)
+        except OSError:
+            log.exception("the copy of %r has no name of its own in upper", entry)
+            return False
+        return True
+
+    def _pin(self, node: Node, work: WritableLayer, staged: bytes) -> None:
+        pin = work.hold(staged)
+        try:
+            self.union.temporaries.discard(staged)
+        except BaseException:
+            os.close(pin)
+            raise
+        if node.pin >= 0:
+            os.close(node.pin)
+        node.pin = pin
+
+    def _publish_name(self, node: Node, work: WritableLayer, staged: bytes) -> None:
+        upper, _ = self.union.writable()
+        parent = node.parent
+        if parent is None:  # the root is on upper from the start
+            raise OSError(errno.EINVAL, "the root cannot be copied up")
+        directory = parent.path
+        before = upper.stat(directory)
+        if not parent.impure:
+            markers.set_impure(upper, directory)
+            parent.impure = True
+        work.move(staged, upper, join(directory, node.name))
+        try:
+            upper.utime(directory, before.st_atime_ns, before.st_mtime_ns)
+        except OSError:  # the copy is there: no error may say otherwise
+            log.exception("%r: its times are those of the copy-up", directory)
+
+    # Content
+
+    def begin(self, node: Node, size: int | None = None, flags: int = os.O_RDWR) -> Job:
+        """Stage the copy of a file's content; ENOSPC where upper has not the room for it."""
+        _, work = self.union.writable()
+        part = node.lowers[-1]
+        source = part.layer.open(part.path, os.O_RDONLY)
+        staged = b""
+        try:
+            st = shown = stat_file(source)
+            copied = st.st_size if size is None else min(size, st.st_size)
+            if self._fills_in_place(node):
+                layer, path = self.union.upper_place(node)
+                shown = self.union.attributes(node)
+                target = layer.open_to_write(path, flags)
+            else:
+                staged = self.union.temporaries.name()
+                self.union.acting.as_root()
+                target = work.create(staged, flags, 0o600)
+        except BaseException:
+            os.close(source)
+            raise
+        job = Job(
+            node, part, source, target, staged, copied,
+            copied if size is None else size, size is None,
+            self._syncs and copied > 0,
+            Kept(shown.st_size, shown.st_mtime_ns),
+        )  # fmt: skip
+        try:
+            if not staged:
+                self.union.fills.begin(job, *self.union.upper_place(node))
+            job.shared = copied == st.st_size > 0 and content.share(source, target)
+            if not job.shared:
+                self._require_room(work, min(copied, st.st_blocks * _BLOCK))
+        except BaseException:
+            self.abandon(job)
+            raise
+        return job
+
+    def _fills_in_place(self, node: Node) -> bool:
+        """Tell whether upper's copy has further names, so that no rename can replace it."""
+        if not node.upper:
+            return False
+        return bool(node.link) or node.pin >= 0 or self.union.attributes(node).st_nlink > 1
+
+    @staticmethod
+    def _require_room(work: WritableLayer, size: int) -> None:
+        room = os.fstatvfs(work.fd)
+        if size > room.f_bfree * room.f_frsize:
+            raise OSError(errno.ENOSPC, "upper has not the room for a copy")
+
+    def publish(self, job: Job) -> None:
+        """Put a filled copy in its place, if it still can be; close its descriptors.
+
+        Where the content is in the lower still, it takes another job.
+        """
+        if job.over:  # by `whole`, which was faster
+            return
+        node = job.node
+        try:
+            wanted = self._is_wanted(job)
+            if wanted and job.staged:
+                self._publish_staged(job)
+            elif wanted:
+                self._finish_in_place(job)
+        except BaseException:
+            self.abandon(job)
+            raise
+        if not wanted:
+            self.abandon(job)
+            return
+        node.below, node.redirect, job.published = (), b"", True
+        self._take_readers_along(node, job.target)
+        job.close()
+
+    def _is_wanted(self, job: Job) -> bool:
+        """Tell whether no other request was faster, nor gave the file a further name meanwhile."""
+        lowers = job.node.lowers
+        if not lowers or lowers[-1] != job.part:
+            return False
+        return not job.staged or not self._fills_in_place(job.node)
+
+    def _take_readers_along(self, node: Node, target: int) -> None:
+        """Let who reads the lower file go on in the copy, open as *target*."""
+        readers = self.union.readers
+        if node not in readers:
+            return
+        layer, path = self.union.upper_place(node)
+        try:  # one that can write would keep upper's disk from being remounted read-only
+            fd = layer.open(path, os.O_RDONLY)
+        except OSError:  # EMFILE
+            readers.move(node, target)
+            return
+        try:
+            readers.move(node, fd)
+        finally:
+            os.close(fd)
+
+    def _publish_staged(self, job: Job) -> None:
+        _, work = self.union.writable()
+        node = job.node
+        if not node.orphan and node.parent is not None:
+            self.directories(node.parent)
+        layer, path = self.union.place(node)
+        shown = layer.stat(path)
+        entry = self._prepare(node, work, job.staged, shown if job.whole else os.fstat(job.target))
+        if not job.whole:
+            markers.drop_capability(work, job.staged)
+        if self.union.features.fsync == "strict":
+            content.sync(job.target)
+        st = self._settle(node, work, job.staged, entry, shown)
+        node.upper, node.home, node.unsynced = True, st.st_ino, self.count()
+
+    def _finish_in_place(self, job: Job) -> None:
+        self.union.names_change()
+        self.union.fills.finish(job, *self.union.upper_place(job.node))
+        job.node.unsynced = self.count()
+
+    def abandon(self, job: Job) -> None:
+        """Drop a copy that is not wanted any more."""
+        if job.over:
+            return
+        try:
+            if job.staged:
+                self.union.temporaries.drop(job.staged)
+            elif job.node.lowers:
+                self.union.fills.undo(job, *self.union.upper_place(job.node))
+        except OSError:  # what others see is kept (`fills`)
+            log.exception("%r is half a copy until the kernel forgets it", job.node.path)
+        finally:
+            job.close()
+
+
+def _sync(layer: WritableLayer, path: bytes, kind: int) -> None:
+    """Write a staged file or directory to disk; other kinds cannot be opened for that."""
+    if kind not in (stat.S_IFREG, stat.S_IFDIR):
+        return
+    fd = layer.open(path, os.O_RDONLY)
+    try:
+        content.sync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,258 @@
+"""What a change of names has to see to: copies, link counts, pins, and where lower parts are.
+
+Shared by `changes` and `renames`.  Nothing here changes what the union shows.
+"""
+
+import errno
+import logging
+import os
+
+from unionfs.changes import protection
+from unionfs.changes.copyup import CopyUp
+from unionfs.layers import markers
+from unionfs.layers.iflags import IMMUTABLE
+from unionfs.layers.layer import WritableLayer, join
+from unionfs.view.node import Node, Sighting, child_path, passing
+from unionfs.view.union import Union
+
+log = logging.getLogger(__name__)
+
+# Names, and bytes, that are copied up at most because one of them is too long for a whiteout: it
+# takes a second or two, and everybody waits.
+_MOST_BROUGHT = 1000
+_MOST_BYTES_BROUGHT = 64 << 20
+
+
+def error(number: int) -> OSError:
+    """Return the error of a system call."""
+    return OSError(number, os.strerror(number))
+
+
+class Names:
+    """The names of one union in upper."""
+
+    def __init__(self, union: Union, copyup: CopyUp) -> None:
+        self.union = union
+        self.copyup = copyup
+
+    def directory(self, parent: Node) -> tuple[WritableLayer, WritableLayer]:
+        """Bring a directory, in which a name is to change, up, and return upper and work.
+
+        ENOENT in a deleted directory, EPERM in an immutable one.
+        """
+        writable = self.union.writable()
+        if parent.orphan:
+            raise error(errno.ENOENT)
+        if parent.protection or not parent.upper:
+            protection.require(self.union, parent, IMMUTABLE)
+        if not parent.upper:
+            self.copyup.directories(parent)
+        self.union.names_change(parent)
+        return writable
+
+    def give_name(self, node: Node, path: bytes) -> None:
+        """Link a file of the link index under its lower name, unless copy-up chose that name."""
+        upper, work = self.union.writable()
+        if upper.find(path) is not None:
+            return
+        entry = self.union.links.path(node.link)
+        try:
+            markers.prepare_links(work, entry, node.links, node.links - 1)
+            work.link(entry, upper, path)
+        except BaseException:
+            self.union.links.settle(node.link)
+            raise
+        node.links -= 1
+        self.union.links.settle(node.link)
+
+    def counted(self, parent: Node, name: bytes, sighting: Sighting) -> Sighting:
+        """See that removing a name of a lower file with several is counted, in the same step.
+
+        The file is copied up, and the name given to the copy in upper, whose st_nlink then
+        counts.  Kernel overlayfs does the first with index=on (fs/overlayfs/util.c,
+        ovl_nlink_start).
+        """
+        if not sighting.named and (sighting.st.st_nlink > 1 or sighting.link):
+            with self.union.nodes.held(parent, name, sighting) as node:
+                self.copyup.metadata(node)
+                if node.link:
+                    self.directory(parent)
+                    self.give_name(node, child_path(parent, name))
+            sighting = self.union.find(parent, name)
+        if sighting.link:
+            self.union.links.require_settled(sighting.link)
+        return sighting
+
+    def bring_tree(self, node: Node) -> None:
+        """Copy a directory up with all that it shows, for want of redirects; then hide the lower.
+
+        Nothing that is seen changes, at no step.
+        """
+        brought: list[Node] = []  # each before those that are in it
+        pending = [node]
+        node.lookups += 1  # all of them stay until this is done
+        try:
+            while pending:
+                brought.append(pending.pop())
+                self._bring_content(brought[-1], pending)
+            for directory in reversed(brought):
+                self._hide_lower(directory)
+        finally:
+            node.lookups -= 1
+            for directory in reversed((brought + pending)[1:]):
+                self.union.nodes.forget(directory.ino, 1)
+
+    def _bring_content(self, directory: Node, pending: list[Node]) -> None:
+        """Copy a directory up, and the files in it; add the directories that are to follow."""
+        self.copyup.directories(directory)
+        nodes = self.union.nodes
+        for name in self.union.listing(directory):
+            with nodes.held(directory, name, self.union.find(directory, name)) as child:
+                if child.is_directory and child.lowers:
+                    child.lookups += 1
+                    pending.append(child)
+                elif not child.is_directory:
+                    self.copyup.whole(child)
+                    if child.link:
+                        self.give_name(child, child_path(directory, name))
+
+    def _hide_lower(self, directory: Node) -> None:
+        """Make a directory opaque that shows nothing any more that is not in upper."""
+        shown = self.union.listing(directory)
+        layer, path = self.union.upper_place(directory)
+        st = layer.stat(path)
+        spent = {entry.name for entry in layer.scan(path)}.difference(shown)
+        self.union.markers.make_opaque(layer, path)
+        self._stands_alone(directory)
+        try:
+            for name in spent:
+                layer.unlink(join(path, name))
+            markers.end_redirect(layer, path)
+            layer.utime(path, st.st_atime_ns, st.st_mtime_ns)
+        except OSError:  # it is opaque: they say nothing any more
+            log.exception("%r keeps whiteouts or a redirect", path)
+
+    def look_again(self, node: Node, parent: Node, name: bytes) -> None:
+        """Take note of what a directory shows now: a step could perhaps not be undone."""
+        try:
+            sighting = self.union.find(parent, name)
+        except OSError:
+            log.exception("%r: what it shows of the lowers is not known", child_path(parent, name))
+            return
+        node.below, node.redirect = sighting.below, sighting.redirect
+
+    @staticmethod
+    def _stands_alone(node: Node) -> None:
+        """Take note that a directory shows nothing of a lower any more, by what is on disk."""
+        node.below, node.redirect = (), b""
+
+    def make_way(self, node: Node | None, path: bytes) -> None:
+        """Take the whiteouts out of a directory in upper that shows nothing.
+
+        So another can take its place, or it can be removed.  It shows nothing at each step, and
+        goes on so where a step fails: nothing is to be undone.
+        """
+        upper, _ = self.union.writable()
+        whiteouts = [entry.name for entry in upper.scan(path)]
+        if not whiteouts:
+            return
+        st = upper.stat(path)
+        self.union.markers.cut_off(upper, path)
+        if node is not None:
+            self._stands_alone(node)
+        try:
+            for name in whiteouts:
+                upper.unlink(join(path, name))
+        finally:
+            upper.utime(path, st.st_atime_ns, st.st_mtime_ns)
+
+    def make_removable(self, parent: Node, name: bytes) -> bool:
+        """See that a name can be taken away, also one that is too long to have a whiteout.
+
+        Then all that its directory shows is brought to upper, and hides the lower: nothing that is
+        seen changes.  Say whether that was done; ENAMETOOLONG where it would be too much.
+        """
+        if self.union.markers.can_hide(name) or not self.union.shows_below(parent, name):
+            return False
+        self._require_little(parent)
+        self.directory(parent)
+        self.bring_tree(parent)
+        return True
+
+    def _require_little(self, directory: Node) -> None:
+        """Raise ENAMETOOLONG where a directory with all that it shows is no small thing to copy."""
+        names = size = 0
+        pending = [directory]
+        while pending:
+            node = pending.pop()
+            for name in self.union.listing(node):
+                sighting = self.union.find(node, name)
+                names += 1
+                size += sighting.st.st_size if sighting.below else 0
+                if names > _MOST_BROUGHT or size > _MOST_BYTES_BROUGHT:
+                    raise error(errno.ENAMETOOLONG)
+                if sighting.is_directory and sighting.below:
+                    pending.append(passing(sighting, node, name))
+
+    def anchor(self, node: Node, *, absolute: bool) -> None:
+        """Say on disk where the lower part of *node* is, before its name changes.
+
+        Within the same parent the old name will do; else it is a path from the root
+        of the union (overlayfs.rst, "redirect_dir").  Where that is too long for the
+        host, nothing is left in the lower.
+        """
+        if not node.lowers or node.redirect.startswith(b"/") or (node.redirect and not absolute):
+            return
+        redirect = node.lower_path if absolute else node.name
+        layer, path = self.union.upper_place(node)
+        try:
+            markers.set_redirect(layer, path, redirect)
+        except OSError as exc:
+            if not markers.is_too_long(exc, redirect):
+                raise
+        else:
+            node.redirect = redirect
+            return
+        if node.is_directory:
+            self.bring_tree(node)
+        else:
+            self.copyup.whole(node)
+
+    def pin(self, node: Node | None, sighting: Sighting, path: bytes) -> Node | None:
+        """Pin what is about to lose its last known name in upper, while the kernel knows it.
+
+        Return it if it was pinned by this; `unpin` it if it keeps its name.
+        """
+        if node is None or not sighting.named or node.link or node.pin >= 0 or node.aliases:
+            return None
+        upper, _ = self.union.writable()
+        node.pin = upper.hold(path)
+        return node
+
+    @staticmethod
+    def unpin(node: Node | None) -> None:
+        """Let go of the pin of a node that has a name, if there is one."""
+        if node is not None and node.pin >= 0:
+            os.close(node.pin)
+            node.pin = -1
+
+    def removed(self, parent: Node, name: bytes, sighting: Sighting, node: Node | None) -> None:
+        """Bring the link count and the node table up to date after a name is gone."""
+        if sighting.link:
+            try:
+                self._lost_link(sighting, node)
+            except OSError:
+                log.exception("%r: its index entry is left", child_path(parent, name))
+        if node is not None:
+            self.union.nodes.detach(node, parent, name)
+            self.union.nodes.drop_if_unknown(node)
+
+    def _lost_link(self, sighting: Sighting, node: Node | None) -> None:
+        """Remove the index entry of a file that no name shows any more."""
+        _, work = self.union.writable()
+        path = self.union.links.path(sighting.link)
+        if work.stat(path).st_nlink + markers.read(work, path).links > 0:
+            return
+        if node is not None:
+            node.pin, node.link = work.hold(path), b""
+        self.union.links.remove(sighting.link)

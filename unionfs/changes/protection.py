@@ -1,0 +1,67 @@
+"""What may not be changed: objects that chattr(1) made immutable (+i) or append-only (+a).
+
+The kernel cannot be told of it on FUSE, so what its VFS forbids elsewhere is
+forbidden here: fs/namei.c (may_open, may_create, may_delete, vfs_link), fs/attr.c
+(notify_change), fs/xattr.c (may_write_xattr).
+
+Upper's host must not enforce it, since a copy has to be moved and marked; so
+there both are kept in an attribute, as by kernel overlayfs (`markers.PROTATTR`),
+and known with the node: ordinary objects cost nothing.  In lowers they are the
+host's, and asked for when something is about to change.
+"""
+
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from unionfs.layers import iflags
+from unionfs.layers.iflags import IMMUTABLE, PROTECTING
+from unionfs.layers.layer import Layer
+from unionfs.view.node import Node, Sighting
+
+if TYPE_CHECKING:
+    from unionfs.view.union import Union
+
+_KINDS = frozenset({stat.S_IFREG, stat.S_IFDIR})  # that have flags
+
+
+def of(union: "Union", node: Node) -> int:
+    """Return what protects *node*: `IMMUTABLE`, `APPEND`, both or 0."""
+    if node.upper:
+        return node.protection
+    return _of_lower(*union.place(node), node.format)
+
+
+def _of_lower(layer: Layer, path: bytes, kind: int) -> int:
+    return iflags.protection(layer, path) if kind in _KINDS else 0
+
+
+def require(union: "Union", node: Node, protection: int = PROTECTING) -> None:
+    """Raise EPERM where *node* is protected, or has that *protection*."""
+    if of(union, node) & protection:
+        raise _refused()
+
+
+def require_removable(union: "Union", parent: Node, sighting: Sighting) -> None:
+    """Raise EPERM where *parent* must not lose the name of what was seen: may_delete."""
+    if parent.protection or not parent.upper:
+        require(union, parent)
+    protection = sighting.protection
+    if not sighting.upper:
+        layer, path, _ = sighting.lowers[0]
+        protection = _of_lower(layer, path, stat.S_IFMT(sighting.st.st_mode))
+    if protection:
+        raise _refused()
+
+
+def require_writable(union: "Union", node: Node, flags: int) -> None:
+    """Raise EPERM where a file must not be opened with *flags*, which write: open(2)."""
+    protection = of(union, node)
+    appends = flags & os.O_APPEND and not flags & os.O_TRUNC
+    if protection & IMMUTABLE or (protection and not appends):
+        raise _refused()
+
+
+def _refused() -> OSError:
+    return OSError(errno.EPERM, os.strerror(errno.EPERM))

@@ -1,0 +1,107 @@
+"""Removing names: unlink(2), rmdir(2), each in one visible step.
+
+Where something lies below a name, a whiteout takes the place of what upper holds.
+"""
+
+import errno
+
+from unionfs.changes import protection
+from unionfs.changes.names import Names, error
+from unionfs.view.node import Node, Sighting, child_path
+
+
+class Removals:
+    """The removals of one union."""
+
+    def __init__(self, names: Names) -> None:
+        self.names = names
+        self.union = names.union
+
+    def unlink(self, parent: Node, name: bytes) -> None:
+        """Remove a name that is not a directory."""
+        self.union.writable()
+        if self._cover(parent, name):
+            return
+        sighting = self.union.find(parent, name)
+        if sighting.is_directory:
+            raise error(errno.EISDIR)
+        protection.require_removable(self.union, parent, sighting)
+        sighting = self.names.counted(parent, name, sighting)
+        self._remove(parent, name, sighting)
+
+    def _cover(self, parent: Node, name: bytes) -> bool:
+        """Hide a plain file that only a lower holds; say False where it is anything else.
+
+        That upper holds nothing is what the whiteout finds out itself.
+        """
+        sighting = self.union.plain_below(parent, name)
+        if sighting is None:
+            return False
+        protection.require_removable(self.union, parent, sighting)
+        upper, _ = self.names.directory(parent)
+        try:
+            self.union.markers.hide_below(upper, child_path(parent, name))
+        except FileExistsError:
+            return False
+        self.names.removed(parent, name, sighting, self.union.nodes.known(sighting))
+        self.union.emptied.removed(parent, name)
+        return True
+
+    def rmdir(self, parent: Node, name: bytes) -> None:
+        """Remove a directory that shows no name."""
+        self.union.writable()
+        sighting = self.union.find(parent, name)
+        if not sighting.is_directory:
+            raise error(errno.ENOTDIR)
+        protection.require_removable(self.union, parent, sighting)
+        if not self.union.is_empty(sighting, parent, name):
+            raise error(errno.ENOTEMPTY)
+        self._remove(parent, name, sighting)
+
+    def _remove(self, parent: Node, name: bytes, sighting: Sighting) -> None:
+        if self.names.make_removable(parent, name):
+            sighting = self.union.find(parent, name)
+        upper, _ = self.names.directory(parent)
+        path = child_path(parent, name)
+        node = self.union.nodes.known(sighting)
+        pinned = self.names.pin(node, sighting, path)
+        try:
+            if not sighting.named:
+                self.union.markers.hide_below(upper, path)
+            elif self.union.shows_below(parent, name):
+                self.hide(path)
+            elif sighting.is_directory:
+                self._remove_directory(path)
+            else:
+                upper.unlink(path)
+        except BaseException:
+            self.names.unpin(pinned)
+            if node is not None and node.is_merged:
+                self.names.look_again(node, parent, name)
+            raise
+        self.names.removed(parent, name, sighting, node)
+        self.union.emptied.removed(parent, name)
+
+    def hide(self, path: bytes) -> None:
+        """Put a whiteout in the place of what upper holds at *path*."""
+        upper, work = self.union.writable()
+        staged = self.union.temporaries.name()
+        try:
+            directory_left = self.union.markers.hide(work, staged, upper, path)
+        except BaseException:
+            self.union.temporaries.drop(staged)
+            raise
+        if directory_left:
+            self.union.temporaries.leave(staged)
+
+    def _remove_directory(self, path: bytes) -> None:
+        """Remove a directory of upper that shows nothing, with the whiteouts in it, in one step."""
+        upper, work = self.union.writable()
+        try:
+            upper.rmdir(path)
+        except OSError as exc:
+            if exc.errno not in {errno.ENOTEMPTY, errno.EEXIST}:  # rmdir(2) has it both ways
+                raise
+            staged = self.union.temporaries.name()
+            upper.move(path, work, staged)
+            self.union.temporaries.leave(staged)

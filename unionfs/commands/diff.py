@@ -1,0 +1,92 @@
+"""`unionfs diff`: which paths were added, changed and deleted against the lower layers."""
+
+import argparse
+import json
+from typing import Any
+
+from unionfs.audit import paths
+from unionfs.audit.comparison import Whiteout, changes
+from unionfs.commands import offline
+from unionfs.layers.layer import WritableLayer
+from unionfs.layers.stack import Stack
+from unionfs.mounting import live
+from unionfs.mounting.options import Refused
+
+_HELP = """\
+DIR is where a union is mounted, or an upper directory; its lowers are those that
+it was last mounted over, as recorded on it, if they are not given.
+
+A line says added, changed or deleted, the path, and what changed.  Of a deleted
+directory, only the directory itself is listed; of a renamed one, both paths.
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.epilog = _HELP
+    parser.add_argument("directory", metavar="DIR", help="a mounted union, or an upper directory")
+    offline.add_layers(parser)
+    parser.add_argument("--json", action="store_true", help=paths.JSON_HELP)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the changes."""
+    offline.require_root()
+    stack, whiteout = _open(arguments)
+    if stack.upper is None:
+        raise Refused(f"'{arguments.directory}' is mounted without an upper: nothing can change")
+    paths.let_stdout_write_any_name()
+    if arguments.json:
+        print(json.dumps(_document(stack, whiteout), indent=2))
+        return 0
+    for change in changes(stack, whiteout):
+        print(change.line())
+    return 0
+
+
+def _document(stack: Stack, whiteout: Whiteout) -> dict[str, Any]:
+    return {
+        "upper": stack.upper.name if stack.upper else None,
+        "lowers": [layer.name for layer in stack.lowers],
+        "changes": [
+            {"path": paths.absolute(change.path), "kind": change.kind, "detail": change.detail}
+            for change in changes(stack, whiteout)
+        ],
+    }
+
+
+def _open(arguments: argparse.Namespace) -> tuple[Stack, Whiteout]:
+    mounted = _mounted(arguments.directory)
+    if mounted is None:
+        return _open_offline(arguments), arguments.whiteout or "overlay"
+    if arguments.lower or arguments.whiteout:
+        raise Refused(
+            f"'{arguments.directory}' is mounted, its layers are known: leave --lower and"
+            " --whiteout out"
+        )
+    return mounted.open_stack(), whiteout_of(mounted)
+
+
+def whiteout_of(mounted: live.LiveMount) -> Whiteout:
+    """Return how the upper of a live union says "deleted"."""
+    options = mounted.status["options"] if mounted.status else {}
+    return "aufs" if options.get("whiteout") == "aufs" else "overlay"
+
+
+def _mounted(directory: str) -> live.LiveMount | None:
+    try:
+        return live.find(directory)
+    except Refused:
+        return None  # what `offline` says of it is as good
+
+
+def _open_offline(arguments: argparse.Namespace) -> Stack:
+    place = offline.find_upper(arguments.directory)
+    names = arguments.lower or offline.recorded(place)[0]
+    if not names:
+        raise Refused(
+            f"{place.label} was never mounted by unionfs: say with --lower which lower layers"
+            " it belongs to"
+        )
+    upper = WritableLayer(offline.open_to_read(place), name=place.name)
+    return Stack(upper, None, offline.open_lowers(names))

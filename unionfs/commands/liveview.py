@@ -1,0 +1,102 @@
+"""The live view of `unionfs status`: what it says, again and again, and how fast upper fills."""
+
+import collections
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from unionfs.audit import usage
+from unionfs.audit.usage import Room
+from unionfs.mounting.options import Refused
+
+_FAILED = 1  # exit status
+
+_SECONDS = 2.0  # between two looks
+_SHARE = 9  # a look takes at most a tenth of the time: a large upper is walked more seldom
+_LOOKS = 15  # by which the growth is told
+
+# ECMA-48: to the first column of the first line; erase to the end of the line; of the screen.
+_HOME, _END_OF_LINE, _END_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
+
+_UNITS = ((86400, "days"), (3600, "h"), (60, "min"))  # seconds
+
+
+class Report(NamedTuple):
+    """What was seen."""
+
+    lines: list[str]
+    document: object  # for --json
+    room: Room | None  # of upper, where it is about one union
+    is_well: bool
+
+    @property
+    def status(self) -> int:
+        """Return the exit status."""
+        return 0 if self.is_well else _FAILED
+
+
+def show(report: Report, look: Callable[[], Report]) -> int:
+    """Show *report*, and then what *look* sees, until SIGINT, or until there is no union any more.
+
+    Returns the exit status of what was seen last.
+    """
+    growth = Growth()
+    took = 0.0
+    draw = _draw if sys.stdout.isatty() else _print
+    try:
+        while True:
+            draw([*report.lines, *growth.lines(report.room, time.monotonic())])
+            time.sleep(max(_SECONDS, _SHARE * took))
+            begun = time.monotonic()
+            report = look()
+            took = time.monotonic() - begun
+    except KeyboardInterrupt:
+        return report.status
+    except Refused as exc:  # it was there a moment ago
+        print(f"unionfs: {exc}", file=sys.stderr)
+        return _FAILED
+
+
+def _print(lines: list[str]) -> None:
+    print("\n".join([*lines, ""]), flush=True)
+
+
+def _draw(lines: list[str]) -> None:
+    """Draw the lines over those before, as many as the screen has room for."""
+    columns, rows = shutil.get_terminal_size()
+    shown = (line[: columns - 1] + _END_OF_LINE for line in lines[: rows - 1])
+    print(_HOME + "\n".join(shown) + "\n" + _END_OF_SCREEN, end="", flush=True)
+
+
+class Growth:
+    """How fast an upper fills, by the last looks at it."""
+
+    def __init__(self) -> None:
+        # when, by some clock in seconds -> bytes used
+        self._seen: collections.deque[tuple[float, int]] = collections.deque(maxlen=_LOOKS)
+
+    def lines(self, room: Room | None, now: float) -> Iterator[str]:
+        """Yield the line that says so, from the second look on."""
+        if room is None:
+            return
+        self._seen.append((now, room.used))
+        (begun, before), (ended, used) = self._seen[0], self._seen[-1]
+        if ended > begun:
+            yield f"{'growth':12} {_growth((used - before) / (ended - begun), room)}"
+
+
+def _growth(rate: float, room: Room) -> str:
+    """Say what growing by *rate*, in bytes a second, means."""
+    sign = "-" if rate < 0 else ""
+    said = f"{sign}{usage.shown(abs(rate))} a second"
+    left = room.size - room.used
+    return f"{said}, full in {_duration(left / rate)}" if rate >= 1 else said
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in _UNITS:
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,65 @@
+"""`unionfs mount`: the command that returns when the mount serves.
+
+It reads the command line and hands the daemon its orders (`background`); what
+it takes to mount is imported only where this process itself needs it.
+"""
+
+import argparse
+import dataclasses
+import os
+import sys
+
+from unionfs.commands import arguments as words
+from unionfs.commands import background
+from unionfs.host import inherited
+from unionfs.mounting.options import Options, settled
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    words.add_layers(parser)
+    parser.add_argument("--upper", metavar="DIR", help="the layer that takes all changes")
+    parser.add_argument(
+        "--work", metavar="DIR", help="an empty directory beside upper, for staging"
+    )
+    parser.add_argument("-f", "--foreground", action="store_true", help="stay in the foreground")
+    parser.add_argument("mountpoint", metavar="MOUNTPOINT", help="where to mount")
+    parser.epilog = f"Without an upper the union is read-only.\n\n{words.LAYER_OPTIONS}"
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Mount, or change the flags of a live mount."""
+    base = Options(subtype=_own_name(), source=getattr(arguments, "source", "") or "unionfs")
+    options = words.options_from(arguments, base)
+    if options.remount:
+        from unionfs.commands import remount  # noqa: PLC0415 - a mount does not need it
+
+        return remount.remount(arguments.mountpoint, arguments.options)
+    options = settled(options)
+    mountpoint = os.path.realpath(arguments.mountpoint)
+    if arguments.foreground:
+        return _in_foreground(options, mountpoint, arguments.verbose)
+    return _in_background(options, mountpoint, arguments)
+
+
+def _in_background(options: Options, mountpoint: str, arguments: argparse.Namespace) -> int:
+    daemon: background.Daemon | None = arguments.daemon
+    if daemon is None:  # because this is not root, or by an odd way to say it
+        from unionfs.mounting import opening  # noqa: PLC0415 - the daemon looks itself
+
+        opening.require_privileges()
+        daemon = background.start()
+    return daemon.mount(mountpoint, dataclasses.asdict(options), arguments.verbose)
+
+
+def _in_foreground(options: Options, mountpoint: str, verbosity: int) -> int:
+    from unionfs.mounting import daemon, logs  # noqa: PLC0415 - only here is this process the daemon
+
+    inherited.serve_everybody()
+    logs.to_stderr(verbosity)
+    return daemon.open_and_serve(options, mountpoint, started=lambda: None)
+
+
+def _own_name() -> str:
+    """Return the file system's subtype: Debian's unionfs-fuse owns the other name too."""
+    return "pyunionfs" if os.path.basename(sys.argv[0]) == "pyunionfs" else "unionfs"

@@ -1,0 +1,80 @@
+"""What `unionfs status` has found out of a live union: where its layers are, how full, with what.
+
+The daemon's own words (`live.describe`) are completed here, so that they are the
+document of `--json`.
+"""
+
+import contextlib
+import os
+from typing import Any
+
+from unionfs.audit import paths, usage
+from unionfs.audit.usage import Contents, Room
+from unionfs.host import copies
+from unionfs.layers.layer import Layer
+from unionfs.mounting import whereabouts
+
+
+def complete(status: dict[str, Any], root: str = "") -> Room | None:
+    """Add to each layer where it is now, and the room on its file system; return upper's.
+
+    *root* is what leads from here to the root of the union's mount namespace.  Added are
+    `place`, null where that is not known, `deleted`, `device` and `room`; and for the whole
+    `level`.
+    """
+    layers = status["layers"]
+    for layer in filter(None, (layers["upper"], layers["work"], *layers["lowers"])):
+        layer.update(place=None, deleted=False, device=None, room=None)
+        with contextlib.suppress(OSError):  # not permitted, or the daemon has just ended
+            _complete_layer(layer, _link(status, layer), root)
+    room = room_of(layers["upper"])
+    status["level"] = room.level if room else 0
+    return room
+
+
+def _complete_layer(layer: dict[str, Any], link: str, root: str) -> None:
+    layer["place"], layer["deleted"] = whereabouts.find(link, layer["name"], root)
+    device = os.stat(link).st_dev
+    layer["device"] = f"{os.major(device)}:{os.minor(device)}"
+    room = usage.room(link)
+    layer["room"] = {**room._asdict(), "percent": room.percent}
+
+
+def room_of(layer: dict[str, Any] | None) -> Room | None:
+    """Return the room that was added to a layer."""
+    room = layer and layer["room"]
+    return Room(*(room[field] for field in Room._fields)) if room else None
+
+
+def _link(status: dict[str, Any], layer: dict[str, Any]) -> str:
+    return f"/proc/{status['pid']}/fd/{layer['fd']}"
+
+
+def add_changes(status: dict[str, Any]) -> Contents | None:
+    """Add what upper holds, as `changes`, null where that is not known, and return it.
+
+    The working directory of this process becomes the root.
+    """
+    found = None
+    with contextlib.suppress(OSError):  # the daemon has just ended
+        found = _contents(status)
+    status["changes"] = found and {
+        "size": found.size,
+        "inodes": found.inodes,
+        "largest": [
+            {"path": paths.absolute(large.path), "size": large.size} for large in found.largest
+        ],
+    }
+    return found
+
+
+def _contents(status: dict[str, Any]) -> Contents | None:
+    upper = status["layers"]["upper"]
+    if upper is None:
+        return None
+    fd = os.open(_link(status, upper), copies.DIRECTORY)
+    try:
+        return usage.contents(Layer(fd, name=upper["name"]))
+    finally:
+        os.chdir("/")  # reading a layer enters it, and would keep it busy
+        os.close(fd)

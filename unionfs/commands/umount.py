@@ -1,0 +1,78 @@
+"""`unionfs umount`: unmount a union, and return when its daemon is gone."""
+
+import argparse
+import contextlib
+import errno
+import os
+import select
+import sys
+
+from unionfs.host import mountcalls
+from unionfs.mounting import live
+from unionfs.mounting.options import Refused
+
+_FAILED = 1  # exit status
+_SECONDS = 5  # after which one wants to know what is waited for
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("mountpoint", metavar="MOUNTPOINT", nargs="+", help="where it is mounted")
+    parser.add_argument(
+        "-l",
+        "--lazy",
+        action="store_true",
+        help="take it out of the tree at once, though in use; the daemon ends after its last user",
+    )
+    parser.epilog = "umount(8) does as well, but returns while the daemon may still write to disk."
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Unmount all that is named; the exit status is that of the worst."""
+    return max(_unmount(name, lazy=arguments.lazy) for name in arguments.mountpoint)
+
+
+def _unmount(name: str, *, lazy: bool) -> int:
+    mounted = live.find(name)
+    with contextlib.ExitStack() as held:
+        daemon = _descriptor_of(mounted.pid)
+        if daemon is not None:
+            held.callback(os.close, daemon)
+        try:
+            mountcalls.umount(mounted.mountpoint, mountcalls.MNT_DETACH if lazy else 0)
+        except OSError as exc:
+            return _complain(name, exc)
+        if daemon is not None and not lazy:
+            _wait(daemon, name, mounted.pid)
+    return 0
+
+
+def _wait(daemon: int, name: str, pid: int | None) -> None:
+    """Return when the daemon has ended: its descriptor is readable then, pidfd_open(2)."""
+    if select.select([daemon], [], [], _SECONDS)[0]:
+        return
+    print(
+        f"unionfs: '{name}' is unmounted here; its daemon (process {pid}) goes on until it is"
+        " unmounted in all mount namespaces and all is on disk: waiting",
+        file=sys.stderr,
+    )
+    select.select([daemon], [], [])
+
+
+def _descriptor_of(pid: int | None) -> int | None:
+    if pid is None:
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:  # it ends already
+        return None
+
+
+def _complain(name: str, exc: OSError) -> int:
+    if exc.errno == errno.EPERM:
+        raise Refused(f"not permitted to unmount '{name}': only root can (try sudo)")
+    hint = ""
+    if exc.errno == errno.EBUSY:
+        hint = f" (fuser -vm '{name}' shows by whom; -l unmounts it anyway)"
+    print(f"unionfs: '{name}': {os.strerror(exc.errno or 0)}{hint}", file=sys.stderr)
+    return _FAILED

@@ -1,0 +1,72 @@
+"""What lsattr(1) shows and chattr(1) changes, of one union.
+
+Flags of a file in a lower layer are the host's there, and copy-up takes along those
+that any file system knows (`iflags`).  So a change is made to what upper's file
+has by then, not to what was shown before: upper may be of another kind.
+"""
+
+import errno
+import os
+
+from unionfs.changes.copyup import CopyUp
+from unionfs.layers import iflags, markers
+from unionfs.layers.iflags import Form
+from unionfs.view.node import Node
+from unionfs.view.union import Union
+
+
+class Chattr:
+    """The flags of the objects of one union."""
+
+    def __init__(self, union: Union, copyup: CopyUp) -> None:
+        self.union = union
+        self._copyup = copyup
+
+    def get(self, node: Node, form: Form) -> bytes:
+        """Return the flags that show; ENOTTY where the host has none.
+
+        A lower layer without flags has none set, where upper may get them.
+        """
+        layer, path = self.union.place(node)
+        read = iflags.read if node.upper or self.union.upper is None else iflags.find
+        data = read(layer, path, form)
+        flags = form.flags(data) | form.bits(node.protection if node.upper else 0)
+        return form.with_flags(data, flags)
+
+    def takes_content(self, node: Node, form: Form, wished: bytes) -> bool:
+        """Tell whether a file needs its content in upper for flags that no later copy takes along.
+
+        Some also say how content is kept: compressed, not copied on write.
+        """
+        if not self.union.has_lower_content(node):
+            return False
+        shown = self.get(node, form)
+        light = form.copied | form.protecting
+        changed = form.flags(shown) ^ form.flags(wished)
+        return not self.union.features.metacopy or changed & ~light != 0 or shown[4:] != wished[4:]
+
+    def set(self, node: Node, form: Form, wished: bytes, uid: int) -> None:
+        """Change the flags to *wished*, for the user *uid*; the kernel has asked what he may."""
+        self.union.writable()
+        shown = self.get(node, form)
+        changed = form.flags(shown) ^ form.flags(wished)
+        if form is iflags.FLAGS and changed & iflags.JOURNAL_DATA and uid:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))  # ext4 asks the daemon
+        self._copyup.metadata(node)
+        layer, path = self.union.upper_place(node)
+        before = iflags.read(layer, path, form)
+        now = form.flags(before)
+        flags = (now & ~changed | form.flags(wished) & changed) & ~form.protecting
+        after = form.with_flags(before if shown[4:] == wished[4:] else wished, flags)
+        if after != before:
+            layer.set_flags(path, form.write, after)
+        try:
+            self._protect(node, form.protection(form.flags(wished)))
+        except BaseException:
+            layer.set_flags(path, form.write, before)
+            raise
+
+    def _protect(self, node: Node, protection: int) -> None:
+        if protection != node.protection:
+            markers.set_protection(*self.union.upper_place(node), protection)
+            node.protection = protection

@@ -1,0 +1,83 @@
+"""What the kernel leaves to the file system to permit: changes that take privileges away.
+
+It decides on all others itself (default_permissions).  But it has no words for "who
+writes to this file takes its set-uid bits away", and asks in others.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+
+from unionfs.changes.attributes import CAPABILITY, NOTHING, Attributes, Wish
+from unionfs.host.credentials import CAP_FSETID, CAP_SETFCAP, SET_IDS, Requester
+from unionfs.view.node import Node
+from unionfs.view.union import Union
+
+
+class Consent:
+    """The answers of one mount."""
+
+    def __init__(
+        self, union: Union, attributes: Attributes, is_written: Callable[[Node], bool]
+    ) -> None:
+        self._union = union
+        self._attributes = attributes
+        self._is_written = is_written  # has somebody the file open for writing?
+        # The file that was stripped of its capability last, and by which thread.
+        self._stripped = 0, 0
+        # Nobody says who opened what: `noopen`.
+        self.unopened = False
+
+    def permit(
+        self, node: Node, wish: Wish, requester: Requester, *, touches: bool = False
+    ) -> bool:
+        """Tell whether to carry *wish* out; the kernel leaves it to us.
+
+        A write or fallocate by a caller without privileges arrives as `NOTHING` first, like
+        chown(-1, -1) and without a handle (fs/inode.c, file_remove_privs), and who has the file
+        open for writing may: it takes set-uid bits away.  Others get EPERM.  With `noopen` nobody
+        knows who has: then nothing is taken away before the write itself (`ready_to_write`).
+        """
+        if wish == NOTHING:
+            stripped, self._stripped = self._stripped == (node.ino, requester.thread), (0, 0)
+            return self._may_take(node, requester, stripped=stripped)
+        if node.protection or not node.upper:
+            self._attributes.permit(node, wish, touches=touches)
+        return True
+
+    def _may_take(self, node: Node, requester: Requester, *, stripped: bool) -> bool:
+        """Decide on `NOTHING`, which comes, too, when who keeps all bits writes to a file.
+
+        That is because the file had a capability, of which it was *stripped* just now.
+        """
+        st = self._union.attributes(node)
+        if not st.st_mode & SET_IDS or not stat.S_ISREG(st.st_mode):
+            return True
+        who = requester.credentials()
+        keeps = who.has(CAP_FSETID)
+        if keeps and stripped and (self.unopened or self._is_written(node)):
+            return False
+        if not who.is_forbidden_to_chown(st):
+            return True
+        if self.unopened:
+            return False
+        if keeps or not self._is_written(node):
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+        return True
+
+    def remove_attribute(self, node: Node, name: bytes, requester: Requester) -> None:
+        """Remove an extended attribute.
+
+        A capability is removed by the kernel, too, before it asks for a change that takes it away
+        anyway, or is refused (`NOTHING`): who could not do so himself is not obeyed.
+        """
+        if name == CAPABILITY:
+            self._stripped = node.ino, requester.thread
+            if requester.uid and not self._may_set_capability(node, requester):
+                return
+        self._attributes.remove(node, name)
+
+    def _may_set_capability(self, node: Node, requester: Requester) -> bool:
+        st = self._union.attributes(node)
+        return requester.credentials().has_over(CAP_SETFCAP, st)

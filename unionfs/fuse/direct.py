@@ -1,0 +1,378 @@
+"""Requests answered directly: those of `operations` that never wait, without pyfuse3.
+
+The same verbs of the union, between the bytes of a request and those of its
+reply; `session.dispatch` says why.  A request that may have to wait (for
+content to be copied up) is declined before anything was done, and comes to
+`operations`.  What concerns the content of files is in `directfiles`.
+"""
+
+import errno
+import os
+import stat
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from unionfs.changes.attributes import CAPABILITY, NOTHING, Wish
+from unionfs.changes.changes import Caller
+from unionfs.fuse.backing import SMALL
+from unionfs.fuse.directfiles import DirectFiles
+from unionfs.fuse.directioctl import DirectIoctl
+from unionfs.fuse.foresight import Foresight
+from unionfs.fuse.operations import ALONE, STATUS, Operations
+from unionfs.fuse.session import messages
+from unionfs.fuse.session.crew import Waiting
+from unionfs.fuse.session.dispatch import NO_REPLY, Handler
+from unionfs.host.credentials import ROOT
+from unionfs.view.node import Node
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from unionfs.view.listings import Listed
+
+
+def _name(body: memoryview, start: int = 0) -> bytes:
+    """Return the name that ends *body*, without its zero byte."""
+    return bytes(body[start:-1])
+
+
+def _names(body: memoryview, start: int = 0) -> list[bytes]:
+    """Return the two names that end *body*."""
+    return bytes(body[start:-1]).split(b"\0")
+
+
+class Direct:
+    """The direct handlers of one mount."""
+
+    def __init__(self, operations: Operations) -> None:
+        self._operations = operations
+        self._union = operations.union
+        self._nodes = operations.union.nodes
+        self._files = operations.files
+        self._backings = operations.files.backings
+        self._listings = operations.listings
+        self._changes = operations.changes
+        self._attributes = operations.attributes
+        self._foresight = Foresight(operations.union, operations.listings, self._forget_one)
+        self._tidy: Callable[[], bool] = lambda: False
+        if self._union.upper is not None:
+            self._tidy = self._union.temporaries.tidy
+        self._content = DirectFiles(operations)
+        self.table: Mapping[int, Handler] = {
+            messages.LOOKUP: self._lookup,
+            messages.FORGET: self._forget,
+            messages.BATCH_FORGET: self._forget_many,
+            messages.GETATTR: self._getattr,
+            messages.SETATTR: self._setattr,
+            messages.READLINK: self._readlink,
+            messages.SYMLINK: self._symlink,
+            messages.MKNOD: self._mknod,
+            messages.MKDIR: self._mkdir,
+            messages.UNLINK: self._unlink,
+            messages.RMDIR: self._rmdir,
+            messages.RENAME: self._rename,
+            messages.RENAME2: self._rename2,
+            messages.LINK: self._link,
+            messages.OPENDIR: self._opendir,
+            messages.READDIR: self._readdir,
+            messages.READDIRPLUS: self._readdirplus,
+            messages.FSYNCDIR: self._fsyncdir,
+            messages.GETXATTR: self._getxattr,
+            messages.SETXATTR: self._setxattr,
+            messages.REMOVEXATTR: self._removexattr,
+            messages.STATFS: self._statfs,
+            messages.LISTXATTR: self._listxattr,
+            **self._content.table,
+            **DirectIoctl(operations).table,
+        }
+
+    def foresee(self) -> bool:
+        """Make something ready, or tidy up, in a few microseconds; False: there is nothing."""
+        return self._foresight.step() or self._tidy()
+
+    def close(self) -> None:
+        """Finish what was put off."""
+        while self._tidy():
+            pass
+
+    def explain(self, error: Exception, opcode: int, node: int) -> int:
+        """Return the errno of a failed request, and log what an administrator should know of."""
+        request = self.table[opcode].__name__[1:]
+        return self._operations.explain(error, request, lambda: self._nodes[node])
+
+    def _shown(self, node: Node, st: os.stat_result) -> tuple[int, int, int]:
+        """Return st_nlink, st_blocks, and the seconds for which the kernel may keep attributes.
+
+        Take note of a size of which an open wants to know.
+        """
+        if st.st_size >= SMALL:
+            self._files.large.add(node.ino)
+        links, blocks = self._union.shown(node, st)
+        if node.ino in self._backings.bypassed and self._backings.may_change(node):
+            return links, blocks, 0
+        return links, blocks, messages.FOREVER
+
+    def _entry(self, unique: int, node: Node, st: os.stat_result) -> bytes:
+        """Return the reply that the kernel counts as a look-up."""
+        try:
+            reply = messages.entry(unique, node.ino, st, *self._shown(node, st))
+        except BaseException:
+            self._nodes.drop_if_unknown(node)
+            raise
+        node.lookups += 1
+        return reply
+
+    # Names
+
+    def _lookup(self, unique: int, parent: int, body: memoryview, _uid: int, _gid: int) -> bytes:
+        found = self._union.lookup(self._nodes[parent], bytes(body[:-1]))
+        if found is None:
+            return messages.absent(unique)
+        return self._entry(unique, *found)
+
+    def _forget(self, _unique: int, node: int, body: memoryview, _uid: int, _gid: int) -> bytes:
+        (count,) = messages.FORGET_IN.unpack_from(body)
+        self._forget_one(node, count)
+        return NO_REPLY
+
+    def _forget_many(
+        self, _unique: int, _node: int, body: memoryview, _uid: int, _gid: int
+    ) -> bytes:
+        (count,) = messages.BATCH_FORGET_IN.unpack_from(body)
+        start = messages.BATCH_FORGET_IN.size
+        end = start + count * messages.FORGET_ONE.size
+        for node, lookups in messages.FORGET_ONE.iter_unpack(body[start:end]):
+            self._forget_one(node, lookups)
+        return NO_REPLY
+
+    def _forget_one(self, number: int, lookups: int) -> None:
+        node = self._nodes.get(number)
+        if node is None or node.lookups <= lookups:
+            self._content.descriptors.forget(number)
+        self._operations.forget_node(number, lookups)
+
+    def _mknod(self, unique: int, parent: int, body: memoryview, uid: int, gid: int) -> bytes:
+        mode, device, umask = messages.MKNOD_IN.unpack_from(body)
+        name, caller = _name(body, messages.MKNOD_IN.size), Caller(uid, gid, umask)
+        node = self._nodes[parent]
+        if stat.S_ISREG(mode) and self._files.unopened:  # a file that will be written to
+            return self._entry(unique, *self._content.create(node, name, mode, caller))
+        return self._entry(unique, *self._changes.mknod(node, name, mode, device, caller))
+
+    def _mkdir(self, unique: int, parent: int, body: memoryview, uid: int, gid: int) -> bytes:
+        mode, umask = messages.MKDIR_IN.unpack_from(body)
+        name = _name(body, messages.MKDIR_IN.size)
+        made = self._changes.mkdir(self._nodes[parent], name, mode, Caller(uid, gid, umask))
+        return self._entry(unique, *made)
+
+    def _symlink(self, unique: int, parent: int, body: memoryview, uid: int, gid: int) -> bytes:
+        name, target = _names(body)
+        made = self._changes.symlink(self._nodes[parent], name, target, Caller(uid, gid, 0))
+        return self._entry(unique, *made)
+
+    def _unlink(self, unique: int, parent: int, body: memoryview, _uid: int, _gid: int) -> bytes:
+        self._changes.unlink(self._nodes[parent], _name(body))
+        return messages.empty(unique)
+
+    def _rmdir(self, unique: int, parent: int, body: memoryview, _uid: int, _gid: int) -> bytes:
+        self._changes.rmdir(self._nodes[parent], _name(body))
+        return messages.empty(unique)
+
+    def _rename(
+        self, unique: int, parent: int, body: memoryview, _uid: int, _gid: int
+    ) -> bytes | None:
+        (target,) = messages.RENAME_IN.unpack_from(body)
+        return self._move(unique, parent, target, 0, _names(body, messages.RENAME_IN.size))
+
+    def _rename2(
+        self, unique: int, parent: int, body: memoryview, _uid: int, _gid: int
+    ) -> bytes | None:
+        target, flags = messages.RENAME2_IN.unpack_from(body)
+        return self._move(unique, parent, target, flags, _names(body, messages.RENAME2_IN.size))
+
+    def _move(
+        self, unique: int, parent: int, target: int, flags: int, names: list[bytes]
+    ) -> bytes | None:
+        if not self._union.features.metacopy:
+            return None  # the source may have to be copied up
+        old, new = names
+        self._changes.rename(self._nodes[parent], old, self._nodes[target], new, flags)
+        return messages.empty(unique)
+
+    def _link(
+        self, unique: int, parent: int, body: memoryview, _uid: int, _gid: int
+    ) -> bytes | None:
+        if not self._union.features.metacopy:
+            return None
+        (number,) = messages.LINK_IN.unpack_from(body)
+        node = self._nodes[number]
+        st = self._changes.link(node, self._nodes[parent], _name(body, messages.LINK_IN.size))
+        return self._entry(unique, node, st)
+
+    def _readlink(self, unique: int, node: int, _body: memoryview, _uid: int, _gid: int) -> bytes:
+        return messages.data(unique, self._union.readlink(self._nodes[node]))
+
+    # Attributes
+
+    def _getattr(self, unique: int, ino: int, _body: memoryview, _uid: int, _gid: int) -> bytes:
+        node = self._nodes[ino]
+        st = self._foresight.attributes(node)
+        return messages.attributes(unique, ino, st, *self._shown(node, st))
+
+    def _setattr(self, unique: int, ino: int, body: memoryview, uid: int, gid: int) -> bytes | None:
+        valid, fh, size, atime, mtime, atime_ns, mtime_ns, mode, owner, group = (
+            messages.SETATTR_IN.unpack_from(body)
+        )
+        wish = Wish(
+            mode if valid & messages.FATTR_MODE else None,
+            owner if valid & messages.FATTR_UID else -1,
+            group if valid & messages.FATTR_GID else -1,
+            size if valid & messages.FATTR_SIZE else None,
+            atime * 10**9 + atime_ns if valid & messages.FATTR_ATIME else None,
+            mtime * 10**9 + mtime_ns if valid & messages.FATTR_MTIME else None,
+        )
+        node = self._nodes[ino]
+        requester = self._operations.session.requester(unique, uid, gid)
+        plain = node.upper and not node.protection
+        self._files.changed(node)
+        if plain and not valid & messages.FATTR_SIZE and wish != NOTHING:
+            # what is most often asked: nothing to decide
+            st = self._attributes.change(node, wish, -1, requester)
+            return messages.attributes(unique, ino, st, *self._shown(node, st))
+        touches = valid & messages.FATTR_TIMES_NOW == messages.FATTR_TIMES_NOW
+        if not self._files.consent.permit(node, wish, requester, touches=touches):
+            st = self._union.attributes(node)
+            return messages.attributes(unique, ino, st, *self._shown(node, st))
+        if self._files.waits_to_change(node, wish):
+            return None
+        handle = fh if valid & messages.FATTR_FH and fh else -1  # no handle is 0
+        if self._keeps_all(valid):
+            requester = ROOT
+        st = self._files.change(node, wish, handle, requester)
+        return messages.attributes(unique, ino, st, *self._shown(node, st))
+
+    def _keeps_all(self, valid: int) -> bool:
+        """Tell whether a file is cut without losing privileges: fs/fuse/dir.c, fuse_do_setattr."""
+        cut = valid & (messages.FATTR_SIZE | messages.FATTR_KILL_SUIDGID)
+        return self._files.told and cut == messages.FATTR_SIZE
+
+    def _getxattr(
+        self, unique: int, node: int, body: memoryview, _uid: int, _gid: int
+    ) -> bytes | None:
+        (room,) = messages.GETXATTR_IN.unpack_from(body)
+        name = _name(body, messages.GETXATTR_IN.size)
+        if node == self._files.newest and name == CAPABILITY:
+            return messages.error(unique, errno.ENODATA)  # asked for before the first write
+        if name == STATUS:
+            return None
+        return _sized(unique, self._attributes.get(self._nodes[node], name), room)
+
+    def _listxattr(self, unique: int, node: int, body: memoryview, uid: int, _gid: int) -> bytes:
+        (room,) = messages.GETXATTR_IN.unpack_from(body)
+        names = self._attributes.names_for(self._nodes[node], uid)
+        return _sized(unique, b"".join(name + b"\0" for name in names), room)
+
+    def _setxattr(
+        self, unique: int, number: int, body: memoryview, uid: int, gid: int
+    ) -> bytes | None:
+        if not self._union.features.metacopy:
+            return None  # the content may have to be copied up
+        size, flags = messages.SETXATTR_IN.unpack_from(body)
+        start = len(body) - size
+        name, value = _name(body[:start], messages.SETXATTR_IN.size), bytes(body[start:])
+        if name == ALONE:
+            return None  # its content may have to be copied up
+        self._files.newest = 0
+        requester = self._operations.session.requester(unique, uid, gid)
+        self._files.changed(self._nodes[number])
+        self._attributes.set(self._nodes[number], name, value, flags, requester)
+        return messages.empty(unique)
+
+    def _removexattr(self, unique: int, number: int, body: memoryview, uid: int, gid: int) -> bytes:
+        requester = self._operations.session.requester(unique, uid, gid)
+        self._files.consent.remove_attribute(self._nodes[number], _name(body), requester)
+        return messages.empty(unique)
+
+    def _statfs(self, unique: int, _node: int, _body: memoryview, _uid: int, _gid: int) -> bytes:
+        return messages.room(unique, self._union.statvfs())
+
+    # Directories
+
+    def _opendir(self, unique: int, node: int, _body: memoryview, _uid: int, _gid: int) -> bytes:
+        """Say that directories need not be opened, nor closed; the kernel asks no more.
+
+        It keeps their listings then (fs/fuse/file.c, fuse_file_open), until it changes one.  Where
+        each listing counts (`atimes`), none is kept.
+        """
+        if self._union.access.strict:
+            return messages.opened(unique, node, 0)
+        return messages.error(unique, errno.ENOSYS)
+
+    def _readdirplus(
+        self, unique: int, number: int, body: memoryview, _uid: int, _gid: int
+    ) -> bytes:
+        _, start, room = messages.READ_IN.unpack_from(body)
+        directory, listing = self._nodes[number], messages.Listing(room)
+        most = self._listings.most(directory, start)
+        self._foresight.will_list()
+        ready = self._foresight.listing(directory) if start == 0 else None
+        entries = iter(self._listings.read(directory, start) if ready is None else ready)
+        sent: list[Listed] = []
+        try:
+            self._fill(listing, islice(entries, most), sent)
+        except OSError:
+            if not listing:  # else what is counted as looked up is sent; the next call says why
+                raise
+        if ready is not None:  # nodes for which there was no room
+            for _, node, *_ in entries:
+                self._forget_one(node.ino, 0)
+        if start == 0:
+            self._foresight.listed(directory, sent)
+        self._listings.sent(directory, start, listing.after, most)
+        return listing.reply(unique)
+
+    def _fill(
+        self, listing: messages.Listing, entries: "Iterator[Listed]", sent: "list[Listed]"
+    ) -> None:
+        """Put entries into a reply, as many as there is room for; collect these in *sent*."""
+        for entry in entries:
+            name, node, st, after = entry
+            if st is None:
+                fits = listing.add_dot(name, node.ino, after)
+            else:
+                shown = self._shown(node, st)
+                fits = listing.add_entry(name, node.ino, st, *shown, after)
+                node.lookups += fits
+            if not fits:
+                self._forget_one(node.ino, 0)
+                return
+            sent.append(entry)
+
+    def _readdir(self, unique: int, number: int, body: memoryview, _uid: int, _gid: int) -> bytes:
+        _, start, room = messages.READ_IN.unpack_from(body)
+        node, listing = self._nodes[number], messages.Listing(room)
+        most = self._listings.most(node, start)
+        self._foresight.will_list()
+        listing.add_all(islice(self._listings.read_names(node, start), most))
+        self._listings.sent(node, start, listing.after, most)
+        return listing.reply(unique)
+
+    def _fsyncdir(
+        self, unique: int, number: int, _body: memoryview, _uid: int, _gid: int
+    ) -> Waiting:
+        node = self._nodes[number]
+
+        async def job() -> bytes:
+            await self._operations.durability.sync_directory(node)
+            return messages.empty(unique)
+
+        return Waiting(job)
+
+
+def _sized(unique: int, value: bytes, room: int) -> bytes:
+    """Answer with an attribute's value, or with its size where no *room* is given: getxattr(2)."""
+    if not room:
+        return messages.count(unique, len(value))
+    if len(value) > room:
+        raise OSError(errno.ERANGE, os.strerror(errno.ERANGE))
+    return messages.data(unique, value)

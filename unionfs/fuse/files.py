@@ -1,0 +1,394 @@
+"""Open files of a mount: opening, copying content up, reading, writing, releasing.
+
+Await first, then decide, then act: content is copied up before a node is looked
+at, in a thread if it is much, and threads see descriptors alone.
+"""
+
+import contextlib
+import errno
+import os
+from typing import Literal, NamedTuple
+
+import trio
+
+from unionfs.changes import protection
+from unionfs.changes.attributes import Attributes, Wish
+from unionfs.changes.copyup import CopyUp
+from unionfs.fuse.backing import SMALL, Backings, Forecast, Registry
+from unionfs.fuse.consent import Consent
+from unionfs.fuse.reading import Reading
+from unionfs.host import closing
+from unionfs.host.credentials import SET_IDS, Requester
+from unionfs.layers.descent import stat_file
+from unionfs.layers.layer import WritableLayer
+from unionfs.view.handle import OpenFile
+from unionfs.view.job import Job
+from unionfs.view.node import Node
+from unionfs.view.union import Union
+
+# Bytes from which copying leaves the event loop: a thread hop costs about 0.1 ms, copying
+# 1 MiB about 0.3 ms.
+_THREAD_BYTES = 1 << 20
+
+# Flags that the kernel has dealt with, or that would make our own reads fail.
+_KERNEL_FLAGS = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_APPEND | os.O_DIRECT | os.O_NOATIME
+
+# The handle of a file that was opened for reading without a descriptor: none of ours.
+UNOPENED = 0
+
+
+class Opened(NamedTuple):
+    """The answer to an open."""
+
+    fd: int  # the file handle
+    backing: int  # the id of the backing file that the kernel is to use, or 0
+    keep_cache: bool
+
+
+class Files:
+    """The open files of one mount; a file handle is the host's descriptor."""
+
+    def __init__(
+        self,
+        union: Union,
+        copyup: CopyUp,
+        registry: Registry,
+        passthrough: Literal["off", "upper", "all"],
+    ) -> None:
+        self.union = union
+        # Requests that cut a file say whether its privileges may fall: FUSE_HANDLE_KILLPRIV_V2.
+        self.told = False
+        # Nobody says who opened what: `noopen`.
+        self.unopened = False
+        # The number of the file made last, as long as nobody gave one extended attributes.
+        self.newest = 0
+        self.backings = Backings(
+            registry,
+            self._open_upper_to_read,
+            self._act_for_owner,
+            enabled=passthrough != "off",
+        )
+        # Without an upper nothing is ever copied up, so no reader can be left behind.
+        self._lower_passes = passthrough == "all" or union.upper is None
+        self._registry = registry
+        self._copyup = copyup
+        self._attributes = Attributes(union, copyup)
+        self.consent = Consent(union, self._attributes, self._is_written)
+        # The numbers of files that were large when they were last looked at.
+        self.large: set[int] = set()
+        # The numbers of files that were changed since somebody opened them to read.
+        self._unread: set[int] = set()
+        self.reading = Reading()
+        self._forecast = Forecast()
+        self._open: dict[int, OpenFile] = {}  # descriptor -> what is known of it
+        self._copying: dict[Node, trio.Event] = {}  # node -> the end of its copy-up
+
+    def _open_upper_to_read(self, node: Node) -> int:
+        layer, path = self.union.place(node)
+        return layer.open(path, os.O_RDONLY)
+
+    def _act_for_owner(self, fd: int) -> None:
+        st = os.fstat(fd)
+        self.union.acting.write_as(st.st_uid, st.st_gid)
+
+    # Copying up
+
+    async def bring_content(self, node: Node, size: int | None = None) -> bool:
+        """Copy a file's content up, in a thread if it is large or has to reach the disk.
+
+        Say False where another request was faster, which did not know of *size*.
+        """
+        self.union.writable()
+        while self.union.has_lower_content(node):
+            event = self._copying.get(node)
+            if event is not None:
+                await event.wait()
+                continue
+            job = self._copyup.begin(node, size)
+            if not job.sync and (job.size < _THREAD_BYTES or job.shared):
+                self._fill(job)
+            else:
+                await self._fill_in_thread(job)
+            if job.published:
+                return True
+        return False
+
+    async def prepare(self, node: Node, wish: Wish, requester: Requester) -> bool:
+        """Do what takes long before a file is changed; tell whether it has the size wished for.
+
+        To take 1 GiB off takes ext4 a quarter of a second.
+        """
+        if wish.size is None:
+            await self.bring_content(node)
+            return False
+        with self._permitting_cut(node, wish, requester):
+            if self.union.has_lower_content(node):
+                return await self.bring_content(node, wish.size)
+            layer, path = self.union.upper_place(node)
+            fd = layer.open_to_write(path, os.O_WRONLY)
+            try:
+                await trio.to_thread.run_sync(layer.truncate, fd, wish.size)
+            finally:
+                os.close(fd)
+        return True
+
+    def _permitting_cut(
+        self, node: Node, wish: Wish, requester: Requester
+    ) -> contextlib.AbstractContextManager[None]:
+        """See that set-uid bits fall where the size is set."""
+        if wish.size is not None and wish.mode is None:
+            return self._attributes.privileges_dropped(node, requester)
+        return contextlib.nullcontext()
+
+    def _fill(self, job: Job) -> None:
+        try:
+            job.fill()
+        except BaseException:
+            self._copyup.abandon(job)
+            raise
+        self._copyup.publish(job)
+
+    async def _fill_in_thread(self, job: Job) -> None:
+        event = self._copying[job.node] = trio.Event()
+        try:
+            await trio.to_thread.run_sync(job.fill)
+        except BaseException:
+            self._copyup.abandon(job)
+            raise
+        else:
+            self._copyup.publish(job)
+        finally:
+            del self._copying[job.node]
+            event.set()
+
+    # Opening
+
+    async def open(self, node: Node, flags: int, requester: Requester) -> Opened:
+        """Open an existing file."""
+        self.permit_open(node, flags)
+        if self.waits_to_open(node, flags):
+            if flags & os.O_TRUNC:
+                return await self._open_emptied(node, flags, requester)
+            await self.bring_content(node)
+        return self.open_at_once(node, flags, requester)
+
+    def permit_open(self, node: Node, flags: int) -> None:
+        """Raise EPERM where a protected file is to be opened for writing."""
+        if flags & (os.O_ACCMODE | os.O_TRUNC) and (node.protection or not node.upper):
+            protection.require_writable(self.union, node, flags)
+
+    async def _open_emptied(self, node: Node, flags: int, requester: Requester) -> Opened:
+        """Open a file and then empty it: where it cannot be opened, it keeps its content."""
+        fd, kept = -1, host_flags(flags) & ~os.O_TRUNC
+        with self._permitting_truncation(node, flags, requester):
+            while self.union.has_lower_content(node) and fd < 0:
+                event = self._copying.get(node)
+                if event is None:
+                    fd = self._copyup.emptied(node, kept)
+                else:
+                    await event.wait()
+            if fd < 0:
+                layer, path = self.union.upper_place(node)
+                fd = layer.open_to_write(path, kept)
+                try:
+                    await trio.to_thread.run_sync(layer.truncate, fd, 0)
+                except BaseException:
+                    os.close(fd)
+                    raise
+        return self._answer(node, fd, flags)
+
+    def waits_to_open(self, node: Node, flags: int) -> bool:
+        """Tell whether content has to be copied up first, or much to be cut off."""
+        if flags & (os.O_ACCMODE | os.O_TRUNC) == os.O_RDONLY:
+            return False
+        return self.union.has_lower_content(node) or bool(
+            flags & os.O_TRUNC and self._cuts_much(node, 0)
+        )
+
+    def open_unopened(self, node: Node) -> Opened | None:
+        """Answer an open for reading, where that needs no descriptor; None where it does.
+
+        Most files that are opened are cached already, or are read at once as a whole; so the host
+        opens them at the first read alone (`descriptors`).
+        """
+        if self.backings.is_through(node) or self.backings.may_be_mapped(node):
+            return None
+        passes = self.backings.enabled and (not node.below or self._lower_passes)
+        if passes and (node.ino in self.large or self.union.access.strict):
+            return None
+        return Opened(UNOPENED, 0, self.backings.open_unopened(node) and self._stays_cached(node))
+
+    def _stays_cached(self, node: Node) -> bool:
+        """Tell whether who opens a file to read it may do so from the page cache: `atimes`."""
+        access = self.union.access
+        if node.below or not access.count:
+            return True
+        unread = node.ino in self._unread
+        self._unread.discard(node.ino)
+        return not (unread or access.strict)
+
+    def open_at_once(self, node: Node, flags: int, requester: Requester) -> Opened:
+        """Open a file that does not have to wait; no await may come before the reply."""
+        if flags & (os.O_ACCMODE | os.O_TRUNC) == os.O_RDONLY:
+            return self._answer(node, self.union.open_to_read(node), flags)
+        self.union.writable()
+        self._copyup.metadata(node)
+        with self._permitting_truncation(node, flags, requester):
+            layer, path = self.union.upper_place(node)
+            fd = layer.open_to_write(path, host_flags(flags))
+        return self._answer(node, fd, flags)
+
+    def _permitting_truncation(
+        self, node: Node, flags: int, requester: Requester
+    ) -> contextlib.AbstractContextManager[None]:
+        """See that set-uid bits fall: no setattr request comes with O_TRUNC."""
+        if flags & os.O_TRUNC:
+            return self._attributes.privileges_dropped(node, requester)
+        return contextlib.nullcontext()
+
+    def _answer(self, node: Node, fd: int, flags: int) -> Opened:
+        try:
+            self._leave_to_old_readers(node)
+            eligible = self._may_pass(node, fd, flags)
+        except BaseException:
+            self.union.readers.discard(fd)
+            os.close(fd)
+            raise
+        writes = flags & os.O_ACCMODE != os.O_RDONLY
+        unseen = self.backings.may_be_mapped(node)
+        opened = self._enter(node, fd, writes=writes, eligible=eligible)
+        if opened.backing and writes and not unseen:  # the kernel was to keep those it has
+            self._registry.invalidate_attributes(node.ino)
+        return opened
+
+    def _leave_to_old_readers(self, node: Node) -> None:
+        """Give the name of *node* a new inode where the kernel still reads the lower file.
+
+        At ESTALE the kernel looks the name up again and opens what it finds then
+        (fs/namei.c, do_filp_open, LOOKUP_REVAL).
+        """
+        if self.backings.is_outdated(node):
+            self.union.leave_behind(node)
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    def _may_pass(self, node: Node, fd: int, flags: int) -> bool:
+        """Tell whether the kernel may serve this open by itself, and should."""
+        if not self.backings.enabled or (node.below and not self._lower_passes):
+            return False
+        st = stat_file(fd)
+        if flags & os.O_ACCMODE == os.O_RDONLY:
+            large = st.st_size >= SMALL or self.union.access.strict
+            return large or self.backings.may_be_mapped(node)
+        # The backing file would keep O_APPEND when fcntl(2) takes it back, and set-uid bits
+        # have to fall where we see it.
+        if flags & os.O_APPEND or st.st_mode & SET_IDS:
+            return False
+        if self._forecast.large or self.backings.may_be_mapped(node):
+            return True
+        return st.st_size >= SMALL
+
+    def _enter(self, node: Node, fd: int, *, writes: bool, eligible: bool) -> Opened:
+        backing, keep = self.backings.open(node, fd, eligible=eligible, writes=writes)
+        if writes:
+            self._unread.add(node.ino)
+        elif keep:
+            keep = self._stays_cached(node)
+        self._open[fd] = OpenFile(node, backing != 0, writes)
+        return Opened(fd, backing, keep)
+
+    def created(self, node: Node, fd: int, mode: int, flags: int) -> Opened:
+        """Answer with the descriptor of a file that was just made."""
+        eligible = self._forecast.large and not flags & os.O_APPEND and not mode & SET_IDS
+        self.newest = node.ino
+        return self._enter(node, fd, writes=True, eligible=eligible)
+
+    def opened(self, fd: int) -> OpenFile:
+        """Return what is known of an open file."""
+        return self._open[fd]
+
+    # Using
+
+    def waits_to_change(self, node: Node, wish: Wish) -> bool:
+        """Tell whether content has to be copied up before attributes change, or much cut off."""
+        if wish.size is None and self.union.features.metacopy:
+            return False
+        return self.union.has_lower_content(node) or (
+            wish.size is not None and self._cuts_much(node, wish.size)
+        )
+
+    def _cuts_much(self, node: Node, size: int) -> bool:
+        return closing.takes_long(self.union.attributes(node), size)
+
+    def _is_written(self, node: Node) -> bool:
+        return any(file.writes and file.node is node for file in self._open.values())
+
+    def changed(self, node: Node) -> None:
+        """Take note that a file is other than when it was read last."""
+        self._unread.add(node.ino)
+
+    def change(
+        self, node: Node, wish: Wish, fd: int, requester: Requester, *, sized: bool = False
+    ) -> os.stat_result:
+        """Change attributes at once, and return the new ones.
+
+        With what `prepare` said of the size.
+        """
+        self.changed(node)
+        if sized:
+            return self._attributes.change(node, wish, fd, requester, sized=True)
+        with self._permitting_cut(node, wish, requester):
+            return self._attributes.change(node, wish, fd, requester)
+
+    def write(self, fd: int, offset: int, data: bytes | memoryview) -> int:
+        """Write *data* at *offset* and return how much of it was written."""
+        return os.pwrite(fd, data, offset)
+
+    def copies_soon(self, source: int, start: int, length: int) -> int | None:
+        """Return how many bytes there are to copy from an open file, if that is done in no time.
+
+        None where it takes longer than a thread costs.
+        """
+        left = min(length, os.fstat(source).st_size - start)
+        return max(left, 0) if left < _THREAD_BYTES else None
+
+    def ready_to_write(self, node: Node, fd: int, requester: Requester | None) -> WritableLayer:
+        """Return the layer that is to write to *fd*.
+
+        Bits fall that *requester* takes, if nothing was asked for before (`permit`).
+        """
+        if requester is not None:
+            before = os.fstat(fd)
+            if self._attributes.drop_privileges(node, before, requester) is not before:
+                self._registry.invalidate_attributes(node.ino)
+        return self.union.writable()[0]
+
+    def release_unopened(self, node: Node) -> None:
+        """Take note that an open without a descriptor has ended."""
+        self.backings.close(node, through=False)
+
+    def release(self, fd: int) -> None:
+        """Close a descriptor that the kernel no longer uses."""
+        file = self._open.pop(fd)
+        self.backings.close(file.node, through=file.through, writes=file.writes)
+        if file.writes:
+            self._unread.add(file.node.ino)
+        if file.writes and self.backings.enabled:
+            self._learn(file.node, os.fstat(fd).st_size)
+        self.union.readers.discard(fd)
+        os.close(fd)
+
+    def _learn(self, node: Node, size: int) -> None:
+        self._forecast.learn(size)
+        if size >= SMALL:
+            self.large.add(node.ino)
+
+    def forget(self, ino: int) -> None:
+        """Take note that the kernel dropped an inode."""
+        self.large.discard(ino)
+        self._unread.discard(ino)
+        self.backings.forget(ino)
+
+
+def host_flags(flags: int) -> int:
+    """Return the flags to open upper's file with: reading too, as mmap and the page cache need."""
+    return (flags & ~_KERNEL_FLAGS & ~os.O_ACCMODE) | os.O_RDWR

@@ -1,0 +1,269 @@
+"""Requests answered without libfuse: most of them, in a third of the time.
+
+Between a request and its handler, libfuse and pyfuse3 make a coroutine, a
+context, and objects of attributes that are set field by field: 10 us and more,
+which is most of what a look-up costs.  So the requests are read from the device
+here.  Those for which there is a `Handler` are answered at once; the others,
+and those that a handler declines because they have to wait for a thread, are
+handed to libfuse as if it had read them itself (`Device.route`).
+
+A handler is told the request's number and node, its body, which is valid
+during the call only, and who makes it.  It returns the whole reply
+(`messages`), which is sent before anything else happens, `Soon` where the disk
+needs a moment, `Later` for a thread to make the reply, `Waiting` for a task,
+`NO_REPLY`, or None to decline, before it has changed anything.  One that raises
+BlockingIOError, before it has changed anything, too, is called again until it does not
+(`leases`).
+
+What nobody waits for (the kernel closes and forgets files in its own time) is
+put off as long as there are other requests, and done while the client is busy
+with its reply.
+"""
+
+import collections
+import contextlib
+import errno
+import logging
+import os
+import select
+import struct
+from collections.abc import Callable, Mapping
+from functools import partial
+from time import perf_counter
+from typing import Final, Protocol
+
+import trio
+
+from unionfs.fuse.session import messages
+from unionfs.fuse.session.crew import Crew, Later, Soon, Waiting
+from unionfs.fuse.session.device import Device
+from unionfs.fuse.session.leases import after_pause, insisted, repeated
+from unionfs.fuse.session.patience import Patience
+from unionfs.fuse.session.protocol import IN_HEADER
+
+log = logging.getLogger(__name__)
+
+# Its arguments: unique, node, body, uid, gid.
+Reply = bytes | memoryview | Later
+Handler = Callable[[int, int, memoryview, int, int], "Reply | Soon | Waiting | None"]
+NO_REPLY: Final = b""
+
+# What nobody waits for, and how many of them may be put off: the kernel counts the releases among
+# its background requests (`Wish.max_background`), and closing gives room back.
+_PUT_OFF = frozenset({messages.RELEASE, messages.FORGET, messages.BATCH_FORGET})
+_MOST_PUT_OFF = 16
+
+# More than the kernel asks for: the head of a WRITE and its data, FUSE_MIN_READ_BUFFER at least.
+_HEAD_BYTES = 8192
+
+# read(2): nothing waits; the request was aborted meanwhile.
+_NOTHING_READ = frozenset({errno.EAGAIN, errno.ENOENT})
+_HEAD = struct.Struct("=4xIQQII")  # opcode unique nodeid uid gid: the beginning of IN_HEADER
+_BODY = IN_HEADER.size
+_THREAD = struct.Struct("=I")  # of IN_HEADER: pid
+_THREAD_AT = 32
+
+
+def _ignore(_unique: int, _node: int, _body: memoryview, _uid: int, _gid: int) -> bytes:
+    """Let an interrupted request come to its end, as the kernel allows: fuse.rst, "Interrupting".
+
+    libfuse would look for the request among its own, and when it is not there, answer with EAGAIN
+    beside the reply to the next one that it gets, where `Device` expects one reply alone.
+    """
+    return NO_REPLY
+
+
+class Handlers(Protocol):
+    """What a filesystem answers without libfuse."""
+
+    table: Mapping[int, Handler]  # by opcode
+
+    def explain(self, error: Exception, opcode: int, node: int) -> int:
+        """Tell of an error where that is called for, and return its number."""
+
+    def foresee(self) -> bool:
+        """Make something ready that may be asked for, in a few microseconds; False: nothing."""
+
+
+_Request = tuple[int, int, int, memoryview, int, int]
+_Awaited = tuple[Soon, int, int, int]  # unique, opcode and node of the request
+
+
+class Dispatcher:
+    """Takes the requests of one mount from the kernel."""
+
+    def __init__(
+        self, device: Device, handlers: Handlers, max_write: int, patience: Patience
+    ) -> None:
+        self._device = device
+        self._patience = patience
+        self._handlers = {messages.INTERRUPT: _ignore, **handlers.table}
+        self._explain = handlers.explain
+        self._foresee = handlers.foresee
+        self._crew = Crew(device.send)
+        self._soon: collections.deque[_Awaited] = collections.deque()
+        self._token = trio.lowlevel.current_trio_token()
+        self.waiting = 0  # tasks that are making a reply
+        self._held_up: dict[int, int] = {}  # unique of a request made again -> its thread
+        self._can_wait = _PUT_OFF & self._handlers.keys()
+        # requests that nobody waits for: opcode, unique, node, body, uid, gid
+        self._put_off: collections.deque[_Request] = collections.deque()
+        self._buffer = memoryview(bytearray(_HEAD_BYTES + max_write))
+        os.set_blocking(device.device, False)
+        poll = select.poll()
+        poll.register(device.device, select.POLLIN)
+        self._poll = poll.poll
+
+    def thread(self, unique: int) -> int:
+        """Return the thread that made the request being handled; 0 for one not seen from here."""
+        number: int = _THREAD.unpack_from(self._buffer, _THREAD_AT)[0]
+        return self._held_up.get(unique, number) if self._held_up else number
+
+    def serve(self, until: float) -> bool:
+        """Answer the request that waits, and more, up to the time *until* of `perf_counter`.
+
+        Return True where libfuse has one to read now.
+        """
+        device, room = self._device.device, [self._buffer]
+        while True:
+            try:
+                size = os.readv(device, room)
+            except OSError as exc:
+                if exc.errno not in _NOTHING_READ:
+                    # Unmounted: libfuse reads that from the device by itself, and ends.
+                    return True
+            else:
+                if not self._take(size):
+                    return True
+            if not self._is_asked(until) or perf_counter() >= until:
+                self._leave_to_threads()
+                return False
+
+    def _take(self, size: int) -> bool:
+        """Answer the request of *size* bytes, now or later; say False where libfuse has it."""
+        buffer = self._buffer
+        opcode, unique, node, uid, gid = _HEAD.unpack_from(buffer)
+        if opcode in self._can_wait:
+            body = memoryview(buffer[_BODY:size].tobytes())
+            self._put_off.append((opcode, unique, node, body, uid, gid))
+        elif not self._answer(opcode, unique, node, buffer[_BODY:size], uid, gid):
+            self._leave_nothing()  # nobody may come back here for long
+            if self._device.route(buffer[:size]):
+                return False
+            self._device.send(messages.error(unique, errno.EIO))
+        return True
+
+    def _is_asked(self, until: float) -> bool:
+        """Do what can be done until the next request, and tell whether it has come soon."""
+        poll, put_off = self._poll, self._put_off
+        # Polling costs a tenth of the exception that reading nothing is.
+        while len(put_off) > _MOST_PUT_OFF or not poll(0):
+            if put_off:
+                self._answer(*put_off.popleft())
+            elif self._soon and perf_counter() < until:
+                self._attempt()
+            elif not self._is_made_ready():
+                return self._patience.poll_on(poll)
+        return True
+
+    def _is_made_ready(self) -> bool:
+        """Make something ready; a bug in that is told, and ends it, but not the mount."""
+        try:
+            return self._foresee()
+        except Exception:
+            log.exception("nothing is made ready any more")
+            self._foresee = lambda: False
+            return False
+
+    def _attempt(self) -> None:
+        """Look whether the data has come that a reply waits for."""
+        awaited = soon, unique, opcode, node = self._soon.popleft()
+        try:
+            reply = soon.attempt()
+        except BlockingIOError:
+            self._postpone(Waiting(after_pause(soon)), unique, opcode, node)
+            return
+        except Exception as exc:  # noqa: BLE001 - told, and answered
+            self._answer_error(unique, opcode, node, exc)
+            return
+        if reply is None:
+            self._soon.append(awaited)
+        elif reply:
+            self._device.send(reply)
+
+    def _leave_nothing(self) -> None:
+        """Do what was put off, and leave the rest to threads."""
+        while self._put_off:
+            self._answer(*self._put_off.popleft())
+        self._leave_to_threads()
+
+    def _leave_to_threads(self) -> None:
+        """Leave what is still awaited to threads, as the loop is about to do other things."""
+        while self._soon:
+            soon, unique, opcode, node = self._soon.popleft()
+            try:
+                self._postpone(soon.later(), unique, opcode, node)
+            except BlockingIOError:
+                self._postpone(Waiting(after_pause(soon)), unique, opcode, node)
+            except Exception as exc:  # noqa: BLE001 - told, and answered
+                self._answer_error(unique, opcode, node, exc)
+
+    def _answer(  # noqa: PLR0913, PLR0917 - the parts of a request, as handlers take them
+        self, opcode: int, unique: int, node: int, body: memoryview, uid: int, gid: int
+    ) -> bool:
+        """Answer a request; say False where libfuse is to do it."""
+        handler = self._handlers.get(opcode)
+        if handler is None:
+            return False
+        try:
+            reply = handler(unique, node, body, uid, gid)
+            if reply is None:
+                return False
+            if isinstance(reply, bytes | memoryview):
+                if reply:
+                    self._device.send(reply)
+            else:
+                self._postpone(reply, unique, opcode, node)
+        except BlockingIOError:
+            self._held_up[unique] = self.thread(unique)
+            again = partial(handler, unique, node, memoryview(bytes(body)), uid, gid)
+            self._postpone(Waiting(repeated(again)), unique, opcode, node)
+        except Exception as exc:  # noqa: BLE001 - told, and answered
+            self._device.send(messages.error(unique, self._explain(exc, opcode, node)))
+        return True
+
+    def _postpone(self, reply: Waiting | Later | Soon, unique: int, opcode: int, node: int) -> None:
+        if isinstance(reply, Soon):
+            self._soon.append((reply, unique, opcode, node))
+        elif isinstance(reply, Later):
+            self._crew.take(reply, partial(self._failed_later, unique, opcode, node))
+        else:
+            self.waiting += 1
+            trio.lowlevel.spawn_system_task(self._wait, unique, opcode, node, reply)
+
+    async def _wait(self, unique: int, opcode: int, node: int, waiting: Waiting) -> None:
+        try:
+            reply = await insisted(waiting.job)
+            if isinstance(reply, bytes | memoryview):
+                if reply:
+                    self._device.send(reply)
+            else:
+                self._postpone(reply, unique, opcode, node)
+        except Exception as exc:  # noqa: BLE001 - told, and answered
+            self._answer_error(unique, opcode, node, exc)
+        finally:
+            self.waiting -= 1
+            self._held_up.pop(unique, None)
+
+    def _failed_later(self, unique: int, opcode: int, node: int, error: Exception) -> None:
+        """Answer with an error that a thread met, from the thread of the handlers."""
+        with contextlib.suppress(trio.RunFinishedError):  # nobody waits any more
+            self._token.run_sync_soon(self._answer_error, unique, opcode, node, error)
+
+    def _answer_error(self, unique: int, opcode: int, node: int, error: Exception) -> None:
+        self._device.send(messages.error(unique, self._explain(error, opcode, node)))
+
+    def close(self) -> None:
+        """Do what was put off, and end the threads."""
+        self._leave_nothing()
+        self._crew.dismiss()

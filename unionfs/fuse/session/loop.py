@@ -1,0 +1,225 @@
+"""The event loop: how pyfuse3 waits for the next request.
+
+pyfuse3 finds trio in an attribute of its own module (pyfuse3.asyncio replaces
+it, too); `Loop.as_trio` is what stands there while a session serves.  trio
+stays the runtime.  What changes is the wait between two requests:
+
+- **No pass through trio while requests come in.**  The device is polled with
+  time zero first.  A pass costs about 15 us, the poll 0.4 us.
+- **Poll on for a while** after a reply (`patience`).  Then a short sleep in
+  poll(2), and idle, the process sleeps in epoll.
+- **A pass is made in time all the same**, by the clock: timers, signals,
+  cancellation and finished threads wait no longer than `PASS_SECONDS`, or
+  `BUSY_PASS_SECONDS` while some handler waits for something else than requests.
+
+Several workers (pyfuse3's word for its reading tasks) run, so that a handler
+which waits for a thread keeps nobody waiting.  Two rules make that sound:
+
+1. *A worker leaves the wait only when a poll with time zero has just said
+   "readable", with no await since.*  So at most one worker reads per request,
+   and none blocks the process in read(2), without any lock.  (With a
+   `Dispatcher` it leaves only when a request for libfuse has been read.)
+2. *When a task step ends, one of the idle workers watches the device in epoll,*
+   the others rest.  `after_task_step`, a trio instrument, keeps it: trio calls
+   it after every step of every task, whether the task waits or has ended.  (It
+   is called per pass, not per request.)
+"""
+
+import select
+import time
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace, TracebackType
+from typing import Any, Protocol
+
+import trio
+
+from unionfs.fuse.session.dispatch import Dispatcher
+from unionfs.fuse.session.patience import Patience
+
+# Seconds after which a loop under load makes a pass through trio.  A pass costs
+# about 15 us, so 2 ms cost less than 1 %.
+PASS_SECONDS = 2e-3
+BUSY_PASS_SECONDS = 0.25e-3
+
+# How long trio may be kept from its turn, once, when requests cease.
+_NAP_MILLISECONDS = 1
+
+
+class Replies(Protocol):
+    """What may stand between libfuse's descriptor and the device; see `device`."""
+
+    diverted: Any
+
+    def settle(self) -> None:
+        """Send on the diverted reply."""
+
+
+class Loop(trio.abc.Instrument):
+    """pyfuse3 waits with trio alone; diverted replies are settled at the end of a task step."""
+
+    Lock: Callable[[], Any] = trio.Lock
+
+    def __init__(self, replies: Replies) -> None:
+        self._replies = replies
+        self._device = -1
+
+    def watch(self, device: int) -> None:
+        """Wait for *device* from now on.
+
+        It is not the descriptor that pyfuse3 knows: what that one means changes.
+        """
+        self._device = device
+
+    async def wait_readable(self, _fd: int) -> None:
+        """Wait as pyfuse3 does: under its lock, in epoll."""
+        await trio.lowlevel.wait_readable(self._device)
+
+    def notify_closing(self, _fd: int) -> None:
+        """Wake who waits: `pyfuse3.terminate`."""
+        trio.lowlevel.notify_closing(self._device)
+
+    def after_task_step(self, _task: trio.lowlevel.Task) -> None:
+        """Keep the rule that replies are diverted within one step only; see `device`."""
+        if self._replies.diverted is not None:
+            self._replies.settle()
+
+    def as_trio(self, wait_readable: Callable[[int], Awaitable[None]]) -> SimpleNamespace:
+        """Return what shall stand in `pyfuse3.trio`; its `wait_readable` may be replaced later."""
+        lowlevel = SimpleNamespace(
+            wait_readable=wait_readable,
+            notify_closing=self.notify_closing,
+            current_task=trio.lowlevel.current_task,
+            current_trio_token=trio.lowlevel.current_trio_token,
+        )
+        return SimpleNamespace(
+            lowlevel=lowlevel,
+            Lock=self.Lock,
+            open_nursery=trio.open_nursery,
+            ClosedResourceError=trio.ClosedResourceError,
+        )
+
+
+class _NoLock:
+    """Stands for the lock around pyfuse3's wait, which rule 1 makes needless."""
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        pass
+
+
+class FastLoop(Loop):
+    """The wait as the module's docstring tells it."""
+
+    Lock = _NoLock
+
+    def __init__(self, replies: Replies) -> None:
+        super().__init__(replies)
+        self.patience = Patience()
+        self._dispatcher: Dispatcher | None = None
+        self._poll = select.poll().poll
+        self._next_pass = 0.0  # time.perf_counter()
+        self._closed = False
+        self._watched = False  # a worker waits in epoll, or has been told to
+        self._resting = trio.lowlevel.ParkingLot()
+        self._serving = False  # the step that runs has taken a request
+        self._away: set[trio.lowlevel.Task] = set()  # workers whose handlers wait
+
+    def watch(self, device: int) -> None:
+        """Wait for *device* from now on."""
+        super().watch(device)
+        poll = select.poll()
+        poll.register(device, select.POLLIN)
+        self._poll = poll.poll
+
+    def serve_with(self, dispatcher: Dispatcher) -> None:
+        """Let *dispatcher* take the requests from now on."""
+        self._dispatcher = dispatcher
+
+    async def wait_readable(self, _fd: int) -> None:
+        """Return when libfuse can read a request at once (rule 1)."""
+        if self._replies.diverted is not None:
+            self._replies.settle()
+        self._serving = False
+        if self._away:
+            self._away.discard(trio.lowlevel.current_task())
+        while True:
+            if time.perf_counter() >= self._next_pass:
+                await trio.lowlevel.checkpoint()
+                self._schedule_pass()
+            if self._closed:
+                raise trio.ClosedResourceError
+            if not (self._poll(0) or self.patience.poll_on(self._poll) or self._nap()):
+                await self._sleep()
+            if self._dispatcher is None or self._dispatcher.serve(self._next_pass):
+                break
+        self._serving = True
+
+    def _schedule_pass(self) -> None:
+        interval = BUSY_PASS_SECONDS if self._is_busy() else PASS_SECONDS
+        self._next_pass = time.perf_counter() + interval
+
+    def _is_busy(self) -> bool:
+        """Tell whether replies wait for something else than requests."""
+        return bool(self._away) or (self._dispatcher is not None and self._dispatcher.waiting > 0)
+
+    def _nap(self) -> bool:
+        """Sleep in poll(2) for a moment, which a client that is nearly back ends.
+
+        Where client and daemon share a processor, polling on keeps the client from it, and a
+        request that finds the daemon in epoll costs two passes through trio.
+        """
+        if self._closed or self._is_busy():
+            return False
+        before = time.perf_counter()
+        if not self._poll(_NAP_MILLISECONDS):
+            return False
+        self.patience.slept(time.perf_counter() - before)
+        return True
+
+    async def _sleep(self) -> None:
+        while True:
+            if self._watched:
+                await self._resting.park()  # ended by after_task_step: the watch is ours then
+            self._watched = True
+            try:
+                await self._watch_in_epoll()
+            finally:
+                self._watched = False
+            if self._poll(0):
+                self._schedule_pass()
+                return
+
+    async def _watch_in_epoll(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError
+        before = time.perf_counter()
+        await trio.lowlevel.wait_readable(self._device)
+        self.patience.slept(time.perf_counter() - before)
+
+    def notify_closing(self, fd: int) -> None:
+        """Wake who waits, one after the other as each leaves the watch to the next."""
+        self._closed = True
+        super().notify_closing(fd)
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        """Keep rule 2, and note which workers wait in a handler."""
+        super().after_task_step(task)
+        if self._serving:
+            self._serving = False
+            self._away.add(task)
+            self._next_pass = 0.0
+        if not self._watched and self._resting:
+            self._watched = True
+            self._resting.unpark()
+
+    def task_exited(self, task: trio.lowlevel.Task) -> None:
+        """Forget a worker that has ended; it is the one whose step runs."""
+        self._serving = False
+        self._away.discard(task)

@@ -1,0 +1,66 @@
+"""When reading sets access times: the options of mount(8), for what lies in upper.
+
+The kernel never sets those of FUSE inodes itself (fs/fuse/inode.c, S_NOATIME): the host
+does, where it reads the file or directory in upper.  It goes by the flags of the mount that it
+is read on, which is our detached copy; so that gets the union's, and not those of
+upper's own mount, as with kernel overlayfs (fs/overlayfs/super.c, ovl_get_upper).  Access
+times in lowers never change.
+
+What is read from the page cache is read by nobody here.  Who opens a file that was changed
+since it was read last, gets a new cache, so that its access time becomes later than the change
+(relatime).  With strictatime nothing stays cached, and what can passes through.
+"""
+
+import logging
+
+from unionfs.host import mountcalls, mountinfo
+
+log = logging.getLogger(__name__)
+
+
+class AccessTimes:
+    """The access times of one union."""
+
+    def __init__(self, copy: int = -1) -> None:
+        """Rule over the detached mount whose root is open as *copy*; -1: there is none."""
+        self._copy = copy
+        self.count = False  # are they set at all?
+        self.strict = False  # at each read?
+
+    def follow(self, flags: int) -> None:
+        """Set them as a mount with *flags*, MS_* of mount(2), does."""
+        strict = flags & mountcalls.MS_STRICTATIME
+        self.count = not flags & mountcalls.MS_RDONLY and bool(
+            strict or not flags & mountcalls.MS_NOATIME
+        )
+        self.strict = self.count and bool(strict)
+        attributes = 0 if self.count else mountcalls.MOUNT_ATTR_NOATIME
+        if self.strict:
+            attributes = mountcalls.MOUNT_ATTR_STRICTATIME
+        if flags & mountcalls.MS_NODIRATIME:
+            attributes |= mountcalls.MOUNT_ATTR_NODIRATIME
+        if self._copy < 0:
+            return
+        try:
+            mountcalls.set_attributes(
+                self._copy, add=attributes, remove=mountcalls.MOUNT_ATTR_ALL_OF_ATIME, private=False
+            )
+        except OSError as exc:  # mount_setattr(2): locked by a user namespace
+            log.warning("access times are set as on upper's own mount: %s", exc.strerror)
+
+    def follow_mount(self, device: str) -> None:
+        """Set them as the mount of the file system *device* says by now; it may be remounted."""
+        for mount in mountinfo.mounts():
+            if mount.device == device:
+                self.follow(_flags(mount.flags))
+                return
+
+
+def _flags(words: frozenset[str]) -> int:
+    """Return what the mount table calls flags, as MS_*; strictatime is not written there."""
+    flags = mountcalls.MS_RDONLY if "ro" in words else 0
+    if "noatime" in words:
+        flags |= mountcalls.MS_NOATIME
+    elif "relatime" not in words:
+        flags |= mountcalls.MS_STRICTATIME
+    return flags | (mountcalls.MS_NODIRATIME if "nodiratime" in words else 0)

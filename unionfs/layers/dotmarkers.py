@@ -1,0 +1,168 @@
+"""Whiteouts as names: `.wh.NAME` and `.wh..wh..opq` of aufs(5) and OCI image layers (layer.md).
+
+`.wh.NAME` hides NAME in the layers below its own, so a file and its whiteout
+may lie side by side: a change first puts the whiteout, which says nothing new,
+and then makes its one visible step.  Beside a directory that has a redirect it
+says nothing either: what is shown below that one has another name.
+
+A name for which a whiteout's has no room (252 to 255 bytes) cannot be hidden by one; a
+directory from which such a name is to go hides all that is below it (`Names.make_removable`).
+"""
+
+import contextlib
+import errno
+import logging
+import os
+import stat
+from collections.abc import Iterator
+
+from unionfs.host.acting import Acting
+from unionfs.layers.layer import Layer, WritableLayer, join
+from unionfs.layers.markers import end_redirect
+from unionfs.layers.rules import Found
+from unionfs.layers.whiteouts import BOTTOM, Finding, Markers, Part, remove_spent
+
+log = logging.getLogger(__name__)
+
+_PREFIX = b".wh."
+_OPAQUE = b".wh..wh..opq"
+
+
+def _whiteout(path: bytes) -> bytes:
+    """Return the path of the whiteout for *path*."""
+    directory, slash, name = path.rpartition(b"/")
+    return directory + slash + _PREFIX + name
+
+
+class DotMarkers(Markers):
+    """Whiteouts and opaque directories as aufs keeps them; attributes stay overlayfs's."""
+
+    bear_names = False
+
+    def __init__(self, work: WritableLayer | None = None, acting: Acting | None = None) -> None:
+        super().__init__(work, acting)
+        # Bytes of a name for whose whiteout there is room in upper, which is where work is.
+        self._longest = os.fstatvfs(work.fd).f_namemax - len(_PREFIX) if work else 0
+
+    def reserved(self, name: bytes) -> bool:
+        """Tell whether *name* is a marker's."""
+        return name.startswith(_PREFIX)
+
+    def hidden_by(self, name: bytes) -> bytes | None:
+        """Return the name that an entry of this name hides by it, or None."""
+        if not name.startswith(_PREFIX) or name.startswith(_PREFIX * 2):
+            return None
+        return name.removeprefix(_PREFIX)
+
+    def classify(self, directory: Part, name: bytes) -> Finding:
+        """Say what one layer's *directory* holds under *name*."""
+        finding = super().classify(directory, name)
+        layer, path = finding.layer, finding.path
+        if layer.number == BOTTOM or finding.found in (Found.WHITEOUT, Found.FILE):
+            return finding
+        hidden = layer.find(_whiteout(path)) is not None
+        if finding.found is Found.NOTHING:
+            return finding._replace(found=Found.WHITEOUT) if hidden else finding
+        hidden = hidden and not finding.marks.redirect
+        if finding.found is Found.DIRECTORY and (
+            hidden or layer.find(join(path, _OPAQUE)) is not None
+        ):
+            return finding._replace(found=Found.OPAQUE)
+        return finding
+
+    def listing(self, part: Part) -> dict[bytes, int]:
+        """Map the names of one directory of one layer to whether they show."""
+        found = super().listing(part)
+        shows = {name: shown for name, shown in found.items() if not name.startswith(_PREFIX)}
+        for name in found:
+            if name.startswith(_PREFIX) and not name.startswith(b".wh..wh."):
+                shows.setdefault(name.removeprefix(_PREFIX), 0)
+        return shows
+
+    def is_opaque_root(self, layer: Layer) -> bool:
+        """Tell whether the root of a layer hides the layers below it."""
+        return layer.number != BOTTOM and layer.find(_OPAQUE) is not None
+
+    def can_hide(self, name: bytes) -> bool:
+        """Tell whether there is room for a whiteout's name, which is longer than that it hides."""
+        return len(name) <= self._longest
+
+    def require_name(self, upper: WritableLayer, path: bytes) -> None:
+        """Raise FileExistsError where there is a whiteout for *path*."""
+        if upper.find(_whiteout(path)) is not None:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+
+    def hide_below(self, upper: WritableLayer, path: bytes) -> None:
+        """Put a whiteout for *path*, where upper holds nothing."""
+        self._put(upper, path)
+
+    def hide(self, work: WritableLayer, staged: bytes, upper: WritableLayer, path: bytes) -> bool:
+        """Put a whiteout beside *path* and remove what upper holds there."""
+        is_directory = stat.S_ISDIR(upper.stat(path).st_mode)
+        with self._covering(upper, path):
+            if is_directory:
+                upper.move(path, work, staged)
+            else:
+                upper.unlink(path)
+        return is_directory
+
+    def publish(
+        self, work: WritableLayer, staged: bytes, upper: WritableLayer, path: bytes
+    ) -> None:
+        """Put a staged object at *path*, then take the whiteout away."""
+        work.move(staged, upper, path)
+        self._take(upper, path)
+
+    def cut_off(self, upper: WritableLayer, path: bytes) -> None:
+        """Say it from outside: a mark in the directory would have to go with the whiteouts.
+
+        Below a name that is too long for that nothing is left: `Names.make_removable`.
+        """
+        fits = self.can_hide(path.rpartition(b"/")[2])
+        with self._covering(upper, path) if fits else contextlib.nullcontext():
+            end_redirect(upper, path)
+
+    def make_opaque(self, layer: WritableLayer, path: bytes) -> None:
+        """Hide the directories below *path*; its modification time stays."""
+        if layer.find(join(path, _OPAQUE)) is not None:
+            return
+        st = layer.stat(path)
+        self._acting.as_root()
+        layer.mknod(join(path, _OPAQUE), stat.S_IFREG | 0o444, 0)
+        try:
+            layer.utime(path, st.st_atime_ns, st.st_mtime_ns)
+        except OSError:  # it is opaque: no error may say otherwise
+            log.exception("%r: its times are those of its mark", path)
+
+    def move_file(self, upper: WritableLayer, path: bytes, target: bytes, *, cover: bool) -> None:
+        """Rename in upper, between putting one whiteout and taking another away."""
+        with self._covering(upper, path) if cover else contextlib.nullcontext():
+            upper.move(path, upper, target)
+        self._take(upper, target)
+
+    move_directory = move_file
+
+    @contextlib.contextmanager
+    def _covering(self, upper: WritableLayer, path: bytes) -> Iterator[None]:
+        """Put a whiteout for a step that takes *path* away; without that step it goes again."""
+        new = self._put(upper, path)
+        try:
+            yield
+        except BaseException:
+            if new:
+                remove_spent(upper, _whiteout(path))
+            raise
+
+    def _take(self, upper: WritableLayer, path: bytes) -> None:
+        """Take the whiteout for *path* away, if there is one."""
+        if self.can_hide(path.rpartition(b"/")[2]):
+            remove_spent(upper, _whiteout(path))
+
+    def _put(self, upper: WritableLayer, path: bytes) -> bool:
+        """Put a whiteout; say False where there was one."""
+        self._acting.as_root()
+        try:
+            upper.mknod(_whiteout(path), stat.S_IFREG | 0o444, 0)
+        except FileExistsError:
+            return False
+        return True

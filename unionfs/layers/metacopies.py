@@ -1,0 +1,44 @@
+"""Metadata-only copies that a crash left half way, made right when they are next looked up.
+
+A file of several names cannot be replaced by a rename, so its content is filled
+into the copy that upper has; until that is done the copy counts as one without
+content.  What a crash in between leaves in it is never shown, but its size,
+modification time and capability are.  The size is that of the content below; the
+others are kept in attributes while content comes in (`fills`).
+
+A power cut may take the size of a copy that was not synced, too: btrfs and others
+then leave the name, the attributes and a size of zero.  Any other size that is not
+the content's says that the lower was changed, and stays (`unionfs check` tells).
+"""
+
+import os
+
+from unionfs.layers import markers
+from unionfs.layers.layer import WritableLayer
+from unionfs.layers.markers import Marks
+
+
+def is_half_way(st: os.stat_result, marks: Marks, size: int) -> bool:
+    """Tell whether a copy that is not being filled was left so; *size* is its content's."""
+    return marks.mtime is not None or st.st_size == 0 != size
+
+
+def settle(
+    layer: WritableLayer, path: bytes, st: os.stat_result, marks: Marks, size: int
+) -> os.stat_result:
+    """Give a copy its size, time and capability again; return its attributes.
+
+    A crash in here leaves it half way as before.
+    """
+    mtime = st.st_mtime_ns if marks.mtime is None else marks.mtime
+    if st.st_size != size:
+        markers.set_mtime(layer, path, mtime)
+        fd = layer.open_to_write(path, os.O_RDWR)
+        try:
+            layer.truncate(fd, size)
+        finally:
+            os.close(fd)
+    layer.utime(path, st.st_atime_ns, mtime)
+    markers.give_capability_back(layer, path)
+    markers.end_mtime(layer, path)
+    return layer.stat(path)

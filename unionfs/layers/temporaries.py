@@ -1,0 +1,134 @@
+"""The staging area `work/work`: what is under way, and nothing else.
+
+Names there are numbers; the area is emptied when a union is made, so what a
+killed daemon left behind is gone with the next mount.  The place and its
+emptying are the kernel's too (fs/overlayfs/super.c, ovl_workdir_create).
+"""
+
+import collections
+import itertools
+import logging
+import re
+import stat
+
+from unionfs.layers.layer import WritableLayer, join
+
+DIRECTORY = b"work"
+
+# Names that may wait to be removed: a few milliseconds of work.
+_MOST_LEFT = 512
+
+_NUMBERED = re.compile(rb"#([0-9a-f]+)")
+
+log = logging.getLogger(__name__)
+
+_LEFT = "%r is left in work until the next mount"
+
+
+class Temporaries:
+    """Names for objects being staged, and their removal."""
+
+    def __init__(self, work: WritableLayer) -> None:
+        self.work = work
+        self._numbers = itertools.count()
+        self._empty()
+        # Does somebody call `tidy` when there is nothing else to do?
+        self.patient = False
+        # Directories that nobody sees any more, each with the names that are still in it.
+        self._left: collections.deque[tuple[bytes, list[bytes]]] = collections.deque()
+        self._many = 0  # of these names
+
+    def name(self) -> bytes:
+        """Return the path in work of a name not yet taken."""
+        return b"%s/#%x" % (DIRECTORY, next(self._numbers))
+
+    def drop(self, path: bytes) -> bool:
+        """Remove a staged object that nobody needs any more, as `discard`; say False if it stays.
+
+        For the end of a change, and for its undoing: no error may hide how the change went.
+        """
+        try:
+            self.discard(path)
+        except OSError:
+            log.exception(_LEFT, path)
+            return False
+        return True
+
+    def discard(self, path: bytes) -> None:
+        """Remove a staged object, whatever it is; nothing there is no error."""
+        st = self.work.find(path)
+        if st is None:
+            return
+        if stat.S_ISDIR(st.st_mode):
+            self._take_apart(path)
+        else:
+            self.work.unlink(path)
+
+    def leave(self, path: bytes) -> None:
+        """Remove a staged directory of whiteouts, when there is time for it.
+
+        It was taken out of upper when the directory that it hid was removed.  What cannot be
+        removed stays until the next mount.
+        """
+        try:
+            self._leave(path)
+        except OSError:
+            log.exception(_LEFT, path)
+
+    def _leave(self, path: bytes) -> None:
+        if not self.patient:
+            self.discard(path)
+            return
+        names, deep = [], False
+        for entry in self.work.scan(path):
+            names.append(entry.name)
+            deep = deep or entry.is_dir(follow_symlinks=False)
+        if deep or self._many + len(names) > _MOST_LEFT:
+            self.discard(path)
+            return
+        self._left.append((path, names))
+        self._many += len(names)
+
+    def tidy(self) -> bool:
+        """Remove one name of what was left; say False where there is nothing.
+
+        What cannot be removed stays until the next mount.
+        """
+        if not self._left:
+            return False
+        path, names = self._left[0]
+        try:
+            if names:
+                self._many -= 1
+                self.work.unlink(join(path, names.pop()))
+            else:
+                self._left.popleft()
+                self.work.rmdir(path)
+        except OSError:
+            log.exception(_LEFT, path)
+        return True
+
+    def _empty(self) -> None:
+        """Remove what a killed daemon left behind, or a kernel overlay."""
+        entries = list(self.work.scan(DIRECTORY))
+        taken = [int(found[1], 16) for e in entries if (found := _NUMBERED.fullmatch(e.name))]
+        self._numbers = itertools.count(max(taken, default=-1) + 1)
+        for entry in entries:
+            self.discard(join(DIRECTORY, entry.name))
+
+    def _take_apart(self, path: bytes) -> None:
+        """Remove a directory and all that is in it.
+
+        Directories come up first, so no path gets long, however deep they were.
+        """
+        pending = [path]
+        while pending:
+            at = pending.pop()
+            for entry in self.work.scan(at):
+                inner = join(at, entry.name)
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(self.name())
+                    self.work.move(inner, self.work, pending[-1])
+                else:
+                    self.work.unlink(inner)
+            self.work.rmdir(at)

@@ -1,0 +1,204 @@
+"""The process that serves one mount, from opened layers to a clean end.
+
+SIGTERM, SIGINT and SIGHUP unmount: at once, or, while the mount is in use, lazily;
+then the daemon serves until the last user has gone.  After a clean end others may
+have the upper (`claims`), and its file system is synced (fsync=off: not), so that
+what was written before umount(8) survives a power cut that comes after the daemon
+has gone.
+"""
+
+import logging
+import os
+import signal
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from unionfs.host import mountcalls, mountinfo
+from unionfs.layers.stack import Stack
+from unionfs.mounting import claims, live, motd, opening
+from unionfs.mounting.options import Options, Refused
+
+if TYPE_CHECKING:
+    from unionfs.fuse.direct import Direct
+    from unionfs.fuse.operations import Operations
+    from unionfs.fuse.session import Session
+    from unionfs.mounting.guard import Guard
+
+log = logging.getLogger(__name__)
+
+_FAILED = 1  # exit status
+
+
+def open_and_serve(options: Options, mountpoint: str, started: Callable[[], None]) -> int:
+    """Open the layers, mount and serve; raise Refused where that cannot be."""
+    opening.require_privileges()
+    try:
+        stack = opening.open_stack(options, mountpoint)
+    except OSError as exc:  # as few descriptors as this process may have
+        raise Refused(f"the layers cannot be opened: {exc.strerror}") from exc
+    try:
+        status = serve(stack, options, mountpoint, started)
+        claims.release(stack.upper, stack.work)
+        return status or sync(stack, options)
+    finally:
+        stack.close()
+
+
+def serve(
+    stack: Stack,
+    options: Options,
+    mountpoint: str,
+    started: Callable[[], None],
+    before_unmounting: Callable[[], None] = lambda: None,
+) -> int:
+    """Mount and serve until unmounted; *started* is called when the mount serves.
+
+    *before_unmounting* is called in a thread when a signal asks for the end.
+    Returns the exit status.  The process's own directory and umask change.
+    """
+    os.chdir("/")  # a daemon keeps no directory busy
+    os.umask(0)  # modes come with the requests
+    session, operations, direct = _prepared(stack, options, mountpoint)
+    guard = _guard(stack, "/" if options.boot == "on" else mountpoint)
+
+    def welcome() -> None:
+        operations.serve_with(session.granted)
+        started()
+
+    # A signal between mounting and serving would leave a dead mount behind.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ending())
+    try:
+        session.mount(operations, direct)
+        log.info("mounted at %s", mountpoint)
+        _serve(session, mountpoint, guard, welcome, before_unmounting)
+    except OSError as exc:
+        log.error("cannot mount at '%s': %s", mountpoint, exc.strerror or exc)  # noqa: TRY400
+        return _FAILED
+    finally:
+        session.close()
+        direct.close()
+        if guard is not None:
+            guard.leave()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ending())
+    log.info("unmounted from %s", mountpoint)
+    return 0
+
+
+def _ending() -> tuple[signal.Signals, ...]:
+    """Return the signals that end this daemon: SIGTERM, and those that nohup(1) and `&` ignore."""
+    ignorable = (signal.SIGINT, signal.SIGHUP)
+    heard = (number for number in ignorable if signal.getsignal(number) is not signal.SIG_IGN)
+    return signal.SIGTERM, *heard
+
+
+def _prepared(
+    stack: Stack, options: Options, mountpoint: str
+) -> tuple["Session", "Operations", "Direct"]:
+    """Import what is slow to import, and build the union."""
+    from unionfs.fuse.direct import Direct  # noqa: PLC0415 - so that bad input is told at once
+    from unionfs.fuse.operations import Operations  # noqa: PLC0415
+    from unionfs.fuse.session import Session, Switches  # noqa: PLC0415
+    from unionfs.view.union import Features, Union  # noqa: PLC0415
+
+    features = Features(
+        metacopy=options.metacopy == "on",
+        redirect_dir=options.redirect_dir == "on",
+        whiteout=options.whiteout,
+        fsync=options.fsync,
+    )
+    session = Session(
+        mountpoint,
+        source=options.source,
+        subtype=options.subtype,
+        mount_flags=options.flags | (0 if stack.upper else mountcalls.MS_RDONLY),
+        switches=Switches(
+            loop=options.loop == "on",
+            direct=options.direct == "on",
+            handshake=options.handshake == "on",
+            passthrough=options.passthrough != "off",
+            noopen=options.noopen == "on",
+        ),
+        stack_depth=2 if _has_overlay(stack) else 1,
+    )
+    union = Union(stack, features)
+    union.access.follow(options.flags)
+    operations = Operations(
+        union,
+        session,
+        passthrough=options.passthrough,
+        status=live.describe(stack, options),
+    )
+    return session, operations, Direct(operations)
+
+
+def _has_overlay(stack: Stack) -> bool:
+    """Tell whether a layer lies on a kernel overlay, which takes a passthrough of depth two."""
+    overlays = {mount.device for mount in mountinfo.mounts() if mount.kind == "overlay"}
+    layers = filter(None, (stack.upper, *stack.lowers))
+    devices = {f"{os.major(layer.device)}:{os.minor(layer.device)}" for layer in layers}
+    return not overlays.isdisjoint(devices)
+
+
+def _guard(stack: Stack, mountpoint: str) -> "Guard | None":
+    """Return the guard of upper, which opens what it needs: before there is a mount."""
+    from unionfs.mounting.guard import Guard  # noqa: PLC0415 - as in `_prepared`
+
+    if stack.upper is None:
+        return None
+    return Guard(stack.upper.fd, mountpoint, motd.of_this_namespace())
+
+
+def _serve(
+    session: "Session",
+    mountpoint: str,
+    guard: "Guard | None",
+    started: Callable[[], None],
+    before_unmounting: Callable[[], None],
+) -> None:
+    import trio  # noqa: PLC0415 - as in `_prepared`
+
+    ours = mountinfo.top_at(mountpoint)
+
+    async def unmount_on_signal() -> None:
+        ending = _ending()
+        with trio.open_signal_receiver(*ending) as signals:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ending)
+            async for number in signals:
+                log.info("%s: unmounting", signal.Signals(number).name)
+                # In a thread: the kernel may write dirty pages to us before it lets go.
+                await trio.to_thread.run_sync(before_unmounting)
+                await trio.to_thread.run_sync(_unmount, mountpoint, ours)
+
+    async def life() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(unmount_on_signal)
+            if guard is not None:
+                nursery.start_soon(guard.watch)
+            await session.serve(started)
+            nursery.cancel_scope.cancel()
+
+    trio.run(life)
+
+
+def _unmount(mountpoint: str, ours: mountinfo.MountInfo | None) -> None:
+    top = mountinfo.top_at(mountpoint)
+    if top is None or ours is None or top[:2] != ours[:2]:  # number and device
+        log.warning("%s is hidden or moved: unmount it by hand", mountpoint)
+        return
+    try:
+        mountcalls.umount(mountpoint)
+    except OSError as exc:
+        log.info("%s: %s; unmounting lazily", mountpoint, exc.strerror)
+        mountcalls.umount(mountpoint, mountcalls.MNT_DETACH)
+
+
+def sync(stack: Stack, options: Options) -> int:
+    """Have all that was written on upper's disk, unless fsync=off; return the exit status."""
+    if stack.upper is None or options.fsync == "off" or options.ram is not None:
+        return 0
+    try:
+        mountcalls.sync_filesystem(stack.upper.fd)
+    except OSError as exc:
+        log.error("upper '%s' is not all on disk: %s", stack.upper.name, exc)  # noqa: TRY400
+        return _FAILED
+    return 0

@@ -1,0 +1,122 @@
+"""A mounted union, seen from outside: who serves it, and with which layers.
+
+The daemon answers for the attribute `trusted.unionfs.status` of the mount's
+root with JSON (`describe` is its form); the layers' descriptors stand in it, so
+that another process of root may open the very same directories through
+/proc/PID/fd, wherever they are hidden by now.
+"""
+
+import dataclasses
+import errno
+import json
+import os
+from typing import Any, NamedTuple
+
+from unionfs.fuse.rootattributes import STATUS
+from unionfs.host import copies, mountinfo
+from unionfs.layers.layer import Layer, WritableLayer
+from unionfs.layers.stack import Stack
+from unionfs.mounting.options import Options, Refused
+
+# What a mount answers whose daemon is dead.
+_DEAD = frozenset({errno.ENOTCONN, errno.ECONNABORTED, errno.EIO})
+
+# Not in the status: they are about the command, or are shown with the layers.
+_UNSHOWN = frozenset({"flags", "remount", "lowers", "upper", "work"})
+
+
+class LiveMount(NamedTuple):
+    """A mounted union."""
+
+    mountpoint: str  # absolute, without symlinks
+    status: dict[str, Any] | None  # None: its daemon is dead
+
+    @property
+    def pid(self) -> int | None:
+        """Return the daemon's process, None where it is dead."""
+        return int(self.status["pid"]) if self.status else None
+
+    def open_stack(self) -> Stack:
+        """Open the layers that the daemon has; the caller closes the stack."""
+        if self.status is None:
+            raise Refused(f"the daemon of '{self.mountpoint}' is dead: unmount it")
+        layers = self.status["layers"]
+        fds = [self._open(layer) for layer in (layers["upper"], layers["work"]) if layer]
+        upper, work = (
+            (
+                WritableLayer(fds[0], name=layers["upper"]["name"]),
+                WritableLayer(fds[1], name=layers["work"]["name"]),
+            )
+            if fds
+            else (None, None)
+        )
+        lowers = layers["lowers"]
+        return Stack(
+            upper,
+            work,
+            tuple(
+                Layer(self._open(layer), number=len(lowers) - index, name=layer["name"])
+                for index, layer in enumerate(lowers)
+            ),
+        )
+
+    def _open(self, layer: dict[str, Any]) -> int:
+        return os.open(f"/proc/{self.pid}/fd/{layer['fd']}", copies.DIRECTORY)
+
+
+def describe(stack: Stack, options: Options) -> dict[str, Any]:
+    """Return what the status attribute says, as a JSON object; the mount adds to it."""
+    return {
+        "pid": os.getpid(),
+        "layers": {
+            "upper": _layer(stack.upper),
+            "work": _layer(stack.work),
+            "lowers": [_layer(layer) for layer in stack.lowers],
+        },
+        "options": {
+            key: value
+            for key, value in dataclasses.asdict(options).items()
+            if key not in _UNSHOWN and value is not None
+        },
+    }
+
+
+def _layer(layer: Layer | None) -> dict[str, Any] | None:
+    return None if layer is None else {"name": layer.name, "fd": layer.fd}
+
+
+def ask(path: str) -> dict[str, Any] | None:
+    """Return what the daemon of the mount at *path* says, None where it is dead.
+
+    OSError where that is no union, or not to be looked at.
+    """
+    try:
+        status: dict[str, Any] = json.loads(os.getxattr(path, STATUS))
+    except OSError as exc:
+        if exc.errno in _DEAD:
+            return None
+        raise
+    return status
+
+
+def find(mountpoint: str) -> LiveMount:
+    """Return the union that is mounted at *mountpoint*, also one whose daemon is dead."""
+    path = os.path.realpath(mountpoint)
+    try:
+        status = ask(path)
+    except PermissionError:
+        raise Refused(
+            f"not permitted to look at '{mountpoint}': only root can (try sudo)"
+        ) from None
+    except FileNotFoundError:
+        raise Refused(f"mount point '{mountpoint}' does not exist") from None
+    except OSError:
+        raise _no_union(mountpoint) from None
+    top = mountinfo.top_at(path) if status is None else None
+    if status is None and (top is None or not top.kind.startswith("fuse")):
+        raise _no_union(mountpoint)
+    return LiveMount(path, status)
+
+
+def _no_union(mountpoint: str) -> Refused:
+    return Refused(f"no union is mounted at '{mountpoint}'")

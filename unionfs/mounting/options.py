@@ -1,0 +1,295 @@
+r"""What a user may ask of a mount, in the words of overlayfs, mount(8) and our own.
+
+`-o` is one string of options with commas between them.  As in overlayfs, a
+backslash takes the meaning from the character after it, so that a directory
+may have `,` `:` or `\` in its name: fs/overlayfs/params.c, `ovl_next_opt` and
+`ovl_unescape`.  The options that mount(8) and fstab(5) pass along are
+understood where they mean something for a mount and ignored where they speak
+to mount(8) alone.
+
+This module only reads words; nothing here looks at the file system.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from unionfs.host import mountcalls
+
+OnOff = Literal["on", "off"]
+
+
+class Refused(Exception):  # noqa: N818 - it says what happens to the request
+    """What the user asks cannot be done: says why and what to do; exit status 2."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """All that can be chosen for a mount; None is "not said"."""
+
+    lowers: tuple[str, ...] = ()  # top first
+    upper: str | None = None
+    work: str | None = None
+    ram: str | None = None  # the size as tmpfs(5) takes it, "" for tmpfs's default
+    flags: int = 0  # MS_* of mount(2)
+    remount: bool = False
+    source: str = "unionfs"
+    subtype: str = "unionfs"
+    metacopy: OnOff | None = None
+    redirect_dir: OnOff | None = None
+    whiteout: Literal["overlay", "aufs"] = "overlay"
+    fsync: Literal["auto", "strict", "off"] = "auto"
+    passthrough: Literal["upper", "all", "off"] = "upper"
+    noopen: OnOff = "off"
+    loop: OnOff = "on"
+    direct: OnOff = "on"
+    handshake: OnOff = "on"
+    boot: OnOff = "off"
+    dead: Literal["reboot", "panic", "halt", "nothing"] = "reboot"
+
+
+# Option of mount(8) -> the MS_* bits that it clears and the ones that it sets.  noatime, relatime
+# and strictatime do not clear each other: of those that are said the kernel takes the strictest,
+# strictatime, or else noatime.
+_FLAGS: dict[str, tuple[int, int]] = {
+    "ro": (0, mountcalls.MS_RDONLY),
+    "rw": (mountcalls.MS_RDONLY, 0),
+    "nosuid": (0, mountcalls.MS_NOSUID),
+    "suid": (mountcalls.MS_NOSUID, 0),
+    "nodev": (0, mountcalls.MS_NODEV),
+    "dev": (mountcalls.MS_NODEV, 0),
+    "noexec": (0, mountcalls.MS_NOEXEC),
+    "exec": (mountcalls.MS_NOEXEC, 0),
+    "sync": (0, mountcalls.MS_SYNCHRONOUS),
+    "async": (mountcalls.MS_SYNCHRONOUS, 0),
+    "dirsync": (0, mountcalls.MS_DIRSYNC),
+    "noatime": (0, mountcalls.MS_NOATIME),
+    "atime": (mountcalls.MS_NOATIME, 0),
+    "relatime": (0, mountcalls.MS_RELATIME),
+    "norelatime": (mountcalls.MS_RELATIME, 0),
+    "strictatime": (0, mountcalls.MS_STRICTATIME),
+    "nostrictatime": (mountcalls.MS_STRICTATIME, 0),
+    "nodiratime": (0, mountcalls.MS_NODIRATIME),
+    "diratime": (mountcalls.MS_NODIRATIME, 0),
+    "defaults": (0, 0),
+}
+
+# The kernel shows them in the mount table, from where mount(8) takes them for a remount.
+_IN_MOUNT_TABLE = ("user_id=", "group_id=", "max_read=", "blksize=")
+
+# They speak to mount(8), systemd or libfuse, or ask for what we do anyway.
+_IGNORED = frozenset(
+    {
+        "_netdev",
+        "allow_other",
+        "auto",
+        "default_permissions",
+        "loud",
+        "noauto",
+        "nofail",
+        "noiversion",
+        "nolazytime",
+        "nomand",
+        "nouser",
+        "nousers",
+        "silent",
+    }
+)
+_IGNORED_PREFIXES = ("x-", "X-", "comment=", "uhelper=", "helper=", *_IN_MOUNT_TABLE)
+
+# Options of others that a user may bring along -> what to say.
+_EXPLAINED = {
+    **dict.fromkeys(
+        ("user", "users", "owner", "group", "allow_root"),
+        "only root can mount a union; leave the option out",
+    ),
+    "index": "hard links are always kept; leave the option out",
+    "xino": "inode numbers are always stable; leave the option out",
+    "volatile": "say fsync=off",
+    "userxattr": "markers are trusted.* attributes or, with whiteout=aufs, names",
+    "nfs_export": "a union cannot be exported by NFS",
+    "uuid": "leave the option out",
+    "verity": "fs-verity digests are not checked",
+    "lazytime": "a union has no times of its own; leave the option out",
+    "mand": "Linux has no mandatory locks any more",
+}
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "metacopy": ("on", "off"),
+    "redirect_dir": ("on", "off"),
+    "whiteout": ("overlay", "aufs"),
+    "fsync": ("auto", "strict", "off"),
+    "passthrough": ("upper", "all", "off"),
+    "noopen": ("on", "off"),
+    "loop": ("on", "off"),
+    "direct": ("on", "off"),
+    "handshake": ("on", "off"),
+    "boot": ("on", "off"),
+    "dead": ("reboot", "panic", "halt", "nothing"),
+}
+
+_SIZE = re.compile(r"[1-9][0-9]*[kKmMgGtTpPeE]?|([1-9][0-9]?|100)%")
+
+
+def checked_size(size: str) -> str:
+    """Return *size* if tmpfs(5) takes it: bytes, with k, m, g..., or a percentage of the RAM.
+
+    tmpfs takes 0 for "no limit", which no union should have by accident.
+    """
+    if size and not _SIZE.fullmatch(size):
+        raise Refused(
+            f"bad size '{size}': give bytes with an optional k, m, g or t (512M),"
+            " or a percentage of the RAM (50%)"
+        )
+    return size
+
+
+def split_escaped(text: str, separator: str) -> list[str]:
+    """Split at every *separator* that no backslash precedes; backslashes are kept."""
+    parts = [""]
+    for piece in re.findall(r"\\.|.", text, re.DOTALL):
+        if piece == separator:
+            parts.append("")
+        else:
+            parts[-1] += piece
+    return parts
+
+
+def unescape(text: str) -> str:
+    """Take the backslashes away that protect the character after them."""
+    return re.sub(r"\\(.)", r"\1", text, flags=re.DOTALL)
+
+
+def parse(strings: Iterable[str], base: Options) -> Options:
+    """Add what the strings of `-o` ask for to *base*; what is said last holds."""
+    options = base
+    for key, value in _pairs(strings):
+        options = _add(options, key, value)
+    return options
+
+
+def _pairs(strings: Iterable[str]) -> Iterator[tuple[str, str | None]]:
+    for string in strings:
+        for option in split_escaped(string, ","):
+            if option:
+                key, equals, value = option.partition("=")
+                yield key, value if equals else None
+
+
+def _add(options: Options, key: str, value: str | None) -> Options:
+    if value is None and key in _FLAGS:
+        clear, add = _FLAGS[key]
+        return replace(options, flags=options.flags & ~clear | add)
+    if value is None and key in _IGNORED:
+        return options
+    if f"{key}={value or ''}".startswith(_IGNORED_PREFIXES):
+        return options
+    if key in _CHOICES:
+        return replace(options, **{key: _chosen(key, value)})  # type: ignore[arg-type]
+    if key in _OWN:
+        return _OWN[key](options, value)
+    raise Refused(_unknown(key, value))
+
+
+def _chosen(key: str, value: str | None) -> str:
+    if value not in _CHOICES[key]:
+        said = key if value is None else f"{key}={value}"
+        raise Refused(f"bad option '{said}': {key} is one of {', '.join(_CHOICES[key])}")
+    return value
+
+
+def _unknown(key: str, value: str | None) -> str:
+    said = key if value is None else f"{key}={value}"
+    hint = _EXPLAINED.get(key, "see unionfs mount --help for those there are")
+    return f"unknown option '{said}': {hint}"
+
+
+def _needed(key: str, value: str | None) -> str:
+    if not value:
+        raise Refused(f"option '{key}' needs a value: {key}=...")
+    return value
+
+
+def _said(key: str, value: str | None) -> str:
+    """Return the value, which may be empty."""
+    if value is None:
+        raise Refused(f"option '{key}' needs a value: {key}=...")
+    return value
+
+
+def _set_lowers(options: Options, value: str | None) -> Options:
+    names = split_escaped(_needed("lowerdir", value), ":")
+    if "" in names:
+        raise Refused(
+            f"bad option 'lowerdir={value}': an empty name between colons"
+            " (overlayfs's '::' data-only layers are not supported)"
+        )
+    return replace(options, lowers=tuple(map(unescape, names)))
+
+
+def _append_lower(options: Options, value: str | None) -> Options:
+    return replace(options, lowers=(*options.lowers, unescape(_needed("lowerdir+", value))))
+
+
+def _set_remount(options: Options, value: str | None) -> Options:
+    if value is not None:
+        raise Refused(_unknown("remount", value))
+    return replace(options, remount=True)
+
+
+_OWN: dict[str, Callable[[Options, str | None], Options]] = {
+    "lowerdir": _set_lowers,
+    "lowerdir+": _append_lower,
+    "upperdir": lambda options, value: replace(options, upper=unescape(_needed("upperdir", value))),
+    "workdir": lambda options, value: replace(options, work=unescape(_needed("workdir", value))),
+    "ram": lambda options, value: replace(options, ram=checked_size(value or "")),
+    "remount": _set_remount,
+    "fsname": lambda options, value: replace(options, source=unescape(_needed("fsname", value))),
+    "subtype": lambda options, value: replace(options, subtype=_said("subtype", value)),
+}
+
+
+def settled(options: Options) -> Options:
+    """Check what was said against itself and decide what was not said.
+
+    A file copied up by its metadata alone finds its data by its path, which
+    only a redirect can tell after a rename: metacopy=on needs redirect_dir=on,
+    as in overlayfs.rst.  The names of whiteout=aufs can express neither.
+    """
+    _check_upper(options)
+    if options.noopen == "on":
+        options = _without_opens(options)
+    features = {"metacopy": options.metacopy, "redirect_dir": options.redirect_dir}
+    if options.whiteout == "aufs":
+        for key, value in features.items():
+            if value == "on":
+                raise Refused(f"{key}=on and whiteout=aufs exclude each other: leave one out")
+        return replace(options, metacopy="off", redirect_dir="off")
+    redirect_dir = options.redirect_dir or "on"
+    if options.metacopy == "on" and redirect_dir == "off":
+        raise Refused("metacopy=on needs redirect_dir=on: leave redirect_dir=off out")
+    metacopy = options.metacopy or redirect_dir
+    return replace(options, metacopy=metacopy, redirect_dir=redirect_dir)
+
+
+def _without_opens(options: Options) -> Options:
+    """Check what was said against noopen=on, with which nothing passes through."""
+    if options.passthrough == "all":
+        raise Refused("noopen=on and passthrough=all exclude each other: leave one out")
+    for key in ("loop", "direct", "handshake"):
+        if getattr(options, key) == "off":
+            raise Refused(f"noopen=on needs {key}=on: leave {key}=off out")
+    return replace(options, passthrough="off")
+
+
+def _check_upper(options: Options) -> None:
+    if options.ram is not None and (options.upper or options.work):
+        raise Refused("a RAM upper and an upper directory exclude each other: leave one out")
+    if options.upper and not options.work:
+        raise Refused(
+            f"upper '{options.upper}' needs a work directory on the same file system:"
+            " add --work DIR (or workdir=DIR)"
+        )
+    if options.work and not options.upper:
+        raise Refused(f"work '{options.work}' without an upper: add --upper DIR (or upperdir=DIR)")

@@ -1,0 +1,1 @@
+"""What a union shows: its objects, and which layers a name is made of."""

@@ -1,0 +1,72 @@
+"""Content that is filled into the copy which upper has, as further names forbid to replace that.
+
+Writing takes things from a file: its modification time, for a while its size, and its
+capability (fs/inode.c, file_remove_privs).  A thread may be at it for long, and others go on
+meanwhile.  So these are kept apart until the content is there: who looks at the file sees what
+is kept, and who sets a time or a capability sets what is kept.  Time and capability are in
+markers, too, as a crash would take them (`metacopies`).
+"""
+
+import os
+
+from unionfs.layers import markers
+from unionfs.layers.layer import WritableLayer
+from unionfs.view.job import Job
+from unionfs.view.node import Node
+
+_NAMED = (
+    "st_atime", "st_mtime", "st_ctime", "st_atime_ns", "st_mtime_ns", "st_ctime_ns",
+    "st_blksize", "st_blocks", "st_rdev",
+)  # fmt: skip
+
+
+class Fills(dict[Node, Job]):
+    """The copies that are filled in place just now, each with the job that does it."""
+
+    def begin(self, job: Job, layer: WritableLayer, path: bytes) -> None:
+        """Keep what the copy at *path* is about to lose."""
+        markers.set_mtime(layer, path, job.kept.mtime_ns)
+        markers.keep_capability(layer, path)
+        self[job.node] = job
+
+    def shown(self, node: Node, st: os.stat_result) -> os.stat_result:
+        """Return what others shall see of a file on upper with the attributes *st*."""
+        job = self.get(node)
+        return st if job is None else _changed(st, job.kept.size, job.kept.mtime_ns)
+
+    def set_mtime(self, node: Node, layer: WritableLayer, path: bytes, mtime_ns: int) -> None:
+        """Take note that the modification time of a file is set, if it is one of these."""
+        job = self.get(node)
+        if job is not None:
+            markers.set_mtime(layer, path, mtime_ns)
+            job.kept.mtime_ns = mtime_ns
+
+    def take_capability(self, node: Node, layer: WritableLayer, path: bytes) -> None:
+        """Take note that a change of owner takes the capability away."""
+        if node in self:
+            markers.drop_kept_capability(layer, path)
+
+    def finish(self, job: Job, layer: WritableLayer, path: bytes) -> None:
+        """Give back what was kept: the content is there now."""
+        if job.whole:
+            layer.utime(path, layer.stat(path).st_atime_ns, job.kept.mtime_ns)
+            markers.give_capability_back(layer, path)
+        markers.end_metacopy(layer, path)
+        self.pop(job.node, None)
+
+    def undo(self, job: Job, layer: WritableLayer, path: bytes) -> None:
+        """Give back what was kept, and the room: the content stays below."""
+        if self.get(job.node) is job:  # else the beginning failed
+            layer.truncate(job.target, 0)
+            layer.truncate(job.target, job.kept.size)
+            layer.utime(path, layer.stat(path).st_atime_ns, job.kept.mtime_ns)
+        markers.give_capability_back(layer, path)
+        markers.end_mtime(layer, path)
+        self.pop(job.node, None)
+
+
+def _changed(st: os.stat_result, size: int, mtime_ns: int) -> os.stat_result:
+    """Return *st* with another size and modification time."""
+    named = {name: getattr(st, name) for name in _NAMED}
+    named |= {"st_mtime": mtime_ns / 10**9, "st_mtime_ns": mtime_ns}
+    return os.stat_result((*st[:6], size, st[7], mtime_ns // 10**9, st[9]), named)

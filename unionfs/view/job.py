@@ -1,0 +1,59 @@
+"""A copy of a file's content under way; what is done to it may be done by a thread."""
+
+import dataclasses
+import os
+import threading
+
+from unionfs.host import content
+from unionfs.layers.whiteouts import Part
+from unionfs.view.node import Node
+
+
+@dataclasses.dataclass(slots=True)
+class Kept:
+    """What a file that is filled in place shows until its content is there: `fills`."""
+
+    size: int
+    mtime_ns: int
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Job:
+    """A copy under way: its descriptors, and what it was begun for."""
+
+    node: Node
+    part: Part  # the lower file that holds the content
+    source: int
+    target: int
+    staged: bytes  # empty: the content goes into the copy that upper has already
+    size: int  # bytes to copy
+    length: int  # bytes that the file has then
+    whole: bool  # all of the file, so that its modification time is kept
+    sync: bool
+    kept: Kept  # of a copy that is filled in place
+    shared: bool = False
+    over: bool = False  # published or abandoned
+    published: bool = False
+    _filled: bool = False
+    _filling: threading.Lock = dataclasses.field(default_factory=threading.Lock)
+
+    def fill(self) -> None:
+        """Copy the content; may run in a thread, and whoever else calls it waits for that."""
+        with self._filling:
+            if not self._filled:
+                self._fill()
+                self._filled = True
+
+    def _fill(self) -> None:
+        if not self.shared:
+            content.copy(self.source, self.target, self.size)
+        if self.length > self.size:
+            os.ftruncate(self.target, self.length)
+        if self.sync:
+            content.sync(self.target)
+
+    def close(self) -> None:
+        """Close both descriptors; the job is over."""
+        self.over = True
+        os.close(self.source)
+        os.close(self.target)

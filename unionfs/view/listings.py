@@ -1,0 +1,167 @@
+"""Directories as programs read them: without state, so that none has to be opened or closed.
+
+An offset (telldir(3)) is a hash of the name before it, and names are shown in
+the order of their hashes, as ext4 does.  So an offset means the same however
+often the directory was listed and changed meanwhile: what was there all the
+time is shown once.  What came or went while it was read may show or not, and
+reading from the start again lists anew (rewinddir(3), readdir(3)).
+"""
+
+import bisect
+import errno
+import itertools
+import os
+import stat
+import time
+from collections.abc import Iterator, Mapping
+
+from unionfs.layers.whiteouts import INO_SHIFT, KIND_MASK
+from unionfs.view.node import Node
+from unionfs.view.strides import FEW, Strides
+from unionfs.view.union import Union
+
+_DOTS = (b".", b"..")
+_DIRECTORY = stat.S_IFDIR >> 12
+
+# Offsets of names are at least 2, after `.` and `..`, and below 2**63.  Among a million names
+# two share one with a probability of 1e-7, and only where a reply ends between them is one lost.
+_HASH_SHIFT = 2
+_HASH_MIDDLE = (1 << 61) + len(_DOTS)
+
+# Seconds that a listing is kept for the requests that follow, and those that it is kept in any
+# case, however many there are: one that is still being read must not be made anew each time.
+_KEPT_SECONDS = 30.0
+_SURE_SECONDS = 2.0
+_MOST_KEPT = 64
+_MOST_NAMES = 100_000
+
+
+def _offset(name: bytes) -> int:
+    return (hash(name) >> _HASH_SHIFT) + _HASH_MIDDLE
+
+
+# One entry of a listing, looked up: its name, node, attributes (None for `.` and `..`, which are no
+# look-ups) and the offset that follows.
+Listed = tuple[bytes, Node, os.stat_result | None, int]
+
+# One entry of a listing, as the layers' own listings tell it: its name, inode number, kind (DT_*)
+# and the offset that follows.  (There may be 100,000, and a record takes its time.)
+Hinted = tuple[bytes, int, int, int]
+
+
+class _Listing:
+    """What a directory showed at one moment."""
+
+    __slots__ = ("hints", "names", "revision", "sought", "used")
+
+    def __init__(self, hints: Mapping[bytes, int], revision: int) -> None:
+        self.names = sorted(hints, key=hash)  # the order of `_offset`
+        self.hints = hints  # see `Union.listing`
+        self.revision = revision  # of the union: until it grows, the directory shows the same
+        self.sought = False  # somebody reads it in an order of his own
+        self.used = 0.0  # time.monotonic()
+
+
+class Listings:
+    """The directories of one mount that are being read."""
+
+    def __init__(self, union: Union) -> None:
+        self.union = union
+        self._recent: dict[Node, _Listing] = {}  # the one used last at the end
+        self._names = 0  # in all of these
+        self._strides = Strides()
+
+    def most(self, node: Node, start: int) -> int:
+        """Return how many entries a reply from the offset *start* on is to hold at most."""
+        most = self._strides.most(node, start)
+        if most == FEW and node in self._recent:
+            self._recent[node].sought = True
+        return most
+
+    def sent(self, node: Node, start: int, after: int, most: int) -> None:
+        """Take note that a reply of at most *most* entries ended at the offset *after*."""
+        self._strides.sent(node, start, after, most)
+
+    def read(self, node: Node, start: int) -> Iterator[Listed]:
+        """Look up the entries from the offset *start* on."""
+        listing, first = self._from(node, start)
+        for index in range(start, len(_DOTS)):
+            yield _DOTS[index], self._dot(node, index), None, index + 1
+        if start:  # since it was listed, names may have come to be elsewhere
+            for name in itertools.islice(listing.names, first, None):
+                found = self._find(node, name, 0)
+                if found is not None:
+                    yield name, *found, _offset(name) + 1
+            return
+        hints, find = listing.hints, self.union.finder(node)
+        for name in listing.names:
+            hint = hints[name]
+            found = find(name, hint) or self._find(node, name, hint)
+            if found is not None:
+                yield name, *found, (hash(name) >> _HASH_SHIFT) + _HASH_MIDDLE + 1
+
+    def read_names(self, node: Node, start: int) -> Iterator[Hinted]:
+        """Yield the entries from the offset *start* on; no look-up is made where none is needed."""
+        listing, first = self._from(node, start)
+        for index in range(start, len(_DOTS)):
+            yield _DOTS[index], self._dot(node, index).ino, _DIRECTORY, index + 1
+        names, hints = listing.names, listing.hints
+        for index in range(first, len(names)):
+            name = names[index]
+            hint = hints[name]
+            ino, kind = hint >> INO_SHIFT, hint & KIND_MASK
+            if not ino:
+                found = self._find(node, name, 0)
+                if found is None:
+                    continue
+                ino, kind = found[0].ino, found[0].format >> 12
+                self.union.nodes.drop_if_unknown(found[0])
+            yield name, ino, kind, (hash(name) >> _HASH_SHIFT) + _HASH_MIDDLE + 1
+
+    def _from(self, node: Node, start: int) -> tuple[_Listing, int]:
+        """Return a listing and the index of the first name at *start* or after."""
+        listing, revision = self._drop(node), self.union.revision
+        if listing is None or (start == 0 and listing.revision != revision):
+            listing = _Listing(self.union.listing(node), revision)
+        first = bisect.bisect_left(listing.names, start, key=_offset)
+        if (
+            not start or first < len(listing.names) or listing.sought
+        ):  # else its reader has seen all
+            self._keep(node, listing)
+        return listing, first
+
+    def _keep(self, node: Node, listing: _Listing) -> None:
+        listing.used = time.monotonic()
+        while self._recent and self._outdated(listing.used):
+            self._drop(next(iter(self._recent)))
+        self._recent[node] = listing
+        self._names += len(listing.names)
+
+    def _outdated(self, now: float) -> bool:
+        """Tell whether the listing that was used least lately is to be let go of."""
+        many = len(self._recent) >= _MOST_KEPT or self._names > _MOST_NAMES
+        oldest = next(iter(self._recent.values()))
+        return now - oldest.used > (_SURE_SECONDS if many else _KEPT_SECONDS)
+
+    def _drop(self, node: Node) -> _Listing | None:
+        listing = self._recent.pop(node, None)
+        if listing is not None:
+            self._names -= len(listing.names)
+        return listing
+
+    @staticmethod
+    def _dot(node: Node, index: int) -> Node:
+        return node.parent or node if index else node
+
+    def _find(self, node: Node, name: bytes, hint: int) -> tuple[Node, os.stat_result] | None:
+        """Look a listed name up; None where it is gone by now, or damaged.
+
+        A damaged name is left out (and logged), so that the others are listed; a
+        look-up of it says EIO.
+        """
+        try:
+            return self.union.lookup_listed(node, name, hint)
+        except OSError as exc:
+            if exc.errno != errno.EIO:
+                raise
+            return None

@@ -1,0 +1,391 @@
+"""The objects that the kernel knows, and the names by which they are reached.
+
+Inode numbers (`inodes`) are unique among live nodes; where two would collide, the
+later one gets a spare number.
+
+A node computes its upper path from its parents, so renaming a directory
+touches one node.  Lower layers do not change, so the places of the lower parts
+are kept as they were found.  The kernel may know a million files of the lowers:
+of such a file only the directory that holds it is kept, which is its parent's.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import itertools
+import os
+import stat
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from unionfs.host import closing
+from unionfs.layers.inodes import ROOT_INO, hashed
+from unionfs.layers.layer import Layer, join
+from unionfs.layers.whiteouts import Part
+
+# Lower parts, top first; or, of a file that one lower directory holds, just that directory.
+Below = tuple[Part, ...] | Part
+
+
+class Sighting(NamedTuple):
+    """What the layers were seen to hold under one name of the union."""
+
+    ino: int
+    st: os.stat_result  # of the object that shows
+    upper: bool  # the object is in upper (or in the hard link index)
+    named: bool  # upper holds it under this very name
+    below: Below  # a directory's lower parts; where a file's content is in a lower
+    name: bytes = b""  # in the directory that `below` may be
+    redirect: bytes = b""
+    link: bytes = b""
+    links: int = 0
+    node: "Node | None" = None  # what was found out on the way: this is it
+    protection: int = 0  # of an object in upper
+
+    @property
+    def lowers(self) -> tuple[Part, ...]:
+        """Return the lower parts, top first."""
+        below = self.below
+        return (below.child(self.name),) if isinstance(below, Part) else below
+
+    @property
+    def is_directory(self) -> bool:
+        """Tell whether the name is a directory's."""
+        return stat.S_ISDIR(self.st.st_mode)
+
+
+# `Node.unsynced` of what was copied up before the node was made.
+UNKNOWN_COPY = 1
+
+# Levels up to which the names of a path are put together one by one: in a loop that is faster than
+# a list of them, but copies the path at each step.
+_USUAL_DEPTH = (None,) * 64
+
+
+def _far_path(node: "Node", path: bytes) -> bytes:
+    """Return the path of what is *path* in the directory *node*, far from the root."""
+    names = [path]
+    while node.parent is not None:
+        names.append(node.name)
+        node = node.parent
+    names.reverse()
+    return b"/".join(names)
+
+
+# Making the tuple itself takes half the time of calling the class.
+_tuple = tuple.__new__
+
+
+def plain(ino: int, st: os.stat_result, node: "Node | None" = None) -> Sighting:
+    """Return the sighting of an object that is in upper alone, without marks."""
+    return _tuple(Sighting, (ino, st, True, True, (), b"", b"", b"", 0, node, 0))
+
+
+def plain_lower(
+    ino: int, st: os.stat_result, directory: Part, name: bytes, node: "Node | None" = None
+) -> Sighting:
+    """Return the sighting of a file that is in one lower directory alone, without marks."""
+    return _tuple(Sighting, (ino, st, False, False, directory, name, b"", b"", 0, node, 0))
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Node:
+    """One object of the union.
+
+    Invariants: the first lower part of a file that is not on upper has its
+    attributes, the last one its content; a file on upper has a lower part only
+    while its content is still there (metacopy); if a node is on upper, so are
+    its ancestors; a node on upper that lost its last name has a pin.
+    """
+
+    ino: int
+    format: int  # stat.S_IFMT of the mode
+    home: int  # the host's inode number of the object that shows
+    parent: "Node | None"
+    name: bytes
+    upper: bool
+    below: Below  # a directory that holds the file does so under `name`
+    redirect: bytes = b""  # the marker of that name: where the lower parts of a moved node are
+    link: bytes = b""  # the entry of the hard link index that holds the file
+    links: int = 0  # links that the union shows beyond the host's st_nlink
+    aliases: "dict[tuple[Node, bytes], None] | None" = None  # further names of the same file
+    pin: int = -1  # descriptor of an upper object without a name
+    lookups: int = 0  # entries handed to the kernel, minus those it forgot
+    children: int = 0  # nodes and aliases that have this one as their parent
+    impure: bool = False  # upper's directory is marked as holding copied-up objects
+    unsynced: int = 0  # the last copy-up, if its name is not known to be on disk: `CopyUp.count`
+    orphan: bool = False  # it lost its last name, or has none yet
+    protection: int = 0  # on upper: `iflags.IMMUTABLE` and `APPEND`
+    left: bool = False  # its name has another node now; only open files still know it
+
+    @property
+    def path(self) -> bytes:
+        """Return the path in the union, which is that in upper."""
+        node = self.parent
+        if node is None:
+            return b"."
+        path = self.name
+        for _ in _USUAL_DEPTH:
+            above = node.parent
+            if above is None:
+                return path
+            path = node.name + b"/" + path
+            node = above
+        return _far_path(node, path)
+
+    @property
+    def lowers(self) -> tuple[Part, ...]:
+        """Return the lower parts, top first."""
+        below = self.below
+        return (below.child(self.name),) if isinstance(below, Part) else below
+
+    @property
+    def is_directory(self) -> bool:
+        """Tell whether this is a directory."""
+        return self.format == stat.S_IFDIR
+
+    @property
+    def is_unmarked(self) -> bool:
+        """Tell whether no mark on disk says anything of a file, nor of a directory of upper alone.
+
+        Only this mount makes marks, and knows of them here.
+        """
+        if self.redirect or self.link or self.links or self.left or self.pin >= 0:
+            return False
+        if self.protection:
+            return False
+        below = self.below
+        return not below if self.upper else isinstance(below, Part)
+
+    @property
+    def is_merged(self) -> bool:
+        """Tell whether this is a directory that shows content of a lower layer."""
+        return self.format == stat.S_IFDIR and bool(self.below)
+
+    @property
+    def lower_path(self) -> bytes:
+        """Return the path in the union of the lowers, with a leading slash (overlayfs.rst)."""
+        names: list[bytes] = []
+        node = self
+        while node.parent is not None:
+            if node.redirect.startswith(b"/"):
+                return b"/".join([node.redirect, *reversed(names)])
+            names.append(node.redirect or node.name)
+            node = node.parent
+        return b"/" + b"/".join(reversed(names))
+
+    def move(self, parent: "Node | None", name: bytes) -> None:
+        """Take another name; the lower parts stay where they were found."""
+        if self.below:
+            self.below = self.lowers
+        self.parent, self.name = parent, name
+
+
+class NodeTable(dict[int, Node]):
+    """All nodes that the kernel knows, or that are parents of such nodes, by inode number."""
+
+    def __init__(self, root: Node) -> None:
+        super().__init__({ROOT_INO: root})
+        self.root = root
+
+    def __missing__(self, ino: int) -> Node:
+        """Raise ESTALE: the kernel should know better."""
+        raise OSError(errno.ESTALE, f"inode {ino} is not known")
+
+    def unmarked(self, ino: int, st: os.stat_result, lower: Layer | None = None) -> Node | None:
+        """Return the node of an object, of upper or of *lower*, that is known to bear no marks."""
+        node = self.get(ino)
+        if (
+            node is not None
+            and node.home == st.st_ino
+            and node.upper == (lower is None)
+            and node.format == stat.S_IFMT(st.st_mode)
+            and node.is_unmarked
+            and (lower is None or _may_be_in(node, lower, st))
+        ):
+            return node
+        return None
+
+    def known(self, sighting: Sighting) -> Node | None:
+        """Return the node of what was seen, if there is one."""
+        node = self.get(sighting.ino)
+        if node is None or node is sighting.node or _same(node, sighting):
+            return node
+        for spare in self._spares(sighting):
+            node = self.get(spare)
+            if node is None or _same(node, sighting):
+                return node
+        return None
+
+    def adopt(self, parent: Node, name: bytes, sighting: Sighting) -> Node:
+        """Return the node of what was seen under *name*, a new one if need be."""
+        node = self.known(sighting)
+        if node is None:
+            return self._add(parent, name, sighting)
+        if node.orphan:
+            node.orphan = False
+            self._reattach(node, parent, name)
+        elif node.parent is not parent or node.name != name:
+            self._add_name(node, parent, name)
+        return node
+
+    @contextlib.contextmanager
+    def held(self, parent: Node, name: bytes, sighting: Sighting) -> Iterator[Node]:
+        """Yield the node of what was seen, for as long as it is worked on at least."""
+        node = self.adopt(parent, name, sighting)
+        node.lookups += 1
+        try:
+            yield node
+        finally:
+            node.lookups -= 1
+            self.drop_if_unknown(node)
+
+    def add(self, node: Node, parent: Node) -> Node:
+        """Enter a new node below *parent*; its number is not taken."""
+        parent.children += 1
+        self[node.ino] = node
+        return node
+
+    def add_unnamed(self, parent: Node, ino: int, st: os.stat_result, pin: int) -> Node:
+        """Enter an object of upper that was made without a name; it may get one later."""
+        node = self._add(parent, b"", plain(ino, st))
+        node.orphan, node.pin = True, pin
+        return node
+
+    def _add(self, parent: Node, name: bytes, sighting: Sighting) -> Node:
+        ino = sighting.ino
+        if ino in self:
+            ino = next(spare for spare in self._spares(sighting) if spare not in self)
+        node = Node(
+            ino,
+            stat.S_IFMT(sighting.st.st_mode),
+            sighting.st.st_ino,
+            parent,
+            name,
+            sighting.upper,
+            sighting.below,
+            sighting.redirect,
+            sighting.link,
+            sighting.links,
+            protection=sighting.protection,
+        )
+        if sighting.upper and ino != sighting.st.st_ino:  # copied up; who knew if synced is gone
+            node.unsynced = UNKNOWN_COPY
+        return self.add(node, parent)
+
+    def _add_name(self, node: Node, parent: Node, name: bytes) -> None:
+        if node.is_directory:  # the layers were changed under the mount
+            self._reattach(node, parent, name)
+        elif node.aliases is None:
+            node.aliases = {(parent, name): None}
+            parent.children += 1
+        elif (parent, name) not in node.aliases:
+            node.aliases[parent, name] = None
+            parent.children += 1
+
+    @staticmethod
+    def _spares(sighting: Sighting) -> "itertools.starmap[int]":
+        facts = (sighting.ino, sighting.st.st_dev, sighting.st.st_ino)
+        return itertools.starmap(hashed, ((*facts, turn) for turn in itertools.count()))
+
+    def _reattach(self, node: Node, parent: Node, name: bytes) -> None:
+        self._detach_primary(node)
+        node.move(parent, name)
+        parent.children += 1
+
+    def _detach_primary(self, node: Node) -> None:
+        if node.parent is not None:
+            node.parent.children -= 1
+            self.drop_if_unknown(node.parent)
+
+    def rename(self, node: Node, old: tuple[Node, bytes], new: tuple[Node, bytes]) -> None:
+        """Replace one name of *node* by another."""
+        new[0].children += 1
+        if node.parent is old[0] and node.name == old[1]:
+            node.move(*new)
+        elif node.aliases and old in node.aliases:
+            del node.aliases[old]
+            new[0].children -= new in node.aliases
+            node.aliases[new] = None
+        else:
+            new[0].children -= 1
+            return
+        old[0].children -= 1
+        self.drop_if_unknown(old[0])
+
+    def detach(self, node: Node, parent: Node, name: bytes) -> None:
+        """Take one name from *node*; without a name it is an orphan under its last parent."""
+        if node.aliases and (parent, name) in node.aliases:
+            del node.aliases[parent, name]
+            parent.children -= 1
+            self.drop_if_unknown(parent)
+        elif node.parent is parent and node.name == name:
+            if node.aliases:
+                self._detach_primary(node)
+                node.move(*node.aliases.popitem()[0])
+            else:
+                node.orphan = True
+
+    def forget(self, ino: int, count: int) -> None:
+        """Take back *count* lookups; the kernel no longer knows a node that has none."""
+        node = self.get(ino)
+        if node is not None:
+            node.lookups -= count
+            self.drop_if_unknown(node)
+
+    def drop_if_unknown(self, node: Node | None) -> None:
+        """Let go of a node that the kernel does not know, and of parents kept for it alone."""
+        while node is not None and node.lookups <= 0 and node.children == 0:
+            if node.parent is None or self.get(node.ino) is not node:
+                return
+            del self[node.ino]
+            if node.pin >= 0:
+                closing.close(node.pin)
+                node.pin = -1
+            for parent, _ in node.aliases or ():
+                parent.children -= 1
+                if parent is not node.parent:
+                    self.drop_if_unknown(parent)
+            node.parent.children -= 1
+            node = node.parent
+
+
+def _may_be_in(node: Node, lower: Layer, st: os.stat_result) -> bool:
+    """Tell whether a node of the lowers may be an object that was found in *lower*.
+
+    Two layers on one file system may have names of one file; or one shows what the other does,
+    in the place where it lies in it: two objects of the union.
+    """
+    links = st.st_nlink > 1 and node.format != stat.S_IFDIR
+    return links or _top(node.below).layer is lower
+
+
+def _top(below: Below) -> Part:
+    return below if isinstance(below, Part) else below[0]
+
+
+def _same(node: Node, sighting: Sighting) -> bool:
+    st = sighting.st
+    return (
+        node.home == st.st_ino
+        and node.upper == sighting.upper
+        and node.format == stat.S_IFMT(st.st_mode)
+        and not node.left
+        and (node.pin < 0 or st.st_nlink > 0)
+        and (node.upper or _may_be_in(node, _top(sighting.below).layer, st))
+    )
+
+
+def child_path(parent: Node, name: bytes) -> bytes:
+    """Return the upper path of *name* in *parent*."""
+    return join(parent.path, name)
+
+
+def directory_of(parts: tuple[Part, ...]) -> Node:
+    """Return a node to ask a union about: a directory with just these lower parts."""
+    return Node(0, stat.S_IFDIR, 0, None, b"", upper=False, below=parts)
+
+
+def passing(sighting: Sighting, parent: Node, name: bytes) -> Node:
+    """Return a node of a directory that was seen, to ask a union about; it is in no table."""
+    return Node(0, stat.S_IFDIR, 0, parent, name, sighting.upper, sighting.lowers)
