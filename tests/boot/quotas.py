@@ -112,8 +112,12 @@ def make(top, prefix="made"):
 
 
 def append(path):
-    """Open a file to write to it: it has to be copied up."""
-    return failure(lambda: os.close(os.open(path, os.O_WRONLY | os.O_APPEND)))
+    """Add to a file, which has to be copied up."""
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND)
+    try:
+        os.write(fd, b"more")
+    finally:
+        os.close(fd)
 
 
 CALLS = {
@@ -187,8 +191,9 @@ def ask(disk, device):
                 say(f"{where}_{word}={by_user(call, top)}")
                 limit(device, 1 << 20, 1000)
             limit(device)
+            append(f"{top}/roots")  # with the content: else it would take no room yet
             given = failure(os.chown, f"{top}/roots", USER, -1)
-            say(f"{where}_root={append(f'{top}/low')},{given}")
+            say(f"{where}_root={failure(append, f'{top}/low')},{given}")
             say(f"{where}_others={others(top, device)}")
         subprocess.run(["rm", "-r", f"{disk}/{where}"], check=True)
 
@@ -200,7 +205,7 @@ def others(top, device):
     met = [
         by_user(make, top, "more"),
         failure(os.chmod, f"{top}/free0", 0o600),
-        append(f"{top}/free1"),
+        failure(append, f"{top}/free1"),
         failure(os.unlink, f"{top}/free2"),
         failure(os.rename, f"{top}/free3", f"{top}/moved"),
         failure(os.mkdir, f"{top}/free2"),
