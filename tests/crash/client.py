@@ -305,11 +305,11 @@ class Client:
         async def talk() -> None:
             node = self.union.nodes[await self._walk(name)]
             chattr = self.operations.chattr
-            have = FLAGS.flags(chattr.get(node, FLAGS))
-            wished = FLAGS.with_flags(b"", have & ~CHANGEABLE | flags)
+            shown = chattr.get(node, FLAGS)
+            wished = FLAGS.with_flags(b"", FLAGS.flags(shown) & ~CHANGEABLE | flags)
             if chattr.takes_content(node, FLAGS, wished):
                 await self.operations.files.bring_content(node)
-            chattr.set(node, FLAGS, wished, 0)
+            chattr.set(node, FLAGS, shown, wished, 0)
 
         self._run(talk)
 

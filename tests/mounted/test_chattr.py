@@ -17,6 +17,7 @@ from unionfs.host.syscalls import RENAME_EXCHANGE, fallocate, renameat2
 from unionfs.layers.iflags import APPEND, EXTENDED, FLAGS, IMMUTABLE
 
 NODUMP, NOATIME, SYNC, COMPRESSED, JOURNALLED = 0x40, 0x80, 0x8, 0x4, 0x4000
+EXTENTS, NOTAIL = 0x80000, 0x8000  # ext4: how blocks are found; what ext4 keeps and does not heed
 PROTATTR, METACOPY = "trusted.overlay.protattr", "trusted.overlay.metacopy"
 
 # libfuse and pyfuse3 do not answer FUSE_IOCTL.
@@ -364,6 +365,15 @@ def test_a_lower_of_another_kind_shows_flags_and_upper_takes_those_it_knows(base
         assert shown(mount.path / "f") == NODUMP | NOATIME
         assert shown(mount.path / "g") == NODUMP
         assert failure(change, mount.path / "g", add=SYNC) == "EOPNOTSUPP"
+
+
+def test_what_upper_alone_has_stays_when_content_comes_for_other_flags(base, disk):
+    with disks.writable("xfs", base) as other:
+        lower = plant(other / "lower", {"f": "text" * 10000})
+        with union(base, disk, lower) as mount:
+            change(mount.path / "f", add=NOTAIL)
+        assert shown(lower / "f") & EXTENTS == 0
+        assert shown(disk / "upper/f") & (EXTENTS | NOTAIL) == EXTENTS | NOTAIL
 
 
 @pytest.mark.parametrize("kind", ["squashfs", "erofs"])

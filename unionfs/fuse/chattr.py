@@ -45,10 +45,13 @@ class Chattr:
         changed = form.flags(shown) ^ form.flags(wished)
         return not self.union.features.metacopy or changed & ~light != 0 or shown[4:] != wished[4:]
 
-    def set(self, node: Node, form: Form, wished: bytes, uid: int) -> None:
-        """Change the flags to *wished*, for the user *uid*; the kernel has asked what he may."""
+    def set(self, node: Node, form: Form, shown: bytes, wished: bytes, uid: int) -> None:
+        """Change the flags to *wished*, for the user *uid*; the kernel has asked what he may.
+
+        What is not changed from what was *shown* to him stays: a file that was copied up has
+        flags of its own on another file system, as ext4's for extents.
+        """
         self.union.writable()
-        shown = self.get(node, form)
         changed = form.flags(shown) ^ form.flags(wished)
         if form is iflags.FLAGS and changed & iflags.JOURNAL_DATA and uid:
             raise OSError(errno.EPERM, os.strerror(errno.EPERM))  # ext4 asks the daemon

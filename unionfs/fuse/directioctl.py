@@ -45,16 +45,19 @@ class DirectIoctl:
         form, wished = _WRITE.get(command), bytes(body[messages.IOCTL_IN.size :])
         if form is None or len(wished) != form.size:
             raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY))
+        shown = self._chattr.get(node, form)
         if not self._chattr.takes_content(node, form, wished):
-            return self._set(unique, node, form, wished, uid)
+            return self._set(unique, node, form, (shown, wished), uid)
 
         async def job() -> bytes:
             await self._files.bring_content(node)
-            return self._set(unique, node, form, wished, uid)
+            return self._set(unique, node, form, (shown, wished), uid)
 
         return Waiting(job)
 
-    def _set(self, unique: int, node: Node, form: Form, wished: bytes, uid: int) -> bytes:
-        self._chattr.set(node, form, wished, uid)
+    def _set(
+        self, unique: int, node: Node, form: Form, change: tuple[bytes, bytes], uid: int
+    ) -> bytes:
+        self._chattr.set(node, form, *change, uid)
         self._session.invalidate_attributes(node.ino)  # its change time; the kernel keeps the old
         return messages.controlled(unique)
