@@ -134,16 +134,7 @@ def _union_below(base):
         beneath.kill()
 
 
-@contextlib.contextmanager
-def _mergerfs(base):
-    (base / "branch").mkdir()
-    with disks.mounted(
-        base / "pool", "-t", "fuse.mergerfs", "-o", "minfreespace=0", base / "branch"
-    ) as path:
-        yield path
-
-
-@pytest.mark.parametrize("root", [_kernel_overlay, _union_below, _mergerfs])
+@pytest.mark.parametrize("root", [_kernel_overlay, _union_below])
 def test_an_upper_where_overlayfs_could_have_none(base, root):
     """Whiteouts that are devices, and exchange, are not to be had everywhere; names are."""
     (base / "lower").mkdir()
