@@ -1,9 +1,13 @@
 """`unionfs status`: which unions there are, and where their layers are now."""
 
+import fcntl
 import json
 import os
+import select
 import signal
+import struct
 import subprocess
+import termios
 
 import pytest
 
@@ -278,16 +282,38 @@ def test_the_live_view_ends_by_sigint_with_the_status_of_the_last_look(ram):
         assert view.returncode == status
 
 
-def test_the_live_view_draws_on_a_terminal_no_more_than_has_room(ram):
-    size = "stty cols 40 rows 8"
-    words = f"{size}; exec timeout -s INT 3 {' '.join(ram.words('status --watch mnt'))}"
-    done = ram.run(["script", "-qec", words, "/dev/null"], stdin=subprocess.DEVNULL)
-    frames = done.out.replace("\r", "").split("\x1b[H")[1:]
+def frames_on_a_terminal(bench, columns, rows):
+    """Return the lines of the first two frames that `status --watch` draws there."""
+    screen, terminal = os.openpty()
+    try:
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
+        view = bench.start("status --watch mnt", stdout=terminal)
+        drawn = b""
+        while drawn.count(b"\x1b[J") < 2:
+            assert select.select([screen], [], [], 60)[0], "nothing more is drawn"
+            drawn += os.read(screen, 1 << 16)
+        view.send_signal(signal.SIGINT)
+        view.communicate(timeout=60)
+    finally:
+        os.close(screen)
+        os.close(terminal)
+    _, *frames = drawn.decode().replace("\r", "").split("\x1b[H")
+    return [frame.split("\n")[:-1] for frame in frames]
+
+
+@pytest.mark.parametrize(
+    ("size", "room"), [((40, 8), (7, 39)), ((0, 0), (23, 79))], ids=["small", "unknown"]
+)
+def test_the_live_view_draws_on_a_terminal_no_more_than_has_room(ram, size, room):
+    ram.environment |= {"COLUMNS": "200", "LINES": "50"}  # of another terminal
+    for number in range(30):
+        ram.write(f"mnt/{number}" + "n" * 100, "x")
+    frames = frames_on_a_terminal(ram, *size)
     assert len(frames) == 2
-    for frame in frames:
-        *lines, end = frame.split("\n")
-        assert end == "\x1b[J"
-        assert (len(lines), max(map(len, lines)) <= 39 + len("\x1b[K")) == (7, True)
+    rows, columns = room
+    for lines in frames:
+        assert len(lines) <= rows
+        assert max(len(line) - len("\x1b[K") for line in lines) == columns
 
 
 def test_watch_and_json_exclude_each_other(plain):

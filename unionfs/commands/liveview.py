@@ -1,7 +1,7 @@
 """The live view of `unionfs status`: what it says, again and again, and how fast upper fills."""
 
 import collections
-import shutil
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +19,8 @@ _LOOKS = 15  # by which the growth is told
 
 # ECMA-48: to the first column of the first line; erase to the end of the line; of the screen.
 _HOME, _END_OF_LINE, _END_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
+
+_COLUMNS, _ROWS = 80, 24  # of a terminal that does not know its size
 
 _UNITS = ((86400, "days"), (3600, "h"), (60, "min"))  # seconds
 
@@ -65,9 +67,18 @@ def _print(lines: list[str]) -> None:
 
 def _draw(lines: list[str]) -> None:
     """Draw the lines over those before, as many as the screen has room for."""
-    columns, rows = shutil.get_terminal_size()
+    columns, rows = _terminal_size()
     shown = (line[: columns - 1] + _END_OF_LINE for line in lines[: rows - 1])
     print(_HOME + "\n".join(shown) + "\n" + _END_OF_SCREEN, end="", flush=True)
+
+
+def _terminal_size() -> tuple[int, int]:
+    """Return the columns and rows of the terminal itself.
+
+    COLUMNS and LINES are not asked: a parent's are those of another terminal.
+    """
+    columns, rows = os.get_terminal_size(sys.stdout.fileno())
+    return columns or _COLUMNS, rows or _ROWS  # 0: a serial line does not know
 
 
 class Growth:
