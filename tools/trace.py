@@ -1,0 +1,213 @@
+"""What requests cost the daemon: `python -m tools.trace`, as root, with /dev/fuse.
+
+A daemon serves a mount in this process, and a client makes one request after the other.
+Each row tells, of one request: calls of the package's functions, how many functions and
+modules these are, how many calls cross from one module to another, and the calls of posix
+functions.  What the daemon does while it waits for requests is not counted.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import unionfs
+from unionfs.fuse.session import dispatch, messages
+from unionfs.host import mountcalls
+from unionfs.mounting import daemon
+from unionfs.mounting.options import Options
+
+_PACKAGE = os.path.dirname(unionfs.__file__)
+_MARK = b"mark-of-trace."  # the client looks such names up, each once
+_ANSWER = dispatch.Dispatcher._answer.__code__  # noqa: SLF001 - where each request begins
+# What goes on between requests.
+_WAITING = ("fuse/session/loop.py", "fuse/session/patience.py", "fuse/foresight.py")
+_WAITING_FUNCTIONS = frozenset(
+    {"serve", "_is_asked", "_is_made_ready", "foresee", "tidy", "_attempt"}
+)
+_POSIX = frozenset({"posix", "fcntl"})
+
+
+@dataclasses.dataclass
+class Cost:
+    """What was done for one request."""
+
+    calls: "collections.Counter[CodeType]" = dataclasses.field(default_factory=collections.Counter)
+    crossings: int = 0
+    posix: "collections.Counter[str]" = dataclasses.field(default_factory=collections.Counter)
+
+    def row(self) -> tuple[int, int, int, int, int]:
+        """Return calls, functions, modules, crossings and posix calls."""
+        modules = {code.co_filename for code in self.calls}
+        calls, posix = self.calls.total(), self.posix.total()
+        return calls, len(self.calls), len(modules), self.crossings, posix
+
+
+def _is_of_request(code: CodeType) -> bool:
+    name = code.co_filename
+    if not name.startswith(_PACKAGE) or name.endswith(_WAITING):
+        return False
+    waits = name.endswith(("dispatch.py", "temporaries.py"))
+    return not (waits or name.endswith("direct.py")) or code.co_name not in _WAITING_FUNCTIONS
+
+
+class Tracer:
+    """Counts what the daemon's thread does for the requests wanted, each after its mark."""
+
+    def __init__(self, wanted: Iterable[int]) -> None:
+        self._wanted = iter(wanted)  # opcodes
+        self._opcode = 0
+        self._cost: Cost | None = None  # of the request that is being answered
+        self.costs: list[Cost] = []
+
+    def profile(self, frame: FrameType, event: str, argument: Any) -> None:
+        """Take note of one event: sys.setprofile."""
+        code = frame.f_code
+        if event == "call" and code is _ANSWER:
+            self._begin(frame.f_locals["opcode"], bytes(frame.f_locals["body"]))
+        if self._cost is None or not _is_of_request(code):
+            return
+        if event == "call":
+            self._cost.calls[code] += 1
+            self._cost.crossings += _crosses(frame)
+        elif event == "c_call" and getattr(argument, "__module__", None) in _POSIX:
+            self._cost.posix[argument.__name__] += 1
+
+    def _begin(self, opcode: int, body: bytes) -> None:
+        self._cost = None
+        if body.startswith(_MARK):
+            self._opcode = next(self._wanted)
+        elif opcode == self._opcode:
+            self._opcode = 0
+            self._cost = Cost()
+            self.costs.append(self._cost)
+
+
+def _crosses(frame: FrameType) -> bool:
+    above = frame.f_back
+    return (
+        above is not None
+        and _is_of_request(above.f_code)
+        and above.f_code.co_filename != frame.f_code.co_filename
+    )
+
+
+# What a client does on the mount: before the marks, and between them.
+
+
+def _nothing(_mnt: Path) -> None:
+    pass
+
+
+def _append(mnt: Path) -> None:
+    with (mnt / "write").open("ab"):
+        pass
+
+
+_Act = Callable[[Path], Any]
+# name -> opcode, what the client does before, and what it makes the request by
+REQUESTS: dict[str, tuple[int, _Act, _Act]] = {
+    "LOOKUP of a lower file": (messages.LOOKUP, _nothing, lambda mnt: (mnt / "file").stat()),
+    "LOOKUP of no file": (messages.LOOKUP, _nothing, lambda mnt: (mnt / "absent").exists()),
+    "OPEN that copies up": (messages.OPEN, _nothing, _append),
+    "CREATE": (messages.CREATE, _nothing, lambda mnt: (mnt / "new").touch()),
+    "SETATTR of a lower file": (messages.SETATTR, _nothing, lambda mnt: (mnt / "mode").chmod(0)),
+    "UNLINK of a lower file": (messages.UNLINK, _nothing, lambda mnt: (mnt / "file").unlink()),
+    "RENAME of a new file over a lower one": (
+        messages.RENAME, _nothing, lambda mnt: (mnt / "new").rename(mnt / "target"),
+    ),
+    "RENAME of a lower directory": (
+        messages.RENAME, _nothing, lambda mnt: (mnt / "moved").rename(mnt / "there"),
+    ),
+    "RENAME of a lower directory over an emptied one": (
+        messages.RENAME,
+        lambda mnt: (mnt / "full" / "file").unlink(),
+        lambda mnt: (mnt / "directory").rename(mnt / "full"),
+    ),
+    "READDIRPLUS": (messages.READDIRPLUS, _nothing, lambda mnt: os.listdir(mnt / "there")),
+}  # fmt: skip
+
+
+def _layers(place: Path) -> None:
+    for name in ("upper", "work", "mnt", "lower/full", "lower/directory", "lower/moved"):
+        (place / name).mkdir(parents=True)
+    for name in ("file", "write", "mode", "target", "full/file", "directory/f", "moved/g"):
+        (place / "lower" / name).write_text("content\n")
+
+
+def _client(mnt: Path, ready: int) -> None:
+    os.read(ready, 1)
+    for number, (_, before, act) in enumerate(REQUESTS.values()):
+        before(mnt)
+        (mnt / (_MARK.decode() + str(number))).exists()
+        act(mnt)
+    (mnt / (_MARK.decode() + "end")).exists()
+
+
+@contextlib.contextmanager
+def _started(mnt: Path) -> Iterator[Callable[[], None]]:
+    """Yield what lets a client begin, which ends by unmounting."""
+    ready, go = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.close(go)
+            _client(mnt, ready)
+        except Exception:  # noqa: BLE001 - told
+            traceback.print_exc()
+        finally:
+            mountcalls.umount(str(mnt), mountcalls.MNT_DETACH)
+            os._exit(0)
+    yield lambda: os.close(go)
+    os.waitpid(child, 0)
+
+
+def trace() -> list[Cost]:
+    """Return the cost of each of `REQUESTS`."""
+    tracer = Tracer([opcode for opcode, *_ in REQUESTS.values()] + [0])
+    with tempfile.TemporaryDirectory(prefix="unionfs-trace.") as name:
+        place = Path(name)
+        _layers(place)
+        options = Options(
+            lowers=(str(place / "lower"),), upper=str(place / "upper"), work=str(place / "work"),
+            metacopy="on", redirect_dir="on",
+        )  # fmt: skip
+        with _started(place / "mnt") as start:
+
+            def started() -> None:
+                start()
+                sys.setprofile(tracer.profile)
+
+            try:
+                daemon.open_and_serve(options, str(place / "mnt"), started)
+            finally:
+                sys.setprofile(None)
+    return tracer.costs
+
+
+def main() -> int:
+    """Print the table; with a word, the functions of the requests whose name has it, too."""
+    word = sys.argv[1] if len(sys.argv) > 1 else None
+    sys.stdout.write("calls functions modules crossings posix\n")
+    for request, cost in zip(REQUESTS, trace(), strict=True):
+        calls, functions, modules, crossings, posix = cost.row()
+        figures = f"{calls:5} {functions:9} {modules:7} {crossings:9} {posix:5}"
+        sys.stdout.write(f"{figures}  {request}\n")
+        if word and word in request:
+            for code, times in cost.calls.items():
+                where = os.path.relpath(code.co_filename, _PACKAGE)
+                sys.stdout.write(f"      {times:3} {where}:{code.co_qualname}\n")
+            for name, times in cost.posix.items():
+                sys.stdout.write(f"      {times:3} {name}(2)\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
