@@ -2,24 +2,23 @@
 
 import errno
 import os
-import socket
 import struct
 import threading
 import time
 
 import pytest
 import trio
+import trio.testing
 
 from tests.session.kernel import reply, request
 from unionfs.fuse.session import messages
-from unionfs.fuse.session.crew import Later, Soon
+from unionfs.fuse.session.crew import Later, Soon, Waiting
 from unionfs.fuse.session.dispatch import NO_REPLY, Dispatcher
 from unionfs.fuse.session.patience import Patience
 
 pytestmark = pytest.mark.trio
 
-SO_SNDBUFFORCE = 32  # socket(7)
-GETATTR, FORGET, READ, STATFS, FSYNC, LSEEK, INTERRUPT = 3, 2, 15, 17, 20, 46, 36
+GETATTR, FORGET, WRITE, STATFS, FSYNC, LSEEK, INTERRUPT = 3, 2, 16, 17, 20, 46, 36
 
 
 class Answers:
@@ -30,7 +29,7 @@ class Answers:
         self.table = {
             GETATTR: self.answer,
             FORGET: self.keep_silent,
-            READ: self.decline,
+            WRITE: self.wait,
             FSYNC: self.have_made,
             LSEEK: self.await_data,
         }
@@ -46,8 +45,14 @@ class Answers:
         self.seen.append(node)
         return NO_REPLY
 
-    def decline(self, *_arguments):
-        return None
+    def wait(self, unique, node, *_rest):
+        async def job():
+            await self.event.wait()
+            if node == 13:
+                raise OSError(errno.EIO, "bad sector")
+            return messages.data(unique, b"waited")
+
+        return Waiting(job)
 
     def have_made(self, unique, node, *_rest):
         def job():
@@ -125,49 +130,42 @@ async def test_an_error_is_told_and_answered(dispatched):
     assert answers.seen[1:] == [(GETATTR, 13)]
 
 
-@pytest.mark.parametrize("opcode", [READ, STATFS])
-async def test_what_is_declined_or_unknown_comes_to_libfuse(dispatched, opcode):
-    dispatcher, _, device, sent = dispatched
-    message = request(opcode, 5, 77, b"body")
-    sent.send(message)
-    assert dispatcher.serve(soon())
-    assert os.read(device.fd, 1000) == message
-    device.taken()  # as its handler says
-    os.write(device.fd, reply(5, body=b"x" * 5000))
-    assert sent.recv(10000) == reply(5, body=b"x" * 5000)
-
-
-async def test_what_libfuse_answers_without_a_handler_is_sent_on_as_it_is(dispatched):
-    dispatcher, _, device, sent = dispatched
-    sent.send(request(STATFS, 5, 77))
-    assert dispatcher.serve(soon())
-    os.read(device.fd, 1000)
-    os.write(device.fd, reply(5, body=struct.pack("=QIi", 1, 0xFFFF, 9)))
-    device.settle()
-    assert sent.recv(1000) == reply(5, body=struct.pack("=QIi", 1, 0xFFFF, 9))
-
-
-async def test_a_routed_open_can_carry_a_backing_id(dispatched):
-    dispatcher, _, device, sent = dispatched
-    sent.send(request(STATFS, 5, 77))
-    assert dispatcher.serve(soon())
-    os.read(device.fd, 1000)
-    device.taken()
-    device.pass_through(7, direct_io=False)
-    os.write(device.fd, reply(5, body=struct.pack("=QIi", 1, 0, 0)))
-    device.settle()
-    assert sent.recv(1000) == reply(5, body=struct.pack("=QIi", 1, 0x80, 7))
-
-
-async def test_a_request_too_large_for_libfuse_is_an_error(dispatched):
-    dispatcher, _, _, sent = dispatched
-    sent.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 1 << 20)
-    sent.send(request(STATFS, 5, 77, bytes(500000)))
+async def test_a_request_without_a_handler_is_refused(dispatched):
+    dispatcher, answers, _, sent = dispatched
+    sent.send(request(STATFS, 5, 77, b"body"))
     assert not dispatcher.serve(soon())
-    assert sent.recv(1000) == reply(5, error=-errno.EIO)
+    assert sent.recv(1000) == reply(5, error=-errno.ENOSYS)
+    assert answers.seen == []
 
 
-async def test_libfuse_is_not_told_of_interrupts(dispatched):
+async def test_a_task_makes_what_waits_for_something_else(dispatched):
+    dispatcher, answers, _, sent = dispatched
+    answers.event = trio.Event()
+    for number in range(3):
+        sent.send(request(WRITE, 5 + number, 77 + number))
+    assert not dispatcher.serve(soon())
+    await trio.testing.wait_all_tasks_blocked()
+    assert dispatcher.waiting == 3
+    with pytest.raises(BlockingIOError):
+        sent.recv(1000)
+    answers.event.set()
+    got = {await heard(sent) for _ in range(3)}
+    assert got == {reply(5 + number, body=b"waited") for number in range(3)}
+    await trio.testing.wait_all_tasks_blocked()
+    assert dispatcher.waiting == 0
+
+
+async def test_an_error_of_what_waits_is_told_and_answered(dispatched):
+    dispatcher, answers, _, sent = dispatched
+    answers.event = trio.Event()
+    answers.event.set()
+    sent.send(request(WRITE, 5, 13))
+    assert not dispatcher.serve(soon())
+    assert await heard(sent) == reply(5, error=-errno.EIO)
+    assert answers.seen == [(WRITE, 13)]
+
+
+async def test_nobody_is_told_of_interrupts(dispatched):
     dispatcher, _, _, sent = dispatched
     sent.send(request(INTERRUPT, 5, 0, struct.pack("=Q", 4)))
     assert not dispatcher.serve(soon())
@@ -265,16 +263,6 @@ async def test_under_a_flood_not_all_is_put_off(dispatched):
     assert not dispatcher.serve(soon())
     assert answers.seen.index((77, b"", 0, 0)) > 10
     assert [seen for seen in answers.seen if isinstance(seen, int)] == list(range(30))
-
-
-async def test_nothing_is_put_off_beyond_a_request_of_libfuse(dispatched):
-    dispatcher, answers, _, sent = dispatched
-    sent.send(request(LSEEK, 4, 77))
-    sent.send(request(FORGET, 5, 99))
-    sent.send(request(READ, 6, 7))
-    assert dispatcher.serve(soon())
-    assert 99 in answers.seen
-    assert await heard(sent) == reply(4, body=b"made")
 
 
 async def test_a_bug_in_foresight_ends_that_alone(dispatched, caplog):

@@ -1,9 +1,10 @@
-"""Requests answered directly: those of `operations` that never wait, without pyfuse3.
+"""Requests answered directly, without pyfuse3: all that the kernel makes.
 
-The same verbs of the union, between the bytes of a request and those of its
-reply; `session.dispatch` says why.  A request that may have to wait (for
-content to be copied up) is declined before anything was done, and comes to
-`operations`.  What concerns the content of files is in `directfiles`.
+The verbs of the union, between the bytes of a request and those of its reply;
+`session.dispatch` says why.  `operations` has the same verbs for pyfuse3, which
+serve where libfuse holds the device (direct=off, handshake=off).  A request that has
+to wait, for content to be copied up, is answered by a task (`Waiting`).  What
+concerns the content of files is in `directfiles`.
 """
 
 import errno
@@ -18,7 +19,7 @@ from unionfs.fuse.backing import SMALL
 from unionfs.fuse.directfiles import DirectFiles
 from unionfs.fuse.directioctl import DirectIoctl
 from unionfs.fuse.foresight import Foresight
-from unionfs.fuse.operations import ALONE, STATUS, Operations
+from unionfs.fuse.operations import ALONE, Operations
 from unionfs.fuse.session import messages
 from unionfs.fuse.session.crew import Waiting
 from unionfs.fuse.session.dispatch import NO_REPLY, Handler
@@ -76,6 +77,7 @@ class Direct:
             messages.OPENDIR: self._opendir,
             messages.READDIR: self._readdir,
             messages.READDIRPLUS: self._readdirplus,
+            messages.RELEASEDIR: self._releasedir,
             messages.FSYNCDIR: self._fsyncdir,
             messages.GETXATTR: self._getxattr,
             messages.SETXATTR: self._setxattr,
@@ -180,46 +182,62 @@ class Direct:
 
     def _rename(
         self, unique: int, parent: int, body: memoryview, _uid: int, _gid: int
-    ) -> bytes | None:
+    ) -> bytes | Waiting:
         (target,) = messages.RENAME_IN.unpack_from(body)
         return self._move(unique, parent, target, 0, _names(body, messages.RENAME_IN.size))
 
     def _rename2(
         self, unique: int, parent: int, body: memoryview, _uid: int, _gid: int
-    ) -> bytes | None:
+    ) -> bytes | Waiting:
         target, flags = messages.RENAME2_IN.unpack_from(body)
         return self._move(unique, parent, target, flags, _names(body, messages.RENAME2_IN.size))
 
     def _move(
         self, unique: int, parent: int, target: int, flags: int, names: list[bytes]
-    ) -> bytes | None:
-        if not self._union.features.metacopy:
-            return None  # the source may have to be copied up
-        old, new = names
-        self._changes.rename(self._nodes[parent], old, self._nodes[target], new, flags)
-        return messages.empty(unique)
+    ) -> bytes | Waiting:
+        old, new = (self._nodes[parent], names[0]), (self._nodes[target], names[1])
+        if self._union.features.metacopy:
+            self._changes.rename(*old, *new, flags)
+            return messages.empty(unique)
+
+        async def job() -> bytes:
+            await self._files.bring_source(*old)
+            self._changes.rename(*old, *new, flags)
+            return messages.empty(unique)
+
+        return Waiting(job)
 
     def _link(
         self, unique: int, parent: int, body: memoryview, _uid: int, _gid: int
-    ) -> bytes | None:
-        if not self._union.features.metacopy:
-            return None
+    ) -> bytes | Waiting:
         (number,) = messages.LINK_IN.unpack_from(body)
-        node = self._nodes[number]
-        st = self._changes.link(node, self._nodes[parent], _name(body, messages.LINK_IN.size))
-        return self._entry(unique, node, st)
+        node, name = self._nodes[number], _name(body, messages.LINK_IN.size)
+        directory = self._nodes[parent]
+        if self._union.features.metacopy:
+            return self._entry(unique, node, self._changes.link(node, directory, name))
+
+        async def job() -> bytes:
+            await self._files.bring_wholly(node)
+            return self._entry(unique, node, self._changes.link(node, directory, name))
+
+        return Waiting(job)
 
     def _readlink(self, unique: int, node: int, _body: memoryview, _uid: int, _gid: int) -> bytes:
         return messages.data(unique, self._union.readlink(self._nodes[node]))
 
     # Attributes
 
+    def _attr(self, unique: int, node: Node, st: os.stat_result) -> bytes:
+        return messages.attributes(unique, node.ino, st, *self._shown(node, st))
+
     def _getattr(self, unique: int, ino: int, _body: memoryview, _uid: int, _gid: int) -> bytes:
         node = self._nodes[ino]
         st = self._foresight.attributes(node)
         return messages.attributes(unique, ino, st, *self._shown(node, st))
 
-    def _setattr(self, unique: int, ino: int, body: memoryview, uid: int, gid: int) -> bytes | None:
+    def _setattr(
+        self, unique: int, ino: int, body: memoryview, uid: int, gid: int
+    ) -> bytes | Waiting:
         valid, fh, size, atime, mtime, atime_ns, mtime_ns, mode, owner, group = (
             messages.SETATTR_IN.unpack_from(body)
         )
@@ -237,35 +255,34 @@ class Direct:
         self._files.changed(node)
         if plain and not valid & messages.FATTR_SIZE and wish != NOTHING:
             # what is most often asked: nothing to decide
-            st = self._attributes.change(node, wish, -1, requester)
-            return messages.attributes(unique, ino, st, *self._shown(node, st))
+            return self._attr(unique, node, self._attributes.change(node, wish, -1, requester))
         touches = valid & messages.FATTR_TIMES_NOW == messages.FATTR_TIMES_NOW
         if not self._files.consent.permit(node, wish, requester, touches=touches):
-            st = self._union.attributes(node)
-            return messages.attributes(unique, ino, st, *self._shown(node, st))
-        if self._files.waits_to_change(node, wish):
-            return None
+            return self._attr(unique, node, self._union.attributes(node))
         handle = fh if valid & messages.FATTR_FH and fh else -1  # no handle is 0
         if self._keeps_all(valid):
             requester = ROOT
-        st = self._files.change(node, wish, handle, requester)
-        return messages.attributes(unique, ino, st, *self._shown(node, st))
+        if not self._files.waits_to_change(node, wish):
+            return self._attr(unique, node, self._files.change(node, wish, handle, requester))
+
+        async def job() -> bytes:
+            sized = await self._files.prepare(node, wish, requester)
+            st = self._files.change(node, wish, handle, requester, sized=sized)
+            return self._attr(unique, node, st)
+
+        return Waiting(job)
 
     def _keeps_all(self, valid: int) -> bool:
         """Tell whether a file is cut without losing privileges: fs/fuse/dir.c, fuse_do_setattr."""
         cut = valid & (messages.FATTR_SIZE | messages.FATTR_KILL_SUIDGID)
         return self._files.told and cut == messages.FATTR_SIZE
 
-    def _getxattr(
-        self, unique: int, node: int, body: memoryview, _uid: int, _gid: int
-    ) -> bytes | None:
+    def _getxattr(self, unique: int, node: int, body: memoryview, _uid: int, _gid: int) -> bytes:
         (room,) = messages.GETXATTR_IN.unpack_from(body)
         name = _name(body, messages.GETXATTR_IN.size)
         if node == self._files.newest and name == CAPABILITY:
             return messages.error(unique, errno.ENODATA)  # asked for before the first write
-        if name == STATUS:
-            return None
-        return _sized(unique, self._attributes.get(self._nodes[node], name), room)
+        return _sized(unique, self._operations.attribute(self._nodes[node], name), room)
 
     def _listxattr(self, unique: int, node: int, body: memoryview, uid: int, _gid: int) -> bytes:
         (room,) = messages.GETXATTR_IN.unpack_from(body)
@@ -274,19 +291,22 @@ class Direct:
 
     def _setxattr(
         self, unique: int, number: int, body: memoryview, uid: int, gid: int
-    ) -> bytes | None:
-        if not self._union.features.metacopy:
-            return None  # the content may have to be copied up
+    ) -> bytes | Waiting:
         size, flags = messages.SETXATTR_IN.unpack_from(body)
         start = len(body) - size
         name, value = _name(body[:start], messages.SETXATTR_IN.size), bytes(body[start:])
-        if name == ALONE:
-            return None  # its content may have to be copied up
-        self._files.newest = 0
-        requester = self._operations.session.requester(unique, uid, gid)
-        self._files.changed(self._nodes[number])
-        self._attributes.set(self._nodes[number], name, value, flags, requester)
-        return messages.empty(unique)
+        requester, node = self._operations.session.requester(unique, uid, gid), self._nodes[number]
+        self._files.changed(node)
+        if self._union.features.metacopy and name != ALONE:
+            self._files.newest = 0
+            self._attributes.set(node, name, value, flags, requester)
+            return messages.empty(unique)
+
+        async def job() -> bytes:
+            await self._operations.set_attribute(node, name, value, flags, requester)
+            return messages.empty(unique)
+
+        return Waiting(job)
 
     def _removexattr(self, unique: int, number: int, body: memoryview, uid: int, gid: int) -> bytes:
         requester = self._operations.session.requester(unique, uid, gid)
@@ -307,6 +327,11 @@ class Direct:
         if self._union.access.strict:
             return messages.opened(unique, node, 0)
         return messages.error(unique, errno.ENOSYS)
+
+    def _releasedir(
+        self, unique: int, _node: int, _body: memoryview, _uid: int, _gid: int
+    ) -> bytes:
+        return messages.empty(unique)
 
     def _readdirplus(
         self, unique: int, number: int, body: memoryview, _uid: int, _gid: int

@@ -44,6 +44,10 @@ def _open_flags(opened: Opened) -> int:
     return keep | FOPEN_PASSTHROUGH if opened.backing else keep
 
 
+def _opened(unique: int, opened: Opened) -> bytes:
+    return messages.opened(unique, opened.fd, _open_flags(opened), opened.backing)
+
+
 class DirectFiles:
     """The direct handlers of one mount that concern the content of files."""
 
@@ -71,29 +75,29 @@ class DirectFiles:
 
     # Opening
 
-    def _open(self, unique: int, ino: int, body: memoryview, uid: int, gid: int) -> bytes | None:
+    def _open(self, unique: int, ino: int, body: memoryview, uid: int, gid: int) -> bytes | Waiting:
         if self._files.unopened:
             return messages.error(unique, errno.ENOSYS)  # so the kernel asks no more
         flags, how = messages.OPEN_IN.unpack_from(body)
         node = self._nodes[ino]
-        opened = None
-        if flags & (os.O_ACCMODE | os.O_TRUNC) == os.O_RDONLY:
-            opened = self._files.open_unopened(node)
-        else:
+        reads = flags & (os.O_ACCMODE | os.O_TRUNC) == os.O_RDONLY
+        opened = self._files.open_unopened(node) if reads else None
+        if opened is not None:
+            return _opened(unique, opened)
+        keeps = self._files.told and not how & messages.OPEN_KILL_SUIDGID
+        requester = ROOT if keeps else self._session.requester(unique, uid, gid)
+        if not reads:
             self._files.permit_open(node, flags)
             self._union.acting.write_as(uid, gid)
             if self._files.waits_to_open(node, flags):
-                return None
-        if opened is None:
-            try:
-                keeps = self._files.told and not how & messages.OPEN_KILL_SUIDGID
-                requester = ROOT if keeps else self._session.requester(unique, uid, gid)
-                opened = self._files.open_at_once(node, flags, requester)
-            except BlockingIOError:
-                if flags & os.O_NONBLOCK:
-                    return messages.error(unique, errno.EAGAIN)
-                raise
-        return messages.opened(unique, opened.fd, _open_flags(opened), opened.backing)
+                return self._open_later(unique, node, flags, requester)
+        return _opened(unique, self._files.open_at_once(node, flags, requester))
+
+    def _open_later(self, unique: int, node: Node, flags: int, requester: Requester) -> Waiting:
+        async def job() -> bytes:
+            return _opened(unique, await self._files.open_when_ready(node, flags, requester))
+
+        return Waiting(job)
 
     def _create(self, unique: int, parent: int, body: memoryview, uid: int, gid: int) -> bytes:
         if self._files.unopened:
@@ -212,16 +216,12 @@ class DirectFiles:
 
         return self._on_upper(node, write)
 
-    def _fsync(
-        self, unique: int, number: int, body: memoryview, _uid: int, _gid: int
-    ) -> Waiting | None:
+    def _fsync(self, unique: int, number: int, body: memoryview, _uid: int, _gid: int) -> Waiting:
         handle, how = messages.FSYNC_IN.unpack_from(body)
-        if handle:
-            return None
         node, datasync = self._nodes[number], bool(how & messages.FSYNC_FDATASYNC)
 
         async def job() -> bytes:
-            fd = self.descriptors.to_read(node)
+            fd = handle or self.descriptors.to_read(node)
             await self._durability.sync_file(node, fd, datasync=datasync)
             return messages.empty(unique)
 

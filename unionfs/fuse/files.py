@@ -17,6 +17,7 @@ from unionfs.changes.copyup import CopyUp
 from unionfs.fuse.backing import SMALL, Backings, Forecast, Registry
 from unionfs.fuse.consent import Consent
 from unionfs.fuse.reading import Reading
+from unionfs.fuse.session import leases
 from unionfs.host import closing
 from unionfs.host.credentials import SET_IDS, Requester
 from unionfs.layers.descent import stat_file
@@ -32,6 +33,8 @@ _THREAD_BYTES = 1 << 20
 
 # Flags that the kernel has dealt with, or that would make our own reads fail.
 _KERNEL_FLAGS = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_APPEND | os.O_DIRECT | os.O_NOATIME
+
+_UNTOLD = contextlib.nullcontext()
 
 # The handle of a file that was opened for reading without a descriptor: none of ours.
 UNOPENED = 0
@@ -113,6 +116,19 @@ class Files:
                 return True
         return False
 
+    async def bring_wholly(self, node: Node) -> None:
+        """Copy a file up with its content, where metadata alone does not do: metacopy=off."""
+        if not self.union.features.metacopy:
+            await self.bring_content(node)
+
+    async def bring_source(self, parent: Node, name: bytes) -> None:
+        """Copy a file up with its content before it is renamed, where metadata does not do."""
+        if self.union.features.metacopy or self.union.upper is None:
+            return
+        found = self.union.lookup(parent, name)
+        if found is not None:
+            await self.bring_content(found[0])
+
     async def prepare(self, node: Node, wish: Wish, requester: Requester) -> bool:
         """Do what takes long before a file is changed; tell whether it has the size wished for.
 
@@ -167,6 +183,12 @@ class Files:
         """Open an existing file."""
         self.permit_open(node, flags)
         if self.waits_to_open(node, flags):
+            return await self.open_when_ready(node, flags, requester)
+        return self.open_at_once(node, flags, requester)
+
+    async def open_when_ready(self, node: Node, flags: int, requester: Requester) -> Opened:
+        """Open a file for writing that `waits_to_open`."""
+        with _told_of_leases(flags):
             if flags & os.O_TRUNC:
                 return await self._open_emptied(node, flags, requester)
             await self.bring_content(node)
@@ -229,14 +251,15 @@ class Files:
 
     def open_at_once(self, node: Node, flags: int, requester: Requester) -> Opened:
         """Open a file that does not have to wait; no await may come before the reply."""
-        if flags & (os.O_ACCMODE | os.O_TRUNC) == os.O_RDONLY:
-            return self._answer(node, self.union.open_to_read(node), flags)
-        self.union.writable()
-        self._copyup.metadata(node)
-        with self._permitting_truncation(node, flags, requester):
-            layer, path = self.union.upper_place(node)
-            fd = layer.open_to_write(path, host_flags(flags))
-        return self._answer(node, fd, flags)
+        with _told_of_leases(flags):
+            if flags & (os.O_ACCMODE | os.O_TRUNC) == os.O_RDONLY:
+                return self._answer(node, self.union.open_to_read(node), flags)
+            self.union.writable()
+            self._copyup.metadata(node)
+            with self._permitting_truncation(node, flags, requester):
+                layer, path = self.union.upper_place(node)
+                fd = layer.open_to_write(path, host_flags(flags))
+            return self._answer(node, fd, flags)
 
     def _permitting_truncation(
         self, node: Node, flags: int, requester: Requester
@@ -387,6 +410,11 @@ class Files:
         self.large.discard(ino)
         self._unread.discard(ino)
         self.backings.forget(ino)
+
+
+def _told_of_leases(flags: int) -> contextlib.AbstractContextManager[None]:
+    """Tell who does not wait that the file is held by a lease: fcntl_locking(2), F_SETLEASE."""
+    return leases.unheld() if flags & os.O_NONBLOCK else _UNTOLD
 
 
 def host_flags(flags: int) -> int:

@@ -52,7 +52,6 @@ def _replying(handler: _Handler) -> _Handler:
 
     @functools.wraps(handler)
     async def reply(*args: Any) -> Any:
-        args[0].session.taken()
         try:
             return await insisted(lambda: handler(*args))
         except FUSEError:
@@ -66,7 +65,7 @@ def _replying(handler: _Handler) -> _Handler:
 
 
 class Operations(pyfuse3.Operations):
-    """The handlers of one mount; with `direct`, of the requests that this one declines."""
+    """The handlers of one mount, and what `direct` has in common with them."""
 
     supports_dot_lookup = False
     enable_writeback_cache = False
@@ -244,7 +243,7 @@ class Operations(pyfuse3.Operations):
         _ctx: RequestContext,
     ) -> None:
         nodes = self.union.nodes
-        await self._bring_source(nodes[parent], name)
+        await self.files.bring_source(nodes[parent], name)
         self.changes.rename(nodes[parent], name, nodes[new_parent], new_name, flags)
 
     @_replying
@@ -252,31 +251,15 @@ class Operations(pyfuse3.Operations):
         self, inode: int, new_parent: int, new_name: bytes, _ctx: RequestContext
     ) -> EntryAttributes:
         node = self.union.nodes[inode]
-        if not self.union.features.metacopy:
-            await self.files.bring_content(node)
+        await self.files.bring_wholly(node)
         st = self.changes.link(node, self.union.nodes[new_parent], new_name)
         return self._known_entry(node, st)
-
-    async def _bring_source(self, parent: Node, name: bytes) -> None:
-        """Copy a file up with its content before it is renamed, where metadata does not do."""
-        if self.union.features.metacopy or self.union.upper is None:
-            return
-        found = self.union.lookup(parent, name)
-        if found is not None:
-            await self.files.bring_content(found[0])
 
     # Files
 
     @_replying
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
-        try:
-            return self._opened(
-                await self.files.open(self.union.nodes[inode], flags, _requester(ctx))
-            )
-        except BlockingIOError as exc:
-            if flags & os.O_NONBLOCK:
-                raise FUSEError(errno.EAGAIN) from exc
-            raise
+        return self._opened(await self.files.open(self.union.nodes[inode], flags, _requester(ctx)))
 
     @_replying
     async def create(
@@ -347,10 +330,7 @@ class Operations(pyfuse3.Operations):
 
     @_replying
     async def getxattr(self, inode: int, name: bytes, _ctx: RequestContext) -> bytes:
-        if name == STATUS and inode == pyfuse3.ROOT_INODE:
-            self.union.access.follow_mount(self.session.device)
-            return self.status.attribute()
-        return self.attributes.get(self.union.nodes[inode], name)
+        return self.attribute(self.union.nodes[inode], name)
 
     @_replying
     async def listxattr(self, inode: int, ctx: RequestContext) -> list[bytes]:
@@ -358,14 +338,26 @@ class Operations(pyfuse3.Operations):
 
     @_replying
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
-        node = self.union.nodes[inode]
-        if not self.union.features.metacopy or name == ALONE:
-            await self.files.bring_content(node)
+        await self.set_attribute(self.union.nodes[inode], name, value, 0, _requester(ctx))
+
+    def attribute(self, node: Node, name: bytes) -> bytes:
+        """Return an extended attribute; the root has one that only its daemon knows."""
+        if name == STATUS and node is self.union.root:
+            self.union.access.follow_mount(self.session.device)
+            return self.status.attribute()
+        return self.attributes.get(node, name)
+
+    async def set_attribute(
+        self, node: Node, name: bytes, value: bytes, flags: int, requester: Requester
+    ) -> None:
+        """Set an extended attribute, also where a file has to be copied up with its content."""
         if name == ALONE:
+            await self.files.bring_content(node)
             self.changes.stand_alone(node)
             return
+        await self.files.bring_wholly(node)
         self.files.newest = 0
-        self.attributes.set(node, name, value, 0, _requester(ctx))
+        self.attributes.set(node, name, value, flags, requester)
 
     @_replying
     async def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:

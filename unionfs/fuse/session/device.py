@@ -30,13 +30,6 @@ there, and nothing gets lost, whatever the handler and its worker do:
 
 A handler that waits after `divert` breaks the contract; then, by 1, the reply
 goes out unchanged: an ordinary open.
-
-**Routed requests.**  Where requests are read by `dispatch`, libfuse gets those
-that it shall serve through the pair as well: `route` puts the pair's end on N
-and the request into it, libfuse reads it within the same step, and its handler
-first calls `taken`, which puts the device back.  What libfuse answers without a
-handler (a request that pyfuse3 does not know) lands in the pair, is short, and
-is sent on by `settle` as it is.
 """
 
 import contextlib
@@ -78,8 +71,6 @@ _CACHE_LISTING = OpenPatch(FOPEN_CACHE_DIR | FOPEN_KEEP_CACHE, 0xFF, 0)
 # Without KEEP_CACHE the kernel drops what it has cached of the inode, which would be stale
 # after a write to the backing file.
 _KEPT_WHEN_PASSING = 0xFF & ~FOPEN_KEEP_CACHE
-# Of a routed request: the reply, if there is one in the pair, stays as it is.
-_AS_IT_IS = OpenPatch(0, 0xFF, 0)
 
 
 class PlainReplies:
@@ -89,9 +80,6 @@ class PlainReplies:
 
     def settle(self) -> None:
         """Nothing is ever diverted."""
-
-    def taken(self) -> None:
-        """Nothing is ever routed."""
 
     def register(self, _fd: int) -> int:
         """Refuse."""
@@ -192,21 +180,6 @@ class Device(PlainReplies):
         os.dup2(self._other, self.fd, inheritable=False)
         self.diverted = patch
 
-    def route(self, request: memoryview) -> bool:
-        """Let libfuse read *request* next; say whether there was room for it."""
-        try:
-            os.write(self._peer, request)
-        except OSError:  # EMSGSIZE, ENOBUFS
-            return False
-        self._divert(_AS_IT_IS)
-        return True
-
-    def taken(self) -> None:
-        """Put the device back as soon as libfuse has read the routed request."""
-        if self.diverted is _AS_IT_IS:
-            self.diverted = None
-            os.dup2(self.device, self.fd, inheritable=False)
-
     def send(self, reply: bytes | memoryview) -> None:
         """Send a reply to the kernel."""
         try:  # noqa: SIM105 - contextlib.suppress costs as much as all else here
@@ -238,7 +211,7 @@ class Device(PlainReplies):
         reply = self._reply
         size = os.readv(self._peer, [reply])
         notification = is_notification(reply)
-        if not notification and patch is not _AS_IT_IS:
+        if not notification:
             patch_open(reply, size, patch)
         self.send(memoryview(reply)[:size])  # EINVAL of a notification: its object is unknown
         return notification

@@ -3,15 +3,14 @@
 Between a request and its handler, libfuse and pyfuse3 make a coroutine, a
 context, and objects of attributes that are set field by field: 10 us and more,
 which is most of what a look-up costs.  So the requests are read from the device
-here.  Those for which there is a `Handler` are answered at once; the others,
-and those that a handler declines because they have to wait for a thread, are
-handed to libfuse as if it had read them itself (`Device.route`).
+here, and each is answered by its `Handler`.  One that has none is ENOSYS: the kernel
+does without, and mostly asks no more (fs/fuse, `no_flush` and its like).
 
 A handler is told the request's number and node, its body, which is valid
 during the call only, and who makes it.  It returns the whole reply
 (`messages`), which is sent before anything else happens, `Soon` where the disk
-needs a moment, `Later` for a thread to make the reply, `Waiting` for a task,
-`NO_REPLY`, or None to decline, before it has changed anything.  One that raises
+needs a moment, `Later` for a thread to make the reply, `Waiting` for a task, or
+`NO_REPLY`.  One that raises
 BlockingIOError, before it has changed anything, too, is called again until it does not
 (`leases`).
 
@@ -45,7 +44,7 @@ log = logging.getLogger(__name__)
 
 # Its arguments: unique, node, body, uid, gid.
 Reply = bytes | memoryview | Later
-Handler = Callable[[int, int, memoryview, int, int], "Reply | Soon | Waiting | None"]
+Handler = Callable[[int, int, memoryview, int, int], "Reply | Soon | Waiting"]
 NO_REPLY: Final = b""
 
 # What nobody waits for, and how many of them may be put off: the kernel counts the releases among
@@ -65,12 +64,13 @@ _THREAD_AT = 32
 
 
 def _ignore(_unique: int, _node: int, _body: memoryview, _uid: int, _gid: int) -> bytes:
-    """Let an interrupted request come to its end, as the kernel allows: fuse.rst, "Interrupting".
-
-    libfuse would look for the request among its own, and when it is not there, answer with EAGAIN
-    beside the reply to the next one that it gets, where `Device` expects one reply alone.
-    """
+    """Let an interrupted request come to its end, as fuse.rst allows: "Interrupting"."""
     return NO_REPLY
+
+
+def _refuse(unique: int, _node: int, _body: memoryview, _uid: int, _gid: int) -> bytes:
+    """Say that there is no such request here."""
+    return messages.error(unique, errno.ENOSYS)
 
 
 class Handlers(Protocol):
@@ -122,36 +122,30 @@ class Dispatcher:
     def serve(self, until: float) -> bool:
         """Answer the request that waits, and more, up to the time *until* of `perf_counter`.
 
-        Return True where libfuse has one to read now.
+        Return True where there will be none any more, which libfuse is to find out itself.
         """
         device, room = self._device.device, [self._buffer]
         while True:
             try:
                 size = os.readv(device, room)
             except OSError as exc:
-                if exc.errno not in _NOTHING_READ:
-                    # Unmounted: libfuse reads that from the device by itself, and ends.
+                if exc.errno not in _NOTHING_READ:  # unmounted
                     return True
             else:
-                if not self._take(size):
-                    return True
+                self._take(size)
             if not self._is_asked(until) or perf_counter() >= until:
                 self._leave_to_threads()
                 return False
 
-    def _take(self, size: int) -> bool:
-        """Answer the request of *size* bytes, now or later; say False where libfuse has it."""
+    def _take(self, size: int) -> None:
+        """Answer the request of *size* bytes, now or later."""
         buffer = self._buffer
         opcode, unique, node, uid, gid = _HEAD.unpack_from(buffer)
         if opcode in self._can_wait:
             body = memoryview(buffer[_BODY:size].tobytes())
             self._put_off.append((opcode, unique, node, body, uid, gid))
-        elif not self._answer(opcode, unique, node, buffer[_BODY:size], uid, gid):
-            self._leave_nothing()  # nobody may come back here for long
-            if self._device.route(buffer[:size]):
-                return False
-            self._device.send(messages.error(unique, errno.EIO))
-        return True
+        else:
+            self._answer(opcode, unique, node, buffer[_BODY:size], uid, gid)
 
     def _is_asked(self, until: float) -> bool:
         """Do what can be done until the next request, and tell whether it has come soon."""
@@ -210,15 +204,11 @@ class Dispatcher:
 
     def _answer(  # noqa: PLR0913, PLR0917 - the parts of a request, as handlers take them
         self, opcode: int, unique: int, node: int, body: memoryview, uid: int, gid: int
-    ) -> bool:
-        """Answer a request; say False where libfuse is to do it."""
-        handler = self._handlers.get(opcode)
-        if handler is None:
-            return False
+    ) -> None:
+        """Answer a request."""
+        handler = self._handlers.get(opcode, _refuse)
         try:
             reply = handler(unique, node, body, uid, gid)
-            if reply is None:
-                return False
             if isinstance(reply, bytes | memoryview):
                 if reply:
                     self._device.send(reply)
@@ -230,7 +220,6 @@ class Dispatcher:
             self._postpone(Waiting(repeated(again)), unique, opcode, node)
         except Exception as exc:  # noqa: BLE001 - told, and answered
             self._device.send(messages.error(unique, self._explain(exc, opcode, node)))
-        return True
 
     def _postpone(self, reply: Waiting | Later | Soon, unique: int, opcode: int, node: int) -> None:
         if isinstance(reply, Soon):

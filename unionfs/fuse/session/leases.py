@@ -7,9 +7,8 @@ BlockingIOError.  So the request is made again until it succeeds, and only who
 made it waits.
 """
 
-import errno
-import os
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
 
 import trio
@@ -22,6 +21,10 @@ _T = TypeVar("_T")
 _Made = bytes | memoryview | Later | Soon | Waiting
 
 
+class HeldError(OSError):
+    """A lease holds a file, and who wants to open it does not wait: EAGAIN."""
+
+
 async def insisted(job: Callable[[], Awaitable[_T]]) -> _T:
     """Do *job*, again and again, until no lease holds it up."""
     while True:
@@ -31,14 +34,20 @@ async def insisted(job: Callable[[], Awaitable[_T]]) -> _T:
             await trio.sleep(_PAUSE_SECONDS)
 
 
-def repeated(handle: Callable[[], _Made | None]) -> Callable[[], Awaitable[_Made]]:
+@contextlib.contextmanager
+def unheld() -> Iterator[None]:
+    """Let a lease be the error EAGAIN, which nobody repeats: open(2), O_NONBLOCK."""
+    try:
+        yield
+    except BlockingIOError as exc:
+        raise HeldError(exc.errno, exc.strerror) from exc
+
+
+def repeated(handle: Callable[[], _Made]) -> Callable[[], Awaitable[_Made]]:
     """Return the job of calling a handler once more."""
 
     async def job() -> _Made:
-        made = handle()
-        if made is None:  # meanwhile it takes what only libfuse can wait for
-            raise OSError(errno.EINTR, os.strerror(errno.EINTR))
-        return made
+        return handle()
 
     return job
 

@@ -18,7 +18,8 @@ which waits for a thread keeps nobody waiting.  Two rules make that sound:
 1. *A worker leaves the wait only when a poll with time zero has just said
    "readable", with no await since.*  So at most one worker reads per request,
    and none blocks the process in read(2), without any lock.  (With a
-   `Dispatcher` it leaves only when a request for libfuse has been read.)
+   `Dispatcher`, which reads them all, one leaves only when the file system is
+   unmounted, for libfuse to find that out.)
 2. *When a task step ends, one of the idle workers watches the device in epoll,*
    the others rest.  `after_task_step`, a trio instrument, keeps it: trio calls
    it after every step of every task, whether the task waits or has ended.  (It

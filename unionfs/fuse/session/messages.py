@@ -36,6 +36,7 @@ LISTXATTR: Final = 23
 REMOVEXATTR: Final = 24
 OPENDIR: Final = 27
 READDIR: Final = 28
+RELEASEDIR: Final = 29
 FSYNCDIR: Final = 30
 CREATE: Final = 35
 INTERRUPT: Final = 36

@@ -287,10 +287,6 @@ class Session:
         """Have the kernel ask for the attributes of a node before it uses them again."""
         self._replies.notify(messages.invalid_attributes(ino))
 
-    def taken(self) -> None:
-        """Take note that a handler of pyfuse3's was called; each has to say so first."""
-        self._replies.taken()
-
     def cache_listing(self) -> None:
         """Have the kernel keep the listing of the directory whose opendir is being handled.
 
