@@ -9,6 +9,7 @@ functions.  What the daemon does while it waits for requests is not counted.
 import collections
 import contextlib
 import dataclasses
+import inspect
 import os
 import sys
 import tempfile
@@ -32,6 +33,7 @@ _WAITING = ("fuse/session/loop.py", "fuse/session/patience.py", "fuse/foresight.
 _WAITING_FUNCTIONS = frozenset(
     {"serve", "_is_asked", "_is_made_ready", "foresee", "tidy", "_attempt"}
 )
+_PAUSING = inspect.CO_COROUTINE | inspect.CO_GENERATOR
 _POSIX = frozenset({"posix", "fcntl"})
 
 
@@ -66,6 +68,7 @@ class Tracer:
         self._opcode = 0
         self._cost: Cost | None = None  # of the request that is being answered
         self.costs: list[Cost] = []
+        self._paused: dict[int, FrameType] = {}  # kept, so that no other gets their numbers
 
     def profile(self, frame: FrameType, event: str, argument: Any) -> None:
         """Take note of one event: sys.setprofile."""
@@ -74,11 +77,19 @@ class Tracer:
             self._begin(frame.f_locals["opcode"], bytes(frame.f_locals["body"]))
         if self._cost is None or not _is_of_request(code):
             return
-        if event == "call":
+        if event == "call" and not self._is_resumed(frame):
             self._cost.calls[code] += 1
             self._cost.crossings += _crosses(frame)
         elif event == "c_call" and getattr(argument, "__module__", None) in _POSIX:
             self._cost.posix[argument.__name__] += 1
+
+    def _is_resumed(self, frame: FrameType) -> bool:
+        """Tell whether a coroutine or generator only goes on: that is no call."""
+        if not frame.f_code.co_flags & _PAUSING:
+            return False
+        resumed = id(frame) in self._paused
+        self._paused[id(frame)] = frame
+        return resumed
 
     def _begin(self, opcode: int, body: bytes) -> None:
         self._cost = None

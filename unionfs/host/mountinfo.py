@@ -1,12 +1,15 @@
 """The mounts of a namespace, mostly this process's, as the kernel lists them.
 
-/proc/self/mountinfo, proc_pid_mountinfo(5); blanks and the like are octal there.
+/proc/self/mountinfo, proc_pid_mountinfo(5); blanks and the like are octal there.  Nothing here
+touches a mount: a daemon that asks stat(2) about its own would wait for itself.
 """
 
 import os
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
+
+from unionfs.host import mountcalls
 
 
 class MountInfo(NamedTuple):
@@ -55,6 +58,18 @@ def top_at(target: str) -> MountInfo | None:
         if mount.target == target:
             found = mount
     return found
+
+
+def detach(device: str) -> None:
+    """Unmount the file system with this device number wherever it is on top, in use or not.
+
+    Its mount may have been moved, or be hidden by another.  The file system must still be there:
+    its number is used again for others.
+    """
+    for mount in reversed([mount for mount in mounts() if mount.device == device]):
+        top = top_at(mount.target)
+        if top is not None and top.device == device:
+            mountcalls.umount(mount.target, mountcalls.MNT_DETACH)
 
 
 def _unescape(text: str) -> str:

@@ -75,8 +75,8 @@ def heed_quotas() -> None:
     Without(CAP_SYS_RESOURCE).__enter__()
 
 
-def set_readahead(device: tuple[int, int], kib: int) -> None:
-    """Let the kernel read ahead *kib* KiB on the mount with this device number."""
-    path = f"/sys/class/bdi/{device[0]}:{device[1]}/read_ahead_kb"
+def set_readahead(device: str, kib: int) -> None:
+    """Let the kernel read ahead *kib* KiB on the mount with this device number, MAJOR:MINOR."""
+    path = f"/sys/class/bdi/{device}/read_ahead_kb"
     with contextlib.suppress(OSError), open(path, "w", encoding="ascii") as file:
         file.write(str(kib))  # sysfs may be read only or hidden: then the kernel's default holds

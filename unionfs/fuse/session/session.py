@@ -10,13 +10,13 @@ from types import SimpleNamespace
 import pyfuse3
 import trio
 
-from unionfs.fuse.session import messages, mounted, privileges
+from unionfs.fuse.session import messages, privileges
 from unionfs.fuse.session.device import Device, PlainReplies
 from unionfs.fuse.session.dispatch import Dispatcher, Handlers
 from unionfs.fuse.session.grants import Granted, Switches, granted
 from unionfs.fuse.session.loop import FastLoop, Loop
 from unionfs.fuse.session.protocol import Init, Offer, Wish
-from unionfs.host import mountcalls
+from unionfs.host import mountcalls, mountinfo
 from unionfs.host.credentials import Requester
 
 # Workers: one watches, one is there to replace it at once; more come while handlers wait for
@@ -80,7 +80,7 @@ class Session:
         self._switches = switches
         self._depth = stack_depth
         self._replies: PlainReplies = PlainReplies()
-        self._mount: mounted.Mount | None = None
+        self._mount: mountinfo.MountInfo | None = None
         self._offer: Offer | None = None
         self._refused = ""
         self._initialized = False
@@ -99,7 +99,7 @@ class Session:
         self._handlers = handlers
         if not (self._switches.handshake and self._mounted_by_us(operations)):
             self._mounted_by_libfuse(operations)
-            self._mount = mounted.on_top_of(self._path)
+            self._mount = mountinfo.top_at(self._path)
         make = FastLoop if self._switches.loop else Loop
         self._loop = make(self._replies)
 
@@ -114,7 +114,7 @@ class Session:
                 raise
             self._refused = f"mount(2): {exc.strerror}"
             return False
-        self._mount = mounted.on_top_of(self._path)
+        self._mount = mountinfo.top_at(self._path)
         self._offer = device.introduce()
         pyfuse3.init(operations, f"/dev/fd/{device.fd}", set())
         self._initialized = True
@@ -276,7 +276,7 @@ class Session:
     @property
     def device(self) -> str:
         """Return the number of the mounted file system, MAJOR:MINOR; "" before that."""
-        return "" if self._mount is None else "{}:{}".format(*self._mount.device)
+        return "" if self._mount is None else self._mount.device
 
     def requester(self, unique: int, uid: int, gid: int) -> Requester:
         """Return who made the request that is being handled directly."""
@@ -298,7 +298,7 @@ class Session:
         """Unmount if need be, and let go of everything."""
         device = self._replies if isinstance(self._replies, Device) else None
         if device is not None and self._mount is not None and device.is_connected():
-            mounted.detach(self._mount.device)
+            mountinfo.detach(self._mount.device)
         if self._dispatcher is not None:
             self._dispatcher.close()
         if self._initialized:
