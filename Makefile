@@ -19,13 +19,14 @@ DEB_PACKAGES = dpkg-dev debhelper dh-python pybuild-plugin-pyproject python3-all
 # What the boot tests run machines with.
 BOOT_PACKAGES = qemu-system-x86 qemu-utils mmdebstrap e2fsprogs squashfs-tools shellcheck
 
-.PHONY: help setup setup-tests demo lint check test ci bench man deb test-debian install install-boot \
+.PHONY: help setup setup-tests demo lint check quick test ci bench man deb test-debian install install-boot \
 	uninstall clean boot-test boot-quick bench-boot test-debian-quick
 
 help:
 	@echo 'make setup     install what is needed into .venv (and Debian packages that are missing)'
 	@echo 'make demo      change this machine in many ways, over a union; then nothing has changed'
 	@echo 'make check     format, lint, types and core tests, in seconds'
+	@echo 'make quick     the tests that show most, in two minutes; as root, with real mounts'
 	@echo 'make test      all tests; as root, with real mounts'
 	@echo 'make ci        what CI runs: format, lint, types, all tests, and a skipped test fails'
 	@echo 'make test-debian  tests, on the Debian packages that the package needs; test-debian-quick: some'
@@ -68,6 +69,11 @@ check: lint
 # In as many processes as there are processors.  The mounts of tests/mounted live as long as a process,
 # so they are left out of the first run, where `unionfs status` would list them.
 PARALLEL = -n auto --maxprocesses 4 --dist worksteal
+
+# Core and session, and of the mounted laws those of a file in a lower.
+quick: setup-tests
+	$(BIN)pytest $(PARALLEL) tests/core tests/session
+	$(BIN)pytest $(PARALLEL) tests/mounted -k lower
 
 test: setup-tests
 	$(BIN)pytest $(PARALLEL) tests --ignore=tests/mounted --ignore=tests/programs --ignore=tests/boot \

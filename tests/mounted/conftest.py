@@ -74,6 +74,18 @@ def ground():
     shutil.rmtree(path)
 
 
+@pytest.fixture(scope="module")
+def aside(ground):
+    """Make a directory for what tests of one module share; in parallel a module comes up again."""
+
+    def make(name):
+        path = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=ground))
+        path.chmod(0o755)
+        return path
+
+    return make
+
+
 @pytest.fixture
 def base(ground, request):
     """A directory for one test, below `ground`."""

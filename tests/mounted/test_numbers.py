@@ -34,11 +34,10 @@ def _tree(kind):
 
 
 @pytest.fixture(scope="module")
-def lowers(ground):
+def lowers(aside):
     """A directory on each kind of file system, by its kind."""
     with contextlib.ExitStack() as stack:
-        base = ground / "lowers"
-        base.mkdir()
+        base = aside("lowers")
         made = {}
         for kind in LOWERS:
             (base / f"{kind}-base").mkdir()
@@ -51,11 +50,10 @@ def lowers(ground):
 
 
 @pytest.fixture(scope="module")
-def uppers(ground):
+def uppers(aside):
     """Another file system of each kind that can be written to."""
     with contextlib.ExitStack() as stack:
-        base = ground / "uppers"
-        base.mkdir()
+        base = aside("uppers")
         yield {kind: stack.enter_context(disks.writable(kind, base)) for kind in UPPERS}
 
 
@@ -175,10 +173,10 @@ void _start(void) {
 
 
 @pytest.fixture(scope="module")
-def program(ground):
+def program(aside):
     if os.uname().machine != "x86_64":
         pytest.skip("int $0x80 is that of x86")
-    path = ground / "program"
+    path = aside("program") / "program"
     alone = ["-fno-stack-protector", "-fno-pie", "-no-pie", "-nostdlib", "-static"]
     words = ["gcc", "-m32", "-O1", *alone, "-x", "c", "-", "-o", path]
     subprocess.run(words, input=PROGRAM, text=True, check=True)

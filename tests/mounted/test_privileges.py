@@ -282,11 +282,10 @@ def _states(top):
 
 
 @pytest.fixture(scope="module")
-def plain(ground):
+def plain(aside):
     """What ext4 answers."""
     with contextlib.ExitStack() as stack:
-        (ground / "privileges").mkdir()
-        disk = stack.enter_context(disks.writable("ext4", ground / "privileges", 128))
+        disk = stack.enter_context(disks.writable("ext4", aside("privileges"), 128))
         _plant(disk / "plain")
         yield {who: apart(_answers, disk / "plain", who) for who in PEOPLE}
 
