@@ -15,7 +15,7 @@ import itertools
 import logging
 import os
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from unionfs.host import content, syscalls
 from unionfs.layers import iflags, inodes, markers
@@ -31,6 +31,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _BLOCK = 512  # bytes per unit of st_blocks: stat(2)
+
+
+class _Model(NamedTuple):
+    """An object of which a copy is made: where it is, and its attributes."""
+
+    layer: Layer
+    path: bytes
+    st: os.stat_result
 
 
 class CopyUp:
@@ -114,16 +122,17 @@ class CopyUp:
             self.directories(node.parent)
         staged = self.union.temporaries.name()
         layer, path, _ = node.lowers[0]
+        model = _Model(layer, path, layer.stat(path))
         self.union.acting.as_root()
         try:
-            self._make_like(layer, path, node, work, staged)
-            entry = self._prepare(node, work, staged, layer.stat(path))
+            self._make_like(model, node, work, staged)
+            entry = self._prepare(node, work, staged, model, model.st.st_mtime_ns)
             if node.format == stat.S_IFREG:
                 markers.set_redirect(work, staged, self._content_path(node))
                 markers.set_metacopy(work, staged)
             if self.union.features.fsync == "strict":
                 _sync(work, staged, node.format)
-            st = self._settle(node, work, staged, entry, layer.stat(path))
+            st = self._settle(node, work, staged, entry, model.st)
         except BaseException:
             self.union.temporaries.drop(staged)
             raise
@@ -149,10 +158,8 @@ class CopyUp:
             self._bring(directory)
 
     @staticmethod
-    def _make_like(
-        layer: Layer, path: bytes, node: Node, work: WritableLayer, staged: bytes
-    ) -> None:
-        st = layer.stat(path)
+    def _make_like(model: _Model, node: Node, work: WritableLayer, staged: bytes) -> None:
+        layer, path, st = model
         if node.format == stat.S_IFDIR:
             work.mkdir(staged, 0o700)
         elif node.format == stat.S_IFLNK:
@@ -167,11 +174,13 @@ class CopyUp:
             work.mknod(staged, st.st_mode, st.st_rdev)
 
     def _prepare(
-        self, node: Node, work: WritableLayer, staged: bytes, mtime_from: os.stat_result
+        self, node: Node, work: WritableLayer, staged: bytes, model: _Model, mtime_ns: int
     ) -> bytes:
-        """Give the staged object the attributes of *node*; return its entry for the link index."""
-        layer, path = self.union.place(node)
-        st = layer.stat(path)
+        """Give the staged object the attributes of *model*, which *node* shows, and a time.
+
+        Return its entry for the link index.
+        """
+        layer, path, st = model
         work.chown(staged, st.st_uid, st.st_gid)
         if node.format != stat.S_IFLNK:
             work.chmod(staged, stat.S_IMODE(st.st_mode))
@@ -185,7 +194,7 @@ class CopyUp:
             if st.st_nlink > 1 and node.format != stat.S_IFDIR and not node.orphan:
                 entry = key(layer, st)
                 markers.set_link(work, staged, entry)
-        work.utime(staged, st.st_atime_ns, mtime_from.st_mtime_ns)
+        work.utime(staged, st.st_atime_ns, mtime_ns)
         return entry
 
     @staticmethod
@@ -368,13 +377,14 @@ class CopyUp:
         if not node.orphan and node.parent is not None:
             self.directories(node.parent)
         layer, path = self.union.place(node)
-        shown = layer.stat(path)
-        entry = self._prepare(node, work, job.staged, shown if job.whole else os.fstat(job.target))
+        model = _Model(layer, path, layer.stat(path))
+        times = model.st if job.whole else os.fstat(job.target)
+        entry = self._prepare(node, work, job.staged, model, times.st_mtime_ns)
         if not job.whole:
             markers.drop_capability(work, job.staged)
         if self.union.features.fsync == "strict":
             content.sync(job.target)
-        st = self._settle(node, work, job.staged, entry, shown)
+        st = self._settle(node, work, job.staged, entry, model.st)
         node.upper, node.home, node.unsynced = True, st.st_ino, self.count()
 
     def _finish_in_place(self, job: Job) -> None:

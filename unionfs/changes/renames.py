@@ -159,7 +159,9 @@ class Renames:
             and target is not None
             and self.union.is_empty(target, new_parent, new_name),
             same=target is not None and source.ino == target.ino,
-            below_new=source.is_directory and self.union.shows_below(new_parent, new_name),
+            below_new=source.is_directory
+            and not source.lowers  # a merged one is redirected, which hides it as well
+            and self.union.shows_below(new_parent, new_name),
         )
 
     def _rename(self, plan: Plan, old: _Side, new: _Side) -> None:
