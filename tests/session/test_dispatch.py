@@ -12,7 +12,7 @@ import trio.testing
 
 from tests.session.kernel import reply, request
 from unionfs.fuse.session import messages
-from unionfs.fuse.session.crew import Later, Soon, Waiting
+from unionfs.fuse.session.crew import Later, Soon, Waiting, at_once
 from unionfs.fuse.session.dispatch import NO_REPLY, Dispatcher
 from unionfs.fuse.session.patience import Patience
 
@@ -153,6 +153,33 @@ async def test_a_task_makes_what_waits_for_something_else(dispatched):
     assert got == {reply(5 + number, body=b"waited") for number in range(3)}
     await trio.testing.wait_all_tasks_blocked()
     assert dispatcher.waiting == 0
+
+
+async def test_a_task_has_its_turn_before_the_daemon_waits_for_more(dispatched):
+    dispatcher, answers, _, sent = dispatched
+    answers.event = trio.Event()
+    sent.send(request(WRITE, 5, 77))
+    before = time.perf_counter()
+    assert not dispatcher.serve(before + 60)
+    assert dispatcher.begun
+    answers.event.set()
+    await heard(sent)
+
+
+async def test_what_does_not_wait_needs_no_task():
+    async def job(event):
+        await event.wait()
+        return b"made"
+
+    event = trio.Event()
+    event.set()
+    with pytest.raises(RuntimeError, match="said not to"):
+        at_once(job(event))  # it would let others run
+
+    async def quick():
+        return b"made"
+
+    assert at_once(quick()) == b"made"
 
 
 async def test_an_error_of_what_waits_is_told_and_answered(dispatched):

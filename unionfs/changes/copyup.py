@@ -48,7 +48,7 @@ class CopyUp:
         self.union = union
         self._numbers = itertools.count(UNKNOWN_COPY + 1)
         # A tmpfs has no disk to wait for.
-        self._syncs = (
+        self.syncs = (
             union.work is not None
             and union.features.fsync != "off"
             and not syscalls.is_tmpfs(union.work.fd)
@@ -298,7 +298,7 @@ class CopyUp:
         job = Job(
             node, part, source, target, staged, copied,
             copied if size is None else size, size is None,
-            self._syncs and copied > 0,
+            self.syncs and copied > 0,
             Kept(shown.st_size, shown.st_mtime_ns),
         )  # fmt: skip
         try:

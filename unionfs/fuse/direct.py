@@ -21,7 +21,7 @@ from unionfs.fuse.directioctl import DirectIoctl
 from unionfs.fuse.foresight import Foresight
 from unionfs.fuse.operations import ALONE, Operations
 from unionfs.fuse.session import messages
-from unionfs.fuse.session.crew import Waiting
+from unionfs.fuse.session.crew import Waiting, at_once
 from unionfs.fuse.session.dispatch import NO_REPLY, Handler
 from unionfs.host.credentials import ROOT
 from unionfs.view.node import Node
@@ -270,7 +270,7 @@ class Direct:
             st = self._files.change(node, wish, handle, requester, sized=sized)
             return self._attr(unique, node, st)
 
-        return Waiting(job)
+        return at_once(job()) if self._files.brings_at_once(node, wish.size) else Waiting(job)
 
     def _keeps_all(self, valid: int) -> bool:
         """Tell whether a file is cut without losing privileges: fs/fuse/dir.c, fuse_do_setattr."""

@@ -19,7 +19,7 @@ from unionfs.fuse.descriptors import Descriptors
 from unionfs.fuse.files import UNOPENED, Opened, host_flags
 from unionfs.fuse.operations import Operations
 from unionfs.fuse.session import messages
-from unionfs.fuse.session.crew import Later, Soon, Waiting
+from unionfs.fuse.session.crew import Later, Soon, Waiting, at_once
 from unionfs.fuse.session.dispatch import NO_REPLY, Handler, Reply
 from unionfs.fuse.session.protocol import FOPEN_KEEP_CACHE, FOPEN_PASSTHROUGH
 from unionfs.host.credentials import ROOT, Requester
@@ -93,11 +93,14 @@ class DirectFiles:
                 return self._open_later(unique, node, flags, requester)
         return _opened(unique, self._files.open_at_once(node, flags, requester))
 
-    def _open_later(self, unique: int, node: Node, flags: int, requester: Requester) -> Waiting:
+    def _open_later(
+        self, unique: int, node: Node, flags: int, requester: Requester
+    ) -> bytes | Waiting:
         async def job() -> bytes:
             return _opened(unique, await self._files.open_when_ready(node, flags, requester))
 
-        return Waiting(job)
+        size = 0 if flags & os.O_TRUNC else None
+        return at_once(job()) if self._files.brings_at_once(node, size) else Waiting(job)
 
     def _create(self, unique: int, parent: int, body: memoryview, uid: int, gid: int) -> bytes:
         if self._files.unopened:
@@ -303,7 +306,7 @@ class DirectFiles:
             await self._files.bring_content(node)
             return reply()
 
-        return Waiting(job)
+        return at_once(job()) if self._files.brings_at_once(node) else Waiting(job)
 
 
 def _copy_few(  # noqa: PLR0913, PLR0917 - copy_file_range(2)'s

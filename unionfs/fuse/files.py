@@ -96,6 +96,14 @@ class Files:
 
     # Copying up
 
+    def brings_at_once(self, node: Node, size: int | None = None) -> bool:
+        """Tell whether `bring_content` waits for nothing: no thread, no disk, no other request."""
+        if node in self._copying or not self.union.has_lower_content(node):
+            return False
+        if size is None:
+            size = self.union.attributes(node).st_size
+        return size == 0 or (size < _THREAD_BYTES and not self._copyup.syncs)
+
     async def bring_content(self, node: Node, size: int | None = None) -> bool:
         """Copy a file's content up, in a thread if it is large or has to reach the disk.
 

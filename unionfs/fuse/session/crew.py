@@ -9,12 +9,15 @@ import logging
 import threading
 from collections.abc import Awaitable, Callable
 from queue import SimpleQueue
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 log = logging.getLogger(__name__)
 
 # Reads that wait for a disk at the same time; more queue up.
 _MOST = 16
+
+
+_T = TypeVar("_T")
 
 
 class Later(NamedTuple):
@@ -38,6 +41,16 @@ class Waiting(NamedTuple):
     """A reply that is made when something else has come to an end, by a task of trio's."""
 
     job: Callable[[], Awaitable["bytes | memoryview | Later | Soon | Waiting"]]
+
+
+def at_once(job: Awaitable[_T]) -> _T:
+    """Return what *job* makes, which will not wait: no task is needed for it."""
+    try:
+        next(job.__await__())
+    except StopIteration as exc:
+        made: _T = exc.value
+        return made
+    raise RuntimeError("a job waits that was said not to")
 
 
 class _Errand(NamedTuple):

@@ -104,6 +104,7 @@ class Dispatcher:
         self._soon: collections.deque[_Awaited] = collections.deque()
         self._token = trio.lowlevel.current_trio_token()
         self.waiting = 0  # tasks that are making a reply
+        self.begun = False  # are there some that trio has not come to yet?
         self._held_up: dict[int, int] = {}  # unique of a request made again -> its thread
         self._can_wait = _PUT_OFF & self._handlers.keys()
         # requests that nobody waits for: opcode, unique, node, body, uid, gid
@@ -156,6 +157,8 @@ class Dispatcher:
                 self._answer(*put_off.popleft())
             elif self._soon and perf_counter() < until:
                 self._attempt()
+            elif self.begun:
+                return False
             elif not self._is_made_ready():
                 return self._patience.poll_on(poll)
         return True
@@ -228,6 +231,7 @@ class Dispatcher:
             self._crew.take(reply, partial(self._failed_later, unique, opcode, node))
         else:
             self.waiting += 1
+            self.begun = True
             trio.lowlevel.spawn_system_task(self._wait, unique, opcode, node, reply)
 
     async def _wait(self, unique: int, opcode: int, node: int, waiting: Waiting) -> None:

@@ -151,7 +151,7 @@ class FastLoop(Loop):
         if self._away:
             self._away.discard(trio.lowlevel.current_task())
         while True:
-            if time.perf_counter() >= self._next_pass:
+            if time.perf_counter() >= self._next_pass or self._has_begun_tasks():
                 await trio.lowlevel.checkpoint()
                 self._schedule_pass()
             if self._closed:
@@ -161,6 +161,14 @@ class FastLoop(Loop):
             if self._dispatcher is None or self._dispatcher.serve(self._next_pass):
                 break
         self._serving = True
+
+    def _has_begun_tasks(self) -> bool:
+        """Tell whether the dispatcher waits for tasks that have not had their turn."""
+        dispatcher = self._dispatcher
+        if dispatcher is None or not dispatcher.begun:
+            return False
+        dispatcher.begun = False
+        return True
 
     def _schedule_pass(self) -> None:
         interval = BUSY_PASS_SECONDS if self._is_busy() else PASS_SECONDS
