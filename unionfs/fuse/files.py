@@ -97,12 +97,15 @@ class Files:
     # Copying up
 
     def brings_at_once(self, node: Node, size: int | None = None) -> bool:
-        """Tell whether `bring_content` waits for nothing: no thread, no disk, no other request."""
+        """Tell whether a file's content comes up, and is cut to *size*, without any waiting.
+
+        That is: for no thread, no disk, no other request.
+        """
         if node in self._copying or not self.union.has_lower_content(node):
             return False
-        if size is None:
-            size = self.union.attributes(node).st_size
-        return size == 0 or (size < _THREAD_BYTES and not self._copyup.syncs)
+        if self.union.attributes(node).st_size >= _THREAD_BYTES:
+            return False
+        return size == 0 or not self._copyup.syncs
 
     async def bring_content(self, node: Node, size: int | None = None) -> bool:
         """Copy a file's content up, in a thread if it is large or has to reach the disk.
@@ -151,10 +154,17 @@ class Files:
             layer, path = self.union.upper_place(node)
             fd = layer.open_to_write(path, os.O_WRONLY)
             try:
-                await trio.to_thread.run_sync(layer.truncate, fd, wish.size)
+                await self._cut(node, layer, fd, wish.size)
             finally:
                 os.close(fd)
         return True
+
+    async def _cut(self, node: Node, layer: WritableLayer, fd: int, size: int) -> None:
+        """Set the size of a file on upper, in a thread where that takes long."""
+        if self._cuts_much(node, size):
+            await trio.to_thread.run_sync(layer.truncate, fd, size)
+        else:
+            layer.truncate(fd, size)
 
     def _permitting_cut(
         self, node: Node, wish: Wish, requester: Requester
@@ -221,7 +231,7 @@ class Files:
                 layer, path = self.union.upper_place(node)
                 fd = layer.open_to_write(path, kept)
                 try:
-                    await trio.to_thread.run_sync(layer.truncate, fd, 0)
+                    await self._cut(node, layer, fd, 0)
                 except BaseException:
                     os.close(fd)
                     raise
