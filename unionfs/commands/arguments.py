@@ -23,7 +23,7 @@ options of -o (separated by commas; \\, \\: and \\\\ stand for themselves in nam
   noopen=on|off         files are used without asking the daemon to open them; nothing passes
                         through then [off]
   loop=on|off           the fast event loop [on]
-  direct=on|off         most requests answered without libfuse [on]
+  direct=on|off         requests answered without libfuse [on]
   handshake=on|off      the extended kernel handshake [on]
   boot=on|off           this will be the root of the machine: the daemon is watched and spared [off]
   dead=reboot|panic|halt|nothing

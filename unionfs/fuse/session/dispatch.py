@@ -1,4 +1,4 @@
-"""Requests answered without libfuse: most of them, in a third of the time.
+"""Requests answered without libfuse, in a third of the time.
 
 Between a request and its handler, libfuse and pyfuse3 make a coroutine, a
 context, and objects of attributes that are set field by field: 10 us and more,
@@ -10,9 +10,8 @@ A handler is told the request's number and node, its body, which is valid
 during the call only, and who makes it.  It returns the whole reply
 (`messages`), which is sent before anything else happens, `Soon` where the disk
 needs a moment, `Later` for a thread to make the reply, `Waiting` for a task, or
-`NO_REPLY`.  One that raises
-BlockingIOError, before it has changed anything, too, is called again until it does not
-(`leases`).
+`NO_REPLY`.  One that raises BlockingIOError, before it has changed anything, is
+called again until it does not (`leases`).
 
 What nobody waits for (the kernel closes and forgets files in its own time) is
 put off as long as there are other requests, and done while the client is busy

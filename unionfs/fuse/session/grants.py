@@ -13,7 +13,7 @@ class Switches:
     """Which of the session's devices are used, where kernel and privilege allow."""
 
     loop: bool = True  # requests are taken without a pass through trio
-    direct: bool = True  # most requests are answered without libfuse; needs loop and handshake
+    direct: bool = True  # requests are answered without libfuse; needs loop and handshake
     handshake: bool = True  # we mount and add flags to INIT; without it pyfuse3 does all
     passthrough: bool = True  # of file data; needs the handshake
     noopen: bool = False  # files are used without being opened: no passthrough; needs direct
