@@ -8,6 +8,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import subprocess
 
 import pytest
 
@@ -70,6 +71,23 @@ def test_a_hole_is_not_told_from_data(tree):
     with (tree / "f").open("r+b", buffering=0) as file:
         file.truncate(1 << 20)
         assert os.lseek(file.fileno(), 0, os.SEEK_HOLE) == 1 << 20
+
+
+@pytest.mark.unions_only
+@pytest.mark.tree({"f": "text", "d": {}})
+def test_birth_times_are_not_told(tree):
+    born = _output("stat", "-c", "%W %w", tree / "f", tree / "d")
+    assert born == "0 -\n" * 2
+
+
+@pytest.mark.unions_only
+@pytest.mark.tree({"f": "text"})
+def test_a_read_that_must_not_wait_is_not_supported(opened):
+    assert failure(os.preadv, opened, [bytearray(4)], 0, os.RWF_NOWAIT) == "EOPNOTSUPP"
+
+
+def _output(*command):
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def _set_uid(path):
