@@ -16,11 +16,12 @@ TEST_PACKAGES = xfsprogs btrfs-progs squashfs-tools erofs-utils e2fsprogs attr a
 # What it takes to build the Debian package.
 DEB_PACKAGES = dpkg-dev debhelper dh-python pybuild-plugin-pyproject python3-all python3-setuptools \
 	bash-completion lintian fakeroot
-# What the boot tests run machines with.
-BOOT_PACKAGES = qemu-system-x86 qemu-utils mmdebstrap e2fsprogs squashfs-tools shellcheck
+# What the boot tests make a Debian of, and what they run machines with.
+IMAGE_PACKAGES = mmdebstrap e2fsprogs xfsprogs squashfs-tools shellcheck $(DEB_PACKAGES)
+BOOT_PACKAGES = $(IMAGE_PACKAGES) qemu-system-x86 qemu-utils
 
 .PHONY: help setup setup-tests demo lint check quick test ci bench man deb test-debian install install-boot \
-	uninstall clean boot-test boot-quick bench-boot test-debian-quick
+	uninstall clean boot-test boot-quick boot-native bench-boot test-debian-quick
 
 help:
 	@echo 'make setup     install what is needed into .venv (and Debian packages that are missing)'
@@ -32,6 +33,7 @@ help:
 	@echo 'make test-debian  tests, on the Debian packages that the package needs; test-debian-quick: some'
 	@echo 'make boot-test boot machines in QEMU on a union, and try the Debian package; hours'
 	@echo 'make boot-quick one boot and shutdown in QEMU on a union'
+	@echo 'make boot-native some boots on this kernel, in namespaces; minutes, most of them for a Debian'
 	@echo 'make bench-boot what a union costs a machine that boots on it; half an hour'
 	@echo 'make bench     compare with other union file systems'
 	@echo 'make man       write the manual pages into build/man'
@@ -81,20 +83,29 @@ test: setup-tests
 	$(BIN)pytest $(PARALLEL) tests/mounted tests/programs
 
 boot-test: setup
-	tools/packages.sh $(BOOT_PACKAGES) $(DEB_PACKAGES)
+	tools/packages.sh $(BOOT_PACKAGES)
 	$(BIN)pytest -p no:cacheprovider -o faulthandler_timeout=0 tests/boot tests/package
 
 boot-quick: setup
-	tools/packages.sh $(BOOT_PACKAGES) $(DEB_PACKAGES)
+	tools/packages.sh $(BOOT_PACKAGES)
 	$(BIN)pytest -p no:cacheprovider -o faulthandler_timeout=0 -m quick tests/boot
 
+# The root below a union in new namespaces: systemd comes up, takes changes and powers off, all processes
+# stopped are no deadlock, what is missing is said, and the README's five minutes print what they say.
+boot-native: setup
+	tools/packages.sh $(IMAGE_PACKAGES)
+	$(BIN)pytest -p no:cacheprovider -o faulthandler_timeout=0 tests/boot/test_namespaces.py \
+		tests/boot/test_readme.py tests/boot/test_cycles.py -k 'not trixie and not squashfs and not twenty'
+
 bench-boot: setup
-	tools/packages.sh $(BOOT_PACKAGES) $(DEB_PACKAGES)
+	tools/packages.sh $(BOOT_PACKAGES)
 	$(BIN)python -m tests.boot.bench
 
 ci: export CI = true
 ci: lint
 	$(MAKE) test BIN=$(BIN)
+	$(MAKE) boot-native BIN=$(BIN)
+	$(MAKE) test-debian-quick
 
 bench: setup
 	$(BIN)pip install --quiet --disable-pip-version-check -e '.[bench]'

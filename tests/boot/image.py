@@ -55,7 +55,7 @@ systemctl start --no-block --job-mode=replace-irreversibly $action.target
 class Image:
     """A root directory, the file systems made of it, its kernel and initramfs.
 
-    With *more* it also has LVM, and the package overlayroot.
+    With *more* it also has LVM, LUKS, and the package overlayroot, which needs busybox.
     """
 
     def __init__(self, release="bookworm", maker="initramfs-tools", *, more=False):
@@ -118,7 +118,7 @@ class Image:
         _run(os.path.join(HERE, "inroot.sh"), self.root, *words)
 
     def _install_packages(self):
-        more = ["lvm2", "overlayroot"] if self._more else []
+        more = ["lvm2", "cryptsetup-initramfs", "overlayroot", "busybox"] if self._more else []
         shutil.copy(self.package, os.path.join(self.root, "tmp"))
         install = ["apt-get", "-qq", "-o", "Dpkg::Use-Pty=0", "install", "--no-install-recommends"]
         self.run(*install, f"/tmp/{os.path.basename(self.package)}", *more)

@@ -1,12 +1,17 @@
 """The wait for requests: fair under a flood, patient within bounds, idle when idle."""
 
+import contextlib
+import os
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
+import trio
 
+from unionfs.fuse.session.loop import FastLoop
 from unionfs.fuse.session.patience import SPIN_SECONDS, Patience
 
 FLOOD = """
@@ -56,6 +61,39 @@ def test_under_a_flood_it_can_be_stopped(mirror):
         client.wait()  # its file system is gone
     served.process.returncode = None
     served.process.wait()
+
+
+def slow_passes(seconds):
+    """Return how many passes of 3 ms through trio a loop makes that always has a request."""
+    reading, writing = os.pipe()
+    os.write(writing, b"request")
+    passes = 0
+
+    async def life():
+        nonlocal passes
+        loop = FastLoop(SimpleNamespace(diverted=None))
+        loop.watch(reading)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(make_slow)
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                await loop.wait_readable(-1)
+            nursery.cancel_scope.cancel()
+
+    async def make_slow():
+        nonlocal passes
+        while True:
+            passes += 1
+            time.sleep(0.003)  # noqa: ASYNC251 - what makes the pass slow
+            await trio.lowlevel.checkpoint()
+
+    with contextlib.closing(open(reading, "rb")), contextlib.closing(open(writing, "wb")):
+        trio.run(life)
+    return passes
+
+
+def test_where_a_pass_through_trio_is_slow_most_time_is_left_for_requests():
+    assert 3 < slow_passes(0.5) < 40
 
 
 def test_idle_it_takes_no_time(mirror):

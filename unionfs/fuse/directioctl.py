@@ -6,7 +6,6 @@ them (fs/fuse/ioctl.c, fs/file_attr.c).  Others are not for such files: ENOTTY.
 """
 
 import errno
-import os
 from typing import TYPE_CHECKING
 
 from unionfs.fuse.operations import Operations
@@ -44,7 +43,9 @@ class DirectIoctl:
             return messages.controlled(unique, self._chattr.get(node, _READ[command]))
         form, wished = _WRITE.get(command), bytes(body[messages.IOCTL_IN.size :])
         if form is None or len(wished) != form.size:
-            raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY))
+            # Not raised, which takes longer: systemd asks for each line of its files whether
+            # they are a terminal (TCGETS), which is two fifths of all requests of a boot.
+            return messages.error(unique, errno.ENOTTY)
         shown = self._chattr.get(node, form)
         if not self._chattr.takes_content(node, form, wished):
             return self._set(unique, node, form, (shown, wished), uid)

@@ -10,7 +10,9 @@ stays the runtime.  What changes is the wait between two requests:
   poll(2), and idle, the process sleeps in epoll.
 - **A pass is made in time all the same**, by the clock: timers, signals,
   cancellation and finished threads wait no longer than `PASS_SECONDS`, or
-  `BUSY_PASS_SECONDS` while some handler waits for something else than requests.
+  `BUSY_PASS_SECONDS` while some handler waits for something else than requests; but
+  where a pass takes long (an emulated machine, a slow board) only so often that most
+  of the time is left for requests (`_schedule_pass`).
 
 Several workers (pyfuse3's word for its reading tasks) run, so that a handler
 which waits for a thread keeps nobody waiting.  Two rules make that sound:
@@ -41,9 +43,14 @@ from unionfs.fuse.session.patience import Patience
 # about 15 us, so 2 ms cost less than 1 %.
 PASS_SECONDS = 2e-3
 BUSY_PASS_SECONDS = 0.25e-3
+# How many times what a pass takes lies between two of them, at least, and when busy; and at
+# most, in seconds.  Emulated by QEMU a pass takes 1 to 3 ms, more than most requests: at a boot
+# there it was 44 % of the daemon's time (2026-11).
+_SHARE, _BUSY_SHARE = 50, 4
+_LONGEST_SECONDS = 50e-3
 
 # How long trio may be kept from its turn, once, when requests cease.
-_NAP_MILLISECONDS = 1
+_NAP_MILLISECONDS = 10
 
 
 class Replies(Protocol):
@@ -126,6 +133,7 @@ class FastLoop(Loop):
         self._dispatcher: Dispatcher | None = None
         self._poll = select.poll().poll
         self._next_pass = 0.0  # time.perf_counter()
+        self._cost = 15e-6  # seconds that a pass takes
         self._closed = False
         self._watched = False  # a worker waits in epoll, or has been told to
         self._resting = trio.lowlevel.ParkingLot()
@@ -151,14 +159,19 @@ class FastLoop(Loop):
         if self._away:
             self._away.discard(trio.lowlevel.current_task())
         while True:
-            if time.perf_counter() >= self._next_pass or self._has_begun_tasks():
+            before, begun = time.perf_counter(), self._has_begun_tasks()
+            if begun or before >= self._next_pass:
                 await trio.lowlevel.checkpoint()
+                if not begun:  # even so others may have had a long turn in it, once
+                    self._cost = min(time.perf_counter() - before, 2 * self._cost)
                 self._schedule_pass()
             if self._closed:
                 raise trio.ClosedResourceError
             if not (self._poll(0) or self.patience.poll_on(self._poll) or self._nap()):
                 await self._sleep()
-            if self._dispatcher is None or self._dispatcher.serve(self._next_pass):
+            if self._dispatcher is None or self._dispatcher.serve(
+                min(self._next_pass, time.perf_counter() + PASS_SECONDS)
+            ):
                 break
         self._serving = True
 
@@ -171,7 +184,9 @@ class FastLoop(Loop):
         return True
 
     def _schedule_pass(self) -> None:
-        interval = BUSY_PASS_SECONDS if self._is_busy() else PASS_SECONDS
+        busy = self._is_busy()
+        least, share = (BUSY_PASS_SECONDS, _BUSY_SHARE) if busy else (PASS_SECONDS, _SHARE)
+        interval = min(max(least, share * self._cost), _LONGEST_SECONDS)
         self._next_pass = time.perf_counter() + interval
 
     def _is_busy(self) -> bool:
