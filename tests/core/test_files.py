@@ -16,7 +16,11 @@ from unionfs.host.credentials import ROOT, Requester
 
 
 def registry():
-    return SimpleNamespace(register=lambda *_arguments, **_words: 7, unregister=lambda _id: 0)
+    return SimpleNamespace(
+        register=lambda *_arguments, **_words: 7,
+        unregister=lambda _id: 0,
+        catch_up=lambda: None,
+    )
 
 
 @pytest.fixture

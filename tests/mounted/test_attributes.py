@@ -322,6 +322,20 @@ def test_set_id_bits_of_anothers_file_stay_at_a_chown_that_names_nobody(tree):
     assert mode(tree / "f") == 0o6777
 
 
+def _open_for_writing_and_chown(path):
+    for _ in range(50):
+        with open(path, "r+b"):
+            pass
+        assert failure(os.chown, path, -1, -1) == "EPERM"
+
+
+@pytest.mark.tree({"f": "text"}, prepare=_everybodys)
+@pytest.mark.without("noopen=on")  # as above
+def test_who_has_closed_a_file_writes_to_it_no_more(tree):
+    as_user(_open_for_writing_and_chown, tree / "f")
+    assert mode(tree / "f") == 0o6777
+
+
 @pytest.mark.tree({"f": "text"}, prepare=_privileged(0o2767))
 def test_set_gid_without_execute_is_no_privilege_for_its_group(tree):
     as_user(_write, tree / "f")

@@ -18,7 +18,7 @@ from unionfs.fuse.session.patience import Patience
 
 pytestmark = pytest.mark.trio
 
-GETATTR, FORGET, WRITE, STATFS, FSYNC, LSEEK, INTERRUPT = 3, 2, 16, 17, 20, 46, 36
+GETATTR, FORGET, WRITE, STATFS, FSYNC, LSEEK, INTERRUPT, ACCESS = 3, 2, 16, 17, 20, 46, 36, 34
 
 
 class Answers:
@@ -30,6 +30,7 @@ class Answers:
             GETATTR: self.answer,
             FORGET: self.keep_silent,
             WRITE: self.wait,
+            STATFS: self.catch_up,
             FSYNC: self.have_made,
             LSEEK: self.await_data,
         }
@@ -44,6 +45,11 @@ class Answers:
     def keep_silent(self, _unique, node, _body, _uid, _gid):
         self.seen.append(node)
         return NO_REPLY
+
+    def catch_up(self, unique, *_rest):
+        self.look()
+        self.seen.append("looked")
+        return messages.data(unique, b"looked")
 
     def wait(self, unique, node, *_rest):
         async def job():
@@ -132,7 +138,7 @@ async def test_an_error_is_told_and_answered(dispatched):
 
 async def test_a_request_without_a_handler_is_refused(dispatched):
     dispatcher, answers, _, sent = dispatched
-    sent.send(request(STATFS, 5, 77, b"body"))
+    sent.send(request(ACCESS, 5, 77, b"body"))
     assert not dispatcher.serve(soon())
     assert sent.recv(1000) == reply(5, error=-errno.ENOSYS)
     assert answers.seen == []
@@ -280,6 +286,16 @@ async def test_what_nobody_waits_for_comes_after_what_somebody_does(dispatched):
     sent.send(request(GETATTR, 6, 7))
     assert not dispatcher.serve(soon())
     assert answers.seen == answers.idle == [(7, b"", 0, 0), 99]
+
+
+async def test_what_was_put_off_is_done_for_who_asks_for_it(dispatched):
+    dispatcher, answers, _, sent = dispatched
+    answers.look = dispatcher.catch_up
+    sent.send(request(FORGET, 4, 98))
+    sent.send(request(STATFS, 5, 77))
+    assert not dispatcher.serve(soon())
+    assert sent.recv(1000) == reply(5, body=b"looked")
+    assert answers.seen == [98, "looked"]
 
 
 async def test_under_a_flood_not_all_is_put_off(dispatched):

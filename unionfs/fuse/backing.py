@@ -47,6 +47,9 @@ class Registry(Protocol):
     def invalidate_attributes(self, ino: int) -> None:
         """Have the kernel ask for the attributes of a node before it uses them again."""
 
+    def catch_up(self) -> None:
+        """Do what was put off: files that were closed."""
+
 
 class Forecast:
     """Will a file that is opened for writing while small become large?  As the latest ones did.

@@ -361,6 +361,7 @@ class Files:
         return closing.takes_long(self.union.attributes(node), size)
 
     def _is_written(self, node: Node) -> bool:
+        self._registry.catch_up()
         return any(file.writes and file.node is node for file in self._open.values())
 
     def changed(self, node: Node) -> None:

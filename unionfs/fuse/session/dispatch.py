@@ -187,11 +187,10 @@ class Dispatcher:
         elif reply:
             self._device.send(reply)
 
-    def _leave_nothing(self) -> None:
-        """Do what was put off, and leave the rest to threads."""
+    def catch_up(self) -> None:
+        """Do what was put off; a handler may ask for it, as its request came after that."""
         while self._put_off:
             self._answer(*self._put_off.popleft())
-        self._leave_to_threads()
 
     def _leave_to_threads(self) -> None:
         """Leave what is still awaited to threads, as the loop is about to do other things."""
@@ -257,5 +256,6 @@ class Dispatcher:
 
     def close(self) -> None:
         """Do what was put off, and end the threads."""
-        self._leave_nothing()
+        self.catch_up()
+        self._leave_to_threads()
         self._crew.dismiss()

@@ -283,6 +283,11 @@ class Session:
         thread = 0 if self._dispatcher is None else self._dispatcher.thread(unique)
         return Requester(uid, gid, thread)
 
+    def catch_up(self) -> None:
+        """Do what was put off, for a handler that goes by which files are open."""
+        if self._dispatcher is not None:
+            self._dispatcher.catch_up()
+
     def invalidate_attributes(self, ino: int) -> None:
         """Have the kernel ask for the attributes of a node before it uses them again."""
         self._replies.notify(messages.invalid_attributes(ino))
