@@ -6,6 +6,7 @@ import stat
 
 import pytest
 
+from tests.mounted.mount import Mount
 from tests.mounted.witness import as_user, failure
 from unionfs.host.syscalls import fallocate
 
@@ -45,6 +46,27 @@ def test_a_hole_is_punched_and_found(tree, opened):
     assert os.lseek(opened, 3 * PAGE, os.SEEK_HOLE) == 8 * PAGE
     assert failure(os.lseek, opened, 8 * PAGE, os.SEEK_DATA) == "ENXIO"
     assert os.fstat(opened).st_blocks == 6 * PAGE // 512
+
+
+def _write(fd, size):
+    while size:
+        size -= os.write(fd, bytes(min(size, 1 << 17)))
+
+
+# Most of the little disk's room.
+@pytest.mark.parametrize("take", [_write, lambda fd, size: os.posix_fallocate(fd, 0, size)])
+@pytest.mark.parametrize("option", ["", "passthrough=off", "noopen=on", "direct=off"])
+def test_room_of_a_deleted_file_is_there_for_the_next(base, option, take):
+    (base / "lower").mkdir()
+    mount = Mount(base, lowers=[base / "lower"], options=("ram=16M", *filter(None, [option])))
+    mount.start()
+    try:
+        for number in range(50):
+            with (mount.path / f"{number}").open("wb", buffering=0) as file:
+                take(file.fileno(), 12 << 20)
+                (mount.path / f"{number}").unlink()
+    finally:
+        mount.stop()
 
 
 @direct

@@ -19,6 +19,7 @@ from unionfs.fuse.session.patience import Patience
 pytestmark = pytest.mark.trio
 
 GETATTR, FORGET, WRITE, STATFS, FSYNC, LSEEK, INTERRUPT, ACCESS = 3, 2, 16, 17, 20, 46, 36, 34
+CREATE, OPEN = 35, 14
 
 
 class Answers:
@@ -31,6 +32,8 @@ class Answers:
             FORGET: self.keep_silent,
             WRITE: self.wait,
             STATFS: self.catch_up,
+            CREATE: self.find_no_room,
+            OPEN: lambda *arguments: Waiting(lambda: self.wait_for_room(*arguments)),
             FSYNC: self.have_made,
             LSEEK: self.await_data,
         }
@@ -77,6 +80,18 @@ class Answers:
             return found and messages.data(unique, found)
 
         return Soon(attempt, lambda: self.have_made(unique, node))
+
+    def gives_room(self, _opcode, node, _body):
+        return node == 13
+
+    def find_no_room(self, unique, node, *_rest):
+        self.full -= 1
+        if self.full >= 0:
+            raise OSError(node, "no room")
+        return messages.data(unique, b"room")
+
+    async def wait_for_room(self, *arguments):
+        return self.find_no_room(*arguments)
 
     def foresee(self):
         self.idle = list(self.seen)  # what was done before there was time for this
@@ -286,6 +301,32 @@ async def test_what_nobody_waits_for_comes_after_what_somebody_does(dispatched):
     sent.send(request(GETATTR, 6, 7))
     assert not dispatcher.serve(soon())
     assert answers.seen == answers.idle == [(7, b"", 0, 0), 99]
+
+
+async def test_what_gives_room_is_not_put_off_nor_what_came_before_it(dispatched):
+    dispatcher, answers, _, sent = dispatched
+    for number, node in ((4, 98), (5, 13)):
+        sent.send(request(FORGET, number, node))
+    sent.send(request(GETATTR, 6, 77))
+    assert not dispatcher.serve(soon())
+    assert answers.seen == [98, 13, (77, b"", 0, 0)]
+
+
+@pytest.mark.parametrize("opcode", [CREATE, OPEN])
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT])
+async def test_what_finds_no_room_is_tried_a_few_times(dispatched, opcode, error):
+    dispatcher, answers, _, sent = dispatched
+    answers.full = 1
+    sent.send(request(opcode, 5, error))
+    sent.send(request(FORGET, 6, 98))
+    assert not dispatcher.serve(soon())
+    assert await heard(sent) == reply(5, body=b"room")
+    answers.full = 4
+    sent.send(request(opcode, 5, error))
+    assert not dispatcher.serve(soon())
+    assert await heard(sent) == reply(5, error=-error)
+    assert answers.full == 0
+    assert answers.seen == [98, (opcode, error)]
 
 
 async def test_what_was_put_off_is_done_for_who_asks_for_it(dispatched):

@@ -26,6 +26,9 @@ from unionfs.fuse.session.dispatch import NO_REPLY, Handler
 from unionfs.host.credentials import ROOT
 from unionfs.view.node import Node
 
+# Blocks of a deleted file from which on its end is not put off: of st_blocks, 64 KiB.
+_MUCH_ROOM = 128
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
@@ -40,6 +43,13 @@ def _name(body: memoryview, start: int = 0) -> bytes:
 def _names(body: memoryview, start: int = 0) -> list[bytes]:
     """Return the two names that end *body*."""
     return bytes(body[start:-1]).split(b"\0")
+
+
+def _forgotten(body: memoryview) -> "Iterator[tuple[int, int]]":
+    """Return the nodes that a BATCH_FORGET names, each with how many look-ups it takes back."""
+    (count,) = messages.BATCH_FORGET_IN.unpack_from(body)
+    start = messages.BATCH_FORGET_IN.size
+    return messages.FORGET_ONE.iter_unpack(body[start : start + count * messages.FORGET_ONE.size])
 
 
 class Direct:
@@ -92,6 +102,18 @@ class Direct:
         """Make something ready, or tidy up, in a few microseconds; False: there is nothing."""
         return self._foresight.step() or self._tidy()
 
+    def gives_room(self, opcode: int, node: int, body: memoryview) -> bool:
+        """Tell whether a request that nobody waits for is the end of a large deleted file."""
+        if opcode == messages.BATCH_FORGET:
+            return any(self._holds_room(number) for number, _ in _forgotten(body))
+        return self._holds_room(node)
+
+    def _holds_room(self, number: int) -> bool:
+        node = self._nodes.get(number)
+        if node is None or not node.orphan or node.pin < 0:
+            return False
+        return os.fstat(node.pin).st_blocks >= _MUCH_ROOM
+
     def close(self) -> None:
         """Finish what was put off."""
         while self._tidy():
@@ -140,10 +162,7 @@ class Direct:
     def _forget_many(
         self, _unique: int, _node: int, body: memoryview, _uid: int, _gid: int
     ) -> bytes:
-        (count,) = messages.BATCH_FORGET_IN.unpack_from(body)
-        start = messages.BATCH_FORGET_IN.size
-        end = start + count * messages.FORGET_ONE.size
-        for node, lookups in messages.FORGET_ONE.iter_unpack(body[start:end]):
+        for node, lookups in _forgotten(body):
             self._forget_one(node, lookups)
         return NO_REPLY
 

@@ -21,6 +21,7 @@ from unionfs.fuse.operations import Operations
 from unionfs.fuse.session import messages
 from unionfs.fuse.session.crew import Later, Soon, Waiting, at_once
 from unionfs.fuse.session.dispatch import NO_REPLY, Handler, Reply
+from unionfs.fuse.session.fullness import with_room
 from unionfs.fuse.session.protocol import FOPEN_KEEP_CACHE, FOPEN_PASSTHROUGH
 from unionfs.host.credentials import ROOT, Requester
 from unionfs.layers.iflags import IMMUTABLE, PROTECTING
@@ -239,7 +240,7 @@ class DirectFiles:
             layer = self._files.ready_to_write(*target)
 
             def job(fd: int) -> bytes:
-                layer.allocate(fd, mode, offset, length)
+                with_room(lambda: layer.allocate(fd, mode, offset, length))
                 return messages.empty(unique)
 
             return _later(job, target.fd)
@@ -267,7 +268,8 @@ class DirectFiles:
 
             def job(source: int, fd: int) -> bytes:
                 most = min(length, _MOST_COPIED)
-                return messages.count(unique, layer.copy_range(source, start, fd, offset, most))
+                copied = with_room(lambda: layer.copy_range(source, start, fd, offset, most))
+                return messages.count(unique, copied)
 
             return _later(job, source, target.fd)
 

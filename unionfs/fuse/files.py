@@ -6,6 +6,7 @@ at, in a thread if it is much, and threads see descriptors alone.
 
 import contextlib
 import errno
+import itertools
 import os
 from typing import Literal, NamedTuple
 
@@ -35,6 +36,11 @@ _THREAD_BYTES = 1 << 20
 _KERNEL_FLAGS = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_APPEND | os.O_DIRECT | os.O_NOATIME
 
 _UNTOLD = contextlib.nullcontext()
+
+_BLOCK = 512  # bytes per unit of st_blocks: stat(2)
+
+# Deleted files that an open for writing counts the room of, at most.
+_MOST_LOOKED_AT = 32
 
 # The handle of a file that was opened for reading without a descriptor: none of ours.
 UNOPENED = 0
@@ -324,9 +330,19 @@ class Files:
         # have to fall where we see it.
         if flags & os.O_APPEND or st.st_mode & SET_IDS:
             return False
-        if self._forecast.large or self.backings.may_be_mapped(node):
+        if self.backings.may_be_mapped(node):
             return True
-        return st.st_size >= SMALL
+        return (self._forecast.large or st.st_size >= SMALL) and not self._deleted_files_hold_room()
+
+    def _deleted_files_hold_room(self) -> bool:
+        """Tell whether upper may be full until deleted files end: what passes by us cannot wait."""
+        orphans, upper = self.union.nodes.orphans, self.union.upper
+        if not orphans or upper is None:
+            return False
+        pins = (node.pin for node in itertools.islice(orphans.values(), _MOST_LOOKED_AT))
+        held = sum(os.fstat(pin).st_blocks for pin in pins if pin >= 0) * _BLOCK
+        room = os.fstatvfs(upper.fd)
+        return held > room.f_bavail * room.f_frsize // 4
 
     def _enter(self, node: Node, fd: int, *, writes: bool, eligible: bool) -> Opened:
         backing, keep = self.backings.open(node, fd, eligible=eligible, writes=writes)
@@ -340,6 +356,7 @@ class Files:
     def created(self, node: Node, fd: int, mode: int, flags: int) -> Opened:
         """Answer with the descriptor of a file that was just made."""
         eligible = self._forecast.large and not flags & os.O_APPEND and not mode & SET_IDS
+        eligible = eligible and not self._deleted_files_hold_room()
         self.newest = node.ino
         return self._enter(node, fd, writes=True, eligible=eligible)
 

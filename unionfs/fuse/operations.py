@@ -30,6 +30,7 @@ from unionfs.fuse.chattr import Chattr
 from unionfs.fuse.durability import Durability
 from unionfs.fuse.files import Files, Opened, host_flags
 from unionfs.fuse.session import Granted, Session
+from unionfs.fuse.session.fullness import tried
 from unionfs.fuse.session.leases import insisted
 from unionfs.fuse.trouble import Trouble, reply_number
 from unionfs.host.credentials import Requester
@@ -53,7 +54,7 @@ def _replying(handler: _Handler) -> _Handler:
     @functools.wraps(handler)
     async def reply(*args: Any) -> Any:
         try:
-            return await insisted(lambda: handler(*args))
+            return await tried(lambda: insisted(lambda: handler(*args)))
         except FUSEError:
             raise
         except Exception as exc:  # noqa: BLE001 - told

@@ -187,6 +187,7 @@ class NodeTable(dict[int, Node]):
     def __init__(self, root: Node) -> None:
         super().__init__({ROOT_INO: root})
         self.root = root
+        self.orphans: dict[int, Node] = {}  # those that have no name
 
     def __missing__(self, ino: int) -> Node:
         """Raise ESTALE: the kernel should know better."""
@@ -224,6 +225,7 @@ class NodeTable(dict[int, Node]):
             return self._add(parent, name, sighting)
         if node.orphan:
             node.orphan = False
+            self.orphans.pop(node.ino, None)
             self._reattach(node, parent, name)
         elif node.parent is not parent or node.name != name:
             self._add_name(node, parent, name)
@@ -250,6 +252,7 @@ class NodeTable(dict[int, Node]):
         """Enter an object of upper that was made without a name; it may get one later."""
         node = self._add(parent, b"", plain(ino, st))
         node.orphan, node.pin = True, pin
+        self.orphans[node.ino] = node
         return node
 
     def _add(self, parent: Node, name: bytes, sighting: Sighting) -> Node:
@@ -325,6 +328,7 @@ class NodeTable(dict[int, Node]):
                 node.move(*node.aliases.popitem()[0])
             else:
                 node.orphan = True
+                self.orphans[node.ino] = node
 
     def forget(self, ino: int, count: int) -> None:
         """Take back *count* lookups; the kernel no longer knows a node that has none."""
@@ -339,6 +343,8 @@ class NodeTable(dict[int, Node]):
             if node.parent is None or self.get(node.ino) is not node:
                 return
             del self[node.ino]
+            if node.orphan:
+                self.orphans.pop(node.ino, None)
             if node.pin >= 0:
                 closing.close(node.pin)
                 node.pin = -1

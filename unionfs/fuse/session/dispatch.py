@@ -15,7 +15,7 @@ called again until it does not (`leases`).
 
 What nobody waits for (the kernel closes and forgets files in its own time) is
 put off as long as there are other requests, and done while the client is busy
-with its reply.
+with its reply; but not the end of a deleted file, as the next request may need its room.
 """
 
 import collections
@@ -25,7 +25,7 @@ import logging
 import os
 import select
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from time import perf_counter
 from typing import Final, Protocol
@@ -35,6 +35,7 @@ import trio
 from unionfs.fuse.session import messages
 from unionfs.fuse.session.crew import Crew, Later, Soon, Waiting
 from unionfs.fuse.session.device import Device
+from unionfs.fuse.session.fullness import is_full, tried, tried_again
 from unionfs.fuse.session.leases import after_pause, insisted, repeated
 from unionfs.fuse.session.patience import Patience
 from unionfs.fuse.session.protocol import IN_HEADER
@@ -80,10 +81,15 @@ class Handlers(Protocol):
     def explain(self, error: Exception, opcode: int, node: int) -> int:
         """Tell of an error where that is called for, and return its number."""
 
+    def gives_room(self, opcode: int, node: int, body: memoryview) -> bool:
+        """Tell whether a request that nobody waits for gives room back that the next may need."""
+
     def foresee(self) -> bool:
         """Make something ready that may be asked for, in a few microseconds; False: nothing."""
 
 
+_Made = Reply | Soon | Waiting
+_Job = Callable[[], Awaitable[_Made]]
 _Request = tuple[int, int, int, memoryview, int, int]
 _Awaited = tuple[Soon, int, int, int]  # unique, opcode and node of the request
 
@@ -99,6 +105,7 @@ class Dispatcher:
         self._handlers = {messages.INTERRUPT: _ignore, **handlers.table}
         self._explain = handlers.explain
         self._foresee = handlers.foresee
+        self._gives_room = handlers.gives_room
         self._crew = Crew(device.send)
         self._soon: collections.deque[_Awaited] = collections.deque()
         self._token = trio.lowlevel.current_trio_token()
@@ -141,11 +148,14 @@ class Dispatcher:
         """Answer the request of *size* bytes, now or later."""
         buffer = self._buffer
         opcode, unique, node, uid, gid = _HEAD.unpack_from(buffer)
-        if opcode in self._can_wait:
-            body = memoryview(buffer[_BODY:size].tobytes())
-            self._put_off.append((opcode, unique, node, body, uid, gid))
+        body = buffer[_BODY:size]
+        if opcode not in self._can_wait:
+            self._answer(opcode, unique, node, body, uid, gid)
+        elif self._gives_room(opcode, node, body):
+            self.catch_up()  # what was put off may have the same file open
+            self._answer(opcode, unique, node, body, uid, gid)
         else:
-            self._answer(opcode, unique, node, buffer[_BODY:size], uid, gid)
+            self._put_off.append((opcode, unique, node, memoryview(bytes(body)), uid, gid))
 
     def _is_asked(self, until: float) -> bool:
         """Do what can be done until the next request, and tell whether it has come soon."""
@@ -220,6 +230,12 @@ class Dispatcher:
             again = partial(handler, unique, node, memoryview(bytes(body)), uid, gid)
             self._postpone(Waiting(repeated(again)), unique, opcode, node)
         except Exception as exc:  # noqa: BLE001 - told, and answered
+            if is_full(exc):
+                again = partial(handler, unique, node, memoryview(bytes(body)), uid, gid)
+                self._held_up[unique] = self.thread(unique)
+                job = partial(tried_again, repeated(again), self.catch_up)
+                self._begin(job, unique, opcode, node)
+                return
             self._device.send(messages.error(unique, self._explain(exc, opcode, node)))
 
     def _postpone(self, reply: Waiting | Later | Soon, unique: int, opcode: int, node: int) -> None:
@@ -228,13 +244,16 @@ class Dispatcher:
         elif isinstance(reply, Later):
             self._crew.take(reply, partial(self._failed_later, unique, opcode, node))
         else:
-            self.waiting += 1
-            self.begun = True
-            trio.lowlevel.spawn_system_task(self._wait, unique, opcode, node, reply)
+            self._begin(partial(tried, reply.job, self.catch_up), unique, opcode, node)
 
-    async def _wait(self, unique: int, opcode: int, node: int, waiting: Waiting) -> None:
+    def _begin(self, job: _Job, unique: int, opcode: int, node: int) -> None:
+        self.waiting += 1
+        self.begun = True
+        trio.lowlevel.spawn_system_task(self._wait, unique, opcode, node, job)
+
+    async def _wait(self, unique: int, opcode: int, node: int, job: _Job) -> None:
         try:
-            reply = await insisted(waiting.job)
+            reply = await insisted(job)
             if isinstance(reply, bytes | memoryview):
                 if reply:
                     self._device.send(reply)
