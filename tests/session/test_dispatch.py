@@ -19,7 +19,7 @@ from unionfs.fuse.session.patience import Patience
 pytestmark = pytest.mark.trio
 
 GETATTR, FORGET, WRITE, STATFS, FSYNC, LSEEK, INTERRUPT, ACCESS = 3, 2, 16, 17, 20, 46, 36, 34
-CREATE, OPEN = 35, 14
+CREATE, OPEN, RELEASE, FSYNCDIR = 35, 14, 18, 30
 
 
 class Answers:
@@ -33,6 +33,8 @@ class Answers:
             WRITE: self.wait,
             STATFS: self.catch_up,
             CREATE: self.find_no_room,
+            RELEASE: self.find_no_room,
+            FSYNCDIR: lambda *arguments: Waiting(lambda: self.wait_for_room(*arguments)),
             OPEN: lambda *arguments: Waiting(lambda: self.wait_for_room(*arguments)),
             FSYNC: self.have_made,
             LSEEK: self.await_data,
@@ -327,6 +329,16 @@ async def test_what_finds_no_room_is_tried_a_few_times(dispatched, opcode, error
     assert await heard(sent) == reply(5, error=-error)
     assert answers.full == 0
     assert answers.seen == [98, (opcode, error)]
+
+
+@pytest.mark.parametrize("opcode", [FSYNCDIR, RELEASE])
+async def test_a_sync_and_a_close_are_not_tried_again(dispatched, opcode):
+    dispatcher, answers, _, sent = dispatched
+    answers.full = 1
+    sent.send(request(opcode, 5, errno.ENOSPC))
+    assert not dispatcher.serve(soon())
+    assert await heard(sent) == reply(5, error=-errno.ENOSPC)
+    assert answers.full == 0
 
 
 async def test_what_was_put_off_is_done_for_who_asks_for_it(dispatched):

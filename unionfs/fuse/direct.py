@@ -23,6 +23,7 @@ from unionfs.fuse.operations import ALONE, Operations
 from unionfs.fuse.session import messages
 from unionfs.fuse.session.crew import Waiting, at_once
 from unionfs.fuse.session.dispatch import NO_REPLY, Handler
+from unionfs.host import closing
 from unionfs.host.credentials import ROOT
 from unionfs.view.node import Node
 
@@ -112,7 +113,7 @@ class Direct:
         node = self._nodes.get(number)
         if node is None or not node.orphan or node.pin < 0:
             return False
-        return os.fstat(node.pin).st_blocks >= _MUCH_ROOM
+        return closing.blocks(node.pin) >= _MUCH_ROOM
 
     def close(self) -> None:
         """Finish what was put off."""

@@ -340,7 +340,7 @@ class Files:
         if not orphans or upper is None:
             return False
         pins = (node.pin for node in itertools.islice(orphans.values(), _MOST_LOOKED_AT))
-        held = sum(os.fstat(pin).st_blocks for pin in pins if pin >= 0) * _BLOCK
+        held = sum(closing.blocks(pin) for pin in pins if pin >= 0) * _BLOCK
         room = os.fstatvfs(upper.fd)
         return held > room.f_bavail * room.f_frsize // 4
 

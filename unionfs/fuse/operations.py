@@ -43,6 +43,9 @@ log = logging.getLogger(__name__)
 # Handlers whose first argument is a file handle.  A directory's handle is its node's number.
 _OF_FILES = frozenset({"read", "write", "release", "fsync"})
 
+# Not done again where there was no room: `session.dispatch`.
+_DONE_ONCE = frozenset({"release", "releasedir", "fsync", "fsyncdir"})
+
 STATUS, ALONE = rootattributes.STATUS.encode(), rootattributes.ALONE.encode()
 
 _Handler = TypeVar("_Handler", bound=Callable[..., Awaitable[Any]])
@@ -54,6 +57,8 @@ def _replying(handler: _Handler) -> _Handler:
     @functools.wraps(handler)
     async def reply(*args: Any) -> Any:
         try:
+            if handler.__name__ in _DONE_ONCE:
+                return await insisted(lambda: handler(*args))
             return await tried(lambda: insisted(lambda: handler(*args)))
         except FUSEError:
             raise

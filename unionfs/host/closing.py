@@ -20,6 +20,14 @@ def takes_long(st: os.stat_result, kept: int = 0) -> bool:
     return stat.S_ISREG(st.st_mode) and st.st_blocks * _BLOCK - kept >= _LARGE
 
 
+def blocks(fd: int) -> int:
+    """Return st_blocks of a deleted file, which goes when *fd* is closed; 0 where nobody knows."""
+    try:
+        return os.fstat(fd).st_blocks
+    except OSError:  # some FUSE file systems know a deleted file no more: ESTALE
+        return 0
+
+
 def close(fd: int) -> None:
     """Close a descriptor, in a thread if that is going to delete a large file.
 

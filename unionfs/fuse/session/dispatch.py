@@ -52,6 +52,10 @@ NO_REPLY: Final = b""
 _PUT_OFF = frozenset({messages.RELEASE, messages.FORGET, messages.BATCH_FORGET})
 _MOST_PUT_OFF = 16
 
+# What is not done again where there was no room: a descriptor is closed all the same (close(2)),
+# and its number may be another's by then; a disk's error is told to one caller of fsync(2), once.
+_DONE_ONCE = _PUT_OFF | {messages.FSYNC, messages.FSYNCDIR}
+
 # More than the kernel asks for: the head of a WRITE and its data, FUSE_MIN_READ_BUFFER at least.
 _HEAD_BYTES = 8192
 
@@ -230,7 +234,7 @@ class Dispatcher:
             again = partial(handler, unique, node, memoryview(bytes(body)), uid, gid)
             self._postpone(Waiting(repeated(again)), unique, opcode, node)
         except Exception as exc:  # noqa: BLE001 - told, and answered
-            if is_full(exc):
+            if is_full(exc) and opcode not in _DONE_ONCE:
                 again = partial(handler, unique, node, memoryview(bytes(body)), uid, gid)
                 self._held_up[unique] = self.thread(unique)
                 job = partial(tried_again, repeated(again), self.catch_up)
@@ -243,6 +247,8 @@ class Dispatcher:
             self._soon.append((reply, unique, opcode, node))
         elif isinstance(reply, Later):
             self._crew.take(reply, partial(self._failed_later, unique, opcode, node))
+        elif opcode in _DONE_ONCE:
+            self._begin(reply.job, unique, opcode, node)
         else:
             self._begin(partial(tried, reply.job, self.catch_up), unique, opcode, node)
 
