@@ -120,7 +120,7 @@ class Gaps:
         await self.pause()
         result = await self._run_sync(job, *args)
         if self.failing:
-            raise OSError(errno.ENOSPC, "the disk is full")
+            raise OSError(errno.EIO, "the disk fails")
         await self.pause()
         return result
 

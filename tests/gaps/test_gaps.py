@@ -287,15 +287,18 @@ def test_the_end_is_as_if_one_had_come_after_the_other(top, gaps, waiting):
 
 # To empty a file takes no room, so it does not fail.
 @pytest.mark.parametrize("waiting", ["open", "truncate", "append", "link with the content"])
-def test_where_the_disk_is_full_in_the_end_only_the_other_has_done_anything(top, gaps, waiting):
-    """Where the other waits, too, it does what it needs itself."""
+def test_where_the_disk_fails_in_the_end_only_the_other_has_done_anything(top, gaps, waiting):
+    """Where the other waits, too, it does what it needs itself.
+
+    A disk that is full is asked again (`fullness`), which is the other order of the two.
+    """
     first, features = WAITING[waiting]
     features = Features(**{"fsync": "off", **features})
     tried, wrong = 0, {}
     # Of a file in upper much may be cut off before the disk fails, there as on a plain directory.
     for scene, name in _chosen("", tuple(SCENES)[:-1]):
         field, other = Field(top, scene, gaps), OTHERS[name]
-        right = [("ENOSPC", *field.on_a_plain_directory(other))]
+        right = [("EIO", *field.on_a_plain_directory(other))]
         count, words = _wrong(field, features, first, other, right, failing=True)
         tried += count
         wrong |= {(scene, name): words} if words else {}
