@@ -15,7 +15,9 @@ def main() -> int:
     """Run what the command line asks for and return the exit status."""
     inherited.fill_descriptors()
     words = sys.argv[1:]
-    daemon = background.start() if background.is_likely(words) else None
+    daemon = None
+    if background.is_likely(words):
+        daemon = background.start(watched=background.is_watched(words))
     try:
         from unionfs.commands import commands  # noqa: PLC0415 - while the daemon imports its part
 

@@ -71,7 +71,7 @@ def test_only_what_is_needed_is_started(bench, line):
         "watch.py",
         "import atexit, sys\n"
         "from unionfs import cli\nfrom unionfs.commands import background\n"
-        "background.start = lambda: print('forked')\n"
+        "background.start = lambda **_: print('forked')\n"
         "atexit.register(lambda: print({'pyfuse3', 'trio'} & set(sys.modules)))\n"
         "sys.exit(cli.main())\n",
     )

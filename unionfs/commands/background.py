@@ -84,7 +84,12 @@ class Daemon:
             self._pid = 0
 
 
-def start() -> Daemon:
+def is_watched(words: Sequence[str]) -> bool:
+    """Tell whether the command line asks for a root's daemon, which another process watches."""
+    return any("boot=on" in word.removeprefix("-o").split(",") for word in words)
+
+
+def start(*, watched: bool) -> Daemon:
     """Fork the daemon; it does not return from here but leaves by SystemExit."""
     inherited.await_children()
     orders, orders_end = os.pipe()
@@ -95,10 +100,25 @@ def start() -> Daemon:
         os.close(ready)
         os.setsid()
         inherited.leave_caller()
-        sys.exit(_serve_when_told(orders, ready_end))
+        sys.exit((_watch if watched else _serve_when_told)(orders, ready_end))
     os.close(orders)
     os.close(ready_end)
     return Daemon(child, orders_end, ready)
+
+
+def _watch(orders: int, ready: int) -> int:
+    """Fork once more: the child is the daemon, and this process imports but little."""
+    serving, serving_end = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(serving)
+        os.close(ready)
+        return _serve_when_told(orders, serving_end)
+    os.close(serving_end)
+    os.close(orders)
+    from unionfs.mounting import watcher  # noqa: PLC0415 - while the child imports its part
+
+    return watcher.watch(child, serving, ready)
 
 
 def _serve_when_told(orders: int, ready: int) -> int:

@@ -48,7 +48,7 @@ def _in_background(options: Options, mountpoint: str, arguments: argparse.Namesp
         from unionfs.mounting import opening  # noqa: PLC0415 - the daemon looks itself
 
         opening.require_privileges()
-        daemon = background.start()
+        daemon = background.start(watched=options.boot == "on")
     return daemon.mount(mountpoint, dataclasses.asdict(options), arguments.verbose)
 
 

@@ -2,10 +2,10 @@
 
 A union serves everybody, for as long as it lives; who mounted it is chance.
 What fork(2) and execve(2) pass on is dealt with here or in the place named: the
-session in `background`, the terminal in `ordered`, the working directory in
-`daemon`; PYTHON* variables are ignored by the scripts that `make install`
-makes.  Kept, as they are an administrator's fence, or a key to a layer:
-cgroup, namespaces, processors, security labels, capabilities, keyrings.
+session in `background`, the working directory in `daemon`; PYTHON* variables
+are ignored by the scripts that `make install` makes.  Kept, as they are an
+administrator's fence, or a key to a layer: cgroup, namespaces, processors,
+security labels, capabilities, keyrings.
 
 In the foreground a daemon belongs to whoever waits for it: `serve_everybody`
 takes back only what would make it serve others wrongly.  One that goes on alone
@@ -55,6 +55,14 @@ def fill_descriptors() -> None:
             _open_nothing()
             if fd:  # print(file=None) would write to stdout instead
                 setattr(sys, name, open(fd, "w", closefd=False))  # noqa: SIM115
+
+
+def leave_terminal() -> None:
+    """Let go of the descriptors 0 to 2 that the command came with."""
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    for fd in range(3):
+        os.dup2(null, fd)
+    os.close(null)
 
 
 def _open_nothing() -> None:

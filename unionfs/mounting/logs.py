@@ -72,14 +72,6 @@ def to_kernel_log() -> None:
     _to(_KernelLog())
 
 
-def leave_terminal() -> None:
-    """Let go of the descriptors that the command came with."""
-    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    for fd in range(3):
-        os.dup2(null, fd)
-    os.close(null)
-
-
 def _to(handler: logging.Handler) -> None:
     root = logging.getLogger()
     for old in list(root.handlers):

@@ -9,6 +9,7 @@ import sys
 import pyfuse3  # noqa: F401 - imported ahead of its use, as all of these
 import trio  # noqa: F401
 
+from unionfs.host import inherited
 from unionfs.mounting import daemon, logs
 from unionfs.mounting.options import Options, Refused
 from unionfs.view import union  # noqa: F401
@@ -17,25 +18,22 @@ _BAD_INPUT = 2  # exit status
 
 
 def serve(mountpoint: str, said: dict[str, object], verbosity: int, ready: int) -> int:
-    """Mount as ordered, write a byte to *ready* when it serves, and return the exit status."""
+    """Mount as ordered, write to *ready* when it serves, and return the exit status."""
     logs.to_stderr(verbosity)
 
     options = Options(**said)  # type: ignore[arg-type]
 
-    def tell() -> None:
-        os.write(ready, b"1")
-        os.close(ready)
-
     def let_go() -> None:
         logs.to_syslog()
-        logs.leave_terminal()
-        tell()
+        inherited.leave_terminal()
+        os.write(ready, b"1")
+        os.close(ready)
 
     try:
         if options.boot == "on":
             from unionfs.mounting import rootdaemon  # noqa: PLC0415 - a machine has one of them
 
-            return rootdaemon.serve(options, mountpoint, tell)
+            return rootdaemon.serve(options, mountpoint, ready)
         return daemon.open_and_serve(options, mountpoint, let_go)
     except Refused as exc:
         print(f"unionfs: {exc}", file=sys.stderr)

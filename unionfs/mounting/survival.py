@@ -24,6 +24,11 @@ import signal
 import threading
 import time
 
+from unionfs.host import inherited
+
+# sysvinit's sendsigs spares the processes whose numbers stand in files here.
+_SPARED = "/run/sendsigs.omit.d"
+
 # prctl(2)
 _PR_SET_NAME = 15
 # mlockall(2)
@@ -122,6 +127,17 @@ def lock_memory() -> None:
     Pages that it never touches take no room (MCL_ONFAULT, Linux 4.4).
     """
     _libc.mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT)
+
+
+def settle(name: str) -> None:
+    """Let go of the command that started this process, and stay, whatever comes."""
+    inherited.leave_terminal()
+    ignore(signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+    lock_memory()
+    with contextlib.suppress(OSError):
+        os.makedirs(_SPARED, exist_ok=True)
+        with open(f"{_SPARED}/{name}", "w", encoding="ascii") as file:
+            file.write(f"{os.getpid()}\n")
 
 
 def ignore(*numbers: signal.Signals) -> None:

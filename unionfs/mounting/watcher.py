@@ -6,6 +6,10 @@ open: the console, the kernel's log and /proc/sysrq-trigger.
 
 The daemon's end is a death when its mount is still there for PID 1; where it
 has been unmounted, by a boot script that gave up, all is well.
+
+It is forked before the daemon's modules are imported, so that it takes little
+of the memory that it locks.  To keep the connection across the daemon's death
+would be its affair, too.
 """
 
 import contextlib
@@ -14,7 +18,9 @@ import os
 import signal
 import threading
 import time
-from typing import Literal
+from typing import Literal, cast
+
+from unionfs.mounting import survival
 
 Dead = Literal["reboot", "panic", "halt", "nothing"]
 
@@ -40,6 +46,25 @@ def status_of(child: int) -> int:
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
+
+
+def watch(child: int, serving: int, ready: int) -> int:
+    """Watch the daemon *child*, and return its exit status when there is no mount of it.
+
+    It tells at *serving* when it serves, and that is passed on to *ready*.
+    """
+    survival.spare_from_oom_killer()
+    with open(serving, "rb") as pipe:
+        device, _, dead = pipe.read().decode().partition(" ")  # no `dead`: it serves no root
+    if not device:  # it did not come to that
+        return status_of(child)
+    survival.rename("@unionfs-watch")
+    watcher = Watcher(child, device, cast("Dead", dead or "nothing"))
+    os.write(ready, b"1")
+    os.close(ready)
+    survival.settle("unionfs-watch")
+    survival.ignore(signal.SIGTERM, signal.SIGINT)  # in the child they ask to unmount, in vain
+    return watcher.wait()
 
 
 class Watcher:
