@@ -2,34 +2,23 @@
 
 import argparse
 import re
+import textwrap
 from collections.abc import Iterable
 from dataclasses import replace
 
-from unionfs.mounting.options import Options, Refused, checked_size, parse
+from unionfs.mounting.options import Options, Refused, checked_size, choices, parse
 
-LAYER_OPTIONS = """\
+_LAYER_OPTIONS = """\
 options of -o (separated by commas; \\, \\: and \\\\ stand for themselves in names):
   lowerdir=A:B          lower layers, top first; lowerdir+=C adds one below
   upperdir=U,workdir=W  the writable layer and its staging directory
   ram[=SIZE]            a writable layer in RAM: 512M, 50%
   ro rw nosuid nodev noexec noatime nodiratime relatime sync dirsync ...
                         as in mount(8); remount (with ro or rw) changes them on a live mount
-  metacopy=on|off       copy only the metadata up when only that changes [on]
-  redirect_dir=on|off   rename directories of lower layers in one step [on]
-  whiteout=overlay|aufs how upper says "deleted": as overlayfs does, or by names .wh.* [overlay]
-  fsync=auto|strict|off what is made durable when [auto]
-  passthrough=upper|all|off
-                        which files the kernel reads and writes without the daemon [upper]
-  noopen=on|off         files are used without asking the daemon to open them; nothing passes
-                        through then [off]
-  loop=on|off           the fast event loop [on]
-  direct=on|off         requests answered without libfuse [on]
-  handshake=on|off      the extended kernel handshake [on]
-  boot=on|off           this will be the root of the machine: the daemon is watched and spared [off]
-  dead=reboot|panic|halt|nothing
-                        what to do when the daemon of a boot=on mount dies [reboot]
   fsname=NAME           the source shown in the mount table [unionfs]
 """
+_COLUMN = 24  # where a meaning begins
+_WIDTH = 97
 
 _LOOKS_LIKE_SIZE = re.compile(r"[0-9]+[a-zA-Z%]*")
 
@@ -61,6 +50,22 @@ def add_layers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-v", "--verbose", action="count", default=0, help="log more; twice for debugging"
     )
+
+
+def layer_options() -> str:
+    """Return what --help says of `-o`."""
+    return _LAYER_OPTIONS + "".join(
+        _help_line(f"{name}={'|'.join(words)}", meaning)
+        for name, (words, meaning) in choices().items()
+    )
+
+
+def _help_line(said: str, meaning: str) -> str:
+    lines = textwrap.wrap(meaning, _WIDTH - _COLUMN)
+    if len(said) + 2 >= _COLUMN:
+        return f"  {said}\n" + textwrap.indent("\n".join(lines), " " * _COLUMN) + "\n"
+    head = f"  {said}".ljust(_COLUMN)
+    return head + f"\n{' ' * _COLUMN}".join(lines) + "\n"
 
 
 def before_parsing(arguments: Iterable[str]) -> list[str]:

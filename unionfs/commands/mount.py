@@ -24,7 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-f", "--foreground", action="store_true", help="stay in the foreground")
     parser.add_argument("mountpoint", metavar="MOUNTPOINT", help="where to mount")
-    parser.epilog = f"Without an upper the union is read-only.\n\n{words.LAYER_OPTIONS}"
+    parser.epilog = f"Without an upper the union is read-only.\n\n{words.layer_options()}"
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -56,7 +56,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "The lower layer is / unless --lower names others.  /proc, /sys, /dev and /run are the\n"
         "host's own; other file systems mounted below / are shown read-only.\n"
         "The exit status is COMMAND's, 128 + N if signal N killed it, 126 or 127 if it cannot be\n"
-        f"run or found, 2 if the union cannot be made.\n\n{words.LAYER_OPTIONS}"
+        f"run or found, 2 if the union cannot be made.\n\n{words.layer_options()}"
     )
 
 

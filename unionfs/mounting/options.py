@@ -13,7 +13,7 @@ This module only reads words; nothing here looks at the file system.
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
 from unionfs.host import mountcalls
 
@@ -36,17 +36,52 @@ class Options:
     remount: bool = False
     source: str = "unionfs"
     subtype: str = "unionfs"
-    metacopy: OnOff | None = None
-    redirect_dir: OnOff | None = None
-    whiteout: Literal["overlay", "aufs"] = "overlay"
-    fsync: Literal["auto", "strict", "off"] = "auto"
-    passthrough: Literal["upper", "all", "off"] = "upper"
-    noopen: OnOff = "off"
-    loop: OnOff = "on"
-    direct: OnOff = "on"
-    handshake: OnOff = "on"
-    boot: OnOff = "off"
-    dead: Literal["reboot", "panic", "halt", "nothing"] = "reboot"
+    # Those that are chosen from a few words, each with its name in `-o` and its line in --help.
+    metacopy: Annotated[OnOff | None, "copy only the metadata up when only that changes [on]"] = (
+        None
+    )
+    redirect_dir: Annotated[OnOff | None, "rename directories of lower layers in one step [on]"] = (
+        None
+    )
+    whiteout: Annotated[
+        Literal["overlay", "aufs"],
+        'how upper says "deleted": as overlayfs does, or by names .wh.* [overlay]',
+    ] = "overlay"
+    fsync: Annotated[Literal["auto", "strict", "off"], "what is made durable when [auto]"] = "auto"
+    passthrough: Annotated[
+        Literal["upper", "all", "off"],
+        "which files the kernel reads and writes without the daemon [upper]",
+    ] = "upper"
+    noopen: Annotated[
+        OnOff,
+        "files are used without asking the daemon to open them; nothing passes through then [off]",
+    ] = "off"
+    loop: Annotated[OnOff, "the fast event loop [on]"] = "on"
+    direct: Annotated[OnOff, "requests answered without libfuse [on]"] = "on"
+    handshake: Annotated[OnOff, "the extended kernel handshake [on]"] = "on"
+    boot: Annotated[
+        OnOff, "this will be the root of the machine: the daemon is watched and spared [off]"
+    ] = "off"
+    dead: Annotated[
+        Literal["reboot", "panic", "halt", "nothing"],
+        "what to do when the daemon of a boot=on mount dies [reboot]",
+    ] = "reboot"
+
+
+def choices() -> dict[str, tuple[tuple[str, ...], str]]:
+    """Return the options chosen from a few words: name -> (the words, what it means)."""
+    types = get_type_hints(Options, include_extras=True)
+    return {
+        name: (_words(type_.__origin__), type_.__metadata__[0])
+        for name, type_ in types.items()
+        if get_origin(type_) is Annotated
+    }
+
+
+def _words(type_: object) -> tuple[str, ...]:
+    """Return the words of a Literal, or of one that may be None."""
+    said = get_args(type_)
+    return _words(said[0]) if type(None) in said else said
 
 
 # Option of mount(8) -> the MS_* bits that it clears and the ones that it sets.  noatime, relatime
@@ -115,19 +150,7 @@ _EXPLAINED = {
     "mand": "Linux has no mandatory locks any more",
 }
 
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "metacopy": ("on", "off"),
-    "redirect_dir": ("on", "off"),
-    "whiteout": ("overlay", "aufs"),
-    "fsync": ("auto", "strict", "off"),
-    "passthrough": ("upper", "all", "off"),
-    "noopen": ("on", "off"),
-    "loop": ("on", "off"),
-    "direct": ("on", "off"),
-    "handshake": ("on", "off"),
-    "boot": ("on", "off"),
-    "dead": ("reboot", "panic", "halt", "nothing"),
-}
+_CHOICES = choices()
 
 _SIZE = re.compile(r"[1-9][0-9]*[kKmMgGtTpPeE]?|([1-9][0-9]?|100)%")
 
@@ -193,9 +216,10 @@ def _add(options: Options, key: str, value: str | None) -> Options:
 
 
 def _chosen(key: str, value: str | None) -> str:
-    if value not in _CHOICES[key]:
+    words, _ = _CHOICES[key]
+    if value not in words:
         said = key if value is None else f"{key}={value}"
-        raise Refused(f"bad option '{said}': {key} is one of {', '.join(_CHOICES[key])}")
+        raise Refused(f"bad option '{said}': {key} is one of {', '.join(words)}")
     return value
 
 
