@@ -68,7 +68,8 @@ def test_lower_files_pass_through_where_nothing_can_be_copied_up(union, upper, b
 def test_an_open_for_reading_needs_a_descriptor_only_where_it_may_pass_through(union):
     u = union({"large": "x" * SMALL, "small": "x"}, {"lower": "x" * SMALL})
     made = Operations(u.union, registry(), passthrough="upper", status={})
-    made.files.large.update(u.node(name).ino for name in ("large", "lower"))
+    for name in ("large", "lower"):
+        made.files.is_large(u.node(name))
     assert made.files.open_unopened(u.node("large")) is None
     for name in ("small", "lower"):
         assert made.files.open_unopened(u.node(name)) == (UNOPENED, 0, True)

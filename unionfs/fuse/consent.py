@@ -10,6 +10,7 @@ import stat
 from collections.abc import Callable
 
 from unionfs.changes.attributes import CAPABILITY, NOTHING, Attributes, Wish
+from unionfs.fuse.session.grants import Granted
 from unionfs.host.credentials import CAP_FSETID, CAP_SETFCAP, SET_IDS, Requester
 from unionfs.view.node import Node
 from unionfs.view.union import Union
@@ -26,8 +27,7 @@ class Consent:
         self._is_written = is_written  # has somebody the file open for writing?
         # The file that was stripped of its capability last, and by which thread.
         self._stripped = 0, 0
-        # Nobody says who opened what: `noopen`.
-        self.unopened = False
+        self.granted = Granted()
 
     def permit(
         self, node: Node, wish: Wish, requester: Requester, *, touches: bool = False
@@ -56,11 +56,11 @@ class Consent:
             return True
         who = requester.credentials()
         keeps = who.has(CAP_FSETID)
-        if keeps and stripped and (self.unopened or self._is_written(node)):
+        if keeps and stripped and (self.granted.noopen or self._is_written(node)):
             return False
         if not who.is_forbidden_to_chown(st):
             return True
-        if self.unopened:
+        if self.granted.noopen:
             return False
         if keeps or not self._is_written(node):
             raise OSError(errno.EPERM, os.strerror(errno.EPERM))

@@ -131,7 +131,7 @@ class Direct:
         Take note of a size of which an open wants to know.
         """
         if st.st_size >= SMALL:
-            self._files.large.add(node.ino)
+            self._files.is_large(node)
         links, blocks = self._union.shown(node, st)
         if node.ino in self._backings.bypassed and self._backings.may_change(node):
             return links, blocks, 0
@@ -177,7 +177,7 @@ class Direct:
         mode, device, umask = messages.MKNOD_IN.unpack_from(body)
         name, caller = _name(body, messages.MKNOD_IN.size), Caller(uid, gid, umask)
         node = self._nodes[parent]
-        if stat.S_ISREG(mode) and self._files.unopened:  # a file that will be written to
+        if stat.S_ISREG(mode) and self._files.granted.noopen:  # a file that will be written to
             return self._entry(unique, *self._content.create(node, name, mode, caller))
         return self._entry(unique, *self._changes.mknod(node, name, mode, device, caller))
 
@@ -300,7 +300,7 @@ class Direct:
     def _getxattr(self, unique: int, node: int, body: memoryview, _uid: int, _gid: int) -> bytes:
         (room,) = messages.GETXATTR_IN.unpack_from(body)
         name = _name(body, messages.GETXATTR_IN.size)
-        if node == self._files.newest and name == CAPABILITY:
+        if name == CAPABILITY and self._files.has_no_attributes(node):
             return messages.error(unique, errno.ENODATA)  # asked for before the first write
         return _sized(unique, self._operations.attribute(self._nodes[node], name), room)
 
@@ -318,7 +318,7 @@ class Direct:
         requester, node = self._operations.session.requester(unique, uid, gid), self._nodes[number]
         self._files.changed(node)
         if self._union.features.metacopy and name != ALONE:
-            self._files.newest = 0
+            self._files.sets_attribute()
             self._attributes.set(node, name, value, flags, requester)
             return messages.empty(unique)
 

@@ -77,7 +77,7 @@ class DirectFiles:
     # Opening
 
     def _open(self, unique: int, ino: int, body: memoryview, uid: int, gid: int) -> bytes | Waiting:
-        if self._files.unopened:
+        if self._files.granted.noopen:
             return messages.error(unique, errno.ENOSYS)  # so the kernel asks no more
         flags, how = messages.OPEN_IN.unpack_from(body)
         node = self._nodes[ino]
@@ -104,7 +104,7 @@ class DirectFiles:
         return at_once(job()) if self._files.brings_at_once(node, size) else Waiting(job)
 
     def _create(self, unique: int, parent: int, body: memoryview, uid: int, gid: int) -> bytes:
-        if self._files.unopened:
+        if self._files.granted.noopen:
             return messages.error(unique, errno.ENOSYS)  # a MKNOD follows, now and ever after
         flags, mode, umask = messages.CREATE_IN.unpack_from(body)
         node, st, fd = self._changes.create(
@@ -124,7 +124,7 @@ class DirectFiles:
             self._nodes[parent], host_flags(flags), mode, Caller(uid, gid, umask)
         )
         node.lookups += 1
-        if self._files.unopened:
+        if self._files.granted.noopen:
             self.descriptors.add(node.ino, fd)
             return messages.created(unique, node.ino, st, UNOPENED, 0, 0)
         opened = self._files.created(node, fd, mode, flags)
@@ -137,7 +137,7 @@ class DirectFiles:
         flags = host_flags(os.O_RDWR)
         node, st, fd = self._changes.create(parent, name, flags, stat.S_IMODE(mode), caller)
         self.descriptors.add(node.ino, fd)
-        self._files.newest = node.ino
+        self._files.made(node)
         return node, st
 
     def _release(self, unique: int, number: int, body: memoryview, _uid: int, _gid: int) -> bytes:

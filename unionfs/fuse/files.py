@@ -19,6 +19,7 @@ from unionfs.fuse.backing import SMALL, Backings, Forecast, Registry
 from unionfs.fuse.consent import Consent
 from unionfs.fuse.reading import Reading
 from unionfs.fuse.session import leases
+from unionfs.fuse.session.grants import Granted
 from unionfs.host import closing
 from unionfs.host.credentials import SET_IDS, Requester
 from unionfs.layers.descent import stat_file
@@ -65,12 +66,11 @@ class Files:
         passthrough: Literal["off", "upper", "all"],
     ) -> None:
         self.union = union
-        # Requests that cut a file say whether its privileges may fall: FUSE_HANDLE_KILLPRIV_V2.
+        self.granted = Granted()
+        # Do requests that cut a file say whether its privileges may fall?
         self.told = False
-        # Nobody says who opened what: `noopen`.
-        self.unopened = False
         # The number of the file made last, as long as nobody gave one extended attributes.
-        self.newest = 0
+        self._newest = 0
         self.backings = Backings(
             registry,
             self._open_upper_to_read,
@@ -84,13 +84,19 @@ class Files:
         self._attributes = Attributes(union, copyup)
         self.consent = Consent(union, self._attributes, self._is_written)
         # The numbers of files that were large when they were last looked at.
-        self.large: set[int] = set()
+        self._large: set[int] = set()
         # The numbers of files that were changed since somebody opened them to read.
         self._unread: set[int] = set()
         self.reading = Reading()
         self._forecast = Forecast()
         self._open: dict[int, OpenFile] = {}  # descriptor -> what is known of it
         self._copying: dict[Node, trio.Event] = {}  # node -> the end of its copy-up
+
+    def begin(self, granted: Granted) -> None:
+        """Take note of what the kernel granted, before the first request comes."""
+        self.granted = self.consent.granted = granted
+        self.told = granted.kill_privileges
+        self.backings.enabled &= granted.passthrough
 
     def _open_upper_to_read(self, node: Node) -> int:
         layer, path = self.union.place(node)
@@ -260,7 +266,7 @@ class Files:
         if self.backings.is_through(node) or self.backings.may_be_mapped(node):
             return None
         passes = self.backings.enabled and (not node.below or self._lower_passes)
-        if passes and (node.ino in self.large or self.union.access.strict):
+        if passes and (node.ino in self._large or self.union.access.strict):
             return None
         return Opened(UNOPENED, 0, self.backings.open_unopened(node) and self._stays_cached(node))
 
@@ -357,8 +363,24 @@ class Files:
         """Answer with the descriptor of a file that was just made."""
         eligible = self._forecast.large and not flags & os.O_APPEND and not mode & SET_IDS
         eligible = eligible and not self._deleted_files_hold_room()
-        self.newest = node.ino
+        self.made(node)
         return self._enter(node, fd, writes=True, eligible=eligible)
+
+    def made(self, node: Node) -> None:
+        """Take note of a file that was just made."""
+        self._newest = node.ino
+
+    def sets_attribute(self) -> None:
+        """Take note that a file is about to get an extended attribute."""
+        self._newest = 0
+
+    def has_no_attributes(self, ino: int) -> bool:
+        """Tell whether a file is so new that it has no extended attributes."""
+        return ino == self._newest
+
+    def is_large(self, node: Node) -> None:
+        """Take note of a file that is worth passing through: who opens it wants to know."""
+        self._large.add(node.ino)
 
     def opened(self, fd: int) -> OpenFile:
         """Return what is known of an open file."""
@@ -439,11 +461,11 @@ class Files:
     def _learn(self, node: Node, size: int) -> None:
         self._forecast.learn(size)
         if size >= SMALL:
-            self.large.add(node.ino)
+            self.is_large(node)
 
     def forget(self, ino: int) -> None:
         """Take note that the kernel dropped an inode."""
-        self.large.discard(ino)
+        self._large.discard(ino)
         self._unread.discard(ino)
         self.backings.forget(ino)
 

@@ -123,9 +123,7 @@ class Operations(pyfuse3.Operations):
     def serve_with(self, granted: Granted) -> None:
         """Take note of what the kernel granted, before the first request comes."""
         self.status.document["kernel"] = granted.as_json()
-        self.files.told = granted.kill_privileges
-        self.files.unopened = self.files.consent.unopened = granted.noopen
-        self.files.backings.enabled &= granted.passthrough
+        self.files.begin(granted)
         if self.union.upper is not None:
             self.union.temporaries.patient = granted.direct
 
@@ -362,7 +360,7 @@ class Operations(pyfuse3.Operations):
             self.changes.stand_alone(node)
             return
         await self.files.bring_wholly(node)
-        self.files.newest = 0
+        self.files.sets_attribute()
         self.attributes.set(node, name, value, flags, requester)
 
     @_replying
