@@ -92,25 +92,6 @@ class CopyUp:
         self.publish(job)
         return job is not running
 
-    def emptied(self, node: Node, flags: int) -> int:
-        """Bring *node* to upper without its content; return a descriptor opened with *flags*.
-
-        It is opened before the file is seen to be empty: no error comes after that.
-        """
-        job = self.begin(node, 0, flags)
-        try:
-            job.fill()
-            fd = os.dup(job.target)
-        except BaseException:
-            self.abandon(job)
-            raise
-        try:
-            self.publish(job)
-        except BaseException:
-            os.close(fd)
-            raise
-        return fd
-
     def _can_leave_content(self, node: Node) -> bool:
         return self.union.features.metacopy and self.union.attributes(node).st_size > 0
 
@@ -275,23 +256,27 @@ class CopyUp:
 
     # Content
 
-    def begin(self, node: Node, size: int | None = None, flags: int = os.O_RDWR) -> Job:
-        """Stage the copy of a file's content; ENOSPC where upper has not the room for it."""
+    def begin(self, node: Node, size: int | None = None, flags: int | None = None) -> Job:
+        """Stage the copy of a file's content; ENOSPC where upper has not the room for it.
+
+        With *flags* it is for an open(2), and stays open: so no error comes after the file is
+        seen to be changed.
+        """
         _, work = self.union.writable()
         part = node.lowers[-1]
         source = part.layer.open(part.path, os.O_RDONLY)
-        staged = b""
+        staged, host_flags = b"", os.O_RDWR if flags is None else flags
         try:
             st = shown = stat_file(source)
             copied = st.st_size if size is None else min(size, st.st_size)
             if self._fills_in_place(node):
                 layer, path = self.union.upper_place(node)
                 shown = self.union.attributes(node)
-                target = layer.open_to_write(path, flags)
+                target = layer.open_to_write(path, host_flags)
             else:
                 staged = self.union.temporaries.name()
                 self.union.acting.as_root()
-                target = work.create(staged, flags, 0o600)
+                target = work.create(staged, host_flags, 0o600)
         except BaseException:
             os.close(source)
             raise
@@ -299,7 +284,7 @@ class CopyUp:
             node, part, source, target, staged, copied,
             copied if size is None else size, size is None,
             self.syncs and copied > 0,
-            Kept(shown.st_size, shown.st_mtime_ns),
+            Kept(shown.st_size, shown.st_mtime_ns), flags is not None,
         )  # fmt: skip
         try:
             if not staged:
@@ -394,7 +379,8 @@ class CopyUp:
 
     def abandon(self, job: Job) -> None:
         """Drop a copy that is not wanted any more."""
-        if job.over:
+        if job.over:  # published by `whole`, after it had failed
+            job.close_kept()
             return
         try:
             if job.staged:

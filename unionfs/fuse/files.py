@@ -124,20 +124,26 @@ class Files:
 
         Say False where another request was faster, which did not know of *size*.
         """
+        return await self._bring(node, size) is not None
+
+    async def _bring(
+        self, node: Node, size: int | None = None, flags: int | None = None
+    ) -> Job | None:
+        """Copy a file's content up, and keep it open with *flags*; None: another was faster."""
         self.union.writable()
         while self.union.has_lower_content(node):
             event = self._copying.get(node)
             if event is not None:
                 await event.wait()
                 continue
-            job = self._copyup.begin(node, size)
+            job = self._copyup.begin(node, size, flags)
             if not job.sync and (job.size < _THREAD_BYTES or job.shared):
                 self._fill(job)
             else:
                 await self._fill_in_thread(job)
             if job.published:
-                return True
-        return False
+                return job
+        return None
 
     async def bring_wholly(self, node: Node) -> None:
         """Copy a file up with its content, where metadata alone does not do: metacopy=off."""
@@ -221,8 +227,10 @@ class Files:
         with _told_of_leases(flags):
             if flags & os.O_TRUNC:
                 return await self._open_emptied(node, flags, requester)
-            await self.bring_content(node)
-        return self.open_at_once(node, flags, requester)
+            job = await self._bring(node, flags=host_flags(flags))
+        if job is None:
+            return self.open_at_once(node, flags, requester)
+        return self._answer(node, job.target, flags)
 
     def permit_open(self, node: Node, flags: int) -> None:
         """Raise EPERM where a protected file is to be opened for writing."""
@@ -231,22 +239,18 @@ class Files:
 
     async def _open_emptied(self, node: Node, flags: int, requester: Requester) -> Opened:
         """Open a file and then empty it: where it cannot be opened, it keeps its content."""
-        fd, kept = -1, host_flags(flags) & ~os.O_TRUNC
+        kept = host_flags(flags) & ~os.O_TRUNC
         with self._permitting_truncation(node, flags, requester):
-            while self.union.has_lower_content(node) and fd < 0:
-                event = self._copying.get(node)
-                if event is None:
-                    fd = self._copyup.emptied(node, kept)
-                else:
-                    await event.wait()
-            if fd < 0:
-                layer, path = self.union.upper_place(node)
-                fd = layer.open_to_write(path, kept)
-                try:
-                    await self._cut(node, layer, fd, 0)
-                except BaseException:
-                    os.close(fd)
-                    raise
+            job = await self._bring(node, 0, kept)
+            if job is not None:
+                return self._answer(node, job.target, flags)
+            layer, path = self.union.upper_place(node)
+            fd = layer.open_to_write(path, kept)
+            try:
+                await self._cut(node, layer, fd, 0)
+            except BaseException:
+                os.close(fd)
+                raise
         return self._answer(node, fd, flags)
 
     def waits_to_open(self, node: Node, flags: int) -> bool:

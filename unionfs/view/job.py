@@ -31,6 +31,7 @@ class Job:
     whole: bool  # all of the file, so that its modification time is kept
     sync: bool
     kept: Kept  # of a copy that is filled in place
+    kept_open: bool = False  # `target` is for who wants the file, once it is published
     shared: bool = False
     over: bool = False  # published or abandoned
     published: bool = False
@@ -53,7 +54,14 @@ class Job:
             content.sync(self.target)
 
     def close(self) -> None:
-        """Close both descriptors; the job is over."""
+        """Close the descriptors that nobody wants; the job is over."""
         self.over = True
         os.close(self.source)
-        os.close(self.target)
+        if not (self.published and self.kept_open):
+            os.close(self.target)
+
+    def close_kept(self) -> None:
+        """Close the target that was kept open, as nobody wants it after all."""
+        if self.published and self.kept_open:
+            self.kept_open = False
+            os.close(self.target)
