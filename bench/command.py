@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from bench import daemon, data, machine, memory, names, rounds, stacks, tables, trees
-from bench.contenders import CONTENDERS, PEERS, PROJECT, USUAL
+from bench.contenders import CONTENDERS, PEERS, PROJECT, USUAL, UnionfsBefore
 from bench.figures import Results, load
 from bench.goals import OURS, verdicts
 from bench.ground import scratch, show_read_only
@@ -39,6 +39,8 @@ EXAMPLES = """
   python -m bench copy passwd --contenders unionfs,overlayfs,fuse-overlayfs
   python -m bench profile unpack        a flame graph of our daemon (py-spy)
   python -m bench report run.json       tables and plots of an earlier run
+  python -m bench copy --contenders unionfs --before ../old
+                                        beside the checkout of another commit
   python -m bench install               the peers, from Debian
 
 The layers lie on a new ext4 in a file below /var/tmp, on a tmpfs, or in a directory.
@@ -57,6 +59,12 @@ def build() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("words", nargs="*", metavar="WORKLOAD", help="all but memory-flat, if none is named")
     add("--contenders", metavar="A,B,...", help=f"of: {', '.join(c.name for c in CONTENDERS)}")
+    add(
+        "--before",
+        type=Path,
+        metavar="DIR",
+        help="compare with the unionfs of another checkout, too: git worktree add DIR COMMIT",
+    )
     add("--rounds", type=int, help=f"default {FULL_ROUNDS}, with --quick {QUICK_ROUNDS}")
     add("--quick", action="store_true", help="small sizes, for a first look")
     add("--seed", type=int, help="of the order of contenders")
@@ -116,9 +124,16 @@ def _workload(parser: argparse.ArgumentParser, name: str) -> type[Workload]:
     return WORKLOADS[name]
 
 
-def _contenders(parser: argparse.ArgumentParser, wanted: str | None) -> tuple[Contender, ...]:
-    known = {entry.name: entry for entry in CONTENDERS}
-    names = wanted.split(",") if wanted else USUAL
+def _contenders(
+    parser: argparse.ArgumentParser, wanted: str | None, before: Path | None
+) -> tuple[Contender, ...]:
+    known: dict[str, Contender] = {entry.name: entry for entry in CONTENDERS}
+    names = list(wanted.split(",") if wanted else USUAL)
+    if before is not None:
+        if not (before / "unionfs" / "cli.py").exists():
+            parser.error(f"{before} is no checkout of unionfs")
+        known[UnionfsBefore.name] = UnionfsBefore(before)
+        names.append(UnionfsBefore.name)
     for name in names:
         if name not in known:
             parser.error(f"no contender {name!r}; there are: {', '.join(known)}")
@@ -142,7 +157,7 @@ def _compare(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> 
     kinds = [_workload(parser, name) for name in arguments.words] or [
         kind for kind in WORKLOADS.values() if kind.usual
     ]
-    contenders = _contenders(parser, arguments.contenders)
+    contenders = _contenders(parser, arguments.contenders, arguments.before)
     seed = arguments.seed if arguments.seed is not None else random.randrange(1 << 16)
     count = arguments.rounds or (QUICK_ROUNDS if arguments.quick else FULL_ROUNDS)
     with _place(arguments) as base:
@@ -215,6 +230,6 @@ def _insert(results: Results) -> None:
 def _profile(parser: argparse.ArgumentParser, arguments: argparse.Namespace, name: str) -> int:
     kind = _workload(parser, name)
     sizes = QUICK if arguments.quick else FULL
-    chosen = _contenders(parser, arguments.contenders or OURS)
+    chosen = _contenders(parser, arguments.contenders or OURS, None)
     with _place(arguments) as base:
         return profile(kind(sizes), chosen[0], base, _store(base, sizes), arguments.output)

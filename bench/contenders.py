@@ -114,6 +114,8 @@ class OverlayfsMetacopy(Overlayfs):
 class Daemon(Contender):
     """A FUSE filesystem: a program that is started, and serves until it is unmounted."""
 
+    tree: Path = PROJECT  # where Python finds our modules
+
     def command(self, ground: Ground) -> tuple[str | Path, ...]:
         """Return the command that mounts *ground*."""
         raise NotImplementedError
@@ -134,7 +136,7 @@ class Daemon(Contender):
             end(process, pid)
 
     def _start(self, ground: Ground, log: Path) -> subprocess.Popen[bytes]:
-        path = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
+        path = os.pathsep.join(filter(None, (str(self.tree), os.environ.get("PYTHONPATH"))))
         with log.open("wb") as stderr:
             return subprocess.Popen(
                 self.command(ground),
@@ -259,7 +261,7 @@ class Unionfs(Daemon):
         lowers = [word for path in ground.lowers for word in ("--lower", path)]
         layers = (*lowers, "--upper", ground.upper, "--work", ground.work)
         options = ("-o", self.options) if self.options else ()
-        program = (sys.executable, "-m", "unionfs.cli", "mount")
+        program = (sys.executable, "-P", "-m", "unionfs.cli", "mount")
         return (*program, *layers, *options, ground.mountpoint)
 
 
@@ -276,6 +278,15 @@ class UnionfsNoopen(Unionfs):
 
     name = "unionfs noopen=on"
     options = "noopen=on"
+
+
+class UnionfsBefore(Unionfs):
+    """Ours, as it is in another tree: a checkout of the commit before."""
+
+    name = "unionfs before"
+
+    def __init__(self, tree: Path) -> None:
+        self.tree = tree.resolve()
 
 
 CONTENDERS: tuple[Contender, ...] = (
