@@ -65,12 +65,12 @@ lint: setup
 	$(BIN)ruff check .
 	$(BIN)mypy
 
-check: lint
-	$(BIN)pytest -q tests/core
-
 # In as many processes as there are processors.  The mounts of tests/mounted live as long as a process,
 # so they are left out of the first run, where `unionfs status` would list them.
 PARALLEL = -n auto --maxprocesses 4 --dist worksteal
+
+check: lint
+	$(BIN)pytest -q $(PARALLEL) tests/core
 
 # Core and session, and of the mounted laws those of a file in a lower.
 quick: setup-tests
