@@ -31,11 +31,12 @@ def test_debian_13(machine, words):
     assert (ended.values(), ended.status, ended.down) == (expected, 0, "Power down")
 
 
-# The root is copied: what is in use there, without the free space.
+# The root is copied: what is in use there, without the free space.  -An: LVM keeps what it has done
+# in /etc, which is only read.
 MAKE_VOLUME = """
 set -e
 disk=/dev/disk/by-id/virtio-lvm
-pvcreate $disk && vgcreate vg $disk && lvcreate -n root -L 1450M vg
+pvcreate $disk && vgcreate -An vg $disk && lvcreate -An -n root -L 1450M vg
 e2image -ra /dev/disk/by-id/virtio-root /dev/vg/root
 vgchange -an vg
 """
