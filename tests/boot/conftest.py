@@ -32,7 +32,8 @@ def machine(image, tmp_path, request):
         kept = os.path.join(BUILD, "failed", request.node.name.replace("/", "-"))
         os.makedirs(kept, exist_ok=True)
         for directory, _, names in os.walk(tmp_path):
-            place = os.path.relpath(directory, tmp_path).replace("/", "-")
+            place = os.path.relpath(directory, tmp_path).replace("/", "-") + "-"
+            place = "" if directory == str(tmp_path) else place
             for name in names:
                 if name.endswith((".console", ".report")):
                     shutil.copy(os.path.join(directory, name), os.path.join(kept, place + name))

@@ -25,7 +25,7 @@ def boot(root, path, words, script, **how):
     return start(root, path, words, script, **how).ended()
 
 
-def start(root, path, words, script, *, disk=None, hidden="", group=None):
+def start(root, path, words, script, *, disk=None, hidden="", group=None, shared=False):
     """Do that, and do not wait.  *group*: a directory of cgroup v2, which it has for its own."""
     scratch = os.path.join(str(path), "boot")
     os.mkdir(scratch)
@@ -36,6 +36,7 @@ def start(root, path, words, script, *, disk=None, hidden="", group=None):
         _write(scratch, name, "")
     command = ["sh", f"{HERE}/namespaces.sh", scratch, root, *([disk] if disk else [])]
     environment = {**os.environ, "HIDDEN": hidden, "CONTROLLED": group or ""}
+    environment |= {"SHARED": "yes"} if shared else {}
     join = 'if [ -n "$CONTROLLED" ]; then echo $$ >"$CONTROLLED/cgroup.procs"; fi; exec "$@"'
     process = subprocess.Popen(
         ["sh", "-ec", join, "join", "unshare", *NAMESPACES, *command], env=environment

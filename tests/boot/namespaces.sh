@@ -4,7 +4,8 @@
 #   namespaces.sh SCRATCH IMAGE [DISK]     as PID 1 of its namespaces; see namespaces.py
 #
 # What is named in $HIDDEN is not to be had: programs and devices.  With $CONTROLLED there are control groups,
-# as systemd needs them: those below the one that the namespaces were made in.
+# as systemd needs them: those below the one that the namespaces were made in.  With $SHARED all mounts are
+# shared, as in an initramfs with systemd.
 #
 # SCRATCH has the files cmdline, kmsg, console and init (what becomes PID 1 at the end); the image is
 # mounted from a loop device, so that nothing here can make this machine's own root read-only.
@@ -39,4 +40,5 @@ for path in ${HIDDEN-}; do
 done
 mount -t tmpfs -o mode=755 run "$root/run"
 cp "$scratch/init" "$root/run/init"
+[ -z "${SHARED-}" ] || mount --make-rshared "$root"
 exec env -i PATH="$PATH" container=lxc TERM=vt220 chroot "$root" /usr/lib/unionfs/init 0<>"$root/dev/console" 1>&0 2>&0

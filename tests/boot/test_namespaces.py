@@ -46,6 +46,12 @@ def test_accounts_and_packages_change_in_ram_and_the_root_does_not(image, tmp_pa
     assert values(again) == UNCHANGED
 
 
+def test_mounts_may_be_shared_as_in_an_initramfs_with_systemd(image, tmp_path):
+    ended = namespaces.boot(image.ext4, tmp_path, "unionfs=tmpfs", SHOWN, shared=True)
+    assert (ended.status, values(ended)) == (0, {"mode": "RAM upper", **UNION})
+    assert "warning" not in ended.log
+
+
 def test_a_disk_keeps_what_was_changed(image, tmp_path, loop):
     expected = {"mode": f"disk upper {loop}", **UNION, "rw": "ext4,700", **CHANGED}
     for script, name in ((f"{SHOWN}{CHANGE}{LEFT}", "first"), (f"{SHOWN}{LEFT}", "second")):
