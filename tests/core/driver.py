@@ -36,7 +36,7 @@ class Driver:
     def node(self, path):
         node = self.union.root
         for name in os.fsencode(path).split(b"/") if path else ():
-            found = self.union.lookup(node, name)
+            found = self.union.lookup.node(node, name)
             if found is None:
                 raise FileNotFoundError(path)
             node = found[0]
@@ -77,7 +77,7 @@ class Driver:
     def open_to_write(self, path, *, truncate=False):
         node = self.node(path)
         self.copyup.whole(node, 0 if truncate else None)
-        layer, place = self.union.upper_place(node)
+        layer, place = self.union.upper.place(node)
         fd = layer.open_to_write(place, os.O_RDWR | (os.O_TRUNC if truncate else 0))
         self.open_fds.append(fd)
         return fd

@@ -14,7 +14,8 @@ from unionfs.layers.layer import Layer, WritableLayer
 from unionfs.layers.stack import Stack
 from unionfs.layers.temporaries import DIRECTORY, Temporaries
 from unionfs.layers.whiteouts import Part
-from unionfs.view.node import Node, NodeTable, Sighting
+from unionfs.view.lookup_result import Sighting
+from unionfs.view.node import Node, NodeTable
 from unionfs.view.union import Features
 
 DEPTH = 1100  # more than Python recurses
@@ -76,13 +77,13 @@ def deep(ground):
 def walk(driver, names=(NAME,) * DEPTH):
     node = driver.union.root
     for name in names:
-        node = driver.union.lookup(node, name)[0]
+        node = driver.union.lookup.node(node, name)[0]
         node.lookups += 1
     return node
 
 
 def child(driver, parent, name):
-    node = driver.union.lookup(parent, name)[0]
+    node = driver.union.lookup.node(parent, name)[0]
     node.lookups += 1
     return node
 
@@ -121,7 +122,7 @@ def test_a_deep_tree_is_copied_up_whole_for_want_of_redirects(deep):
     driver.changes.rename(driver.union.root, NAME, driver.union.root, b"new", 0)
     file = child(driver, last, b"f")
     assert content(driver, file) == b"text"
-    assert driver.union.lookup(driver.union.root, NAME) is None
+    assert driver.union.lookup.node(driver.union.root, NAME) is None
     at = os.open(driver.upper / "new", os.O_RDONLY)
     for _ in range(DEPTH - 1):
         assert os.getxattr(at, markers.OPAQUE) == b"y"

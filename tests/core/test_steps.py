@@ -187,11 +187,12 @@ def test_what_cannot_be_looked_at_after_it_was_made_is_taken_back(union, monkeyp
         "symlink": lambda path: u.symlink(path, "to"),
         "link": lambda path: u.link("f", path),
     }[kind]
-    made = type(u.union.upper).stat
+    made = type(u.union.upper.layer).stat
     seen = "f" if kind == "link" else "n"
 
     def stat(layer, path):
-        if layer is u.union.upper and path == seen.encode() and os.path.lexists(u.upper / "n"):
+        seen_now = layer is u.union.upper.layer and path == seen.encode()
+        if seen_now and os.path.lexists(u.upper / "n"):
             st = os.lstat(u.upper / "n")
             if st.st_rdev or st.st_mode & 0o170000 != 0o020000:  # it is no whiteout
                 failed.append(path)
@@ -201,7 +202,7 @@ def test_what_cannot_be_looked_at_after_it_was_made_is_taken_back(union, monkeyp
 
     failed, before = [], harvest(u.upper)
     with monkeypatch.context() as patch:
-        patch.setattr(type(u.union.upper), "stat", stat)
+        patch.setattr(type(u.union.upper.layer), "stat", stat)
         failing(errno.EIO, make, "n")
     assert failed
     assert harvest(u.upper) == before

@@ -28,7 +28,8 @@ from unionfs.layers import markers
 from unionfs.layers.layer import Layer, join
 from unionfs.layers.stack import Stack
 from unionfs.layers.whiteouts import Part
-from unionfs.view.node import Sighting, directory_of
+from unionfs.view.lookup_result import Sighting
+from unionfs.view.node import directory_of
 from unionfs.view.union import Features, Union
 
 Kind = Literal["added", "changed", "deleted"]
@@ -99,7 +100,7 @@ class _Comparison:
         # Without an upper: nothing is written, and the real one is asked as the top lower.
         stack = Stack(None, None, (upper, *lowers))
         self.union = Union(stack, Features(whiteout=whiteout))
-        self.before = self.union.roots(lowers)
+        self.before = self.union.columns.roots(lowers)
         self.found: list[_Entry] = []
         self.directories: list[_Directory] = []  # still to be walked
 
@@ -162,7 +163,7 @@ class _Comparison:
             self._compare_renamed(_Entry(path, kind, [], old, origin, now.is_directory), now)
 
     def _look(self, parts: tuple[Part, ...], name: bytes) -> Sighting | None:
-        return self.union.look(directory_of(parts), name) if parts else None
+        return self.union.lookup.find(directory_of(parts), name) if parts else None
 
     def _origin(
         self, directory: _Directory, name: bytes, now: Sighting, before: Sighting | None

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from unionfs.layers import iflags, markers
 from unionfs.layers.layer import Layer
 from unionfs.layers.whiteouts import Part
-from unionfs.view.node import Sighting
+from unionfs.view.lookup_result import Sighting
 
 # Bytes compared at a time.
 _CHUNK = 1 << 20

@@ -26,7 +26,8 @@ from unionfs.layers.layer import Layer, WritableLayer, join
 from unionfs.layers.markers import Marks
 from unionfs.layers.stack import Stack
 from unionfs.layers.whiteouts import Part
-from unionfs.view.node import Sighting, directory_of
+from unionfs.view.lookup_result import Sighting
+from unionfs.view.node import directory_of
 from unionfs.view.union import Features, Union
 
 
@@ -121,7 +122,7 @@ class Examination:
 
     def _shows_below(self, directory: _Directory, name: bytes) -> bool:
         try:
-            return self.union.shows_below(directory_of(directory.merged), name)
+            return self.union.lookup.shows_below(directory_of(directory.merged), name)
         except OSError:
             return True  # a lower that cannot be read: nothing is known to be useless
 
@@ -164,7 +165,7 @@ class Examination:
 
     def _look(self, directory: _Directory, name: bytes) -> Sighting | None:
         try:
-            return self.union.look(directory_of((directory.part, *directory.merged)), name)
+            return self.union.lookup.find(directory_of((directory.part, *directory.merged)), name)
         except OSError as exc:
             path = join(directory.path, name)
             self._report(path, "unreadable", f"cannot be looked at: {exc.strerror}")
@@ -188,7 +189,7 @@ class Examination:
         parts: tuple[Part, ...] = self.union.root.lowers
         try:
             for name in old.split(b"/"):
-                sighting = self.union.look(directory_of(parts), name)
+                sighting = self.union.lookup.find(directory_of(parts), name)
                 if sighting is None or not sighting.is_directory:
                     return
                 parts = sighting.lowers
@@ -218,7 +219,9 @@ class Examination:
     def _judge_content(self, directory: _Directory, name: bytes, st: os.stat_result) -> None:
         path = join(directory.path, name)
         try:
-            sighting = self.union.look(directory_of((directory.part, *directory.merged)), name)
+            sighting = self.union.lookup.find(
+                directory_of((directory.part, *directory.merged)), name
+            )
         except OSError as exc:
             words = "holds metadata only, and its content is not in the lower layers"
             if exc.errno != errno.EIO:

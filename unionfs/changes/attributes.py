@@ -96,7 +96,7 @@ class Attributes:
         All of it or, where a step fails, nothing.  What was cut off does not come back, so that
         comes last but for the times; or it has been done (*sized*).
         """
-        self.union.writable()
+        self.union.require_upper()
         of_two_steps = _has_several(wish) or (_owns(wish) and requester.uid)
         before = self._before(node) if of_two_steps else None
         try:
@@ -119,7 +119,7 @@ class Attributes:
             raise stale()
         if is_set_gid_alone(st.st_mode) and _owns(wish):
             st = self._leave_set_gid(node, st, before, requester)
-        return self.union.fills.shown(node, st)
+        return self.union.upper.fills.shown(node, st)
 
     def _leave_set_gid(
         self, node: Node, st: os.stat_result, before: _Before | None, requester: Requester
@@ -143,7 +143,7 @@ class Attributes:
         if wish.mode is not None or _owns(wish):
             self._set_owner_and_mode(node, *self._place(node), wish)
         self._resize(node, size, fd)
-        return self.union.upper_place(node)
+        return self.union.upper.place(node)
 
     def _before(self, node: Node) -> _Before:
         """Return what `_restore` has to know: chown(2) takes capabilities away, too."""
@@ -156,7 +156,7 @@ class Attributes:
             return
         st, capability = before
         try:
-            layer, path = self.union.upper_place(node)
+            layer, path = self.union.upper.place(node)
             layer.chown(path, st.st_uid, st.st_gid)
             if node.format != stat.S_IFLNK:
                 layer.chmod(path, stat.S_IMODE(st.st_mode))
@@ -170,7 +170,7 @@ class Attributes:
     ) -> None:
         if _owns(wish):
             layer.chown(path, wish.uid, wish.gid)
-            self.union.fills.take_capability(node, layer, path)
+            self.union.upper.fills.take_capability(node, layer, path)
         if wish.mode is not None:
             layer.chmod(path, stat.S_IMODE(wish.mode))
 
@@ -181,7 +181,7 @@ class Attributes:
         try:
             layer.utime(path, *_times(atime_ns, mtime_ns, layer, path))
             if mtime_ns is not None:
-                self.union.fills.set_mtime(node, layer, path, mtime_ns)
+                self.union.upper.fills.set_mtime(node, layer, path, mtime_ns)
         except OSError:
             if wish.size is None:
                 raise
@@ -192,14 +192,14 @@ class Attributes:
         if not node.upper:
             self.copyup.metadata(node)
         if node.format == stat.S_IFDIR:
-            self.union.names_change()
-        return self.union.upper_place(node)
+            self.union.known.names_change()
+        return self.union.upper.place(node)
 
     def _resize(self, node: Node, size: int, fd: int) -> None:
         """Set a file's size; of a lower one, no byte beyond it is copied."""
         if self.union.has_lower_content(node) and self.copyup.whole(node, size):
             return
-        layer, path = self.union.upper_place(node)
+        layer, path = self.union.upper.place(node)
         if fd >= 0:
             layer.truncate(fd, size)
             return
@@ -293,15 +293,18 @@ class Attributes:
     def _stored(self, node: Node, name: bytes) -> str:
         """Return the name under which a user's attribute is kept on disk."""
         stored = markers.stored_name(os.fsdecode(name))
-        if stored == markers.CAPABILITY and node in self.union.fills:
+        if stored == markers.CAPABILITY and self._is_filled(node):
             return markers.KEPT_CAPABILITY
         return stored
+
+    def _is_filled(self, node: Node) -> bool:
+        return node.upper and node in self.union.upper.fills
 
     def names(self, node: Node) -> list[bytes]:
         """Return the names of a node's extended attributes."""
         layer, path = self.union.place(node)
         stored = layer.attributes(path)
-        if markers.KEPT_CAPABILITY in stored and node in self.union.fills:
+        if markers.KEPT_CAPABILITY in stored and self._is_filled(node):
             stored.append(markers.CAPABILITY)
         return [os.fsencode(name) for name in markers.shown_names(stored)]
 
@@ -317,7 +320,7 @@ class Attributes:
 
         With an ACL set-gid falls, unless *requester* may set it.
         """
-        self.union.writable()
+        self.union.require_upper()
         protection.require(self.union, node)
         is_acl = name == _ACCESS_ACL
         with self._set_gid_dropped(node, requester) if is_acl else contextlib.nullcontext():
@@ -329,7 +332,7 @@ class Attributes:
 
         An ACL that is not there is removed without an error: fs/posix_acl.c, vfs_remove_acl.
         """
-        self.union.writable()
+        self.union.require_upper()
         protection.require(self.union, node)
         try:
             self.get(node, name)

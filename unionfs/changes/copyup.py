@@ -46,12 +46,13 @@ class CopyUp:
 
     def __init__(self, union: "Union") -> None:
         self.union = union
+        self.upper = union.upper
         self._numbers = itertools.count(UNKNOWN_COPY + 1)
         # A tmpfs has no disk to wait for.
         self.syncs = (
-            union.work is not None
+            bool(union.upper)
             and union.features.fsync != "off"
-            and not syscalls.is_tmpfs(union.work.fd)
+            and not syscalls.is_tmpfs(union.upper.work.fd)
         )
 
     def count(self) -> int:
@@ -82,7 +83,7 @@ class CopyUp:
         if not self.union.has_lower_content(node):
             self.metadata(node)
             return False
-        running = self.union.fills.get(node)  # by a thread: two would write to one file
+        running = self.upper.fills.get(node)  # by a thread: two would write to one file
         job = self.begin(node, size) if running is None or running.over else running
         try:
             job.fill()
@@ -117,10 +118,10 @@ class CopyUp:
     # Objects without content
 
     def _bring(self, node: Node) -> None:
-        _, work = self.union.writable()
+        work = self.upper.work
         if not node.orphan and node.parent is not None:
             self.directories(node.parent)
-        staged = self.union.temporaries.name()
+        staged = self.upper.temporaries.name()
         layer, path, _ = node.lowers[0]
         model = _Model(layer, path, layer.stat(path))
         self.union.acting.as_root()
@@ -134,7 +135,7 @@ class CopyUp:
                 _sync(work, staged, node.format)
             st = self._settle(node, work, staged, entry, model.st)
         except BaseException:
-            self.union.temporaries.drop(staged)
+            self.upper.temporaries.drop(staged)
             raise
         node.upper, node.home, node.unsynced = True, st.st_ino, self.count()
         if node.format == stat.S_IFREG:
@@ -215,7 +216,7 @@ class CopyUp:
         lower: os.stat_result,
     ) -> os.stat_result:
         """Publish a staged object under the name of *node*; return its attributes."""
-        self.union.names_change()
+        self.union.known.names_change()
         st = work.stat(staged)
         if node.orphan:
             self._pin(node, work, staged)
@@ -223,7 +224,7 @@ class CopyUp:
         if entry:
             # Two links, the entry and the name in upper; one, if a crash takes the staged name.
             markers.prepare_links(work, staged, lower.st_nlink - 1, lower.st_nlink - 2)
-            self.union.links.add(staged, entry)
+            self.upper.links.add(staged, entry)
         extra = lower.st_nlink - 2
         try:
             self._publish_name(node, work, staged)
@@ -231,16 +232,16 @@ class CopyUp:
             if not entry or self._withdraw(entry):
                 raise
             # The copy shows by its entry, as under its other names.
-            extra += self.union.temporaries.drop(staged)
+            extra += self.upper.temporaries.drop(staged)
         if entry:
             node.link, node.links = entry, extra
-            self.union.links.settle(entry)
+            self.upper.links.settle(entry)
         return st
 
     def _withdraw(self, entry: bytes) -> bool:
         """Remove the entry of a copy that got no name; say False where it stays."""
         try:
-            self.union.links.remove(entry)
+            self.upper.links.remove(entry)
         except OSError:
             log.exception("the copy of %r has no name of its own in upper", entry)
             return False
@@ -249,7 +250,7 @@ class CopyUp:
     def _pin(self, node: Node, work: WritableLayer, staged: bytes) -> None:
         pin = work.hold(staged)
         try:
-            self.union.temporaries.discard(staged)
+            self.upper.temporaries.discard(staged)
         except BaseException:
             os.close(pin)
             raise
@@ -258,7 +259,7 @@ class CopyUp:
         node.pin = pin
 
     def _publish_name(self, node: Node, work: WritableLayer, staged: bytes) -> None:
-        upper, _ = self.union.writable()
+        upper = self.upper.layer
         parent = node.parent
         if parent is None:  # the root is on upper from the start
             raise OSError(errno.EINVAL, "the root cannot be copied up")
@@ -277,7 +278,7 @@ class CopyUp:
 
     def begin(self, node: Node, size: int | None = None, flags: int = os.O_RDWR) -> Job:
         """Stage the copy of a file's content; ENOSPC where upper has not the room for it."""
-        _, work = self.union.writable()
+        work = self.upper.work
         part = node.lowers[-1]
         source = part.layer.open(part.path, os.O_RDONLY)
         staged = b""
@@ -285,11 +286,11 @@ class CopyUp:
             st = shown = stat_file(source)
             copied = st.st_size if size is None else min(size, st.st_size)
             if self._fills_in_place(node):
-                layer, path = self.union.upper_place(node)
+                layer, path = self.upper.place(node)
                 shown = self.union.attributes(node)
                 target = layer.open_to_write(path, flags)
             else:
-                staged = self.union.temporaries.name()
+                staged = self.upper.temporaries.name()
                 self.union.acting.as_root()
                 target = work.create(staged, flags, 0o600)
         except BaseException:
@@ -303,7 +304,7 @@ class CopyUp:
         )  # fmt: skip
         try:
             if not staged:
-                self.union.fills.begin(job, *self.union.upper_place(node))
+                self.upper.fills.begin(job, *self.upper.place(node))
             job.shared = copied == st.st_size > 0 and content.share(source, target)
             if not job.shared:
                 self._require_room(work, min(copied, st.st_blocks * _BLOCK))
@@ -360,7 +361,7 @@ class CopyUp:
         readers = self.union.readers
         if node not in readers:
             return
-        layer, path = self.union.upper_place(node)
+        layer, path = self.upper.place(node)
         try:  # one that can write would keep upper's disk from being remounted read-only
             fd = layer.open(path, os.O_RDONLY)
         except OSError:  # EMFILE
@@ -372,7 +373,7 @@ class CopyUp:
             os.close(fd)
 
     def _publish_staged(self, job: Job) -> None:
-        _, work = self.union.writable()
+        work = self.upper.work
         node = job.node
         if not node.orphan and node.parent is not None:
             self.directories(node.parent)
@@ -388,8 +389,8 @@ class CopyUp:
         node.upper, node.home, node.unsynced = True, st.st_ino, self.count()
 
     def _finish_in_place(self, job: Job) -> None:
-        self.union.names_change()
-        self.union.fills.finish(job, *self.union.upper_place(job.node))
+        self.union.known.names_change()
+        self.upper.fills.finish(job, *self.upper.place(job.node))
         job.node.unsynced = self.count()
 
     def abandon(self, job: Job) -> None:
@@ -398,9 +399,9 @@ class CopyUp:
             return
         try:
             if job.staged:
-                self.union.temporaries.drop(job.staged)
+                self.upper.temporaries.drop(job.staged)
             elif job.node.lowers:
-                self.union.fills.undo(job, *self.union.upper_place(job.node))
+                self.upper.fills.undo(job, *self.upper.place(job.node))
         except OSError:  # what others see is kept (`fills`)
             log.exception("%r is half a copy until the kernel forgets it", job.node.path)
         finally:

@@ -12,7 +12,8 @@ from unionfs.changes.copyup import CopyUp
 from unionfs.layers import markers
 from unionfs.layers.iflags import IMMUTABLE
 from unionfs.layers.layer import WritableLayer, join
-from unionfs.view.node import Node, Sighting, child_path, passing
+from unionfs.view.lookup_result import Sighting
+from unionfs.view.node import Node, child_path, passing
 from unionfs.view.union import Union
 
 log = logging.getLogger(__name__)
@@ -33,37 +34,38 @@ class Names:
 
     def __init__(self, union: Union, copyup: CopyUp) -> None:
         self.union = union
+        self.upper = union.upper
         self.copyup = copyup
 
-    def directory(self, parent: Node) -> tuple[WritableLayer, WritableLayer]:
-        """Bring a directory, in which a name is to change, up, and return upper and work.
+    def directory(self, parent: Node) -> WritableLayer:
+        """Bring a directory, in which a name is to change, up, and return upper's layer.
 
         ENOENT in a deleted directory, EPERM in an immutable one.
         """
-        writable = self.union.writable()
+        layer = self.upper.layer
         if parent.orphan:
             raise error(errno.ENOENT)
         if parent.protection or not parent.upper:
             protection.require(self.union, parent, IMMUTABLE)
         if not parent.upper:
             self.copyup.directories(parent)
-        self.union.names_change(parent)
-        return writable
+        self.union.known.names_change(parent)
+        return layer
 
     def give_name(self, node: Node, path: bytes) -> None:
         """Link a file of the link index under its lower name, unless copy-up chose that name."""
-        upper, work = self.union.writable()
+        upper, work = self.upper.layer, self.upper.work
         if upper.find(path) is not None:
             return
-        entry = self.union.links.path(node.link)
+        entry = self.upper.links.path(node.link)
         try:
             markers.prepare_links(work, entry, node.links, node.links - 1)
             work.link(entry, upper, path)
         except BaseException:
-            self.union.links.settle(node.link)
+            self.upper.links.settle(node.link)
             raise
         node.links -= 1
-        self.union.links.settle(node.link)
+        self.upper.links.settle(node.link)
 
     def counted(self, parent: Node, name: bytes, sighting: Sighting) -> Sighting:
         """See that removing a name of a lower file with several is counted, in the same step.
@@ -78,9 +80,9 @@ class Names:
                 if node.link:
                     self.directory(parent)
                     self.give_name(node, child_path(parent, name))
-            sighting = self.union.find(parent, name)
+            sighting = self.union.lookup.require(parent, name)
         if sighting.link:
-            self.union.links.require_settled(sighting.link)
+            self.upper.links.require_settled(sighting.link)
         return sighting
 
     def bring_tree(self, node: Node) -> None:
@@ -107,7 +109,7 @@ class Names:
         self.copyup.directories(directory)
         nodes = self.union.nodes
         for name in self.union.listing(directory):
-            with nodes.held(directory, name, self.union.find(directory, name)) as child:
+            with nodes.held(directory, name, self.union.lookup.require(directory, name)) as child:
                 if child.is_directory and child.lowers:
                     child.lookups += 1
                     pending.append(child)
@@ -119,7 +121,7 @@ class Names:
     def _hide_lower(self, directory: Node) -> None:
         """Make a directory opaque that shows nothing any more that is not in upper."""
         shown = self.union.listing(directory)
-        layer, path = self.union.upper_place(directory)
+        layer, path = self.upper.place(directory)
         st = layer.stat(path)
         spent = {entry.name for entry in layer.scan(path)}.difference(shown)
         self.union.markers.make_opaque(layer, path)
@@ -135,7 +137,7 @@ class Names:
     def look_again(self, node: Node, parent: Node, name: bytes) -> None:
         """Take note of what a directory shows now: a step could perhaps not be undone."""
         try:
-            sighting = self.union.find(parent, name)
+            sighting = self.union.lookup.require(parent, name)
         except OSError:
             log.exception("%r: what it shows of the lowers is not known", child_path(parent, name))
             return
@@ -152,7 +154,7 @@ class Names:
         So another can take its place, or it can be removed.  It shows nothing at each step, and
         goes on so where a step fails: nothing is to be undone.
         """
-        upper, _ = self.union.writable()
+        upper = self.upper.layer
         whiteouts = [entry.name for entry in upper.scan(path)]
         if not whiteouts:
             return
@@ -172,7 +174,7 @@ class Names:
         Then all that its directory shows is brought to upper, and hides the lower: nothing that is
         seen changes.  Say whether that was done; ENAMETOOLONG where it would be too much.
         """
-        if self.union.markers.can_hide(name) or not self.union.shows_below(parent, name):
+        if self.union.markers.can_hide(name) or not self.union.lookup.shows_below(parent, name):
             return False
         self._require_little(parent)
         self.directory(parent)
@@ -186,7 +188,7 @@ class Names:
         while pending:
             node = pending.pop()
             for name in self.union.listing(node):
-                sighting = self.union.find(node, name)
+                sighting = self.union.lookup.require(node, name)
                 names += 1
                 size += sighting.st.st_size if sighting.below else 0
                 if names > _MOST_BROUGHT or size > _MOST_BYTES_BROUGHT:
@@ -204,7 +206,7 @@ class Names:
         if not node.lowers or node.redirect.startswith(b"/") or (node.redirect and not absolute):
             return
         redirect = node.lower_path if absolute else node.name
-        layer, path = self.union.upper_place(node)
+        layer, path = self.upper.place(node)
         try:
             markers.set_redirect(layer, path, redirect)
         except OSError as exc:
@@ -225,7 +227,7 @@ class Names:
         """
         if node is None or not sighting.named or node.link or node.pin >= 0 or node.aliases:
             return None
-        upper, _ = self.union.writable()
+        upper = self.upper.layer
         node.pin = upper.hold(path)
         return node
 
@@ -249,10 +251,10 @@ class Names:
 
     def _lost_link(self, sighting: Sighting, node: Node | None) -> None:
         """Remove the index entry of a file that no name shows any more."""
-        _, work = self.union.writable()
-        path = self.union.links.path(sighting.link)
+        work = self.upper.work
+        path = self.upper.links.path(sighting.link)
         if work.stat(path).st_nlink + markers.read(work, path).links > 0:
             return
         if node is not None:
             node.pin, node.link = work.hold(path), b""
-        self.union.links.remove(sighting.link)
+        self.upper.links.remove(sighting.link)

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 from unionfs.layers import iflags
 from unionfs.layers.iflags import IMMUTABLE, PROTECTING
 from unionfs.layers.layer import Layer
-from unionfs.view.node import Node, Sighting
+from unionfs.view.lookup_result import Sighting
+from unionfs.view.node import Node
 
 if TYPE_CHECKING:
     from unionfs.view.union import Union

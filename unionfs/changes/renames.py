@@ -14,7 +14,8 @@ from unionfs.changes.names import Names, error
 from unionfs.host import syscalls
 from unionfs.layers import rules
 from unionfs.layers.rules import Facts, Kind, Plan
-from unionfs.view.node import Node, Sighting, child_path
+from unionfs.view.lookup_result import Sighting
+from unionfs.view.node import Node, child_path
 
 
 class _Side(NamedTuple):
@@ -59,18 +60,19 @@ class Renames:
     def __init__(self, names: Names) -> None:
         self.names = names
         self.union = names.union
+        self.upper = names.union.upper
 
     def rename(
         self, parent: Node, name: bytes, new_parent: Node, new_name: bytes, flags: int
     ) -> None:
         """Rename as renameat2(2) with RENAME_NOREPLACE or RENAME_EXCHANGE."""
         union = self.union
-        union.writable()
-        source = union.find(parent, name)
+        union.require_upper()
+        source = union.lookup.require(parent, name)
         if union.markers.reserved(new_name):
             raise error(errno.EPERM)
-        absent = union.is_absent(new_parent, new_name)
-        target = None if absent else union.look(new_parent, new_name)
+        absent = union.known.is_absent(new_parent, new_name)
+        target = None if absent else union.lookup.find(new_parent, new_name)
         self._permit((parent, source), (new_parent, target))
         if flags == syscalls.RENAME_EXCHANGE:
             self._exchange(_Side(parent, name, source), new_parent, new_name, target)
@@ -86,7 +88,10 @@ class Renames:
         if plan.nothing:
             return
         if self._make_removable((parent, name), (new_parent, new_name), target):
-            source, target = union.find(parent, name), union.look(new_parent, new_name)
+            source, target = (
+                union.lookup.require(parent, name),
+                union.lookup.find(new_parent, new_name),
+            )
             plan = rules.rename(self._facts(source, target, new_parent, new_name))
         self._rename(plan, _Side(parent, name, source), _Side(new_parent, new_name, target))
 
@@ -120,24 +125,23 @@ class Renames:
         if target is not None and target.ino == source.ino:
             return  # links of one file keep both names: rename(2)
         if self.names.make_removable(*old):
-            target = self.union.look(*new)
+            target = self.union.lookup.find(*new)
         self.names.directory(new[0])
         self._move(self.union.nodes.adopt(*old, source), old, new, target)
 
     def _move(self, node: Node, old: _Name, new: _Name, target: Sighting | None) -> None:
         """Change the names in one visible step, when all else is ready; if it fails, none has."""
-        upper, _ = self.union.writable()
         nodes, kinds, path = self.union.nodes, self.union.markers, child_path(*new)
         move = kinds.move_directory if node.is_directory else kinds.move_file
         replaced = pinned = None
         try:
-            cover = self.union.shows_below(*old)
+            cover = self.union.lookup.shows_below(*old)
             if target is not None:
                 replaced = nodes.known(target)
                 if target.named and target.is_directory:
                     self.names.make_way(replaced, path)
                 pinned = self.names.pin(replaced, target, path)
-            move(upper, child_path(*old), path, cover=cover)
+            move(self.upper.layer, child_path(*old), path, cover=cover)
         except BaseException:
             self.names.unpin(pinned)
             nodes.drop_if_unknown(node)
@@ -161,7 +165,7 @@ class Renames:
             same=target is not None and source.ino == target.ino,
             below_new=source.is_directory
             and not source.lowers  # a merged one is redirected, which hides it as well
-            and self.union.shows_below(new_parent, new_name),
+            and self.union.lookup.shows_below(new_parent, new_name),
         )
 
     def _rename(self, plan: Plan, old: _Side, new: _Side) -> None:
@@ -192,7 +196,7 @@ class Renames:
     def _ready(self, node: Node, plan: Plan, *, same_parent: bool) -> None:
         """Mark a node in upper for its new name; at the old one the marks say nothing new."""
         if node.is_directory:
-            layer, path = self.union.upper_place(node)
+            layer, path = self.upper.place(node)
             if node.lowers:
                 self.names.anchor(node, absolute=not same_parent)
             elif plan.opaque:
@@ -208,12 +212,11 @@ class Renames:
         new = _Side(new_parent, new_name, target)
         if old.sighting.ino == target.ino:
             return
-        upper, _ = self.union.writable()
-        nodes = self.union.nodes
+        upper, nodes = self.upper.layer, self.union.nodes
         with self._held(old) as one, self._held(new) as two:
             for node, side, other in ((one, old, new), (two, new, old)):
                 self._bring_name(node, side)
-                opaque = not node.lowers and self.union.shows_below(other.parent, other.name)
+                opaque = not node.lowers and self.union.lookup.shows_below(other.parent, other.name)
                 self._ready(node, Plan(opaque=opaque), same_parent=old.parent is new.parent)
             upper.exchange(old.path, upper, new.path)
             nodes.rename(one, old[:2], new[:2])

@@ -67,8 +67,8 @@ class Direct:
         self._attributes = operations.attributes
         self._foresight = Foresight(operations.union, operations.listings, self._forget_one)
         self._tidy: Callable[[], bool] = lambda: False
-        if self._union.upper is not None:
-            self._tidy = self._union.temporaries.tidy
+        if self._union.upper:
+            self._tidy = self._union.upper.temporaries.tidy
         self._content = DirectFiles(operations)
         self.table: Mapping[int, Handler] = {
             messages.LOOKUP: self._lookup,
@@ -150,7 +150,7 @@ class Direct:
     # Names
 
     def _lookup(self, unique: int, parent: int, body: memoryview, _uid: int, _gid: int) -> bytes:
-        found = self._union.lookup(self._nodes[parent], bytes(body[:-1]))
+        found = self._union.lookup.node(self._nodes[parent], bytes(body[:-1]))
         if found is None:
             return messages.absent(unique)
         return self._entry(unique, *found)

@@ -78,7 +78,7 @@ class Files:
             enabled=passthrough != "off",
         )
         # Without an upper nothing is ever copied up, so no reader can be left behind.
-        self._lower_passes = passthrough == "all" or union.upper is None
+        self._lower_passes = passthrough == "all" or not union.upper
         self._registry = registry
         self._copyup = copyup
         self._attributes = Attributes(union, copyup)
@@ -118,7 +118,7 @@ class Files:
 
         Say False where another request was faster, which did not know of *size*.
         """
-        self.union.writable()
+        self.union.require_upper()
         while self.union.has_lower_content(node):
             event = self._copying.get(node)
             if event is not None:
@@ -140,9 +140,9 @@ class Files:
 
     async def bring_source(self, parent: Node, name: bytes) -> None:
         """Copy a file up with its content before it is renamed, where metadata does not do."""
-        if self.union.features.metacopy or self.union.upper is None:
+        if self.union.features.metacopy or not self.union.upper:
             return
-        found = self.union.lookup(parent, name)
+        found = self.union.lookup.node(parent, name)
         if found is not None:
             await self.bring_content(found[0])
 
@@ -157,7 +157,7 @@ class Files:
         with self._permitting_cut(node, wish, requester):
             if self.union.has_lower_content(node):
                 return await self.bring_content(node, wish.size)
-            layer, path = self.union.upper_place(node)
+            layer, path = self.union.upper.place(node)
             fd = layer.open_to_write(path, os.O_WRONLY)
             try:
                 await self._cut(node, layer, fd, wish.size)
@@ -234,7 +234,7 @@ class Files:
                 else:
                     await event.wait()
             if fd < 0:
-                layer, path = self.union.upper_place(node)
+                layer, path = self.union.upper.place(node)
                 fd = layer.open_to_write(path, kept)
                 try:
                     await self._cut(node, layer, fd, 0)
@@ -278,10 +278,10 @@ class Files:
         with _told_of_leases(flags):
             if flags & (os.O_ACCMODE | os.O_TRUNC) == os.O_RDONLY:
                 return self._answer(node, self.union.open_to_read(node), flags)
-            self.union.writable()
+            self.union.require_upper()
             self._copyup.metadata(node)
             with self._permitting_truncation(node, flags, requester):
-                layer, path = self.union.upper_place(node)
+                layer, path = self.union.upper.place(node)
                 fd = layer.open_to_write(path, host_flags(flags))
             return self._answer(node, fd, flags)
 
@@ -337,11 +337,11 @@ class Files:
     def _deleted_files_hold_room(self) -> bool:
         """Tell whether upper may be full until deleted files end: what passes by us cannot wait."""
         orphans, upper = self.union.nodes.orphans, self.union.upper
-        if not orphans or upper is None:
+        if not orphans or not upper:
             return False
         pins = (node.pin for node in itertools.islice(orphans.values(), _MOST_LOOKED_AT))
         held = sum(closing.blocks(pin) for pin in pins if pin >= 0) * _BLOCK
-        room = os.fstatvfs(upper.fd)
+        room = os.fstatvfs(upper.layer.fd)
         return held > room.f_bavail * room.f_frsize // 4
 
     def _enter(self, node: Node, fd: int, *, writes: bool, eligible: bool) -> Opened:
@@ -419,7 +419,7 @@ class Files:
             before = os.fstat(fd)
             if self._attributes.drop_privileges(node, before, requester) is not before:
                 self._registry.invalidate_attributes(node.ino)
-        return self.union.writable()[0]
+        return self.union.upper.layer
 
     def release_unopened(self, node: Node) -> None:
         """Take note that an open without a descriptor has ended."""

@@ -126,8 +126,8 @@ class Operations(pyfuse3.Operations):
         self.files.told = granted.kill_privileges
         self.files.unopened = self.files.consent.unopened = granted.noopen
         self.files.backings.enabled &= granted.passthrough
-        if self.union.upper is not None:
-            self.union.temporaries.patient = granted.direct
+        if self.union.upper:
+            self.union.upper.temporaries.patient = granted.direct
 
     # Entries
 
@@ -149,7 +149,7 @@ class Operations(pyfuse3.Operations):
 
     @_replying
     async def lookup(self, parent: int, name: bytes, _ctx: RequestContext) -> EntryAttributes:
-        found = self.union.lookup(self.union.nodes[parent], name)
+        found = self.union.lookup.node(self.union.nodes[parent], name)
         if found is not None:
             return self._known_entry(*found)
         return entries.absent()

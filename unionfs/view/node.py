@@ -16,43 +16,12 @@ import itertools
 import os
 import stat
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from unionfs.host import closing
 from unionfs.layers.inodes import ROOT_INO, hashed
 from unionfs.layers.layer import Layer, join
 from unionfs.layers.whiteouts import Part
-
-# Lower parts, top first; or, of a file that one lower directory holds, just that directory.
-Below = tuple[Part, ...] | Part
-
-
-class Sighting(NamedTuple):
-    """What the layers were seen to hold under one name of the union."""
-
-    ino: int
-    st: os.stat_result  # of the object that shows
-    upper: bool  # the object is in upper (or in the hard link index)
-    named: bool  # upper holds it under this very name
-    below: Below  # a directory's lower parts; where a file's content is in a lower
-    name: bytes = b""  # in the directory that `below` may be
-    redirect: bytes = b""
-    link: bytes = b""
-    links: int = 0
-    node: "Node | None" = None  # what was found out on the way: this is it
-    protection: int = 0  # of an object in upper
-
-    @property
-    def lowers(self) -> tuple[Part, ...]:
-        """Return the lower parts, top first."""
-        below = self.below
-        return (below.child(self.name),) if isinstance(below, Part) else below
-
-    @property
-    def is_directory(self) -> bool:
-        """Tell whether the name is a directory's."""
-        return stat.S_ISDIR(self.st.st_mode)
-
+from unionfs.view.lookup_result import Below, Sighting, plain
 
 # `Node.unsynced` of what was copied up before the node was made.
 UNKNOWN_COPY = 1
@@ -70,22 +39,6 @@ def _far_path(node: "Node", path: bytes) -> bytes:
         node = node.parent
     names.reverse()
     return b"/".join(names)
-
-
-# Making the tuple itself takes half the time of calling the class.
-_tuple = tuple.__new__
-
-
-def plain(ino: int, st: os.stat_result, node: "Node | None" = None) -> Sighting:
-    """Return the sighting of an object that is in upper alone, without marks."""
-    return _tuple(Sighting, (ino, st, True, True, (), b"", b"", b"", 0, node, 0))
-
-
-def plain_lower(
-    ino: int, st: os.stat_result, directory: Part, name: bytes, node: "Node | None" = None
-) -> Sighting:
-    """Return the sighting of a file that is in one lower directory alone, without marks."""
-    return _tuple(Sighting, (ino, st, False, False, directory, name, b"", b"", 0, node, 0))
 
 
 @dataclasses.dataclass(slots=True, eq=False)
