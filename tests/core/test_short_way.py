@@ -85,12 +85,12 @@ def _plant(layers):
 
 
 def _seen(look):
-    """Return all that a sighting says of the layers, in a form to be compared."""
+    """Return all that a result says of the layers, in a form to be compared."""
     try:
-        sighting = look()
+        result = look()
     except OSError as exc:
         return exc.errno
-    return sighting and (*sighting[:4], sighting.lowers, *sighting[6:9])
+    return result and (*result[:4], result.lowers, *result[6:9])
 
 
 def _compare(union, parent, names):
@@ -135,7 +135,7 @@ def test_the_short_way_finds_the_copy_of_a_file_with_several_names(union, tmp_pa
     names = os.listdir(tmp_path / "lower0" / "d") + os.listdir(tmp_path / "lower1" / "d")
     parent = u.node("d")
     seen = _compare(u.union, parent, [name.encode() for name in names])
-    assert sum(sighting[2] for sighting in seen.values()) == 4  # in upper
+    assert sum(result[2] for result in seen.values()) == 4  # in upper
 
 
 def test_the_short_way_tells_what_shows_below(union, caplog, tmp_path):

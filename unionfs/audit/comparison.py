@@ -28,7 +28,7 @@ from unionfs.layers import markers
 from unionfs.layers.layer import Layer, join
 from unionfs.layers.stack import Stack
 from unionfs.layers.whiteouts import Part
-from unionfs.view.lookup_result import Sighting
+from unionfs.view.lookup_result import LookupResult
 from unionfs.view.node import directory_of
 from unionfs.view.union import Features, Union
 
@@ -130,7 +130,7 @@ class _Comparison:
     def _compare_roots(self, root: _Directory) -> None:
         if root.before:
             old, new = (
-                Sighting(0, parts[0].layer.stat(b"."), upper=False, named=False, below=parts)
+                LookupResult(0, parts[0].layer.stat(b"."), upper=False, named=False, below=parts)
                 for parts in (root.before, (root.upper,))
             )
             if words := differences.between(old, new):
@@ -162,11 +162,11 @@ class _Comparison:
             kind: Kind = "added" if before is None else "changed"
             self._compare_renamed(_Entry(path, kind, [], old, origin, now.is_directory), now)
 
-    def _look(self, parts: tuple[Part, ...], name: bytes) -> Sighting | None:
+    def _look(self, parts: tuple[Part, ...], name: bytes) -> LookupResult | None:
         return self.union.lookup.find(directory_of(parts), name) if parts else None
 
     def _origin(
-        self, directory: _Directory, name: bytes, now: Sighting, before: Sighting | None
+        self, directory: _Directory, name: bytes, now: LookupResult, before: LookupResult | None
     ) -> bytes:
         """Return the path in the lowers of what *now* shows of them; its own if nothing."""
         own = join(directory.old, name)
@@ -179,7 +179,9 @@ class _Comparison:
             return redirect[1:]
         return join(directory.old, redirect) if redirect else own
 
-    def _compare(self, path: bytes, old: bytes, before: Sighting | None, now: Sighting) -> None:
+    def _compare(
+        self, path: bytes, old: bytes, before: LookupResult | None, now: LookupResult
+    ) -> None:
         if before is None:
             self.found.append(_Entry(path, "added", [], old))
         elif words := differences.between(before, now):
@@ -190,7 +192,7 @@ class _Comparison:
                 _Directory(path, _as_upper(now.lowers[0]), now.lowers[1:], below, old)
             )
 
-    def _compare_renamed(self, entry: _Entry, now: Sighting) -> None:
+    def _compare_renamed(self, entry: _Entry, now: LookupResult) -> None:
         before = self._resolve(entry.origin)
         words = [] if before is None else differences.between(before, now)
         self.found.append(entry._replace(words=words))
@@ -201,18 +203,18 @@ class _Comparison:
                 _Directory(entry.path, _as_upper(upper), merged, merged, entry.origin)
             )
 
-    def _resolve(self, path: bytes) -> Sighting | None:
+    def _resolve(self, path: bytes) -> LookupResult | None:
         """Return what the lowers alone show at *path*."""
         parts = self.before
-        sighting = None
+        result = None
         for name in path.split(b"/"):
-            if sighting is not None and not sighting.is_directory:
+            if result is not None and not result.is_directory:
                 return None
-            sighting = self._look(parts, name)
-            if sighting is None:
+            result = self._look(parts, name)
+            if result is None:
                 return None
-            parts = sighting.lowers
-        return sighting
+            parts = result.lowers
+        return result
 
 
 def _as_upper(part: Part) -> Part:

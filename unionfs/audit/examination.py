@@ -26,7 +26,7 @@ from unionfs.layers.layer import Layer, WritableLayer, join
 from unionfs.layers.markers import Marks
 from unionfs.layers.stack import Stack
 from unionfs.layers.whiteouts import Part
-from unionfs.view.lookup_result import Sighting
+from unionfs.view.lookup_result import LookupResult
 from unionfs.view.node import directory_of
 from unionfs.view.union import Features, Union
 
@@ -139,12 +139,12 @@ class Examination:
     def _visit_directory(self, directory: _Directory, name: bytes) -> None:
         path = join(directory.path, name)
         marks = self._marks(path)
-        sighting = self._look(directory, name) if marks is not None else None
-        if marks is None or sighting is None:  # damaged, which is reported: its content is judged
+        result = self._look(directory, name) if marks is not None else None
+        if marks is None or result is None:  # damaged, which is reported: its content is judged
             self._directories.append(_Directory(path, self._part(path), (), certain=False))
             return
-        self._judge_number(path, marks, sighting.st)
-        merged = sighting.lowers[1:]
+        self._judge_number(path, marks, result.st)
+        merged = result.lowers[1:]
         lost = bool(marks.redirect) and not marks.opaque and not merged
         certain = marks.opaque or (directory.certain and not lost)
         if lost and directory.certain:
@@ -163,7 +163,7 @@ class Examination:
                 raise
             return None
 
-    def _look(self, directory: _Directory, name: bytes) -> Sighting | None:
+    def _look(self, directory: _Directory, name: bytes) -> LookupResult | None:
         try:
             return self.union.lookup.find(directory_of((directory.part, *directory.merged)), name)
         except OSError as exc:
@@ -189,10 +189,10 @@ class Examination:
         parts: tuple[Part, ...] = self.union.root.lowers
         try:
             for name in old.split(b"/"):
-                sighting = self.union.lookup.find(directory_of(parts), name)
-                if sighting is None or not sighting.is_directory:
+                result = self.union.lookup.find(directory_of(parts), name)
+                if result is None or not result.is_directory:
                     return
-                parts = sighting.lowers
+                parts = result.lowers
         except OSError:
             return  # what is in the way is reported for itself
         if shown in parts and parts[0].layer is not self.upper:
@@ -219,17 +219,15 @@ class Examination:
     def _judge_content(self, directory: _Directory, name: bytes, st: os.stat_result) -> None:
         path = join(directory.path, name)
         try:
-            sighting = self.union.lookup.find(
-                directory_of((directory.part, *directory.merged)), name
-            )
+            result = self.union.lookup.find(directory_of((directory.part, *directory.merged)), name)
         except OSError as exc:
             words = "holds metadata only, and its content is not in the lower layers"
             if exc.errno != errno.EIO:
                 words += f" ({exc.strerror})"
             self._report(path, "metacopy", words)
             return
-        if sighting is not None:
-            content = sighting.lowers[-1]
+        if result is not None:
+            content = result.lowers[-1]
             size = content.layer.stat(content.path).st_size
             if size != st.st_size:
                 words = f"has {st.st_size} bytes, but its content in the lower layer {size}"

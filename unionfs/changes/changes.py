@@ -23,7 +23,7 @@ from unionfs.changes.removals import Removals
 from unionfs.changes.renames import Renames
 from unionfs.layers.inodes import number
 from unionfs.layers.layer import Layer, WritableLayer
-from unionfs.view.lookup_result import Sighting, plain
+from unionfs.view.lookup_result import LookupResult, plain
 from unionfs.view.node import Node, child_path
 from unionfs.view.pins import path_of_pin
 from unionfs.view.union import Union
@@ -262,7 +262,7 @@ class Changes:
         with self._taking_back(upper, path, covered=covered):
             st = self.union.attributes(node)
         self.union.nodes.adopt(
-            parent, name, Sighting(node.ino, st, upper=True, named=True, below=node.lowers)
+            parent, name, LookupResult(node.ino, st, upper=True, named=True, below=node.lowers)
         )
         if not node.left:
             self._names.unpin(node)

@@ -12,7 +12,7 @@ from unionfs.changes.copyup import CopyUp
 from unionfs.layers import markers
 from unionfs.layers.iflags import IMMUTABLE
 from unionfs.layers.layer import WritableLayer, join
-from unionfs.view.lookup_result import Sighting
+from unionfs.view.lookup_result import LookupResult
 from unionfs.view.node import Node, child_path, passing
 from unionfs.view.union import Union
 
@@ -67,23 +67,23 @@ class Names:
         node.links -= 1
         self.upper.links.settle(node.link)
 
-    def counted(self, parent: Node, name: bytes, sighting: Sighting) -> Sighting:
+    def counted(self, parent: Node, name: bytes, result: LookupResult) -> LookupResult:
         """See that removing a name of a lower file with several is counted, in the same step.
 
         The file is copied up, and the name given to the copy in upper, whose st_nlink then
         counts.  Kernel overlayfs does the first with index=on (fs/overlayfs/util.c,
         ovl_nlink_start).
         """
-        if not sighting.named and (sighting.st.st_nlink > 1 or sighting.link):
-            with self.union.nodes.held(parent, name, sighting) as node:
+        if not result.named and (result.st.st_nlink > 1 or result.link):
+            with self.union.nodes.held(parent, name, result) as node:
                 self.copyup.metadata(node)
                 if node.link:
                     self.directory(parent)
                     self.give_name(node, child_path(parent, name))
-            sighting = self.union.lookup.require(parent, name)
-        if sighting.link:
-            self.upper.links.require_settled(sighting.link)
-        return sighting
+            result = self.union.lookup.require(parent, name)
+        if result.link:
+            self.upper.links.require_settled(result.link)
+        return result
 
     def bring_tree(self, node: Node) -> None:
         """Copy a directory up with all that it shows, for want of redirects; then hide the lower.
@@ -137,11 +137,11 @@ class Names:
     def look_again(self, node: Node, parent: Node, name: bytes) -> None:
         """Take note of what a directory shows now: a step could perhaps not be undone."""
         try:
-            sighting = self.union.lookup.require(parent, name)
+            result = self.union.lookup.require(parent, name)
         except OSError:
             log.exception("%r: what it shows of the lowers is not known", child_path(parent, name))
             return
-        node.below, node.redirect = sighting.below, sighting.redirect
+        node.below, node.redirect = result.below, result.redirect
 
     @staticmethod
     def _stands_alone(node: Node) -> None:
@@ -188,13 +188,13 @@ class Names:
         while pending:
             node = pending.pop()
             for name in self.union.listing(node):
-                sighting = self.union.lookup.require(node, name)
+                result = self.union.lookup.require(node, name)
                 names += 1
-                size += sighting.st.st_size if sighting.below else 0
+                size += result.st.st_size if result.below else 0
                 if names > _MOST_BROUGHT or size > _MOST_BYTES_BROUGHT:
                     raise error(errno.ENAMETOOLONG)
-                if sighting.is_directory and sighting.below:
-                    pending.append(passing(sighting, node, name))
+                if result.is_directory and result.below:
+                    pending.append(passing(result, node, name))
 
     def anchor(self, node: Node, *, absolute: bool) -> None:
         """Say on disk where the lower part of *node* is, before its name changes.
@@ -220,12 +220,12 @@ class Names:
         else:
             self.copyup.whole(node)
 
-    def pin(self, node: Node | None, sighting: Sighting, path: bytes) -> Node | None:
+    def pin(self, node: Node | None, result: LookupResult, path: bytes) -> Node | None:
         """Pin what is about to lose its last known name in upper, while the kernel knows it.
 
         Return it if it was pinned by this; `unpin` it if it keeps its name.
         """
-        if node is None or not sighting.named or node.link or node.pin >= 0 or node.aliases:
+        if node is None or not result.named or node.link or node.pin >= 0 or node.aliases:
             return None
         upper = self.upper.layer
         node.pin = upper.hold(path)
@@ -238,23 +238,23 @@ class Names:
             os.close(node.pin)
             node.pin = -1
 
-    def removed(self, parent: Node, name: bytes, sighting: Sighting, node: Node | None) -> None:
+    def removed(self, parent: Node, name: bytes, result: LookupResult, node: Node | None) -> None:
         """Bring the link count and the node table up to date after a name is gone."""
-        if sighting.link:
+        if result.link:
             try:
-                self._lost_link(sighting, node)
+                self._lost_link(result, node)
             except OSError:
                 log.exception("%r: its index entry is left", child_path(parent, name))
         if node is not None:
             self.union.nodes.detach(node, parent, name)
             self.union.nodes.drop_if_unknown(node)
 
-    def _lost_link(self, sighting: Sighting, node: Node | None) -> None:
+    def _lost_link(self, result: LookupResult, node: Node | None) -> None:
         """Remove the index entry of a file that no name shows any more."""
         work = self.upper.work
-        path = self.upper.links.path(sighting.link)
+        path = self.upper.links.path(result.link)
         if work.stat(path).st_nlink + markers.read(work, path).links > 0:
             return
         if node is not None:
             node.pin, node.link = work.hold(path), b""
-        self.upper.links.remove(sighting.link)
+        self.upper.links.remove(result.link)

@@ -7,7 +7,7 @@ import errno
 
 from unionfs.changes import protection
 from unionfs.changes.names import Names, error
-from unionfs.view.lookup_result import Sighting
+from unionfs.view.lookup_result import LookupResult
 from unionfs.view.node import Node, child_path
 
 
@@ -24,55 +24,55 @@ class Removals:
         self.union.require_upper()
         if self._cover(parent, name):
             return
-        sighting = self.union.lookup.require(parent, name)
-        if sighting.is_directory:
+        result = self.union.lookup.require(parent, name)
+        if result.is_directory:
             raise error(errno.EISDIR)
-        protection.require_removable(self.union, parent, sighting)
-        sighting = self.names.counted(parent, name, sighting)
-        self._remove(parent, name, sighting)
+        protection.require_removable(self.union, parent, result)
+        result = self.names.counted(parent, name, result)
+        self._remove(parent, name, result)
 
     def _cover(self, parent: Node, name: bytes) -> bool:
         """Hide a plain file that only a lower holds; say False where it is anything else.
 
         That upper holds nothing is what the whiteout finds out itself.
         """
-        sighting = self.union.lookup.plain_below(parent, name)
-        if sighting is None:
+        result = self.union.lookup.plain_below(parent, name)
+        if result is None:
             return False
-        protection.require_removable(self.union, parent, sighting)
+        protection.require_removable(self.union, parent, result)
         upper = self.names.directory(parent)
         try:
             self.union.markers.hide_below(upper, child_path(parent, name))
         except FileExistsError:
             return False
-        self.names.removed(parent, name, sighting, self.union.nodes.known(sighting))
+        self.names.removed(parent, name, result, self.union.nodes.of(result))
         self.union.known.name_removed(parent, name)
         return True
 
     def rmdir(self, parent: Node, name: bytes) -> None:
         """Remove a directory that shows no name."""
         self.union.require_upper()
-        sighting = self.union.lookup.require(parent, name)
-        if not sighting.is_directory:
+        result = self.union.lookup.require(parent, name)
+        if not result.is_directory:
             raise error(errno.ENOTDIR)
-        protection.require_removable(self.union, parent, sighting)
-        if not self.union.is_empty(sighting, parent, name):
+        protection.require_removable(self.union, parent, result)
+        if not self.union.is_empty(result, parent, name):
             raise error(errno.ENOTEMPTY)
-        self._remove(parent, name, sighting)
+        self._remove(parent, name, result)
 
-    def _remove(self, parent: Node, name: bytes, sighting: Sighting) -> None:
+    def _remove(self, parent: Node, name: bytes, result: LookupResult) -> None:
         if self.names.make_removable(parent, name):
-            sighting = self.union.lookup.require(parent, name)
+            result = self.union.lookup.require(parent, name)
         upper = self.names.directory(parent)
         path = child_path(parent, name)
-        node = self.union.nodes.known(sighting)
-        pinned = self.names.pin(node, sighting, path)
+        node = self.union.nodes.of(result)
+        pinned = self.names.pin(node, result, path)
         try:
-            if not sighting.named:
+            if not result.named:
                 self.union.markers.hide_below(upper, path)
             elif self.union.lookup.shows_below(parent, name):
                 self.hide(path)
-            elif sighting.is_directory:
+            elif result.is_directory:
                 self._remove_directory(path)
             else:
                 upper.unlink(path)
@@ -81,7 +81,7 @@ class Removals:
             if node is not None and node.is_merged:
                 self.names.look_again(node, parent, name)
             raise
-        self.names.removed(parent, name, sighting, node)
+        self.names.removed(parent, name, result, node)
         self.union.known.name_removed(parent, name)
 
     def hide(self, path: bytes) -> None:

@@ -14,7 +14,7 @@ from unionfs.changes.names import Names, error
 from unionfs.host import syscalls
 from unionfs.layers import rules
 from unionfs.layers.rules import Facts, Kind, Plan
-from unionfs.view.lookup_result import Sighting
+from unionfs.view.lookup_result import LookupResult
 from unionfs.view.node import Node, child_path
 
 
@@ -23,20 +23,20 @@ class _Side(NamedTuple):
 
     parent: Node
     name: bytes
-    sighting: Sighting | None
+    result: LookupResult | None
 
     @property
     def path(self) -> bytes:
         return child_path(self.parent, self.name)
 
 
-def _is_in_upper(source: Sighting) -> bool:
+def _is_in_upper(source: LookupResult) -> bool:
     """Tell whether a file is in upper as a whole, under the very name that it shows."""
     elsewhere = source.below or source.redirect or source.link
     return source.named and not elsewhere and not stat.S_ISDIR(source.st.st_mode)
 
 
-def _gives_way(target: Sighting | None) -> bool:
+def _gives_way(target: LookupResult | None) -> bool:
     """Tell whether a new name is free, or that of a file whose links need not be counted."""
     if target is None:
         return True
@@ -48,10 +48,10 @@ def _gives_way(target: Sighting | None) -> bool:
 _Name = tuple[Node, bytes]
 
 
-def _kind(sighting: Sighting | None) -> Kind:
-    if sighting is None:
+def _kind(result: LookupResult | None) -> Kind:
+    if result is None:
         return Kind.NOTHING
-    return Kind.DIRECTORY if sighting.is_directory else Kind.FILE
+    return Kind.DIRECTORY if result.is_directory else Kind.FILE
 
 
 class Renames:
@@ -95,7 +95,7 @@ class Renames:
             plan = rules.rename(self._facts(source, target, new_parent, new_name))
         self._rename(plan, _Side(parent, name, source), _Side(new_parent, new_name, target))
 
-    def _make_removable(self, old: _Name, new: _Name, target: Sighting | None) -> bool:
+    def _make_removable(self, old: _Name, new: _Name, target: LookupResult | None) -> bool:
         """See that the old name, and a directory under the new one, can be taken away.
 
         Say whether the layers of one of them changed by that.
@@ -105,7 +105,9 @@ class Renames:
             changed = self.names.make_removable(*new) or changed
         return changed
 
-    def _permit(self, old: tuple[Node, Sighting], new: tuple[Node, Sighting | None]) -> None:
+    def _permit(
+        self, old: tuple[Node, LookupResult], new: tuple[Node, LookupResult | None]
+    ) -> None:
         """Raise EPERM where a name must not be taken away; links of one file keep theirs."""
         target = new[1]
         if target is not None:
@@ -115,7 +117,7 @@ class Renames:
         protection.require_removable(self.union, *old)
 
     def _rename_file(
-        self, source: Sighting, old: _Name, new: _Name, target: Sighting | None
+        self, source: LookupResult, old: _Name, new: _Name, target: LookupResult | None
     ) -> None:
         """Rename a file where nothing is to be copied up, marked or decided.
 
@@ -129,7 +131,7 @@ class Renames:
         self.names.directory(new[0])
         self._move(self.union.nodes.adopt(*old, source), old, new, target)
 
-    def _move(self, node: Node, old: _Name, new: _Name, target: Sighting | None) -> None:
+    def _move(self, node: Node, old: _Name, new: _Name, target: LookupResult | None) -> None:
         """Change the names in one visible step, when all else is ready; if it fails, none has."""
         nodes, kinds, path = self.union.nodes, self.union.markers, child_path(*new)
         move = kinds.move_directory if node.is_directory else kinds.move_file
@@ -137,7 +139,7 @@ class Renames:
         try:
             cover = self.union.lookup.shows_below(*old)
             if target is not None:
-                replaced = nodes.known(target)
+                replaced = nodes.of(target)
                 if target.named and target.is_directory:
                     self.names.make_way(replaced, path)
                 pinned = self.names.pin(replaced, target, path)
@@ -152,7 +154,7 @@ class Renames:
         nodes.drop_if_unknown(node)
 
     def _facts(
-        self, source: Sighting, target: Sighting | None, new_parent: Node, new_name: bytes
+        self, source: LookupResult, target: LookupResult | None, new_parent: Node, new_name: bytes
     ) -> Facts:
         is_directory = target is not None and target.is_directory
         return Facts(
@@ -173,15 +175,15 @@ class Renames:
         with self._held(old) as node:
             self._bring_name(node, old)
             self._ready(node, plan, same_parent=old.parent is new.parent)
-            target = new.sighting
+            target = new.result
             if target is not None and not target.is_directory:
                 target = self.names.counted(new.parent, new.name, target)
             self._move(node, old[:2], new[:2], target)
 
     def _held(self, side: _Side) -> contextlib.AbstractContextManager[Node]:
-        if side.sighting is None:
+        if side.result is None:
             raise error(errno.ENOENT)
-        return self.union.nodes.held(*side[:2], side.sighting)
+        return self.union.nodes.held(*side[:2], side.result)
 
     def _bring_name(self, node: Node, side: _Side) -> None:
         """Make sure that upper holds this very name of *node*."""
@@ -190,7 +192,7 @@ class Renames:
             self.names.bring_tree(node)
         else:
             self.names.copyup.metadata(node)
-        if node.link and side.sighting and not side.sighting.named:
+        if node.link and side.result and not side.result.named:
             self.names.give_name(node, side.path)
 
     def _ready(self, node: Node, plan: Plan, *, same_parent: bool) -> None:
@@ -205,12 +207,12 @@ class Renames:
             self.names.anchor(node, absolute=True)
 
     def _exchange(
-        self, old: _Side, new_parent: Node, new_name: bytes, target: Sighting | None
+        self, old: _Side, new_parent: Node, new_name: bytes, target: LookupResult | None
     ) -> None:
-        if target is None or old.sighting is None:
+        if target is None or old.result is None:
             raise error(errno.ENOENT)
         new = _Side(new_parent, new_name, target)
-        if old.sighting.ino == target.ino:
+        if old.result.ino == target.ino:
             return
         upper, nodes = self.upper.layer, self.union.nodes
         with self._held(old) as one, self._held(new) as two:

@@ -25,7 +25,7 @@ from unionfs.layers.stack import Stack
 from unionfs.layers.whiteouts import BOTTOM, INO_SHIFT, LAYER_MASK, LAYER_SHIFT, Finding, Part
 from unionfs.view.columns import Columns
 from unionfs.view.known import Known
-from unionfs.view.lookup_result import Sighting, plain, plain_lower
+from unionfs.view.lookup_result import LookupResult, plain, plain_lower
 from unionfs.view.node import Node, NodeTable
 from unionfs.view.upper import Upper
 
@@ -60,7 +60,7 @@ class Lookup:
         self._nodes = nodes
         self._known = known
 
-    def find(self, parent: Node, name: bytes) -> Sighting | None:
+    def find(self, parent: Node, name: bytes) -> LookupResult | None:
         """Return what shows under *name*, or None; no node is made."""
         if len(name) > self.name_max:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
@@ -85,20 +85,20 @@ class Lookup:
             self._known.note_not_below(parent, name)
         return None
 
-    def require(self, parent: Node, name: bytes) -> Sighting:
+    def require(self, parent: Node, name: bytes) -> LookupResult:
         """Return what shows under *name*; ENOENT where nothing does."""
-        sighting = self.find(parent, name)
-        if sighting is None:
+        result = self.find(parent, name)
+        if result is None:
             raise FileNotFoundError(errno.ENOENT, _ABSENT)
-        return sighting
+        return result
 
     def node(self, parent: Node, name: bytes) -> tuple[Node, os.stat_result] | None:
         """Return the node under *name*, a new one if need be, and its attributes; or None."""
-        sighting = self.find(parent, name)
-        if sighting is None:
+        result = self.find(parent, name)
+        if result is None:
             self._known.not_found = (parent, name)
             return None
-        return self._nodes.adopt(parent, name, sighting), sighting.st
+        return self._nodes.adopt(parent, name, result), result.st
 
     def shows_below(self, parent: Node, name: bytes) -> bool:
         """Tell whether *name* would show from a lower layer, were it not in upper."""
@@ -124,7 +124,7 @@ class Lookup:
         st: os.stat_result,
         below: tuple[Part, ...],
         name: bytes,
-    ) -> Sighting | None:
+    ) -> LookupResult | None:
         """Return what shows where upper holds something under *name*."""
         kind = stat.S_IFMT(st.st_mode)
         if kind == stat.S_IFCHR and whiteouts.is_whiteout(st):
@@ -148,7 +148,7 @@ class Lookup:
         st: os.stat_result,
         below: tuple[Part, ...],
         name: bytes,
-    ) -> Sighting | None:
+    ) -> LookupResult | None:
         """Return what shows where *part* is the first to hold something under *name*."""
         kind = stat.S_IFMT(st.st_mode)
         layer, _, files = part
@@ -163,7 +163,9 @@ class Lookup:
         if marks is UNMARKED:
             if kind == stat.S_IFDIR:
                 if not below:
-                    return Sighting(ino, st, upper=False, named=False, below=(Part(layer, path),))
+                    return LookupResult(
+                        ino, st, upper=False, named=False, below=(Part(layer, path),)
+                    )
             elif st.st_nlink == 1 or not self._links:
                 return plain_lower(ino, st, part, name, node)
         finding = whiteouts.shown(layer, path, st, marks)
@@ -171,7 +173,7 @@ class Lookup:
 
     # The long way
 
-    def _find_in_column(self, parent: Node, name: bytes) -> Sighting | None:
+    def _find_in_column(self, parent: Node, name: bytes) -> LookupResult | None:
         if self._markers.reserved(name):
             return None
         parts = parent.lowers
@@ -179,7 +181,7 @@ class Lookup:
             parts = (Part(self._top, parent.path), *parts)
         return self._result(self._columns.shown(parts, name))
 
-    def _result(self, shown: list[Finding]) -> Sighting | None:
+    def _result(self, shown: list[Finding]) -> LookupResult | None:
         """Return what the findings that show make up."""
         if not shown:
             return None
@@ -193,7 +195,7 @@ class Lookup:
             # Of an opaque one a redirect says nothing: it led to what is hidden now.
             redirect = top.marks.redirect * (upper and top.found is Found.DIRECTORY)
             protection = top.marks.protection * upper
-            return Sighting(
+            return LookupResult(
                 ino, top.st, upper, upper, below, redirect=redirect, protection=protection
             )
         if shown[-1].found is Found.METACOPY:
@@ -205,20 +207,22 @@ class Lookup:
             if entry:
                 return self._linked(entry, shown[-1].part)
         below = (top.part,) if len(shown) == 1 else (top.part, shown[-1].part)
-        return Sighting(number(top.layer, top.st), top.st, upper=False, named=False, below=below)
+        return LookupResult(
+            number(top.layer, top.st), top.st, upper=False, named=False, below=below
+        )
 
     def _ino(self, layer: Layer, st: os.stat_result, marks: Marks) -> int:
         """Return the number of an object, which may have been copied up."""
         return kept(marks.ino, self._numbered) if marks.ino else number(layer, st)
 
-    def _upper_file(self, top: Finding, below: list[Finding]) -> Sighting:
+    def _upper_file(self, top: Finding, below: list[Finding]) -> LookupResult:
         st, marks = top.st, top.marks
         if st is None:
             raise FileNotFoundError(errno.ENOENT, _ABSENT)
         ino = self._ino(top.layer, st, marks)
         if below:
             st = self._settled(ino, self._upper.layer, top, below[-1].part)
-        return Sighting(
+        return LookupResult(
             ino,
             st,
             upper=True,
@@ -230,15 +234,15 @@ class Lookup:
             protection=marks.protection,
         )
 
-    def _linked(self, entry: bytes, content: Part) -> Sighting:
-        """Return the sighting of a lower file whose copy is in the hard link index."""
+    def _linked(self, entry: bytes, content: Part) -> LookupResult:
+        """Return the result of a lower file whose copy is in the hard link index."""
         work = self._upper.work
         path = self._upper.links.path(entry)
         st, marks = work.stat(path), markers.read(work, path)
         ino = self._ino(work, st, marks)
         if marks.metacopy:
             st = self._settled(ino, work, Finding(Found.METACOPY, work, path, st, marks), content)
-        return Sighting(
+        return LookupResult(
             ino,
             st,
             upper=True,
@@ -285,8 +289,8 @@ class Lookup:
                 st = part.layer.find(path)
                 if st is None:
                     break
-                sighting = self._on_lower(part, path, st, below[index + 1 :], name)
-                return sighting and (self._nodes.adopt(parent, name, sighting), sighting.st)
+                result = self._on_lower(part, path, st, below[index + 1 :], name)
+                return result and (self._nodes.adopt(parent, name, result), result.st)
         return self.node(parent, name)
 
     def finder(self, parent: Node) -> Finder:
@@ -316,7 +320,7 @@ class Lookup:
 
         return find
 
-    def plain_below(self, parent: Node, name: bytes) -> Sighting | None:
+    def plain_below(self, parent: Node, name: bytes) -> LookupResult | None:
         """Return the plain file of one name that the only lower of a directory on upper holds."""
         part = self._bottom(parent) if parent.upper and len(parent.below) == 1 else None
         if part is None or (parent, name) in self._known.not_below:

@@ -1,4 +1,4 @@
-"""What a look-up found."""
+"""What a look-up found: the object that a name shows, and where it is."""
 
 import stat
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 Below = tuple[Part, ...] | Part
 
 
-class Sighting(NamedTuple):
-    """What the layers were seen to hold under one name of the union."""
+class LookupResult(NamedTuple):
+    """What the layers hold under one name of the union, as far as it shows."""
 
     ino: int
     st: "os.stat_result"  # of the object that shows
@@ -45,13 +45,13 @@ class Sighting(NamedTuple):
 _tuple = tuple.__new__
 
 
-def plain(ino: int, st: "os.stat_result", node: "Node | None" = None) -> Sighting:
-    """Return the sighting of an object that is in upper alone, without marks."""
-    return _tuple(Sighting, (ino, st, True, True, (), b"", b"", b"", 0, node, 0))
+def plain(ino: int, st: "os.stat_result", node: "Node | None" = None) -> LookupResult:
+    """Return the result of an object that is in upper alone, without marks."""
+    return _tuple(LookupResult, (ino, st, True, True, (), b"", b"", b"", 0, node, 0))
 
 
 def plain_lower(
     ino: int, st: "os.stat_result", directory: Part, name: bytes, node: "Node | None" = None
-) -> Sighting:
-    """Return the sighting of a file that is in one lower directory alone, without marks."""
-    return _tuple(Sighting, (ino, st, False, False, directory, name, b"", b"", 0, node, 0))
+) -> LookupResult:
+    """Return the result of a file that is in one lower directory alone, without marks."""
+    return _tuple(LookupResult, (ino, st, False, False, directory, name, b"", b"", 0, node, 0))

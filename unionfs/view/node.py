@@ -21,7 +21,7 @@ from unionfs.host import closing
 from unionfs.layers.inodes import ROOT_INO, hashed
 from unionfs.layers.layer import Layer, join
 from unionfs.layers.whiteouts import Part
-from unionfs.view.lookup_result import Below, Sighting, plain
+from unionfs.view.lookup_result import Below, LookupResult, plain
 
 # `Node.unsynced` of what was copied up before the node was made.
 UNKNOWN_COPY = 1
@@ -160,22 +160,22 @@ class NodeTable(dict[int, Node]):
             return node
         return None
 
-    def known(self, sighting: Sighting) -> Node | None:
+    def of(self, result: LookupResult) -> Node | None:
         """Return the node of what was seen, if there is one."""
-        node = self.get(sighting.ino)
-        if node is None or node is sighting.node or _same(node, sighting):
+        node = self.get(result.ino)
+        if node is None or node is result.node or _same(node, result):
             return node
-        for spare in self._spares(sighting):
+        for spare in self._spares(result):
             node = self.get(spare)
-            if node is None or _same(node, sighting):
+            if node is None or _same(node, result):
                 return node
         return None
 
-    def adopt(self, parent: Node, name: bytes, sighting: Sighting) -> Node:
+    def adopt(self, parent: Node, name: bytes, result: LookupResult) -> Node:
         """Return the node of what was seen under *name*, a new one if need be."""
-        node = self.known(sighting)
+        node = self.of(result)
         if node is None:
-            return self._add(parent, name, sighting)
+            return self._add(parent, name, result)
         if node.orphan:
             node.orphan = False
             self.orphans.pop(node.ino, None)
@@ -185,9 +185,9 @@ class NodeTable(dict[int, Node]):
         return node
 
     @contextlib.contextmanager
-    def held(self, parent: Node, name: bytes, sighting: Sighting) -> Iterator[Node]:
+    def held(self, parent: Node, name: bytes, result: LookupResult) -> Iterator[Node]:
         """Yield the node of what was seen, for as long as it is worked on at least."""
-        node = self.adopt(parent, name, sighting)
+        node = self.adopt(parent, name, result)
         node.lookups += 1
         try:
             yield node
@@ -208,24 +208,24 @@ class NodeTable(dict[int, Node]):
         self.orphans[node.ino] = node
         return node
 
-    def _add(self, parent: Node, name: bytes, sighting: Sighting) -> Node:
-        ino = sighting.ino
+    def _add(self, parent: Node, name: bytes, result: LookupResult) -> Node:
+        ino = result.ino
         if ino in self:
-            ino = next(spare for spare in self._spares(sighting) if spare not in self)
+            ino = next(spare for spare in self._spares(result) if spare not in self)
         node = Node(
             ino,
-            stat.S_IFMT(sighting.st.st_mode),
-            sighting.st.st_ino,
+            stat.S_IFMT(result.st.st_mode),
+            result.st.st_ino,
             parent,
             name,
-            sighting.upper,
-            sighting.below,
-            sighting.redirect,
-            sighting.link,
-            sighting.links,
-            protection=sighting.protection,
+            result.upper,
+            result.below,
+            result.redirect,
+            result.link,
+            result.links,
+            protection=result.protection,
         )
-        if sighting.upper and ino != sighting.st.st_ino:  # copied up; who knew if synced is gone
+        if result.upper and ino != result.st.st_ino:  # copied up; who knew if synced is gone
             node.unsynced = UNKNOWN_COPY
         return self.add(node, parent)
 
@@ -240,8 +240,8 @@ class NodeTable(dict[int, Node]):
             parent.children += 1
 
     @staticmethod
-    def _spares(sighting: Sighting) -> "itertools.starmap[int]":
-        facts = (sighting.ino, sighting.st.st_dev, sighting.st.st_ino)
+    def _spares(result: LookupResult) -> "itertools.starmap[int]":
+        facts = (result.ino, result.st.st_dev, result.st.st_ino)
         return itertools.starmap(hashed, ((*facts, turn) for turn in itertools.count()))
 
     def _reattach(self, node: Node, parent: Node, name: bytes) -> None:
@@ -323,15 +323,15 @@ def _top(below: Below) -> Part:
     return below if isinstance(below, Part) else below[0]
 
 
-def _same(node: Node, sighting: Sighting) -> bool:
-    st = sighting.st
+def _same(node: Node, result: LookupResult) -> bool:
+    st = result.st
     return (
         node.home == st.st_ino
-        and node.upper == sighting.upper
+        and node.upper == result.upper
         and node.format == stat.S_IFMT(st.st_mode)
         and not node.left
         and (node.pin < 0 or st.st_nlink > 0)
-        and (node.upper or _may_be_in(node, _top(sighting.below).layer, st))
+        and (node.upper or _may_be_in(node, _top(result.below).layer, st))
     )
 
 
@@ -345,6 +345,6 @@ def directory_of(parts: tuple[Part, ...]) -> Node:
     return Node(0, stat.S_IFDIR, 0, None, b"", upper=False, below=parts)
 
 
-def passing(sighting: Sighting, parent: Node, name: bytes) -> Node:
+def passing(result: LookupResult, parent: Node, name: bytes) -> Node:
     """Return a node of a directory that was seen, to ask a union about; it is in no table."""
-    return Node(0, stat.S_IFDIR, 0, parent, name, sighting.upper, sighting.lowers)
+    return Node(0, stat.S_IFDIR, 0, parent, name, result.upper, result.lowers)

@@ -24,7 +24,7 @@ from unionfs.view.columns import Columns
 from unionfs.view.handle import LowerReaders
 from unionfs.view.known import Known
 from unionfs.view.lookup import Lookup
-from unionfs.view.lookup_result import Sighting
+from unionfs.view.lookup_result import LookupResult
 from unionfs.view.node import Node, NodeTable
 from unionfs.view.upper import NoUpper, Upper
 
@@ -186,13 +186,13 @@ class Union:
             self.known.first_holders.keep(node, listings[node.upper :])
         return rules.merged(listings)
 
-    def is_empty(self, sighting: Sighting, parent: Node, name: bytes) -> bool:
+    def is_empty(self, result: LookupResult, parent: Node, name: bytes) -> bool:
         """Tell whether a directory shows no name; who removes a tree has listed it before."""
-        node = self.nodes.known(sighting)
+        node = self.nodes.of(result)
         if node is not None and self.known.is_empty(node):
             return True
-        parts = list(sighting.lowers)
-        if sighting.upper:
+        parts = list(result.lowers)
+        if result.upper:
             parts.insert(0, Part(self._top, join(parent.path, name)))
         return not rules.merged([self.markers.listing(part) for part in parts])
 
