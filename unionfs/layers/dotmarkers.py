@@ -20,7 +20,7 @@ from unionfs.host.acting import Acting
 from unionfs.layers.layer import Layer, WritableLayer, join
 from unionfs.layers.markers import end_redirect
 from unionfs.layers.rules import Found
-from unionfs.layers.whiteouts import BOTTOM, Finding, Markers, Part, remove_spent
+from unionfs.layers.whiteouts import BOTTOM, LayerEntry, Markers, Part, remove_spent
 
 log = logging.getLogger(__name__)
 
@@ -54,21 +54,21 @@ class DotMarkers(Markers):
             return None
         return name.removeprefix(_PREFIX)
 
-    def classify(self, directory: Part, name: bytes) -> Finding:
+    def classify(self, directory: Part, name: bytes) -> LayerEntry:
         """Say what one layer's *directory* holds under *name*."""
-        finding = super().classify(directory, name)
-        layer, path = finding.layer, finding.path
-        if layer.number == BOTTOM or finding.found in (Found.WHITEOUT, Found.FILE):
-            return finding
+        entry = super().classify(directory, name)
+        layer, path = entry.layer, entry.path
+        if layer.number == BOTTOM or entry.found in (Found.WHITEOUT, Found.FILE):
+            return entry
         hidden = layer.find(_whiteout(path)) is not None
-        if finding.found is Found.NOTHING:
-            return finding._replace(found=Found.WHITEOUT) if hidden else finding
-        hidden = hidden and not finding.marks.redirect
-        if finding.found is Found.DIRECTORY and (
+        if entry.found is Found.NOTHING:
+            return entry._replace(found=Found.WHITEOUT) if hidden else entry
+        hidden = hidden and not entry.marks.redirect
+        if entry.found is Found.DIRECTORY and (
             hidden or layer.find(join(path, _OPAQUE)) is not None
         ):
-            return finding._replace(found=Found.OPAQUE)
-        return finding
+            return entry._replace(found=Found.OPAQUE)
+        return entry
 
     def listing(self, part: Part) -> dict[bytes, int]:
         """Map the names of one directory of one layer to whether they show."""

@@ -47,7 +47,7 @@ class Part(NamedTuple):
         return Part(self.layer, join(self.path, name))
 
 
-class Finding(NamedTuple):
+class LayerEntry(NamedTuple):
     """What one layer holds under one name, with all that was read of it."""
 
     found: Found
@@ -58,7 +58,7 @@ class Finding(NamedTuple):
 
     @property
     def part(self) -> Part:
-        """The place of this finding, to be remembered."""
+        """The place of this entry, to be remembered."""
         return Part(self.layer, self.path, self.marks.whiteouts_are_files)
 
 
@@ -72,14 +72,14 @@ def read_marks(layer: Layer, path: bytes) -> Marks:
     return UNMARKED if layer.number == BOTTOM else read(layer, path)
 
 
-def shown(layer: Layer, path: bytes, st: os.stat_result, marks: Marks) -> Finding:
-    """Return the finding of an object that is no whiteout."""
+def shown(layer: Layer, path: bytes, st: os.stat_result, marks: Marks) -> LayerEntry:
+    """Return the entry of an object that is no whiteout."""
     mode = stat.S_IFMT(st.st_mode)
     if mode == stat.S_IFDIR:
         found = _OPAQUE if marks.opaque else _DIRECTORY
     else:
         found = _METACOPY if marks.metacopy and mode == stat.S_IFREG else _FILE
-    return Finding(found, layer, path, st, marks)
+    return LayerEntry(found, layer, path, st, marks)
 
 
 # What a listing tells of a name, as one number, for there may be many names: in the last bits the
@@ -135,15 +135,15 @@ class Markers:
         """Return the name that an entry of this name hides by it, or None."""
         return None
 
-    def classify(self, directory: Part, name: bytes) -> Finding:
+    def classify(self, directory: Part, name: bytes) -> LayerEntry:
         """Say what one layer's *directory* holds under *name*."""
         layer = directory.layer
         path = join(directory.path, name)
         st = layer.find(path)
         if st is None:
-            return Finding(_NOTHING, layer, path, None)
+            return LayerEntry(_NOTHING, layer, path, None)
         if is_whiteout_in(directory, path, st):
-            return Finding(_WHITEOUT, layer, path, st)
+            return LayerEntry(_WHITEOUT, layer, path, st)
         return shown(layer, path, st, read_marks(layer, path))
 
     def listing(self, part: Part) -> dict[bytes, int]:

@@ -1,6 +1,6 @@
 """What the layers hold under a name, read from the top as far down as the rules ask.
 
-A column is a lazy sequence of findings, one a layer; `rules.visible` takes of it what shows, and
+A column is a lazy sequence of entries, one a layer; `rules.visible` takes of it what shows, and
 the layers below a decided one are not asked.  Redirects (of moved directories and of
 metadata-only copies) change the column's path on the way down, as overlayfs.rst describes under
 "redirect_dir".  Nothing here knows of nodes, nor of what was found before.
@@ -12,7 +12,7 @@ from unionfs.layers import rules, whiteouts
 from unionfs.layers.layer import Layer
 from unionfs.layers.rules import Found
 from unionfs.layers.stack import Stack
-from unionfs.layers.whiteouts import Finding, Markers, Part
+from unionfs.layers.whiteouts import LayerEntry, Markers, Part
 
 
 class Columns:
@@ -31,31 +31,33 @@ class Columns:
                 break
         return tuple(parts)
 
-    def shown(self, parts: Sequence[Part], name: bytes) -> list[Finding]:
+    def shown(self, parts: Sequence[Part], name: bytes) -> list[LayerEntry]:
         """Return what shows of what *parts* of a directory, top first, hold under *name*."""
         return rules.visible(self._read(parts, name))
 
-    def shown_from(self, finding: Finding, below: Sequence[Part], name: bytes) -> list[Finding]:
-        """Do so where a finding was made already, and *below* are the parts that come next."""
-        return rules.visible(self._resume(finding, below, name))
+    def shown_from(self, entry: LayerEntry, below: Sequence[Part], name: bytes) -> list[LayerEntry]:
+        """Do so where an entry was made already, and *below* are the parts that come next."""
+        return rules.visible(self._resume(entry, below, name))
 
-    def _read(self, parts: Sequence[Part], name: bytes) -> Iterator[Finding]:
+    def _read(self, parts: Sequence[Part], name: bytes) -> Iterator[LayerEntry]:
         """Yield what *parts* hold, each under the name that a redirect above it says."""
         for part in parts:
-            finding = self.markers.classify(part, name)
-            yield finding
-            redirect = finding.marks.redirect
+            entry = self.markers.classify(part, name)
+            yield entry
+            redirect = entry.marks.redirect
             if redirect.startswith(b"/"):
-                yield from self._read_from_roots(redirect, self._layers_below(finding.layer))
+                yield from self._read_from_roots(redirect, self._layers_below(entry.layer))
                 return
             name = redirect or name
 
-    def _resume(self, finding: Finding, below: Sequence[Part], name: bytes) -> Iterator[Finding]:
-        """Yield a finding, and what *below* or, after a redirect, others hold."""
-        yield finding
-        redirect = finding.marks.redirect
+    def _resume(
+        self, entry: LayerEntry, below: Sequence[Part], name: bytes
+    ) -> Iterator[LayerEntry]:
+        """Yield an entry, and what *below* or, after a redirect, others hold."""
+        yield entry
+        redirect = entry.marks.redirect
         if redirect.startswith(b"/"):
-            yield from self._read_from_roots(redirect, self._layers_below(finding.layer))
+            yield from self._read_from_roots(redirect, self._layers_below(entry.layer))
         else:
             yield from self._read(below, redirect or name)
 
@@ -65,13 +67,13 @@ class Columns:
             return lowers
         return tuple(lower for lower in lowers if lower.number < layer.number)
 
-    def _read_from_roots(self, path: bytes, layers: Sequence[Layer]) -> Iterator[Finding]:
+    def _read_from_roots(self, path: bytes, layers: Sequence[Layer]) -> Iterator[LayerEntry]:
         """Yield what *layers* hold under a path from their roots."""
         names = path[1:].split(b"/")
         for layer in layers:
-            finding, names, covered = self._descend(layer, names)
-            yield finding
-            redirect = finding.marks.redirect
+            entry, names, covered = self._descend(layer, names)
+            yield entry
+            redirect = entry.marks.redirect
             if redirect.startswith(b"/"):
                 names = redirect[1:].split(b"/")
             elif redirect:
@@ -79,7 +81,7 @@ class Columns:
             if covered or self.markers.is_opaque_root(layer):
                 return
 
-    def _descend(self, layer: Layer, names: list[bytes]) -> tuple[Finding, list[bytes], bool]:
+    def _descend(self, layer: Layer, names: list[bytes]) -> tuple[LayerEntry, list[bytes], bool]:
         """Walk down *names* in one layer.
 
         Return what is there, the names by which the next layer is to be asked,
@@ -89,21 +91,21 @@ class Columns:
         covered = False
         following = names
         for depth, name in enumerate(names):
-            finding = self.markers.classify(directory, name)
+            entry = self.markers.classify(directory, name)
             if depth == len(names) - 1:
                 break
-            if finding.found is Found.NOTHING:
-                return finding, following, covered
-            if finding.found not in (Found.DIRECTORY, Found.OPAQUE):
-                return finding._replace(found=Found.WHITEOUT), following, True
-            covered = covered or finding.found is Found.OPAQUE
-            redirect = finding.marks.redirect
+            if entry.found is Found.NOTHING:
+                return entry, following, covered
+            if entry.found not in (Found.DIRECTORY, Found.OPAQUE):
+                return entry._replace(found=Found.WHITEOUT), following, True
+            covered = covered or entry.found is Found.OPAQUE
+            redirect = entry.marks.redirect
             if redirect.startswith(b"/"):
                 following = [*redirect[1:].split(b"/"), *names[depth + 1 :]]
             elif redirect:
                 following = [*names[:depth], redirect, *names[depth + 1 :]]
-            directory = finding.part
-        return finding, following, covered
+            directory = entry.part
+        return entry, following, covered
 
 
 def _root_part(layer: Layer) -> Part:

@@ -2,7 +2,7 @@
 
 Most names need no column (`columns`): the first layer that holds something under them holds
 a file without marks, or a directory with no other to be merged with.  That is the short way,
-which makes no findings.  It is taken where whiteouts bear the name that they hide, and tells the
+which makes no entries.  It is taken where whiteouts bear the name that they hide, and tells the
 same (tests/core/test_short_way.py).
 
 It is shorter still where something about the name is known.  A listing names the layer that it
@@ -22,7 +22,7 @@ from unionfs.layers.layer import Layer, WritableLayer, join
 from unionfs.layers.markers import UNMARKED, Marks
 from unionfs.layers.rules import Found
 from unionfs.layers.stack import Stack
-from unionfs.layers.whiteouts import BOTTOM, INO_SHIFT, LAYER_MASK, LAYER_SHIFT, Finding, Part
+from unionfs.layers.whiteouts import BOTTOM, INO_SHIFT, LAYER_MASK, LAYER_SHIFT, LayerEntry, Part
 from unionfs.view.columns import Columns
 from unionfs.view.known import Known
 from unionfs.view.lookup_result import LookupResult, plain, plain_lower
@@ -138,8 +138,8 @@ class Lookup:
         marks = markers.read(self._top, path)
         if alone and marks is UNMARKED:
             return plain(ino, st)
-        finding = whiteouts.shown(self._top, path, st, marks)
-        return self._result(self._columns.shown_from(finding, below, name))
+        entry = whiteouts.shown(self._top, path, st, marks)
+        return self._result(self._columns.shown_from(entry, below, name))
 
     def _on_lower(
         self,
@@ -168,8 +168,8 @@ class Lookup:
                     )
             elif st.st_nlink == 1 or not self._links:
                 return plain_lower(ino, st, part, name, node)
-        finding = whiteouts.shown(layer, path, st, marks)
-        return self._result(self._columns.shown_from(finding, below, name))
+        entry = whiteouts.shown(layer, path, st, marks)
+        return self._result(self._columns.shown_from(entry, below, name))
 
     # The long way
 
@@ -181,16 +181,16 @@ class Lookup:
             parts = (Part(self._top, parent.path), *parts)
         return self._result(self._columns.shown(parts, name))
 
-    def _result(self, shown: list[Finding]) -> LookupResult | None:
-        """Return what the findings that show make up."""
+    def _result(self, shown: list[LayerEntry]) -> LookupResult | None:
+        """Return what the entries that show make up."""
         if not shown:
             return None
         top = shown[0]
-        if top.st is None:  # a finding that shows was looked at
+        if top.st is None:  # an entry that shows was looked at
             raise FileNotFoundError(errno.ENOENT, _ABSENT)
         upper = top.layer is self._stack.upper
         if top.found in _DIRECTORIES:
-            below = tuple(finding.part for finding in shown[upper:])
+            below = tuple(entry.part for entry in shown[upper:])
             ino = self._ino(top.layer, top.st, top.marks if upper else UNMARKED)
             # Of an opaque one a redirect says nothing: it led to what is hidden now.
             redirect = top.marks.redirect * (upper and top.found is Found.DIRECTORY)
@@ -203,9 +203,9 @@ class Lookup:
         if upper:
             return self._upper_file(top, shown[1:])
         if top.st.st_nlink > 1 and self._links:
-            entry = self._links.find(top.layer, top.st)
-            if entry:
-                return self._linked(entry, shown[-1].part)
+            key = self._links.find(top.layer, top.st)
+            if key:
+                return self._linked(key, shown[-1].part)
         below = (top.part,) if len(shown) == 1 else (top.part, shown[-1].part)
         return LookupResult(
             number(top.layer, top.st), top.st, upper=False, named=False, below=below
@@ -215,7 +215,7 @@ class Lookup:
         """Return the number of an object, which may have been copied up."""
         return kept(marks.ino, self._numbered) if marks.ino else number(layer, st)
 
-    def _upper_file(self, top: Finding, below: list[Finding]) -> LookupResult:
+    def _upper_file(self, top: LayerEntry, below: list[LayerEntry]) -> LookupResult:
         st, marks = top.st, top.marks
         if st is None:
             raise FileNotFoundError(errno.ENOENT, _ABSENT)
@@ -234,14 +234,16 @@ class Lookup:
             protection=marks.protection,
         )
 
-    def _linked(self, entry: bytes, content: Part) -> LookupResult:
+    def _linked(self, key: bytes, content: Part) -> LookupResult:
         """Return the result of a lower file whose copy is in the hard link index."""
         work = self._upper.work
-        path = self._upper.links.path(entry)
+        path = self._upper.links.path(key)
         st, marks = work.stat(path), markers.read(work, path)
         ino = self._ino(work, st, marks)
         if marks.metacopy:
-            st = self._settled(ino, work, Finding(Found.METACOPY, work, path, st, marks), content)
+            st = self._settled(
+                ino, work, LayerEntry(Found.METACOPY, work, path, st, marks), content
+            )
         return LookupResult(
             ino,
             st,
@@ -249,13 +251,13 @@ class Lookup:
             named=False,
             below=(content,) if marks.metacopy else (),
             redirect=marks.redirect if marks.metacopy else b"",
-            link=entry,
+            link=key,
             links=marks.links,
             protection=marks.protection,
         )
 
     def _settled(
-        self, ino: int, layer: WritableLayer, copy: Finding, content: Part
+        self, ino: int, layer: WritableLayer, copy: LayerEntry, content: Part
     ) -> os.stat_result:
         """Return the attributes of a metadata-only copy; settle one that a crash left half way.
 
