@@ -13,7 +13,7 @@ from unionfs.layers import markers
 from unionfs.layers.layer import Layer, WritableLayer
 from unionfs.layers.stack import Stack
 from unionfs.layers.temporaries import DIRECTORY, Temporaries
-from unionfs.layers.whiteouts import Part
+from unionfs.layers.whiteouts import LayerPath
 from unionfs.view.lookup_result import LookupResult
 from unionfs.view.node import Node, NodeTable
 from unionfs.view.union import Features
@@ -197,7 +197,7 @@ def test_the_names_of_one_file_are_not_compared_with_each_other():
     root = Node(1, 0o040000, 1, None, b"", upper=False, below=())
     nodes = NodeTable(root)
     st = os.stat_result((0o100644, 5, 1, many, 0, 0, 0, 0, 0, 0))
-    result = LookupResult(5, st, upper=False, named=False, below=(Part(None, b"file"),))
+    result = LookupResult(5, st, upper=False, named=False, below=(LayerPath(None, b"file"),))
     for number in range(many):
         nodes.adopt(root, Name(b"%d" % number), result)
     assert Name.compared < 3 * many

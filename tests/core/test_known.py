@@ -5,7 +5,7 @@ import os
 import pytest
 
 from unionfs.layers.layer import Layer
-from unionfs.layers.whiteouts import Part
+from unionfs.layers.whiteouts import LayerPath
 from unionfs.view import known as module
 from unionfs.view.known import FirstHolders, lists_all
 
@@ -19,7 +19,7 @@ class Directory:
 def faithful(request, monkeypatch):
     """Let the directories of most tests, which are words, list all their names."""
     if "layer" not in request.fixturenames:
-        monkeypatch.setattr(module, "lists_all", lambda _part, _names: True)
+        monkeypatch.setattr(module, "lists_all", lambda _place, _names: True)
 
 
 def test_a_name_is_asked_from_its_first_holder_on():
@@ -73,10 +73,10 @@ def layer(tmp_path):
 
 @pytest.mark.parametrize(("kind", "faithful"), [(Layer, True), (Caseless, False)])
 def test_a_directory_that_does_not_care_for_case_is_found_out(layer, kind, faithful):
-    assert lists_all(Part(layer(kind, "1", "Name"), b"."), [b"1", b"Name"]) == faithful
+    assert lists_all(LayerPath(layer(kind, "1", "Name"), b"."), [b"1", b"Name"]) == faithful
 
 
 def test_file_systems_that_may_hide_names_are_not_relied_on(layer):
     assert layer is not None
     proc = Layer(os.open("/proc", os.O_RDONLY))
-    assert not lists_all(Part(proc, b"."), [b"1"])
+    assert not lists_all(LayerPath(proc, b"."), [b"1"])

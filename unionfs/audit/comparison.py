@@ -27,7 +27,7 @@ from unionfs.audit import differences, paths
 from unionfs.layers import markers
 from unionfs.layers.layer import Layer, join
 from unionfs.layers.stack import Stack
-from unionfs.layers.whiteouts import Part
+from unionfs.layers.whiteouts import LayerPath
 from unionfs.view.lookup_result import LookupResult
 from unionfs.view.node import directory_of
 from unionfs.view.union import Features, Union
@@ -68,9 +68,9 @@ class _Directory(NamedTuple):
     """A directory of upper, and what it is compared with."""
 
     path: bytes  # in the union
-    upper: Part
-    merged: tuple[Part, ...]  # the lower directories that show through
-    before: tuple[Part, ...]  # those that lie below, though it may be opaque
+    upper: LayerPath
+    merged: tuple[LayerPath, ...]  # the lower directories that show through
+    before: tuple[LayerPath, ...]  # those that lie below, though it may be opaque
     old: bytes  # the path of `before` in the union of the lowers
 
 
@@ -130,8 +130,8 @@ class _Comparison:
     def _compare_roots(self, root: _Directory) -> None:
         if root.before:
             old, new = (
-                LookupResult(0, parts[0].layer.stat(b"."), upper=False, named=False, below=parts)
-                for parts in (root.before, (root.upper,))
+                LookupResult(0, places[0].layer.stat(b"."), upper=False, named=False, below=places)
+                for places in (root.before, (root.upper,))
             )
             if words := differences.between(old, new):
                 self.found.append(_Entry(root.path, "changed", words, root.old))
@@ -162,8 +162,8 @@ class _Comparison:
             kind: Kind = "added" if before is None else "changed"
             self._compare_renamed(_Entry(path, kind, [], old, origin, now.is_directory), now)
 
-    def _look(self, parts: tuple[Part, ...], name: bytes) -> LookupResult | None:
-        return self.union.lookup.find(directory_of(parts), name) if parts else None
+    def _look(self, places: tuple[LayerPath, ...], name: bytes) -> LookupResult | None:
+        return self.union.lookup.find(directory_of(places), name) if places else None
 
     def _origin(
         self, directory: _Directory, name: bytes, now: LookupResult, before: LookupResult | None
@@ -205,18 +205,18 @@ class _Comparison:
 
     def _resolve(self, path: bytes) -> LookupResult | None:
         """Return what the lowers alone show at *path*."""
-        parts = self.before
+        places = self.before
         result = None
         for name in path.split(b"/"):
             if result is not None and not result.is_directory:
                 return None
-            result = self._look(parts, name)
+            result = self._look(places, name)
             if result is None:
                 return None
-            parts = result.lowers
+            places = result.lowers
         return result
 
 
-def _as_upper(part: Part) -> Part:
+def _as_upper(place: LayerPath) -> LayerPath:
     """Return a directory of upper, where whiteouts that are files do not count."""
-    return part._replace(whiteouts_are_files=False)
+    return place._replace(whiteouts_are_files=False)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from unionfs.layers import iflags, markers
 from unionfs.layers.layer import Layer
-from unionfs.layers.whiteouts import Part
+from unionfs.layers.whiteouts import LayerPath
 from unionfs.view.lookup_result import LookupResult
 
 # Bytes compared at a time.
@@ -56,8 +56,8 @@ def _content(old: LookupResult, new: LookupResult) -> list[str]:
     return []
 
 
-def _target(part: Part) -> bytes:
-    return part.layer.readlink(part.path)
+def _target(place: LayerPath) -> bytes:
+    return place.layer.readlink(place.path)
 
 
 def _content_differs(old: LookupResult, new: LookupResult) -> bool:
@@ -69,9 +69,9 @@ def _content_differs(old: LookupResult, new: LookupResult) -> bool:
     return any(left != right for left, right in zip(_chunks(one), _chunks(other), strict=False))
 
 
-def _chunks(part: Part) -> Iterator[bytes]:
+def _chunks(place: LayerPath) -> Iterator[bytes]:
     """Yield the bytes of a file, and an empty end."""
-    fd = part.layer.open(part.path, _OPEN)
+    fd = place.layer.open(place.path, _OPEN)
     try:
         while data := os.read(fd, _CHUNK):
             yield data
@@ -113,5 +113,5 @@ def _flags(old: LookupResult, new: LookupResult) -> list[str]:
     return [f"flags {' '.join(words)}"] if words else []
 
 
-def _host_flags(part: Part) -> int:
-    return iflags.FLAGS.flags(iflags.find(part.layer, part.path, iflags.FLAGS))
+def _host_flags(place: LayerPath) -> int:
+    return iflags.FLAGS.flags(iflags.find(place.layer, place.path, iflags.FLAGS))

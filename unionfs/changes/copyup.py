@@ -279,8 +279,8 @@ class CopyUp:
     def begin(self, node: Node, size: int | None = None, flags: int = os.O_RDWR) -> Job:
         """Stage the copy of a file's content; ENOSPC where upper has not the room for it."""
         work = self.upper.work
-        part = node.lowers[-1]
-        source = part.layer.open(part.path, os.O_RDONLY)
+        lower = node.lowers[-1]
+        source = lower.layer.open(lower.path, os.O_RDONLY)
         staged = b""
         try:
             st = shown = stat_file(source)
@@ -297,7 +297,7 @@ class CopyUp:
             os.close(source)
             raise
         job = Job(
-            node, part, source, target, staged, copied,
+            node, lower, source, target, staged, copied,
             copied if size is None else size, size is None,
             self.syncs and copied > 0,
             Kept(shown.st_size, shown.st_mtime_ns),
@@ -352,7 +352,7 @@ class CopyUp:
     def _is_wanted(self, job: Job) -> bool:
         """Tell whether no other request was faster, nor gave the file a further name meanwhile."""
         lowers = job.node.lowers
-        if not lowers or lowers[-1] != job.part:
+        if not lowers or lowers[-1] != job.lower:
             return False
         return not job.staged or not self._fills_in_place(job.node)
 

@@ -1,4 +1,4 @@
-"""What a change of names has to see to: copies, link counts, pins, and where lower parts are.
+"""What a change of names has to see to: copies, link counts, pins, and where what lies below is.
 
 Shared by `changes` and `renames`.  Nothing here changes what the union shows.
 """

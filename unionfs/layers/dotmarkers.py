@@ -20,7 +20,7 @@ from unionfs.host.acting import Acting
 from unionfs.layers.layer import Layer, WritableLayer, join
 from unionfs.layers.markers import end_redirect
 from unionfs.layers.rules import Found
-from unionfs.layers.whiteouts import BOTTOM, LayerEntry, Markers, Part, remove_spent
+from unionfs.layers.whiteouts import BOTTOM, LayerEntry, LayerPath, Markers, remove_spent
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class DotMarkers(Markers):
             return None
         return name.removeprefix(_PREFIX)
 
-    def classify(self, directory: Part, name: bytes) -> LayerEntry:
+    def classify(self, directory: LayerPath, name: bytes) -> LayerEntry:
         """Say what one layer's *directory* holds under *name*."""
         entry = super().classify(directory, name)
         layer, path = entry.layer, entry.path
@@ -70,9 +70,9 @@ class DotMarkers(Markers):
             return entry._replace(found=Found.OPAQUE)
         return entry
 
-    def listing(self, part: Part) -> dict[bytes, int]:
+    def listing(self, place: LayerPath) -> dict[bytes, int]:
         """Map the names of one directory of one layer to whether they show."""
-        found = super().listing(part)
+        found = super().listing(place)
         shows = {name: shown for name, shown in found.items() if not name.startswith(_PREFIX)}
         for name in found:
             if name.startswith(_PREFIX) and not name.startswith(b".wh..wh."):

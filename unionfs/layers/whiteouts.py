@@ -35,16 +35,16 @@ _DEVICE = b"unionfs/whiteout"
 _NOTHING, _WHITEOUT, _FILE, _METACOPY, _DIRECTORY, _OPAQUE = Found
 
 
-class Part(NamedTuple):
+class LayerPath(NamedTuple):
     """A directory or file of one lower layer."""
 
     layer: Layer
     path: bytes
     whiteouts_are_files: bool = False
 
-    def child(self, name: bytes) -> "Part":
+    def child(self, name: bytes) -> "LayerPath":
         """Return the place of a file in this directory."""
-        return Part(self.layer, join(self.path, name))
+        return LayerPath(self.layer, join(self.path, name))
 
 
 class LayerEntry(NamedTuple):
@@ -57,9 +57,9 @@ class LayerEntry(NamedTuple):
     marks: Marks = UNMARKED
 
     @property
-    def part(self) -> Part:
+    def place(self) -> LayerPath:
         """The place of this entry, to be remembered."""
-        return Part(self.layer, self.path, self.marks.whiteouts_are_files)
+        return LayerPath(self.layer, self.path, self.marks.whiteouts_are_files)
 
 
 def is_whiteout(st: os.stat_result) -> bool:
@@ -135,7 +135,7 @@ class Markers:
         """Return the name that an entry of this name hides by it, or None."""
         return None
 
-    def classify(self, directory: Part, name: bytes) -> LayerEntry:
+    def classify(self, directory: LayerPath, name: bytes) -> LayerEntry:
         """Say what one layer's *directory* holds under *name*."""
         layer = directory.layer
         path = join(directory.path, name)
@@ -146,12 +146,12 @@ class Markers:
             return LayerEntry(_WHITEOUT, layer, path, st)
         return shown(layer, path, st, read_marks(layer, path))
 
-    def listing(self, part: Part) -> dict[bytes, int]:
+    def listing(self, place: LayerPath) -> dict[bytes, int]:
         """Map the names of one directory of one layer to what it says of them; 0: a whiteout.
 
         The number is that of `INO_SHIFT`, from the host's directory entry alone (readdir(3)).
         """
-        layer, directory = part.layer, part.path
+        layer, directory = place.layer, place.path
         entries = layer.scan(directory)
         base = layer.number << LAYER_SHIFT
         start = layer.first << INO_SHIFT | base
@@ -166,7 +166,7 @@ class Markers:
             else:
                 hint = of_host(layer, host) << INO_SHIFT | base if numbered else base
             if entry.is_file(follow_symlinks=False):
-                hides = part.whiteouts_are_files and _is_whiteout_file(layer, directory, name)
+                hides = place.whiteouts_are_files and _is_whiteout_file(layer, directory, name)
                 hints[name] = 0 if hides else hint | _FILE_HINT
             elif entry.is_dir(follow_symlinks=False):
                 hints[name] = hint | _DIRECTORY_HINT
@@ -311,7 +311,7 @@ def has_whiteout_files(layer: Layer, path: bytes) -> bool:
     return layer.find_attribute(path, OPAQUE) == b"x"
 
 
-def is_whiteout_in(directory: Part, path: bytes, st: os.stat_result) -> bool:
+def is_whiteout_in(directory: LayerPath, path: bytes, st: os.stat_result) -> bool:
     """Tell whether what *directory* holds at *path* is a whiteout of either kind."""
     return is_whiteout(st) or (
         directory.whiteouts_are_files and is_whiteout_file(directory.layer, path, st)

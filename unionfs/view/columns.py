@@ -12,7 +12,7 @@ from unionfs.layers import rules, whiteouts
 from unionfs.layers.layer import Layer
 from unionfs.layers.rules import Found
 from unionfs.layers.stack import Stack
-from unionfs.layers.whiteouts import LayerEntry, Markers, Part
+from unionfs.layers.whiteouts import LayerEntry, LayerPath, Markers
 
 
 class Columns:
@@ -22,27 +22,29 @@ class Columns:
         self._stack = stack
         self.markers = kinds
 
-    def roots(self, layers: Sequence[Layer]) -> tuple[Part, ...]:
+    def roots(self, layers: Sequence[Layer]) -> tuple[LayerPath, ...]:
         """Return the roots of *layers*, top first, down to one that hides those below it."""
-        parts = []
+        places = []
         for layer in layers:
-            parts.append(_root_part(layer))
+            places.append(_root_of(layer))
             if self.markers.is_opaque_root(layer):
                 break
-        return tuple(parts)
+        return tuple(places)
 
-    def shown(self, parts: Sequence[Part], name: bytes) -> list[LayerEntry]:
-        """Return what shows of what *parts* of a directory, top first, hold under *name*."""
-        return rules.visible(self._read(parts, name))
+    def shown(self, places: Sequence[LayerPath], name: bytes) -> list[LayerEntry]:
+        """Return what shows of what *places* of a directory, top first, hold under *name*."""
+        return rules.visible(self._read(places, name))
 
-    def shown_from(self, entry: LayerEntry, below: Sequence[Part], name: bytes) -> list[LayerEntry]:
-        """Do so where an entry was made already, and *below* are the parts that come next."""
+    def shown_from(
+        self, entry: LayerEntry, below: Sequence[LayerPath], name: bytes
+    ) -> list[LayerEntry]:
+        """Do so where an entry was made already, and *below* are the places that come next."""
         return rules.visible(self._resume(entry, below, name))
 
-    def _read(self, parts: Sequence[Part], name: bytes) -> Iterator[LayerEntry]:
-        """Yield what *parts* hold, each under the name that a redirect above it says."""
-        for part in parts:
-            entry = self.markers.classify(part, name)
+    def _read(self, places: Sequence[LayerPath], name: bytes) -> Iterator[LayerEntry]:
+        """Yield what *places* hold, each under the name that a redirect above it says."""
+        for place in places:
+            entry = self.markers.classify(place, name)
             yield entry
             redirect = entry.marks.redirect
             if redirect.startswith(b"/"):
@@ -51,7 +53,7 @@ class Columns:
             name = redirect or name
 
     def _resume(
-        self, entry: LayerEntry, below: Sequence[Part], name: bytes
+        self, entry: LayerEntry, below: Sequence[LayerPath], name: bytes
     ) -> Iterator[LayerEntry]:
         """Yield an entry, and what *below* or, after a redirect, others hold."""
         yield entry
@@ -87,7 +89,7 @@ class Columns:
         Return what is there, the names by which the next layer is to be asked,
         and whether the layers below are covered.
         """
-        directory = _root_part(layer)
+        directory = _root_of(layer)
         covered = False
         following = names
         for depth, name in enumerate(names):
@@ -104,11 +106,11 @@ class Columns:
                 following = [*redirect[1:].split(b"/"), *names[depth + 1 :]]
             elif redirect:
                 following = [*names[:depth], redirect, *names[depth + 1 :]]
-            directory = entry.part
+            directory = entry.place
         return entry, following, covered
 
 
-def _root_part(layer: Layer) -> Part:
+def _root_of(layer: Layer) -> LayerPath:
     if layer.number == whiteouts.BOTTOM:
-        return Part(layer, b".")
-    return Part(layer, b".", whiteouts.has_whiteout_files(layer, b"."))
+        return LayerPath(layer, b".")
+    return LayerPath(layer, b".", whiteouts.has_whiteout_files(layer, b"."))

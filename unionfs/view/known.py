@@ -21,7 +21,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from unionfs.host.syscalls import filesystem_type
 from unionfs.layers.layer import join
-from unionfs.layers.whiteouts import Part
+from unionfs.layers.whiteouts import LayerPath
 from unionfs.view.node import Node
 
 _MOST_NOT_BELOW = 32  # names
@@ -65,7 +65,7 @@ class Known:
     # What is learned
 
     def note_not_below(self, directory: Node, name: bytes) -> None:
-        """Take note that no lower part of a directory holds *name*."""
+        """Take note that no lower holds *name*."""
         self.not_below[directory, name] = None
         if len(self.not_below) > _MOST_NOT_BELOW:
             del self.not_below[next(iter(self.not_below))]
@@ -123,12 +123,12 @@ class Known:
 
 
 class FirstHolders:
-    """Which of a directory's lower parts is the first to hold a name, for those listed last."""
+    """Which lower is the first to hold a name, for the directories listed last."""
 
     def __init__(self, names: int = _MOST_HELD) -> None:
         self._free = names
         # directory -> its lower directories, and name -> index of the first that holds it
-        self._kept: dict[Node, tuple[Sequence[Part], dict[bytes, int]]] = {}
+        self._kept: dict[Node, tuple[Sequence[LayerPath], dict[bytes, int]]] = {}
 
     def keep(self, node: Node, listings: Sequence[Collection[bytes]]) -> None:
         """Keep what the lower directories of *node* hold, top first; let go of what is older."""
@@ -151,21 +151,23 @@ class FirstHolders:
         if kept is not None:
             self._free += len(kept[1]) + 1
 
-    def narrow(self, node: Node, name: bytes, parts: tuple[Part, ...]) -> tuple[Part, ...]:
-        """Return those of *parts*, a node's lower directories, from the first that holds *name*."""
+    def narrow(
+        self, node: Node, name: bytes, places: tuple[LayerPath, ...]
+    ) -> tuple[LayerPath, ...]:
+        """Return a node's lower *places* from the first that holds *name* on."""
         kept = self._kept.get(node)
-        if kept is None or kept[0] is not parts:
-            return parts
+        if kept is None or kept[0] is not places:
+            return places
         index = kept[1].get(name)
-        return () if index is None else parts[index:]
+        return () if index is None else places[index:]
 
 
-def lists_all(part: Part, names: Collection[bytes]) -> bool:
+def lists_all(directory: LayerPath, names: Collection[bytes]) -> bool:
     """Tell whether a directory, which lists *names*, answers to no other."""
-    if filesystem_type(part.layer.fd) not in _LISTING_ALL:
+    if filesystem_type(directory.layer.fd) not in _LISTING_ALL:
         return False
     for name in names:
         other = name.swapcase()
         if other != name and other not in names:
-            return part.layer.find(join(part.path, other)) is None
+            return directory.layer.find(join(directory.path, other)) is None
     return True

@@ -22,7 +22,14 @@ from unionfs.layers.layer import Layer, WritableLayer, join
 from unionfs.layers.markers import UNMARKED, Marks
 from unionfs.layers.rules import Found
 from unionfs.layers.stack import Stack
-from unionfs.layers.whiteouts import BOTTOM, INO_SHIFT, LAYER_MASK, LAYER_SHIFT, LayerEntry, Part
+from unionfs.layers.whiteouts import (
+    BOTTOM,
+    INO_SHIFT,
+    LAYER_MASK,
+    LAYER_SHIFT,
+    LayerEntry,
+    LayerPath,
+)
 from unionfs.view.columns import Columns
 from unionfs.view.known import Known
 from unionfs.view.lookup_result import LookupResult, plain, plain_lower
@@ -76,11 +83,11 @@ class Lookup:
                 return self._on_upper(path, st, below, name)
         if len(below) > 1:
             below = self._known.first_holders.narrow(parent, name, below)
-        for index, part in enumerate(below):
-            path = join(part.path, name)
-            st = part.layer.find(path)
+        for index, directory in enumerate(below):
+            path = join(directory.path, name)
+            st = directory.layer.find(path)
             if st is not None:
-                return self._on_lower(part, path, st, below[index + 1 :], name)
+                return self._on_lower(directory, path, st, below[index + 1 :], name)
         if below:
             self._known.note_not_below(parent, name)
         return None
@@ -109,11 +116,11 @@ class Lookup:
             return bool(self._columns.shown(below, name))
         if len(below) > 1:
             below = self._known.first_holders.narrow(parent, name, below)
-        for part in below:  # the first that holds anything decides, and no mark matters
-            path = join(part.path, name)
-            st = part.layer.find(path)
+        for directory in below:  # the first that holds anything decides, and no mark matters
+            path = join(directory.path, name)
+            st = directory.layer.find(path)
             if st is not None:
-                return not whiteouts.is_whiteout_in(part, path, st)
+                return not whiteouts.is_whiteout_in(directory, path, st)
         return False
 
     # The short way
@@ -122,7 +129,7 @@ class Lookup:
         self,
         path: bytes,
         st: os.stat_result,
-        below: tuple[Part, ...],
+        below: tuple[LayerPath, ...],
         name: bytes,
     ) -> LookupResult | None:
         """Return what shows where upper holds something under *name*."""
@@ -143,16 +150,16 @@ class Lookup:
 
     def _on_lower(
         self,
-        part: Part,
+        directory: LayerPath,
         path: bytes,
         st: os.stat_result,
-        below: tuple[Part, ...],
+        below: tuple[LayerPath, ...],
         name: bytes,
     ) -> LookupResult | None:
-        """Return what shows where *part* is the first to hold something under *name*."""
+        """Return what shows where *directory* is the first to hold something under *name*."""
         kind = stat.S_IFMT(st.st_mode)
-        layer, _, files = part
-        if (files or kind == stat.S_IFCHR) and whiteouts.is_whiteout_in(part, path, st):
+        layer, _, files = directory
+        if (files or kind == stat.S_IFCHR) and whiteouts.is_whiteout_in(directory, path, st):
             return None
         ino = number(layer, st)
         node = self._nodes.unmarked(ino, st, layer)
@@ -164,10 +171,10 @@ class Lookup:
             if kind == stat.S_IFDIR:
                 if not below:
                     return LookupResult(
-                        ino, st, upper=False, named=False, below=(Part(layer, path),)
+                        ino, st, upper=False, named=False, below=(LayerPath(layer, path),)
                     )
             elif st.st_nlink == 1 or not self._links:
-                return plain_lower(ino, st, part, name, node)
+                return plain_lower(ino, st, directory, name, node)
         entry = whiteouts.shown(layer, path, st, marks)
         return self._result(self._columns.shown_from(entry, below, name))
 
@@ -176,10 +183,10 @@ class Lookup:
     def _find_in_column(self, parent: Node, name: bytes) -> LookupResult | None:
         if self._markers.reserved(name):
             return None
-        parts = parent.lowers
+        places = parent.lowers
         if parent.upper:
-            parts = (Part(self._top, parent.path), *parts)
-        return self._result(self._columns.shown(parts, name))
+            places = (LayerPath(self._top, parent.path), *places)
+        return self._result(self._columns.shown(places, name))
 
     def _result(self, shown: list[LayerEntry]) -> LookupResult | None:
         """Return what the entries that show make up."""
@@ -190,7 +197,7 @@ class Lookup:
             raise FileNotFoundError(errno.ENOENT, _ABSENT)
         upper = top.layer is self._stack.upper
         if top.found in _DIRECTORIES:
-            below = tuple(entry.part for entry in shown[upper:])
+            below = tuple(entry.place for entry in shown[upper:])
             ino = self._ino(top.layer, top.st, top.marks if upper else UNMARKED)
             # Of an opaque one a redirect says nothing: it led to what is hidden now.
             redirect = top.marks.redirect * (upper and top.found is Found.DIRECTORY)
@@ -205,8 +212,8 @@ class Lookup:
         if top.st.st_nlink > 1 and self._links:
             key = self._links.find(top.layer, top.st)
             if key:
-                return self._linked(key, shown[-1].part)
-        below = (top.part,) if len(shown) == 1 else (top.part, shown[-1].part)
+                return self._linked(key, shown[-1].place)
+        below = (top.place,) if len(shown) == 1 else (top.place, shown[-1].place)
         return LookupResult(
             number(top.layer, top.st), top.st, upper=False, named=False, below=below
         )
@@ -221,20 +228,20 @@ class Lookup:
             raise FileNotFoundError(errno.ENOENT, _ABSENT)
         ino = self._ino(top.layer, st, marks)
         if below:
-            st = self._settled(ino, self._upper.layer, top, below[-1].part)
+            st = self._settled(ino, self._upper.layer, top, below[-1].place)
         return LookupResult(
             ino,
             st,
             upper=True,
             named=True,
-            below=(below[-1].part,) if below else (),
+            below=(below[-1].place,) if below else (),
             redirect=marks.redirect if below else b"",  # else left over: `markers.end_metacopy`
             link=marks.link if marks.link in self._upper.links else b"",
             links=marks.links,
             protection=marks.protection,
         )
 
-    def _linked(self, key: bytes, content: Part) -> LookupResult:
+    def _linked(self, key: bytes, content: LayerPath) -> LookupResult:
         """Return the result of a lower file whose copy is in the hard link index."""
         work = self._upper.work
         path = self._upper.links.path(key)
@@ -257,7 +264,7 @@ class Lookup:
         )
 
     def _settled(
-        self, ino: int, layer: WritableLayer, copy: LayerEntry, content: Part
+        self, ino: int, layer: WritableLayer, copy: LayerEntry, content: LayerPath
     ) -> os.stat_result:
         """Return the attributes of a metadata-only copy; settle one that a crash left half way.
 
@@ -284,14 +291,14 @@ class Lookup:
         """
         layer, below = hint >> LAYER_SHIFT & LAYER_MASK, parent.lowers
         if layer and self._markers.bear_names:
-            for index, part in enumerate(below):
-                if part.layer.number != layer:
+            for index, directory in enumerate(below):
+                if directory.layer.number != layer:
                     continue
-                path = join(part.path, name)
-                st = part.layer.find(path)
+                path = join(directory.path, name)
+                st = directory.layer.find(path)
                 if st is None:
                     break
-                result = self._on_lower(part, path, st, below[index + 1 :], name)
+                result = self._on_lower(directory, path, st, below[index + 1 :], name)
                 return result and (self._nodes.adopt(parent, name, result), result.st)
         return self.node(parent, name)
 
@@ -301,10 +308,10 @@ class Lookup:
         It does as `listed_node`, but only for plain files of the lowest layer that have no node
         yet, and returns None for all else.
         """
-        part, nodes = self._bottom(parent), self._nodes
-        if part is None:
+        directory, nodes = self._bottom(parent), self._nodes
+        if directory is None:
             return _find_nothing
-        layer, prefix = part.layer, join(part.path, b"")
+        layer, prefix = directory.layer, join(directory.path, b"")
 
         def find(name: bytes, hint: int) -> tuple[Node, os.stat_result] | None:
             ino = hint >> INO_SHIFT
@@ -317,30 +324,30 @@ class Lookup:
             if st is None or not self._is_plain(st) or number(layer, st) != ino:
                 return None
             format_ = stat.S_IFMT(st.st_mode)
-            node = Node(ino, format_, st.st_ino, parent, name, upper=False, below=part)
+            node = Node(ino, format_, st.st_ino, parent, name, upper=False, below=directory)
             return nodes.add(node, parent), st
 
         return find
 
     def plain_below(self, parent: Node, name: bytes) -> LookupResult | None:
         """Return the plain file of one name that the only lower of a directory on upper holds."""
-        part = self._bottom(parent) if parent.upper and len(parent.below) == 1 else None
-        if part is None or (parent, name) in self._known.not_below:
+        directory = self._bottom(parent) if parent.upper and len(parent.below) == 1 else None
+        if directory is None or (parent, name) in self._known.not_below:
             return None
-        st = part.layer.find(join(part.path, name))
+        st = directory.layer.find(join(directory.path, name))
         if st is None:
             self._known.note_not_below(parent, name)
         elif self._is_plain(st) and st.st_nlink == 1:
-            return plain_lower(number(part.layer, st), st, part, name)
+            return plain_lower(number(directory.layer, st), st, directory, name)
         return None
 
-    def _bottom(self, parent: Node) -> Part | None:
-        """Return the lowest layer's part of a directory, if whiteouts there are devices alone."""
+    def _bottom(self, parent: Node) -> LayerPath | None:
+        """Return the lowest layer's directory of *parent*, if whiteouts there are devices alone."""
         below = parent.lowers
         if not below or not self._markers.bear_names:
             return None
-        part = below[-1]
-        return None if part.layer.number != BOTTOM or part.whiteouts_are_files else part
+        lowest = below[-1]
+        return None if lowest.layer.number != BOTTOM or lowest.whiteouts_are_files else lowest
 
     def _is_plain(self, st: os.stat_result) -> bool:
         """Tell whether this, in the lowest layer, is a file of which no mark says anything."""

@@ -3,15 +3,15 @@
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
-from unionfs.layers.whiteouts import Part
+from unionfs.layers.whiteouts import LayerPath
 
 if TYPE_CHECKING:
     import os
 
     from unionfs.view.node import Node
 
-# Lower parts, top first; or, of a file that one lower directory holds, just that directory.
-Below = tuple[Part, ...] | Part
+# Lower places, top first; or, of a file that one lower directory holds, just that directory.
+Below = tuple[LayerPath, ...] | LayerPath
 
 
 class LookupResult(NamedTuple):
@@ -21,7 +21,7 @@ class LookupResult(NamedTuple):
     st: "os.stat_result"  # of the object that shows
     upper: bool  # the object is in upper (or in the hard link index)
     named: bool  # upper holds it under this very name
-    below: Below  # a directory's lower parts; where a file's content is in a lower
+    below: Below  # a directory's lower places; where a file's content is in a lower
     name: bytes = b""  # in the directory that `below` may be
     redirect: bytes = b""
     link: bytes = b""
@@ -30,10 +30,10 @@ class LookupResult(NamedTuple):
     protection: int = 0  # of an object in upper
 
     @property
-    def lowers(self) -> tuple[Part, ...]:
-        """Return the lower parts, top first."""
+    def lowers(self) -> tuple[LayerPath, ...]:
+        """Return the lower places, top first."""
         below = self.below
-        return (below.child(self.name),) if isinstance(below, Part) else below
+        return (below.child(self.name),) if isinstance(below, LayerPath) else below
 
     @property
     def is_directory(self) -> bool:
@@ -51,7 +51,7 @@ def plain(ino: int, st: "os.stat_result", node: "Node | None" = None) -> LookupR
 
 
 def plain_lower(
-    ino: int, st: "os.stat_result", directory: Part, name: bytes, node: "Node | None" = None
+    ino: int, st: "os.stat_result", directory: LayerPath, name: bytes, node: "Node | None" = None
 ) -> LookupResult:
     """Return the result of a file that is in one lower directory alone, without marks."""
     return _tuple(LookupResult, (ino, st, False, False, directory, name, b"", b"", 0, node, 0))

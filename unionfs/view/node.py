@@ -4,8 +4,8 @@ Inode numbers (`inodes`) are unique among live nodes; where two would collide, t
 later one gets a spare number.
 
 A node computes its upper path from its parents, so renaming a directory
-touches one node.  Lower layers do not change, so the places of the lower parts
-are kept as they were found.  The kernel may know a million files of the lowers:
+touches one node.  Lower layers do not change, so the places in them are kept
+as they were found.  The kernel may know a million files of the lowers:
 of such a file only the directory that holds it is kept, which is its parent's.
 """
 
@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from unionfs.host import closing
 from unionfs.layers.inodes import ROOT_INO, hashed
 from unionfs.layers.layer import Layer, join
-from unionfs.layers.whiteouts import Part
+from unionfs.layers.whiteouts import LayerPath
 from unionfs.view.lookup_result import Below, LookupResult, plain
 
 # `Node.unsynced` of what was copied up before the node was made.
@@ -45,8 +45,8 @@ def _far_path(node: "Node", path: bytes) -> bytes:
 class Node:
     """One object of the union.
 
-    Invariants: the first lower part of a file that is not on upper has its
-    attributes, the last one its content; a file on upper has a lower part only
+    Invariants: the first lower place of a file that is not on upper has its
+    attributes, the last one its content; a file on upper has a lower place only
     while its content is still there (metacopy); if a node is on upper, so are
     its ancestors; a node on upper that lost its last name has a pin.
     """
@@ -58,7 +58,7 @@ class Node:
     name: bytes
     upper: bool
     below: Below  # a directory that holds the file does so under `name`
-    redirect: bytes = b""  # the marker of that name: where the lower parts of a moved node are
+    redirect: bytes = b""  # the marker of that name: where the lower places of a moved node are
     link: bytes = b""  # the entry of the hard link index that holds the file
     links: int = 0  # links that the union shows beyond the host's st_nlink
     aliases: "dict[tuple[Node, bytes], None] | None" = None  # further names of the same file
@@ -87,10 +87,10 @@ class Node:
         return _far_path(node, path)
 
     @property
-    def lowers(self) -> tuple[Part, ...]:
-        """Return the lower parts, top first."""
+    def lowers(self) -> tuple[LayerPath, ...]:
+        """Return the lower places, top first."""
         below = self.below
-        return (below.child(self.name),) if isinstance(below, Part) else below
+        return (below.child(self.name),) if isinstance(below, LayerPath) else below
 
     @property
     def is_directory(self) -> bool:
@@ -108,7 +108,7 @@ class Node:
         if self.protection:
             return False
         below = self.below
-        return not below if self.upper else isinstance(below, Part)
+        return not below if self.upper else isinstance(below, LayerPath)
 
     @property
     def is_merged(self) -> bool:
@@ -128,7 +128,7 @@ class Node:
         return b"/" + b"/".join(reversed(names))
 
     def move(self, parent: "Node | None", name: bytes) -> None:
-        """Take another name; the lower parts stay where they were found."""
+        """Take another name; the lower places stay where they were found."""
         if self.below:
             self.below = self.lowers
         self.parent, self.name = parent, name
@@ -319,8 +319,8 @@ def _may_be_in(node: Node, lower: Layer, st: os.stat_result) -> bool:
     return links or _top(node.below).layer is lower
 
 
-def _top(below: Below) -> Part:
-    return below if isinstance(below, Part) else below[0]
+def _top(below: Below) -> LayerPath:
+    return below if isinstance(below, LayerPath) else below[0]
 
 
 def _same(node: Node, result: LookupResult) -> bool:
@@ -340,9 +340,9 @@ def child_path(parent: Node, name: bytes) -> bytes:
     return join(parent.path, name)
 
 
-def directory_of(parts: tuple[Part, ...]) -> Node:
-    """Return a node to ask a union about: a directory with just these lower parts."""
-    return Node(0, stat.S_IFDIR, 0, None, b"", upper=False, below=parts)
+def directory_of(places: tuple[LayerPath, ...]) -> Node:
+    """Return a node to ask a union about: a directory with just these lower places."""
+    return Node(0, stat.S_IFDIR, 0, None, b"", upper=False, below=places)
 
 
 def passing(result: LookupResult, parent: Node, name: bytes) -> Node:

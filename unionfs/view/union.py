@@ -19,7 +19,7 @@ from unionfs.layers.dotmarkers import DotMarkers
 from unionfs.layers.inodes import ROOT_INO, divide
 from unionfs.layers.layer import Layer, WritableLayer, join
 from unionfs.layers.stack import Stack
-from unionfs.layers.whiteouts import Markers, Part
+from unionfs.layers.whiteouts import LayerPath, Markers
 from unionfs.view.columns import Columns
 from unionfs.view.handle import LowerReaders
 from unionfs.view.known import Known
@@ -105,7 +105,7 @@ class Union:
         if node.upper:
             return self.upper.place(node)
         below = node.below
-        if isinstance(below, Part):
+        if isinstance(below, LayerPath):
             return below.layer, join(below.path, node.name)
         return below[0][:2]
 
@@ -138,7 +138,7 @@ class Union:
             # As with overlayfs, 1 for a merged directory: not known.
             return 1 if below and (node.upper or len(below) > 1) else st.st_nlink, st.st_blocks
         links = 0 if node.orphan and not node.upper else max(st.st_nlink + node.links, 0)
-        if not below or isinstance(below, Part) or node.format != stat.S_IFREG:
+        if not below or isinstance(below, LayerPath) or node.format != stat.S_IFREG:
             return links, st.st_blocks
         if node.upper or len(below) > 1:  # only the metadata was copied up
             return links, _blocks(below[-1], st)
@@ -159,8 +159,8 @@ class Union:
             layer, path = self.place(node)
             return layer.open(path, os.O_RDONLY)
         below = node.below
-        part = below.child(node.name) if isinstance(below, Part) else below[-1]
-        fd = part.layer.open(part.path, os.O_RDONLY)
+        place = below.child(node.name) if isinstance(below, LayerPath) else below[-1]
+        fd = place.layer.open(place.path, os.O_RDONLY)
         self.readers.add(node, fd)
         return fd
 
@@ -176,12 +176,12 @@ class Union:
         return shown
 
     def _listing(self, node: Node) -> dict[bytes, int]:
-        parts = list(node.lowers)
+        places = list(node.lowers)
         if node.upper:
-            parts.insert(0, Part(self._top, node.path))
-        if len(parts) == 1:
-            return {name: hint for name, hint in self.markers.listing(parts[0]).items() if hint}
-        listings = [self.markers.listing(part) for part in parts]
+            places.insert(0, LayerPath(self._top, node.path))
+        if len(places) == 1:
+            return {name: hint for name, hint in self.markers.listing(places[0]).items() if hint}
+        listings = [self.markers.listing(place) for place in places]
         if self.markers.bear_names:
             self.known.first_holders.keep(node, listings[node.upper :])
         return rules.merged(listings)
@@ -191,10 +191,10 @@ class Union:
         node = self.nodes.of(result)
         if node is not None and self.known.is_empty(node):
             return True
-        parts = list(result.lowers)
+        places = list(result.lowers)
         if result.upper:
-            parts.insert(0, Part(self._top, join(parent.path, name)))
-        return not rules.merged([self.markers.listing(part) for part in parts])
+            places.insert(0, LayerPath(self._top, join(parent.path, name)))
+        return not rules.merged([self.markers.listing(place) for place in places])
 
     def statvfs(self) -> os.statvfs_result:
         """Return the figures of upper's file system (of the top lower's without an upper)."""
@@ -204,7 +204,7 @@ class Union:
         return os.statvfs_result((*figures[:9], name_max))
 
 
-def _blocks(content: Part, st: os.stat_result) -> int:
+def _blocks(content: LayerPath, st: os.stat_result) -> int:
     """Return st_blocks of a file whose content lies apart from its attributes *st*."""
     try:
         return content.layer.stat(content.path).st_blocks
