@@ -31,7 +31,7 @@ def test_who_removed_all_that_was_listed_need_not_list_again(listed, monkeypatch
     listed.list("d/sub")
     clear(listed)
     with monkeypatch.context() as patch:
-        patch.setattr(listed.union.markers, "listing", never)
+        patch.setattr(listed.union.whiteouts, "listing", never)
         listed.rmdir("d")
     assert listed.list() == ["e", "x"]
 
@@ -91,7 +91,7 @@ def test_a_directory_that_took_the_name_of_another_is_not_taken_for_it(listed):
 def patient(union):
     """A directory of 20 files, all removed, over a union that tidies up when it has time."""
     u = union({}, {"d": {f"f{number}": "x" for number in range(20)}})
-    u.union.upper.temporaries.patient = True
+    u.union.upper.temporaries.defer_removals()
     for number in range(20):
         u.unlink(f"d/f{number}")
     yield u

@@ -168,7 +168,7 @@ def test_what_was_made_by_way_of_work_is_made_though_work_is_not_tidied(
 ):
     u = union({"d": {"x": WHITEOUT}}, {"d": {"x": "below"}})
     os.chown(u.upper / "d", 0, 7)
-    (u.upper / "d").chmod(0o2755)  # so it takes a crib
+    (u.upper / "d").chmod(0o2755)  # so it takes a stand-in
     with monkeypatch.context() as patch:
         patch.setattr(Temporaries, "discard", lambda *_: os.rmdir("/nonexistent"))
         {"create": u.create, "mkdir": u.mkdir, "symlink": lambda p: u.symlink(p, "to")}[kind]("d/x")

@@ -137,7 +137,7 @@ class _Comparison:
                 self.found.append(_Entry(root.path, "changed", words, root.old))
 
     def _visit_all(self, directory: _Directory) -> None:
-        names = self.union.markers.listing(directory.upper)
+        names = self.union.whiteouts.listing(directory.upper)
         for name, hint in names.items():
             with self._reporting(join(directory.path, name), join(directory.old, name)):
                 self._visit(directory, name, shows=hint != 0)

@@ -103,12 +103,12 @@ class Examination:
         if st is None:  # removed since it was listed
             return
         self.objects += 1
-        hidden = self.union.markers.hidden_by(name)
+        hidden = self.union.whiteouts.hidden_by(name)
         if hidden is not None:
             self._judge_whiteout(directory, path, hidden)
         elif whiteouts.is_whiteout(st):
             self._judge_whiteout(directory, path, name)
-        elif not self.union.markers.reserved(name):
+        elif not self.union.whiteouts.reserved(name):
             self._judge(path, st)
             if stat.S_ISDIR(st.st_mode):
                 self._visit_directory(directory, name)

@@ -63,7 +63,7 @@ class Changes:
         """Create a regular file; return its node, its attributes and an open descriptor."""
         upper, path = self._place(parent, name, caller)
         try:
-            self.union.markers.require_name(upper, path)
+            self.union.whiteouts.require_name(upper, path)
             fd = upper.create(path, flags, mode)
         except FileExistsError:
             fd = self._create_over_whiteout(parent, name, flags, mode, caller)
@@ -134,7 +134,7 @@ class Changes:
         upper, path = self._place(parent, name, caller)
         covered = False
         try:
-            self.union.markers.require_name(upper, path)
+            self.union.whiteouts.require_name(upper, path)
             maker(upper, path)
         except FileExistsError:
             self._make_over_whiteout(parent, name, caller, maker)
@@ -175,16 +175,16 @@ class Changes:
             raise error(errno.EEXIST)
         upper, work = self.upper.layer, self.upper.work
         path = child_path(parent, name)
-        with self.upper.cribs.staging(parent.path, name) as staged:
-            if caller != self._acting.now:  # a crib has been made
+        with self.upper.stand_ins.staging(parent.path, name) as staged:
+            if caller != self._acting.now:  # a stand-in has been made
                 self._acting.become(caller)
             maker(work, staged)
             if stat.S_ISDIR(work.stat(staged).st_mode):
-                self.union.markers.make_opaque(work, staged)
-            self.union.markers.publish(work, staged, upper, path)
+                self.union.whiteouts.make_opaque(work, staged)
+            self.union.whiteouts.publish(work, staged, upper, path)
 
     def _require_unused(self, parent: Node, name: bytes) -> None:
-        if self.union.markers.reserved(name):
+        if self.union.whiteouts.reserved(name):
             raise error(errno.EPERM)
         if parent.below and self.union.lookup.find(parent, name) is not None:
             raise error(errno.EEXIST)
@@ -192,7 +192,7 @@ class Changes:
     def _require_unused_below(self, parent: Node, name: bytes) -> None:
         """Require a name that shows nothing, leaving it to upper to refuse what it shows itself."""
         union = self.union
-        if union.markers.bear_names:
+        if union.whiteouts.are_in_place:
             if union.known.is_absent(parent, name):
                 return
             if parent.upper and not union.lookup.shows_below(parent, name):
@@ -254,7 +254,7 @@ class Changes:
         path, covered = child_path(parent, name), False
         layer, source = self.upper.place(node)
         try:
-            self.union.markers.require_name(upper, path)
+            self.union.whiteouts.require_name(upper, path)
             layer.link(source, upper, path)
         except FileExistsError:
             self._link_over_whiteout(layer, source, parent, name)
@@ -264,7 +264,7 @@ class Changes:
         self.union.nodes.adopt(
             parent, name, LookupResult(node.ino, st, upper=True, named=True, below=node.lowers)
         )
-        if not node.left:
+        if not node.superseded:
             self._names.unpin(node)
         return st
 
@@ -278,7 +278,7 @@ class Changes:
         staged = self.upper.temporaries.name()
         layer.link(source, work, staged)
         try:
-            self.union.markers.publish(work, staged, upper, child_path(parent, name))
+            self.union.whiteouts.publish(work, staged, upper, child_path(parent, name))
         except BaseException:
             self.upper.temporaries.drop(staged)
             raise

@@ -137,7 +137,7 @@ class CopyUp:
         except BaseException:
             self.upper.temporaries.drop(staged)
             raise
-        node.upper, node.home, node.unsynced = True, st.st_ino, self.count()
+        node.upper, node.host_ino, node.unsynced = True, st.st_ino, self.count()
         if node.format == stat.S_IFREG:
             node.redirect = self._content_path(node)
             node.below = (node.lowers[-1],)
@@ -386,7 +386,7 @@ class CopyUp:
         if self.union.features.fsync == "strict":
             content.sync(job.target)
         st = self._settle(node, work, job.staged, entry, model.st)
-        node.upper, node.home, node.unsynced = True, st.st_ino, self.count()
+        node.upper, node.host_ino, node.unsynced = True, st.st_ino, self.count()
 
     def _finish_in_place(self, job: Job) -> None:
         self.union.known.names_change()

@@ -124,7 +124,7 @@ class Names:
         layer, path = self.upper.place(directory)
         st = layer.stat(path)
         spent = {entry.name for entry in layer.scan(path)}.difference(shown)
-        self.union.markers.make_opaque(layer, path)
+        self.union.whiteouts.make_opaque(layer, path)
         self._stands_alone(directory)
         try:
             for name in spent:
@@ -159,7 +159,7 @@ class Names:
         if not whiteouts:
             return
         st = upper.stat(path)
-        self.union.markers.cut_off(upper, path)
+        self.union.whiteouts.cut_off(upper, path)
         if node is not None:
             self._stands_alone(node)
         try:
@@ -174,7 +174,7 @@ class Names:
         Then all that its directory shows is brought to upper, and hides the lower: nothing that is
         seen changes.  Say whether that was done; ENAMETOOLONG where it would be too much.
         """
-        if self.union.markers.can_hide(name) or not self.union.lookup.shows_below(parent, name):
+        if self.union.whiteouts.can_hide(name) or not self.union.lookup.shows_below(parent, name):
             return False
         self._require_little(parent)
         self.directory(parent)

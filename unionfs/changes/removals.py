@@ -42,7 +42,7 @@ class Removals:
         protection.require_removable(self.union, parent, result)
         upper = self.names.directory(parent)
         try:
-            self.union.markers.hide_below(upper, child_path(parent, name))
+            self.union.whiteouts.hide_below(upper, child_path(parent, name))
         except FileExistsError:
             return False
         self.names.removed(parent, name, result, self.union.nodes.of(result))
@@ -69,7 +69,7 @@ class Removals:
         pinned = self.names.pin(node, result, path)
         try:
             if not result.named:
-                self.union.markers.hide_below(upper, path)
+                self.union.whiteouts.hide_below(upper, path)
             elif self.union.lookup.shows_below(parent, name):
                 self.hide(path)
             elif result.is_directory:
@@ -88,7 +88,7 @@ class Removals:
         """Put a whiteout in the place of what upper holds at *path*."""
         upper, staged = self.upper, self.upper.temporaries.name()
         try:
-            directory_left = self.union.markers.hide(upper.work, staged, upper.layer, path)
+            directory_left = self.union.whiteouts.hide(upper.work, staged, upper.layer, path)
         except BaseException:
             upper.temporaries.drop(staged)
             raise

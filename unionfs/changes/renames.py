@@ -69,7 +69,7 @@ class Renames:
         union = self.union
         union.require_upper()
         source = union.lookup.require(parent, name)
-        if union.markers.reserved(new_name):
+        if union.whiteouts.reserved(new_name):
             raise error(errno.EPERM)
         absent = union.known.is_absent(new_parent, new_name)
         target = None if absent else union.lookup.find(new_parent, new_name)
@@ -133,8 +133,8 @@ class Renames:
 
     def _move(self, node: Node, old: _Name, new: _Name, target: LookupResult | None) -> None:
         """Change the names in one visible step, when all else is ready; if it fails, none has."""
-        nodes, kinds, path = self.union.nodes, self.union.markers, child_path(*new)
-        move = kinds.move_directory if node.is_directory else kinds.move_file
+        nodes, whiteouts, path = self.union.nodes, self.union.whiteouts, child_path(*new)
+        move = whiteouts.move_directory if node.is_directory else whiteouts.move_file
         replaced = pinned = None
         try:
             cover = self.union.lookup.shows_below(*old)
@@ -202,7 +202,7 @@ class Renames:
             if node.lowers:
                 self.names.anchor(node, absolute=not same_parent)
             elif plan.opaque:
-                self.union.markers.make_opaque(layer, path)
+                self.union.whiteouts.make_opaque(layer, path)
         else:
             self.names.anchor(node, absolute=True)
 

@@ -315,7 +315,7 @@ class Files:
         (fs/namei.c, do_filp_open, LOOKUP_REVAL).
         """
         if self.backings.is_outdated(node):
-            self.union.leave_behind(node)
+            self.union.supersede(node)
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
     def _may_pass(self, node: Node, fd: int, flags: int) -> bool:

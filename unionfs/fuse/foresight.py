@@ -155,7 +155,7 @@ class Foresight:
         except OSError:
             self._discard()
             return None
-        if any(entry[1].left for entry in entries):  # the name has another node by now
+        if any(entry[1].superseded for entry in entries):  # the name has another node by now
             self._discard()
             return None
         self._prepared = None

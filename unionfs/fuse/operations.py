@@ -126,8 +126,8 @@ class Operations(pyfuse3.Operations):
         self.files.told = granted.kill_privileges
         self.files.unopened = self.files.consent.unopened = granted.noopen
         self.files.backings.enabled &= granted.passthrough
-        if self.union.upper:
-            self.union.upper.temporaries.patient = granted.direct
+        if self.union.upper and granted.direct:
+            self.union.upper.temporaries.defer_removals()
 
     # Entries
 

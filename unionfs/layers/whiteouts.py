@@ -3,7 +3,7 @@
 A whiteout is a character device 0:0 that bears the name, or, in a directory
 marked `opaque=x`, an empty regular file with the attribute `whiteout`
 (overlayfs.rst, "whiteouts and opaque directories").  Those that we make are names
-of one device, which has another in work.  Only this module and `dotmarkers`, for
+of one device, which has another in work.  Only this module and `aufs_whiteouts`, for
 aufs's names, make and read whiteouts.
 """
 
@@ -116,10 +116,10 @@ def _is_whiteout_file(layer: Layer, directory: bytes, name: bytes) -> bool:
     return is_whiteout_file(layer, path, layer.stat(path))
 
 
-class Markers:
+class Whiteouts:
     """Whiteouts and opaque directories as overlayfs keeps them."""
 
-    bear_names = True  # is a whiteout found under the name that it hides?
+    are_in_place = True  # is a whiteout found under the name that it hides?
 
     def __init__(self, work: WritableLayer | None = None, acting: Acting | None = None) -> None:
         """Take the work directory, where whiteouts are to be made, and who makes them."""

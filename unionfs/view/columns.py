@@ -8,26 +8,26 @@ metadata-only copies) change the column's path on the way down, as overlayfs.rst
 
 from collections.abc import Iterator, Sequence
 
-from unionfs.layers import rules, whiteouts
+from unionfs.layers import rules
 from unionfs.layers.layer import Layer
 from unionfs.layers.rules import Found
 from unionfs.layers.stack import Stack
-from unionfs.layers.whiteouts import LayerEntry, LayerPath, Markers
+from unionfs.layers.whiteouts import BOTTOM, LayerEntry, LayerPath, Whiteouts, has_whiteout_files
 
 
 class Columns:
     """The columns of one stack of layers."""
 
-    def __init__(self, stack: Stack, kinds: Markers) -> None:
+    def __init__(self, stack: Stack, whiteouts: Whiteouts) -> None:
         self._stack = stack
-        self.markers = kinds
+        self.whiteouts = whiteouts
 
     def roots(self, layers: Sequence[Layer]) -> tuple[LayerPath, ...]:
         """Return the roots of *layers*, top first, down to one that hides those below it."""
         places = []
         for layer in layers:
             places.append(_root_of(layer))
-            if self.markers.is_opaque_root(layer):
+            if self.whiteouts.is_opaque_root(layer):
                 break
         return tuple(places)
 
@@ -44,7 +44,7 @@ class Columns:
     def _read(self, places: Sequence[LayerPath], name: bytes) -> Iterator[LayerEntry]:
         """Yield what *places* hold, each under the name that a redirect above it says."""
         for place in places:
-            entry = self.markers.classify(place, name)
+            entry = self.whiteouts.classify(place, name)
             yield entry
             redirect = entry.marks.redirect
             if redirect.startswith(b"/"):
@@ -80,7 +80,7 @@ class Columns:
                 names = redirect[1:].split(b"/")
             elif redirect:
                 names = [*names[:-1], redirect]
-            if covered or self.markers.is_opaque_root(layer):
+            if covered or self.whiteouts.is_opaque_root(layer):
                 return
 
     def _descend(self, layer: Layer, names: list[bytes]) -> tuple[LayerEntry, list[bytes], bool]:
@@ -93,7 +93,7 @@ class Columns:
         covered = False
         following = names
         for depth, name in enumerate(names):
-            entry = self.markers.classify(directory, name)
+            entry = self.whiteouts.classify(directory, name)
             if depth == len(names) - 1:
                 break
             if entry.found is Found.NOTHING:
@@ -111,6 +111,6 @@ class Columns:
 
 
 def _root_of(layer: Layer) -> LayerPath:
-    if layer.number == whiteouts.BOTTOM:
+    if layer.number == BOTTOM:
         return LayerPath(layer, b".")
-    return LayerPath(layer, b".", whiteouts.has_whiteout_files(layer, b"."))
+    return LayerPath(layer, b".", has_whiteout_files(layer, b"."))

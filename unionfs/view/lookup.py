@@ -63,7 +63,7 @@ class Lookup:
         self._upper = upper
         self._links = upper.links if upper else None
         self._columns = columns
-        self._markers = columns.markers
+        self._whiteouts = columns.whiteouts
         self._nodes = nodes
         self._known = known
 
@@ -73,7 +73,7 @@ class Lookup:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         if parent.orphan:
             return None
-        if not self._markers.bear_names:
+        if not self._whiteouts.are_in_place:
             return self._find_in_column(parent, name)
         below = parent.lowers
         if parent.upper:
@@ -112,7 +112,7 @@ class Lookup:
         below = parent.lowers
         if not below or (parent, name) in self._known.not_below:
             return False
-        if not self._markers.bear_names:
+        if not self._whiteouts.are_in_place:
             return bool(self._columns.shown(below, name))
         if len(below) > 1:
             below = self._known.first_holders.narrow(parent, name, below)
@@ -181,7 +181,7 @@ class Lookup:
     # The long way
 
     def _find_in_column(self, parent: Node, name: bytes) -> LookupResult | None:
-        if self._markers.reserved(name):
+        if self._whiteouts.reserved(name):
             return None
         places = parent.lowers
         if parent.upper:
@@ -290,7 +290,7 @@ class Lookup:
         The hint tells the layer that the listing has it from; none above that holds the name.
         """
         layer, below = hint >> LAYER_SHIFT & LAYER_MASK, parent.lowers
-        if layer and self._markers.bear_names:
+        if layer and self._whiteouts.are_in_place:
             for index, directory in enumerate(below):
                 if directory.layer.number != layer:
                     continue
@@ -344,7 +344,7 @@ class Lookup:
     def _bottom(self, parent: Node) -> LayerPath | None:
         """Return the lowest layer's directory of *parent*, if whiteouts there are devices alone."""
         below = parent.lowers
-        if not below or not self._markers.bear_names:
+        if not below or not self._whiteouts.are_in_place:
             return None
         lowest = below[-1]
         return None if lowest.layer.number != BOTTOM or lowest.whiteouts_are_files else lowest

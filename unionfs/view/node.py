@@ -53,7 +53,7 @@ class Node:
 
     ino: int
     format: int  # stat.S_IFMT of the mode
-    home: int  # the host's inode number of the object that shows
+    host_ino: int  # the host's inode number of the object that shows
     parent: "Node | None"
     name: bytes
     upper: bool
@@ -69,7 +69,7 @@ class Node:
     unsynced: int = 0  # the last copy-up, if its name is not known to be on disk: `CopyUp.count`
     orphan: bool = False  # it lost its last name, or has none yet
     protection: int = 0  # on upper: `iflags.IMMUTABLE` and `APPEND`
-    left: bool = False  # its name has another node now; only open files still know it
+    superseded: bool = False  # its name has another node now; only open files still know it
 
     @property
     def path(self) -> bytes:
@@ -103,7 +103,7 @@ class Node:
 
         Only this mount makes marks, and knows of them here.
         """
-        if self.redirect or self.link or self.links or self.left or self.pin >= 0:
+        if self.redirect or self.link or self.links or self.superseded or self.pin >= 0:
             return False
         if self.protection:
             return False
@@ -151,7 +151,7 @@ class NodeTable(dict[int, Node]):
         node = self.get(ino)
         if (
             node is not None
-            and node.home == st.st_ino
+            and node.host_ino == st.st_ino
             and node.upper == (lower is None)
             and node.format == stat.S_IFMT(st.st_mode)
             and node.is_unmarked
@@ -326,10 +326,10 @@ def _top(below: Below) -> LayerPath:
 def _same(node: Node, result: LookupResult) -> bool:
     st = result.st
     return (
-        node.home == st.st_ino
+        node.host_ino == st.st_ino
         and node.upper == result.upper
         and node.format == stat.S_IFMT(st.st_mode)
-        and not node.left
+        and not node.superseded
         and (node.pin < 0 or st.st_nlink > 0)
         and (node.upper or _may_be_in(node, _top(result.below).layer, st))
     )

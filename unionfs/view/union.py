@@ -14,12 +14,12 @@ from typing import Literal
 from unionfs.host.acting import Acting
 from unionfs.host.atimes import AccessTimes
 from unionfs.layers import markers, rules
+from unionfs.layers.aufs_whiteouts import AufsWhiteouts
 from unionfs.layers.descent import stale
-from unionfs.layers.dotmarkers import DotMarkers
 from unionfs.layers.inodes import ROOT_INO, divide
 from unionfs.layers.layer import Layer, WritableLayer, join
 from unionfs.layers.stack import Stack
-from unionfs.layers.whiteouts import LayerPath, Markers
+from unionfs.layers.whiteouts import LayerPath, Whiteouts
 from unionfs.view.columns import Columns
 from unionfs.view.handle import LowerReaders
 from unionfs.view.known import Known
@@ -48,15 +48,15 @@ class Union:
 
     def __init__(self, stack: Stack, features: Features) -> None:
         divide(stack)
-        kinds = Markers if features.whiteout == "overlay" else DotMarkers
+        kind = Whiteouts if features.whiteout == "overlay" else AufsWhiteouts
         self.features = features
         self.acting = Acting()
         self.access = AccessTimes(stack.copy)
         self.readers = LowerReaders()
         self.lowers = stack.lowers
         self._top: Layer = stack.upper or stack.lowers[0]
-        self.markers = kinds(stack.work, self.acting)
-        self.columns = Columns(stack, self.markers)
+        self.whiteouts = kind(stack.work, self.acting)
+        self.columns = Columns(stack, self.whiteouts)
         self.nodes = NodeTable(self._root(stack))
         self.known = Known()
         self.upper: Upper = NoUpper()
@@ -68,7 +68,7 @@ class Union:
 
     def _root(self, stack: Stack) -> Node:
         upper = stack.upper is not None
-        hidden = upper and self.markers.is_opaque_root(self._top)
+        hidden = upper and self.whiteouts.is_opaque_root(self._top)
         return Node(
             ROOT_INO,
             stat.S_IFDIR,
@@ -109,12 +109,12 @@ class Union:
             return below.layer, join(below.path, node.name)
         return below[0][:2]
 
-    def leave_behind(self, node: Node) -> None:
+    def supersede(self, node: Node) -> None:
         """Let the kernel's readers keep *node*; its name gets a new one at its next look-up."""
         if node.pin < 0:
             layer, path = self.upper.place(node)
             node.pin = layer.hold(path)
-        node.left = True
+        node.superseded = True
         self.known.names_change()
 
     def attributes(self, node: Node) -> os.stat_result:
@@ -180,9 +180,9 @@ class Union:
         if node.upper:
             places.insert(0, LayerPath(self._top, node.path))
         if len(places) == 1:
-            return {name: hint for name, hint in self.markers.listing(places[0]).items() if hint}
-        listings = [self.markers.listing(place) for place in places]
-        if self.markers.bear_names:
+            return {name: hint for name, hint in self.whiteouts.listing(places[0]).items() if hint}
+        listings = [self.whiteouts.listing(place) for place in places]
+        if self.whiteouts.are_in_place:
             self.known.first_holders.keep(node, listings[node.upper :])
         return rules.merged(listings)
 
@@ -194,7 +194,7 @@ class Union:
         places = list(result.lowers)
         if result.upper:
             places.insert(0, LayerPath(self._top, join(parent.path, name)))
-        return not rules.merged([self.markers.listing(place) for place in places])
+        return not rules.merged([self.whiteouts.listing(place) for place in places])
 
     def statvfs(self) -> os.statvfs_result:
         """Return the figures of upper's file system (of the top lower's without an upper)."""

@@ -8,7 +8,7 @@ import os
 from typing import NoReturn
 
 from unionfs.host.acting import Acting
-from unionfs.layers import cribs
+from unionfs.layers import inheritance
 from unionfs.layers.layer import WritableLayer
 from unionfs.layers.links import LinkIndex
 from unionfs.layers.temporaries import Temporaries
@@ -24,10 +24,10 @@ class Upper:
         self.layer = layer
         self.work = work
         self.pins = Pins()
-        cribs.prepare(work, layer)
+        inheritance.prepare(work, layer)
         self.temporaries = Temporaries(work)
         self.links = LinkIndex(work)
-        self.cribs = cribs.Cribs(self.temporaries, layer, acting)
+        self.stand_ins = inheritance.StandIns(self.temporaries, layer, acting)
         self.fills = Fills()
 
     def place(self, node: Node) -> tuple[WritableLayer, bytes]:

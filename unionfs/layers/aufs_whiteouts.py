@@ -20,7 +20,7 @@ from unionfs.host.acting import Acting
 from unionfs.layers.layer import Layer, WritableLayer, join
 from unionfs.layers.markers import end_redirect
 from unionfs.layers.rules import Found
-from unionfs.layers.whiteouts import BOTTOM, LayerEntry, LayerPath, Markers, remove_spent
+from unionfs.layers.whiteouts import BOTTOM, LayerEntry, LayerPath, Whiteouts, remove_spent
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +34,10 @@ def _whiteout(path: bytes) -> bytes:
     return directory + slash + _PREFIX + name
 
 
-class DotMarkers(Markers):
+class AufsWhiteouts(Whiteouts):
     """Whiteouts and opaque directories as aufs keeps them; attributes stay overlayfs's."""
 
-    bear_names = False
+    are_in_place = False
 
     def __init__(self, work: WritableLayer | None = None, acting: Acting | None = None) -> None:
         super().__init__(work, acting)
