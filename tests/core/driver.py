@@ -3,7 +3,7 @@
 import os
 from stat import S_IFIFO, S_ISDIR, S_ISLNK, S_ISREG, filemode
 
-from unionfs.changes.attributes import Attributes, Wish
+from unionfs.changes.attributes import Attributes, NewAttributes
 from unionfs.changes.changes import ROOT, Changes
 from unionfs.changes.copyup import CopyUp
 from unionfs.view.union import Union
@@ -124,8 +124,8 @@ class Driver:
     def link(self, old, new):
         self.changes.link(self.node(old), *self._parent(new))
 
-    def change(self, path, **wish):
-        return self.attributes.change(self.node(path), Wish(**wish))
+    def change(self, path, **attributes):
+        return self.attributes.change(self.node(path), NewAttributes(**attributes))
 
     def tree(self, path=""):
         tree = {}

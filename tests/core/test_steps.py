@@ -13,7 +13,7 @@ import pytest
 
 from tests.core.test_changes import failing
 from tests.trees import WHITEOUT, Opaque, harvest
-from unionfs.changes.attributes import Wish
+from unionfs.changes.attributes import NewAttributes
 from unionfs.changes.changes import Caller
 from unionfs.host import syscalls
 from unionfs.host.credentials import Credentials, Requester
@@ -276,14 +276,18 @@ class Bare(Requester):
 
 def cut(u, node):
     with u.attributes.privileges_dropped(node, STRANGER):
-        u.attributes.change(node, Wish(size=1))
+        u.attributes.change(node, NewAttributes(size=1))
 
 
 @pytest.mark.parametrize(
     ("mode", "call", "change"),
     [
         (0o2755, "setxattr", lambda u, node: u.attributes.set(node, ACL, MINIMAL, 0, STRANGER)),
-        (0o2745, "chmod", lambda u, node: u.attributes.change(node, Wish(gid=7), -1, STRANGER)),
+        (
+            0o2745,
+            "chmod",
+            lambda u, node: u.attributes.change(node, NewAttributes(gid=7), -1, STRANGER),
+        ),
         (0o6755, "ftruncate", cut),
     ],
 )
@@ -314,7 +318,7 @@ def test_set_gid_that_stays_with_a_file_given_away_by_root_is_told_of(union, bro
     u = union({"f": "text"}, {})
     (u.upper / "f").chmod(0o2745)
     with broken("chmod"):
-        st = u.attributes.change(u.node("f"), Wish(gid=7), -1, Bare(0, 0, 0))
+        st = u.attributes.change(u.node("f"), NewAttributes(gid=7), -1, Bare(0, 0, 0))
     assert (st.st_gid, st.st_mode & 0o7777) == (7, 0o2745)
     assert "still set-gid" in caplog.text
 

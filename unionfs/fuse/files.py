@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import trio
 
 from unionfs.changes import protection
-from unionfs.changes.attributes import Attributes, Wish
+from unionfs.changes.attributes import Attributes, NewAttributes
 from unionfs.changes.copyup import CopyUp
 from unionfs.fuse.backing import SMALL, Backings, Forecast, Registry
 from unionfs.fuse.consent import Consent
@@ -146,21 +146,21 @@ class Files:
         if found is not None:
             await self.bring_content(found[0])
 
-    async def prepare(self, node: Node, wish: Wish, requester: Requester) -> bool:
-        """Do what takes long before a file is changed; tell whether it has the size wished for.
+    async def prepare(self, node: Node, new: NewAttributes, requester: Requester) -> bool:
+        """Do what takes long before a file is changed; tell whether it has the new size.
 
         To take 1 GiB off takes ext4 a quarter of a second.
         """
-        if wish.size is None:
+        if new.size is None:
             await self.bring_content(node)
             return False
-        with self._permitting_cut(node, wish, requester):
+        with self._permitting_cut(node, new, requester):
             if self.union.has_lower_content(node):
-                return await self.bring_content(node, wish.size)
+                return await self.bring_content(node, new.size)
             layer, path = self.union.upper.place(node)
             fd = layer.open_to_write(path, os.O_WRONLY)
             try:
-                await self._cut(node, layer, fd, wish.size)
+                await self._cut(node, layer, fd, new.size)
             finally:
                 os.close(fd)
         return True
@@ -173,10 +173,10 @@ class Files:
             layer.truncate(fd, size)
 
     def _permitting_cut(
-        self, node: Node, wish: Wish, requester: Requester
+        self, node: Node, new: NewAttributes, requester: Requester
     ) -> contextlib.AbstractContextManager[None]:
         """See that set-uid bits fall where the size is set."""
-        if wish.size is not None and wish.mode is None:
+        if new.size is not None and new.mode is None:
             return self._attributes.privileges_dropped(node, requester)
         return contextlib.nullcontext()
 
@@ -366,12 +366,12 @@ class Files:
 
     # Using
 
-    def waits_to_change(self, node: Node, wish: Wish) -> bool:
+    def waits_to_change(self, node: Node, new: NewAttributes) -> bool:
         """Tell whether content has to be copied up before attributes change, or much cut off."""
-        if wish.size is None and self.union.features.metacopy:
+        if new.size is None and self.union.features.metacopy:
             return False
         return self.union.has_lower_content(node) or (
-            wish.size is not None and self._cuts_much(node, wish.size)
+            new.size is not None and self._cuts_much(node, new.size)
         )
 
     def _cuts_much(self, node: Node, size: int) -> bool:
@@ -386,7 +386,7 @@ class Files:
         self._unread.add(node.ino)
 
     def change(
-        self, node: Node, wish: Wish, fd: int, requester: Requester, *, sized: bool = False
+        self, node: Node, new: NewAttributes, fd: int, requester: Requester, *, sized: bool = False
     ) -> os.stat_result:
         """Change attributes at once, and return the new ones.
 
@@ -394,9 +394,9 @@ class Files:
         """
         self.changed(node)
         if sized:
-            return self._attributes.change(node, wish, fd, requester, sized=True)
-        with self._permitting_cut(node, wish, requester):
-            return self._attributes.change(node, wish, fd, requester)
+            return self._attributes.change(node, new, fd, requester, sized=True)
+        with self._permitting_cut(node, new, requester):
+            return self._attributes.change(node, new, fd, requester)
 
     def write(self, fd: int, offset: int, data: bytes | memoryview) -> int:
         """Write *data* at *offset* and return how much of it was written."""
