@@ -3,7 +3,7 @@
 import os
 from stat import S_IFIFO, S_ISDIR, S_ISLNK, S_ISREG, filemode
 
-from unionfs.changes.attributes import Attributes, Wish
+from unionfs.changes.attributes import Attributes, NewAttributes
 from unionfs.changes.changes import ROOT, Changes
 from unionfs.changes.copyup import CopyUp
 from unionfs.view.union import Union
@@ -36,7 +36,7 @@ class Driver:
     def node(self, path):
         node = self.union.root
         for name in os.fsencode(path).split(b"/") if path else ():
-            found = self.union.lookup(node, name)
+            found = self.union.lookup.node(node, name)
             if found is None:
                 raise FileNotFoundError(path)
             node = found[0]
@@ -77,7 +77,7 @@ class Driver:
     def open_to_write(self, path, *, truncate=False):
         node = self.node(path)
         self.copyup.whole(node, 0 if truncate else None)
-        layer, place = self.union.upper_place(node)
+        layer, place = self.union.upper.place(node)
         fd = layer.open_to_write(place, os.O_RDWR | (os.O_TRUNC if truncate else 0))
         self.open_fds.append(fd)
         return fd
@@ -124,8 +124,8 @@ class Driver:
     def link(self, old, new):
         self.changes.link(self.node(old), *self._parent(new))
 
-    def change(self, path, **wish):
-        return self.attributes.change(self.node(path), Wish(**wish))
+    def change(self, path, **attributes):
+        return self.attributes.change(self.node(path), NewAttributes(**attributes))
 
     def tree(self, path=""):
         tree = {}

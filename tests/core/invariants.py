@@ -8,7 +8,7 @@ def check(driver):
     union = driver.union
     for node in union.nodes.values():
         _check_node(union, node)
-    if union.upper is None:
+    if not union.upper:
         return
     assert os.listdir(driver.work / "work") == [], "work is empty when nothing is under way"
     _check_whiteouts(driver, union.root, driver.upper)
@@ -33,8 +33,8 @@ def _check_whiteouts(driver, parent, directory):
     for entry in os.scandir(os.fsencode(directory)):
         st = entry.stat(follow_symlinks=False)
         if stat.S_ISCHR(st.st_mode) and st.st_rdev == 0:
-            assert union.shows_below(parent, entry.name), f"useless whiteout {entry.path!r}"
+            assert union.lookup.shows_below(parent, entry.name), f"useless whiteout {entry.path!r}"
         elif entry.is_dir(follow_symlinks=False):
-            child, _ = union.lookup(parent, entry.name)
+            child, _ = union.lookup.node(parent, entry.name)
             child.lookups += 1
             _check_whiteouts(driver, child, entry.path)

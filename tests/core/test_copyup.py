@@ -105,9 +105,9 @@ def test_unlinked_files_stay_usable(union):
 
 
 def u_wish(**fields):
-    from unionfs.changes.attributes import Wish  # noqa: PLC0415 (beside its only use)
+    from unionfs.changes.attributes import NewAttributes  # noqa: PLC0415 (beside its only use)
 
-    return Wish(**fields)
+    return NewAttributes(**fields)
 
 
 def test_a_copy_that_another_request_made_needless_is_dropped(union):

@@ -13,8 +13,9 @@ from unionfs.layers import markers
 from unionfs.layers.layer import Layer, WritableLayer
 from unionfs.layers.stack import Stack
 from unionfs.layers.temporaries import DIRECTORY, Temporaries
-from unionfs.layers.whiteouts import Part
-from unionfs.view.node import Node, NodeTable, Sighting
+from unionfs.layers.whiteouts import LayerPath
+from unionfs.view.lookup_result import LookupResult
+from unionfs.view.node import Node, NodeTable
 from unionfs.view.union import Features
 
 DEPTH = 1100  # more than Python recurses
@@ -76,13 +77,13 @@ def deep(ground):
 def walk(driver, names=(NAME,) * DEPTH):
     node = driver.union.root
     for name in names:
-        node = driver.union.lookup(node, name)[0]
+        node = driver.union.lookup.node(node, name)[0]
         node.lookups += 1
     return node
 
 
 def child(driver, parent, name):
-    node = driver.union.lookup(parent, name)[0]
+    node = driver.union.lookup.node(parent, name)[0]
     node.lookups += 1
     return node
 
@@ -121,7 +122,7 @@ def test_a_deep_tree_is_copied_up_whole_for_want_of_redirects(deep):
     driver.changes.rename(driver.union.root, NAME, driver.union.root, b"new", 0)
     file = child(driver, last, b"f")
     assert content(driver, file) == b"text"
-    assert driver.union.lookup(driver.union.root, NAME) is None
+    assert driver.union.lookup.node(driver.union.root, NAME) is None
     at = os.open(driver.upper / "new", os.O_RDONLY)
     for _ in range(DEPTH - 1):
         assert os.getxattr(at, markers.OPAQUE) == b"y"
@@ -196,8 +197,8 @@ def test_the_names_of_one_file_are_not_compared_with_each_other():
     root = Node(1, 0o040000, 1, None, b"", upper=False, below=())
     nodes = NodeTable(root)
     st = os.stat_result((0o100644, 5, 1, many, 0, 0, 0, 0, 0, 0))
-    sighting = Sighting(5, st, upper=False, named=False, below=(Part(None, b"file"),))
+    result = LookupResult(5, st, upper=False, named=False, below=(LayerPath(None, b"file"),))
     for number in range(many):
-        nodes.adopt(root, Name(b"%d" % number), sighting)
+        nodes.adopt(root, Name(b"%d" % number), result)
     assert Name.compared < 3 * many
     assert root.children == many

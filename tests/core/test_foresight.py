@@ -121,7 +121,7 @@ def test_a_name_that_has_another_node_by_now_is_not_used(union):
     eye.prepare()
     node = u.node("e/g")
     u.append("e/g", "234")
-    u.union.leave_behind(node)  # as with passthrough=all, for the sake of its readers
+    u.union.supersede(node)  # as with passthrough=all, for the sake of its readers
     assert eye.list(directory) == (listed_plainly(u, directory), False)
     assert u.node("d/f") is not node
 

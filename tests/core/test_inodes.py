@@ -178,7 +178,7 @@ def test_a_layer_that_lies_within_another_shows_other_objects_than_that(tmp_path
 def _node(union, path):
     node = union.root
     for name in path.split("/"):
-        node, _ = union.lookup(node, name.encode())
+        node, _ = union.lookup.node(node, name.encode())
         node.lookups += 1
     return node
 
@@ -188,7 +188,7 @@ def _check_listing(union, directory: Node):
     listings = Listings(union)
     told = {name: ino for name, ino, _, _ in listings.read_names(directory, 0)}
     for name in told.keys() - {b".", b".."}:
-        assert union.lookup(directory, name)[0].ino == told[name], name
+        assert union.lookup.node(directory, name)[0].ino == told[name], name
 
 
 @pytest.mark.parametrize("place", ["upper/u", "upper/w"])

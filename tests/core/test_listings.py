@@ -9,6 +9,7 @@ import pytest
 from unionfs.layers.layer import Layer
 from unionfs.layers.whiteouts import INO_SHIFT
 from unionfs.view import listings as module
+from unionfs.view.known import Known
 from unionfs.view.listings import Listings
 
 BATCH = 7
@@ -26,7 +27,7 @@ class Layers:
 
     def __init__(self):
         self.asked = 0
-        self.revision = 0
+        self.known = Known()
 
     def listing(self, node):
         self.asked += 1
@@ -86,7 +87,7 @@ def test_what_stays_is_shown_once_while_others_come_and_go(listings, monkeypatch
     for name in gone:
         directory.names.pop(name, None)
     directory.names |= {b"new %d" % number: 500 + number << INO_SHIFT | 8 for number in range(50)}
-    listings.union.revision += 1
+    listings.union.known.revision += 1
     rest(listings, directory, 0)  # another reader, from the start
     rest(listings, Directory(2, names(3)), 0)
     seen += rest(listings, directory, start)
@@ -99,7 +100,7 @@ def test_reading_from_the_start_again_lists_anew(listings):
     directory = Directory(1, names(20))
     batch(listings, directory, 0)
     directory.names[b"new"] = 99 << INO_SHIFT | 8
-    listings.union.revision += 1
+    listings.union.known.revision += 1
     assert b"new" in rest(listings, directory, 0)
 
 

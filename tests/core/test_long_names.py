@@ -180,7 +180,7 @@ def test_statfs_tells_the_longest_name_that_any_layer_can_hold(union, tmp_path):
     """As overlayfs does: what only a lower can hold is read, and is too long for upper."""
     u = union({}, {})
     host = os.statvfs(tmp_path)
-    u.union.name_max = 1530  # FAT's
+    u.union.lookup.name_max = 1530  # FAT's
     shown = u.union.statvfs()
     assert (shown.f_namemax, shown.f_frsize, shown.f_blocks) == (1530, host.f_frsize, host.f_blocks)
     with pytest.raises(OSError, match="too long"):

@@ -77,7 +77,7 @@ def test_whiteouts_that_are_files_count_only_in_a_directory_marked_so(union, tmp
 def test_names_longer_than_255_bytes_are_enametoolong(union):
     u = union({}, {})
     with pytest.raises(OSError) as raised:  # noqa: PT011 (the errno is compared)
-        u.union.look(u.union.root, b"x" * 256)
+        u.union.lookup.find(u.union.root, b"x" * 256)
     assert raised.value.errno == errno.ENAMETOOLONG
 
 

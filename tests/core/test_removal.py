@@ -31,7 +31,7 @@ def test_who_removed_all_that_was_listed_need_not_list_again(listed, monkeypatch
     listed.list("d/sub")
     clear(listed)
     with monkeypatch.context() as patch:
-        patch.setattr(listed.union.markers, "listing", never)
+        patch.setattr(listed.union.whiteouts, "listing", never)
         listed.rmdir("d")
     assert listed.list() == ["e", "x"]
 
@@ -91,11 +91,11 @@ def test_a_directory_that_took_the_name_of_another_is_not_taken_for_it(listed):
 def patient(union):
     """A directory of 20 files, all removed, over a union that tidies up when it has time."""
     u = union({}, {"d": {f"f{number}": "x" for number in range(20)}})
-    u.union.temporaries.patient = True
+    u.union.upper.temporaries.defer_removals()
     for number in range(20):
         u.unlink(f"d/f{number}")
     yield u
-    while u.union.temporaries.tidy():
+    while u.union.upper.temporaries.tidy():
         pass
 
 
@@ -108,27 +108,27 @@ def test_whiteouts_of_a_removed_directory_go_one_by_one(patient):
     assert patient.list() == []
     assert left(patient) == 20
     for number in range(20):
-        assert patient.union.temporaries.tidy()
+        assert patient.union.upper.temporaries.tidy()
         assert left(patient) == 19 - number
-    assert patient.union.temporaries.tidy()
+    assert patient.union.upper.temporaries.tidy()
     assert os.listdir(patient.work / "work") == []
-    assert not patient.union.temporaries.tidy()
+    assert not patient.union.upper.temporaries.tidy()
 
 
 def test_there_is_a_limit_to_what_is_left(patient, monkeypatch):
     monkeypatch.setattr(temporaries, "_MOST_LEFT", 19)
     patient.rmdir("d")
     assert os.listdir(patient.work / "work") == []
-    assert not patient.union.temporaries.tidy()
+    assert not patient.union.upper.temporaries.tidy()
 
 
 def test_what_was_left_is_gone_with_the_next_mount(patient):
     patient.rmdir("d")
-    patient.union.temporaries.tidy()
+    patient.union.upper.temporaries.tidy()
     again = patient.remount()
     assert os.listdir(patient.work / "work") == []
     assert again.list() == []
-    patient.union.temporaries._left.clear()  # noqa: SLF001 - that daemon was killed
+    patient.union.upper.temporaries._left.clear()  # noqa: SLF001 - that daemon was killed
 
 
 def test_what_cannot_be_removed_is_told_and_left(patient, monkeypatch, caplog):
@@ -139,9 +139,9 @@ def test_what_cannot_be_removed_is_told_and_left(patient, monkeypatch, caplog):
 
     with monkeypatch.context() as failing_disk:
         failing_disk.setattr(os, "unlink", fail)
-        patient.union.temporaries.tidy()
+        patient.union.upper.temporaries.tidy()
     assert "is left in work until the next mount" in caplog.text
-    while patient.union.temporaries.tidy():
+    while patient.union.upper.temporaries.tidy():
         pass
     assert left(patient) == 1
     patient.remount()

@@ -79,7 +79,7 @@ def test_a_failed_rename_leaves_all_as_it_was(union, monkeypatch, way):
         raise OSError(errno.ENOSPC, "no space")
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(u.union.upper), "move", fail)
+        patch.setattr(type(u.union.upper.layer), "move", fail)
         with pytest.raises(OSError, match="no space"):
             u.rename("a", "b")
     assert [u.node("a"), u.node("b")] == nodes

@@ -9,7 +9,7 @@ import pytest
 from unionfs.layers.rules import Facts, Found, Kind, Plan, merged, rename, visible
 
 
-class Finding(NamedTuple):
+class Entry(NamedTuple):
     found: Found
     layer: int
 
@@ -18,8 +18,8 @@ SIMPLE = [Found.NOTHING, Found.WHITEOUT, Found.FILE, Found.DIRECTORY, Found.OPAQ
 COLUMNS = [column for n in range(5) for column in itertools.product(SIMPLE, repeat=n)]
 
 
-def findings(column):
-    return [Finding(found, index) for index, found in enumerate(column)]
+def entries(column):
+    return [Entry(found, index) for index, found in enumerate(column)]
 
 
 def reference(column):
@@ -42,7 +42,7 @@ def reference(column):
 
 def test_visible_is_the_top_object_and_the_directories_that_merge_with_it():
     for column in COLUMNS:
-        assert [finding.layer for finding in visible(findings(column))] == reference(column), column
+        assert [entry.layer for entry in visible(entries(column))] == reference(column), column
 
 
 def test_listing_and_lookup_agree():
@@ -51,15 +51,15 @@ def test_listing_and_lookup_agree():
             {} if found is Found.NOTHING else {b"x": found is not Found.WHITEOUT}
             for found in column
         ]
-        assert (b"x" in merged(listings)) == bool(visible(findings(column))), column
+        assert (b"x" in merged(listings)) == bool(visible(entries(column))), column
 
 
 def test_layers_below_a_decided_one_are_not_asked():
     def column():
-        yield Finding(Found.FILE, 0)
+        yield Entry(Found.FILE, 0)
         pytest.fail("asked a layer below a file")
 
-    assert visible(column()) == [Finding(Found.FILE, 0)]
+    assert visible(column()) == [Entry(Found.FILE, 0)]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_layers_below_a_decided_one_are_not_asked():
     ],
 )
 def test_a_metadata_copy_shows_the_file_below_as_its_content(column, layers):
-    assert [finding.layer for finding in visible(findings(column))] == layers
+    assert [entry.layer for entry in visible(entries(column))] == layers
 
 
 def facts(source, target=Kind.NOTHING, **others):

@@ -13,7 +13,7 @@ import pytest
 
 from tests.core.test_changes import failing
 from tests.trees import WHITEOUT, Opaque, harvest
-from unionfs.changes.attributes import Wish
+from unionfs.changes.attributes import NewAttributes
 from unionfs.changes.changes import Caller
 from unionfs.host import syscalls
 from unionfs.host.credentials import Credentials, Requester
@@ -168,7 +168,7 @@ def test_what_was_made_by_way_of_work_is_made_though_work_is_not_tidied(
 ):
     u = union({"d": {"x": WHITEOUT}}, {"d": {"x": "below"}})
     os.chown(u.upper / "d", 0, 7)
-    (u.upper / "d").chmod(0o2755)  # so it takes a crib
+    (u.upper / "d").chmod(0o2755)  # so it takes a stand-in
     with monkeypatch.context() as patch:
         patch.setattr(Temporaries, "discard", lambda *_: os.rmdir("/nonexistent"))
         {"create": u.create, "mkdir": u.mkdir, "symlink": lambda p: u.symlink(p, "to")}[kind]("d/x")
@@ -187,11 +187,12 @@ def test_what_cannot_be_looked_at_after_it_was_made_is_taken_back(union, monkeyp
         "symlink": lambda path: u.symlink(path, "to"),
         "link": lambda path: u.link("f", path),
     }[kind]
-    made = type(u.union.upper).stat
+    made = type(u.union.upper.layer).stat
     seen = "f" if kind == "link" else "n"
 
     def stat(layer, path):
-        if layer is u.union.upper and path == seen.encode() and os.path.lexists(u.upper / "n"):
+        seen_now = layer is u.union.upper.layer and path == seen.encode()
+        if seen_now and os.path.lexists(u.upper / "n"):
             st = os.lstat(u.upper / "n")
             if st.st_rdev or st.st_mode & 0o170000 != 0o020000:  # it is no whiteout
                 failed.append(path)
@@ -201,7 +202,7 @@ def test_what_cannot_be_looked_at_after_it_was_made_is_taken_back(union, monkeyp
 
     failed, before = [], harvest(u.upper)
     with monkeypatch.context() as patch:
-        patch.setattr(type(u.union.upper), "stat", stat)
+        patch.setattr(type(u.union.upper.layer), "stat", stat)
         failing(errno.EIO, make, "n")
     assert failed
     assert harvest(u.upper) == before
@@ -275,14 +276,18 @@ class Bare(Requester):
 
 def cut(u, node):
     with u.attributes.privileges_dropped(node, STRANGER):
-        u.attributes.change(node, Wish(size=1))
+        u.attributes.change(node, NewAttributes(size=1))
 
 
 @pytest.mark.parametrize(
     ("mode", "call", "change"),
     [
         (0o2755, "setxattr", lambda u, node: u.attributes.set(node, ACL, MINIMAL, 0, STRANGER)),
-        (0o2745, "chmod", lambda u, node: u.attributes.change(node, Wish(gid=7), -1, STRANGER)),
+        (
+            0o2745,
+            "chmod",
+            lambda u, node: u.attributes.change(node, NewAttributes(gid=7), -1, STRANGER),
+        ),
         (0o6755, "ftruncate", cut),
     ],
 )
@@ -313,7 +318,7 @@ def test_set_gid_that_stays_with_a_file_given_away_by_root_is_told_of(union, bro
     u = union({"f": "text"}, {})
     (u.upper / "f").chmod(0o2745)
     with broken("chmod"):
-        st = u.attributes.change(u.node("f"), Wish(gid=7), -1, Bare(0, 0, 0))
+        st = u.attributes.change(u.node("f"), NewAttributes(gid=7), -1, Bare(0, 0, 0))
     assert (st.st_gid, st.st_mode & 0o7777) == (7, 0o2745)
     assert "still set-gid" in caplog.text
 

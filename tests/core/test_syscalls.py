@@ -71,7 +71,7 @@ def test_lookup(stacked, counted, path):
     directory, _, name = path.rpartition("/")
     parent = stacked.node(directory)
     with counted() as calls:
-        found = stacked.union.lookup(parent, name.encode())
+        found = stacked.union.lookup.node(parent, name.encode())
     assert calls == LOOKUPS[path]
     if found:
         found[0].lookups += 1
@@ -139,7 +139,7 @@ def test_no_operation_grows_with_its_directory(union, counted, entries):
     directory = u.node("d")
     u.changes.unlink(directory, b"f9")  # there is a whiteout
     with counted() as calls:
-        u.union.lookup(directory, b"f1")[0].lookups += 1
+        u.union.lookup.node(directory, b"f1")[0].lookups += 1
         u.changes.unlink(directory, b"f1")
         u.changes.mkdir(directory, b"n", 0o755, ROOT)[0].lookups += 1
         u.changes.rename(directory, b"up", directory, b"f3", 0)
@@ -152,6 +152,6 @@ def test_a_listed_name_is_only_asked_of_the_lower_that_holds_it(union, counted):
     directory = u.node("d")
     u.union.listing(directory)
     with counted() as calls:
-        u.union.lookup(directory, b"f4")[0].lookups += 1
-        assert u.union.lookup(directory, b"none") is None
+        u.union.lookup.node(directory, b"f4")[0].lookups += 1
+        assert u.union.lookup.node(directory, b"none") is None
     assert calls == ["stat"]

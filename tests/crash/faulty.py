@@ -53,7 +53,7 @@ def records(client: Client) -> dict[str, Record]:
         )
         shown, _ = union.shown(node, union.attributes(node))
         found[path] = Record(
-            ino, node.home, node.upper, lowers, node.redirect, node.link, node.links, shown
+            ino, node.host_ino, node.upper, lowers, node.redirect, node.link, node.links, shown
         )
     return found
 

@@ -48,13 +48,15 @@ def test_one_that_is_being_filled_is_left_alone(directory):
     field.fresh()
     with field.client() as client:
         client.chmod("h1", 0o600)
-        node, _ = client.union.lookup(client.union.root, b"h1")
+        node, _ = client.union.lookup.node(client.union.root, b"h1")
         _half(f"{field.dirs.upper}/h1", size=7, mtime=1)
         for name in (b"h1", b"h2"):
-            assert client.union.lookup(client.union.root, name)[1].st_size == 7
+            assert client.union.lookup.node(client.union.root, name)[1].st_size == 7
         node.lookups = 1
         client.union.nodes.forget(node.ino, 1)
-        assert client.union.lookup(client.union.root, b"h1")[1].st_size == len(b"two names" * 99)
+        assert client.union.lookup.node(client.union.root, b"h1")[1].st_size == len(
+            b"two names" * 99
+        )
 
 
 # cap_net_raw=ep: capabilities(7), struct vfs_cap_data

@@ -27,8 +27,9 @@ from unionfs.audit import differences, paths
 from unionfs.layers import markers
 from unionfs.layers.layer import Layer, join
 from unionfs.layers.stack import Stack
-from unionfs.layers.whiteouts import Part
-from unionfs.view.node import Sighting, directory_of
+from unionfs.layers.whiteouts import LayerPath
+from unionfs.view.lookup_result import LookupResult
+from unionfs.view.node import directory_of
 from unionfs.view.union import Features, Union
 
 Kind = Literal["added", "changed", "deleted"]
@@ -67,9 +68,9 @@ class _Directory(NamedTuple):
     """A directory of upper, and what it is compared with."""
 
     path: bytes  # in the union
-    upper: Part
-    merged: tuple[Part, ...]  # the lower directories that show through
-    before: tuple[Part, ...]  # those that lie below, though it may be opaque
+    upper: LayerPath
+    merged: tuple[LayerPath, ...]  # the lower directories that show through
+    before: tuple[LayerPath, ...]  # those that lie below, though it may be opaque
     old: bytes  # the path of `before` in the union of the lowers
 
 
@@ -99,7 +100,7 @@ class _Comparison:
         # Without an upper: nothing is written, and the real one is asked as the top lower.
         stack = Stack(None, None, (upper, *lowers))
         self.union = Union(stack, Features(whiteout=whiteout))
-        self.before = self.union.roots(lowers)
+        self.before = self.union.columns.roots(lowers)
         self.found: list[_Entry] = []
         self.directories: list[_Directory] = []  # still to be walked
 
@@ -129,14 +130,14 @@ class _Comparison:
     def _compare_roots(self, root: _Directory) -> None:
         if root.before:
             old, new = (
-                Sighting(0, parts[0].layer.stat(b"."), upper=False, named=False, below=parts)
-                for parts in (root.before, (root.upper,))
+                LookupResult(0, places[0].layer.stat(b"."), upper=False, named=False, below=places)
+                for places in (root.before, (root.upper,))
             )
             if words := differences.between(old, new):
                 self.found.append(_Entry(root.path, "changed", words, root.old))
 
     def _visit_all(self, directory: _Directory) -> None:
-        names = self.union.markers.listing(directory.upper)
+        names = self.union.whiteouts.listing(directory.upper)
         for name, hint in names.items():
             with self._reporting(join(directory.path, name), join(directory.old, name)):
                 self._visit(directory, name, shows=hint != 0)
@@ -161,11 +162,11 @@ class _Comparison:
             kind: Kind = "added" if before is None else "changed"
             self._compare_renamed(_Entry(path, kind, [], old, origin, now.is_directory), now)
 
-    def _look(self, parts: tuple[Part, ...], name: bytes) -> Sighting | None:
-        return self.union.look(directory_of(parts), name) if parts else None
+    def _look(self, places: tuple[LayerPath, ...], name: bytes) -> LookupResult | None:
+        return self.union.lookup.find(directory_of(places), name) if places else None
 
     def _origin(
-        self, directory: _Directory, name: bytes, now: Sighting, before: Sighting | None
+        self, directory: _Directory, name: bytes, now: LookupResult, before: LookupResult | None
     ) -> bytes:
         """Return the path in the lowers of what *now* shows of them; its own if nothing."""
         own = join(directory.old, name)
@@ -178,7 +179,9 @@ class _Comparison:
             return redirect[1:]
         return join(directory.old, redirect) if redirect else own
 
-    def _compare(self, path: bytes, old: bytes, before: Sighting | None, now: Sighting) -> None:
+    def _compare(
+        self, path: bytes, old: bytes, before: LookupResult | None, now: LookupResult
+    ) -> None:
         if before is None:
             self.found.append(_Entry(path, "added", [], old))
         elif words := differences.between(before, now):
@@ -189,7 +192,7 @@ class _Comparison:
                 _Directory(path, _as_upper(now.lowers[0]), now.lowers[1:], below, old)
             )
 
-    def _compare_renamed(self, entry: _Entry, now: Sighting) -> None:
+    def _compare_renamed(self, entry: _Entry, now: LookupResult) -> None:
         before = self._resolve(entry.origin)
         words = [] if before is None else differences.between(before, now)
         self.found.append(entry._replace(words=words))
@@ -200,20 +203,20 @@ class _Comparison:
                 _Directory(entry.path, _as_upper(upper), merged, merged, entry.origin)
             )
 
-    def _resolve(self, path: bytes) -> Sighting | None:
+    def _resolve(self, path: bytes) -> LookupResult | None:
         """Return what the lowers alone show at *path*."""
-        parts = self.before
-        sighting = None
+        places = self.before
+        result = None
         for name in path.split(b"/"):
-            if sighting is not None and not sighting.is_directory:
+            if result is not None and not result.is_directory:
                 return None
-            sighting = self._look(parts, name)
-            if sighting is None:
+            result = self._look(places, name)
+            if result is None:
                 return None
-            parts = sighting.lowers
-        return sighting
+            places = result.lowers
+        return result
 
 
-def _as_upper(part: Part) -> Part:
+def _as_upper(place: LayerPath) -> LayerPath:
     """Return a directory of upper, where whiteouts that are files do not count."""
-    return part._replace(whiteouts_are_files=False)
+    return place._replace(whiteouts_are_files=False)

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 from unionfs.layers import iflags, markers
 from unionfs.layers.layer import Layer
-from unionfs.layers.whiteouts import Part
-from unionfs.view.node import Sighting
+from unionfs.layers.whiteouts import LayerPath
+from unionfs.view.lookup_result import LookupResult
 
 # Bytes compared at a time.
 _CHUNK = 1 << 20
@@ -36,7 +36,7 @@ def kind(st: os.stat_result) -> str:
     return _TYPES.get(stat.S_IFMT(st.st_mode), "object")
 
 
-def between(old: Sighting, new: Sighting) -> list[str]:
+def between(old: LookupResult, new: LookupResult) -> list[str]:
     """Say in words how *new* differs from *old*; nothing where it does not."""
     if stat.S_IFMT(old.st.st_mode) != stat.S_IFMT(new.st.st_mode):
         return [f"{kind(old.st)} -> {kind(new.st)}"]
@@ -45,7 +45,7 @@ def between(old: Sighting, new: Sighting) -> list[str]:
     return [*content, *metadata, *_attributes(old, new), *_flags(old, new)]
 
 
-def _content(old: Sighting, new: Sighting) -> list[str]:
+def _content(old: LookupResult, new: LookupResult) -> list[str]:
     mode = stat.S_IFMT(new.st.st_mode)
     if mode == stat.S_IFREG:
         return ["content"] if _content_differs(old, new) else []
@@ -56,11 +56,11 @@ def _content(old: Sighting, new: Sighting) -> list[str]:
     return []
 
 
-def _target(part: Part) -> bytes:
-    return part.layer.readlink(part.path)
+def _target(place: LayerPath) -> bytes:
+    return place.layer.readlink(place.path)
 
 
-def _content_differs(old: Sighting, new: Sighting) -> bool:
+def _content_differs(old: LookupResult, new: LookupResult) -> bool:
     if old.st.st_size != new.st.st_size:
         return True
     one, other = old.lowers[-1], new.lowers[-1]
@@ -69,9 +69,9 @@ def _content_differs(old: Sighting, new: Sighting) -> bool:
     return any(left != right for left, right in zip(_chunks(one), _chunks(other), strict=False))
 
 
-def _chunks(part: Part) -> Iterator[bytes]:
+def _chunks(place: LayerPath) -> Iterator[bytes]:
     """Yield the bytes of a file, and an empty end."""
-    fd = part.layer.open(part.path, _OPEN)
+    fd = place.layer.open(place.path, _OPEN)
     try:
         while data := os.read(fd, _CHUNK):
             yield data
@@ -90,8 +90,8 @@ def _metadata(old: os.stat_result, new: os.stat_result, *, times: bool) -> Itera
         yield "mtime"
 
 
-def _attributes(old: Sighting, new: Sighting) -> list[str]:
-    was, now = (_shown_attributes(*sighting.lowers[0][:2]) for sighting in (old, new))
+def _attributes(old: LookupResult, new: LookupResult) -> list[str]:
+    was, now = (_shown_attributes(*result.lowers[0][:2]) for result in (old, new))
     changed = sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))
     return [f"attributes {' '.join(changed)}"] if changed else []
 
@@ -102,7 +102,7 @@ def _shown_attributes(layer: Layer, path: bytes) -> dict[str, bytes | None]:
     return {name: layer.find_attribute(path, name) for name in names}
 
 
-def _flags(old: Sighting, new: Sighting) -> list[str]:
+def _flags(old: LookupResult, new: LookupResult) -> list[str]:
     """Compare what lsattr(1) shows; an object of upper is protected by its mark."""
     if stat.S_IFMT(new.st.st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
         return []
@@ -113,5 +113,5 @@ def _flags(old: Sighting, new: Sighting) -> list[str]:
     return [f"flags {' '.join(words)}"] if words else []
 
 
-def _host_flags(part: Part) -> int:
-    return iflags.FLAGS.flags(iflags.find(part.layer, part.path, iflags.FLAGS))
+def _host_flags(place: LayerPath) -> int:
+    return iflags.FLAGS.flags(iflags.find(place.layer, place.path, iflags.FLAGS))

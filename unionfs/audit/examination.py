@@ -25,8 +25,9 @@ from unionfs.layers import links, markers, whiteouts
 from unionfs.layers.layer import Layer, WritableLayer, join
 from unionfs.layers.markers import Marks
 from unionfs.layers.stack import Stack
-from unionfs.layers.whiteouts import Part
-from unionfs.view.node import Sighting, directory_of
+from unionfs.layers.whiteouts import LayerPath
+from unionfs.view.lookup_result import LookupResult
+from unionfs.view.node import directory_of
 from unionfs.view.union import Features, Union
 
 
@@ -34,8 +35,8 @@ class _Directory(NamedTuple):
     """A directory of upper."""
 
     path: bytes
-    part: Part
-    merged: tuple[Part, ...]  # the lower directories that show through
+    place: LayerPath
+    merged: tuple[LayerPath, ...]  # the lower directories that show through
     certain: bool  # is `merged` all of them?
 
 
@@ -61,7 +62,9 @@ class Examination:
         self._judged: set[int] = set()  # inode numbers of files with several names
         self._numbers: dict[int, tuple[int, bytes]] = {}  # number given -> host's number, path
         self._shown: dict[tuple[Layer, bytes], bytes] = {}  # lower directory -> path in the union
-        self._redirected: list[tuple[bytes, bytes, Part]] = []  # path, redirect, what it leads to
+        self._redirected: list[
+            tuple[bytes, bytes, LayerPath]
+        ] = []  # path, redirect, what it leads to
         self._entries = self._scan_entries()  # hard link index: entry -> host's number
 
     def run(self) -> list[Problem]:
@@ -69,7 +72,7 @@ class Examination:
         lowers = self.union.root.lowers[1:]
         self._judge(b".", self.upper.stat(b"."))
         self._directories.append(
-            _Directory(b".", self._part(b"."), lowers, certain=self._layers > 0)
+            _Directory(b".", self._place(b"."), lowers, certain=self._layers > 0)
         )
         while self._directories:
             directory = self._directories.pop()
@@ -83,9 +86,9 @@ class Examination:
             self.problems += leftovers.problems(self.work, self._layers, self._judged)
         return self.problems
 
-    def _part(self, path: bytes) -> Part:
+    def _place(self, path: bytes) -> LayerPath:
         """Return a directory of upper, where whiteouts that are files do not count."""
-        return Part(self.upper, path)
+        return LayerPath(self.upper, path)
 
     def _report(
         self, path: bytes, kind: str, words: str, mend: Callable[[], None] | None = None
@@ -100,12 +103,12 @@ class Examination:
         if st is None:  # removed since it was listed
             return
         self.objects += 1
-        hidden = self.union.markers.hidden_by(name)
+        hidden = self.union.whiteouts.hidden_by(name)
         if hidden is not None:
             self._judge_whiteout(directory, path, hidden)
         elif whiteouts.is_whiteout(st):
             self._judge_whiteout(directory, path, name)
-        elif not self.union.markers.reserved(name):
+        elif not self.union.whiteouts.reserved(name):
             self._judge(path, st)
             if stat.S_ISDIR(st.st_mode):
                 self._visit_directory(directory, name)
@@ -121,7 +124,7 @@ class Examination:
 
     def _shows_below(self, directory: _Directory, name: bytes) -> bool:
         try:
-            return self.union.shows_below(directory_of(directory.merged), name)
+            return self.union.lookup.shows_below(directory_of(directory.merged), name)
         except OSError:
             return True  # a lower that cannot be read: nothing is known to be useless
 
@@ -138,12 +141,12 @@ class Examination:
     def _visit_directory(self, directory: _Directory, name: bytes) -> None:
         path = join(directory.path, name)
         marks = self._marks(path)
-        sighting = self._look(directory, name) if marks is not None else None
-        if marks is None or sighting is None:  # damaged, which is reported: its content is judged
-            self._directories.append(_Directory(path, self._part(path), (), certain=False))
+        result = self._look(directory, name) if marks is not None else None
+        if marks is None or result is None:  # damaged, which is reported: its content is judged
+            self._directories.append(_Directory(path, self._place(path), (), certain=False))
             return
-        self._judge_number(path, marks, sighting.st)
-        merged = sighting.lowers[1:]
+        self._judge_number(path, marks, result.st)
+        merged = result.lowers[1:]
         lost = bool(marks.redirect) and not marks.opaque and not merged
         certain = marks.opaque or (directory.certain and not lost)
         if lost and directory.certain:
@@ -151,7 +154,7 @@ class Examination:
             self._report(path, "redirect", words)
         if merged:
             self._judge_place(path, directory, marks.redirect, merged[0])
-        self._directories.append(_Directory(path, self._part(path), merged, certain))
+        self._directories.append(_Directory(path, self._place(path), merged, certain))
 
     def _marks(self, path: bytes) -> Marks | None:
         """Return the marks of an object, None where they are damaged."""
@@ -162,16 +165,16 @@ class Examination:
                 raise
             return None
 
-    def _look(self, directory: _Directory, name: bytes) -> Sighting | None:
+    def _look(self, directory: _Directory, name: bytes) -> LookupResult | None:
         try:
-            return self.union.look(directory_of((directory.part, *directory.merged)), name)
+            return self.union.lookup.find(directory_of((directory.place, *directory.merged)), name)
         except OSError as exc:
             path = join(directory.path, name)
             self._report(path, "unreadable", f"cannot be looked at: {exc.strerror}")
             return None
 
     def _judge_place(
-        self, path: bytes, directory: _Directory, redirect: bytes, shown: Part
+        self, path: bytes, directory: _Directory, redirect: bytes, shown: LayerPath
     ) -> None:
         """See that no lower directory is shown under two names."""
         key = (shown.layer, shown.path)
@@ -183,18 +186,18 @@ class Examination:
             old = redirect[1:] if redirect.startswith(b"/") else join(directory.path, redirect)
             self._redirected.append((path, old, shown))
 
-    def _judge_old_place(self, path: bytes, old: bytes, shown: Part) -> None:
+    def _judge_old_place(self, path: bytes, old: bytes, shown: LayerPath) -> None:
         """See that a redirected directory does not show at its old place too."""
-        parts: tuple[Part, ...] = self.union.root.lowers
+        places: tuple[LayerPath, ...] = self.union.root.lowers
         try:
             for name in old.split(b"/"):
-                sighting = self.union.look(directory_of(parts), name)
-                if sighting is None or not sighting.is_directory:
+                result = self.union.lookup.find(directory_of(places), name)
+                if result is None or not result.is_directory:
                     return
-                parts = sighting.lowers
+                places = result.lowers
         except OSError:
             return  # what is in the way is reported for itself
-        if shown in parts and parts[0].layer is not self.upper:
+        if shown in places and places[0].layer is not self.upper:
             words = f"shows the same lower directory as {paths.shown(old)}"
             self._report(path, "redirect", words)
 
@@ -218,15 +221,17 @@ class Examination:
     def _judge_content(self, directory: _Directory, name: bytes, st: os.stat_result) -> None:
         path = join(directory.path, name)
         try:
-            sighting = self.union.look(directory_of((directory.part, *directory.merged)), name)
+            result = self.union.lookup.find(
+                directory_of((directory.place, *directory.merged)), name
+            )
         except OSError as exc:
             words = "holds metadata only, and its content is not in the lower layers"
             if exc.errno != errno.EIO:
                 words += f" ({exc.strerror})"
             self._report(path, "metacopy", words)
             return
-        if sighting is not None:
-            content = sighting.lowers[-1]
+        if result is not None:
+            content = result.lowers[-1]
             size = content.layer.stat(content.path).st_size
             if size != st.st_size:
                 words = f"has {st.st_size} bytes, but its content in the lower layer {size}"

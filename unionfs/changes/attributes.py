@@ -31,7 +31,7 @@ _ACCESS_ACL = b"system.posix_acl_access"
 CAPABILITY = b"security.capability"
 
 
-class Wish(NamedTuple):
+class NewAttributes(NamedTuple):
     """What setattr is to change; None, or -1 for the owners, leaves a thing as it is."""
 
     mode: int | None = None
@@ -45,27 +45,27 @@ class Wish(NamedTuple):
 # What there was before a change: attributes, and the capability.
 _Before = tuple[os.stat_result, bytes | None]
 
-NOTHING = Wish()  # what chown(-1, -1) arrives as, and writes that take set-uid bits away
+NOTHING = NewAttributes()  # what chown(-1, -1) arrives as, and writes that take set-uid bits away
 
 
-def _owns(wish: Wish) -> bool:
+def _owns(new: NewAttributes) -> bool:
     """Tell whether chown(2) is asked for.
 
     With nothing too: it takes set-uid bits away.
     """
-    return wish.uid != -1 or wish.gid != -1 or wish == NOTHING
+    return new.uid != -1 or new.gid != -1 or new == NOTHING
 
 
-def _has_several(wish: Wish) -> bool:
-    """Tell whether a wish takes more than one step."""
-    times = wish.atime_ns is not None or wish.mtime_ns is not None
-    return _owns(wish) + times + (wish.mode is not None) + (wish.size is not None) > 1
+def _has_several(new: NewAttributes) -> bool:
+    """Tell whether *new* takes more than one step."""
+    times = new.atime_ns is not None or new.mtime_ns is not None
+    return _owns(new) + times + (new.mode is not None) + (new.size is not None) > 1
 
 
 def _times(
     atime_ns: int | None, mtime_ns: int | None, layer: Layer, path: bytes
 ) -> tuple[int, int]:
-    """Return access and modification time, what is not wished as it is."""
+    """Return access and modification time, what is not to change as it is."""
     if atime_ns is not None and mtime_ns is not None:
         return atime_ns, mtime_ns
     st = layer.stat(path)
@@ -85,27 +85,27 @@ class Attributes:
     def change(
         self,
         node: Node,
-        wish: Wish,
+        new: NewAttributes,
         fd: int = -1,
         requester: Requester = ROOT,
         *,
         sized: bool = False,
     ) -> os.stat_result:
-        """Carry *wish* out and return the new attributes; *fd* is open for writing, or -1.
+        """Change the attributes to *new* and return them all; *fd* is open for writing, or -1.
 
         All of it or, where a step fails, nothing.  What was cut off does not come back, so that
         comes last but for the times; or it has been done (*sized*).
         """
-        self.union.writable()
-        of_two_steps = _has_several(wish) or (_owns(wish) and requester.uid)
+        self.union.require_upper()
+        of_two_steps = _has_several(new) or (_owns(new) and requester.uid)
         before = self._before(node) if of_two_steps else None
         try:
-            if wish.size is None or sized:
+            if new.size is None or sized:
                 layer, path = self._place(node)
-                self._set_owner_and_mode(node, layer, path, wish)
+                self._set_owner_and_mode(node, layer, path, new)
             else:
-                layer, path = self._cut(node, wish, wish.size, fd)
-            self._set_times(node, layer, path, wish)
+                layer, path = self._cut(node, new, new.size, fd)
+            self._set_times(node, layer, path, new)
         except OSError:
             if before is not None:
                 self._restore(node, before)
@@ -117,9 +117,9 @@ class Attributes:
             st = layer.stat(path)
         if stat.S_IFMT(st.st_mode) != node.format:  # as in `Union.attributes`
             raise stale()
-        if is_set_gid_alone(st.st_mode) and _owns(wish):
+        if is_set_gid_alone(st.st_mode) and _owns(new):
             st = self._leave_set_gid(node, st, before, requester)
-        return self.union.fills.shown(node, st)
+        return self.union.upper.fills.shown(node, st)
 
     def _leave_set_gid(
         self, node: Node, st: os.stat_result, before: _Before | None, requester: Requester
@@ -138,12 +138,14 @@ class Attributes:
             self._restore(node, before)
             raise
 
-    def _cut(self, node: Node, wish: Wish, size: int, fd: int) -> tuple[WritableLayer, bytes]:
+    def _cut(
+        self, node: Node, new: NewAttributes, size: int, fd: int
+    ) -> tuple[WritableLayer, bytes]:
         """Set owner and mode, then the size; return where the file is then."""
-        if wish.mode is not None or _owns(wish):
-            self._set_owner_and_mode(node, *self._place(node), wish)
+        if new.mode is not None or _owns(new):
+            self._set_owner_and_mode(node, *self._place(node), new)
         self._resize(node, size, fd)
-        return self.union.upper_place(node)
+        return self.union.upper.place(node)
 
     def _before(self, node: Node) -> _Before:
         """Return what `_restore` has to know: chown(2) takes capabilities away, too."""
@@ -156,7 +158,7 @@ class Attributes:
             return
         st, capability = before
         try:
-            layer, path = self.union.upper_place(node)
+            layer, path = self.union.upper.place(node)
             layer.chown(path, st.st_uid, st.st_gid)
             if node.format != stat.S_IFLNK:
                 layer.chmod(path, stat.S_IMODE(st.st_mode))
@@ -166,24 +168,24 @@ class Attributes:
             log.exception("%r has a part of its new attributes", node.path)
 
     def _set_owner_and_mode(
-        self, node: Node, layer: WritableLayer, path: bytes, wish: Wish
+        self, node: Node, layer: WritableLayer, path: bytes, new: NewAttributes
     ) -> None:
-        if _owns(wish):
-            layer.chown(path, wish.uid, wish.gid)
-            self.union.fills.take_capability(node, layer, path)
-        if wish.mode is not None:
-            layer.chmod(path, stat.S_IMODE(wish.mode))
+        if _owns(new):
+            layer.chown(path, new.uid, new.gid)
+            self.union.upper.fills.take_capability(node, layer, path)
+        if new.mode is not None:
+            layer.chmod(path, stat.S_IMODE(new.mode))
 
-    def _set_times(self, node: Node, layer: WritableLayer, path: bytes, wish: Wish) -> None:
-        atime_ns, mtime_ns = wish.atime_ns, wish.mtime_ns
+    def _set_times(self, node: Node, layer: WritableLayer, path: bytes, new: NewAttributes) -> None:
+        atime_ns, mtime_ns = new.atime_ns, new.mtime_ns
         if atime_ns is None and mtime_ns is None:
             return
         try:
             layer.utime(path, *_times(atime_ns, mtime_ns, layer, path))
             if mtime_ns is not None:
-                self.union.fills.set_mtime(node, layer, path, mtime_ns)
+                self.union.upper.fills.set_mtime(node, layer, path, mtime_ns)
         except OSError:
-            if wish.size is None:
+            if new.size is None:
                 raise
             log.exception("%r: its times are those of its new size", node.path)
 
@@ -192,14 +194,14 @@ class Attributes:
         if not node.upper:
             self.copyup.metadata(node)
         if node.format == stat.S_IFDIR:
-            self.union.names_change()
-        return self.union.upper_place(node)
+            self.union.known.names_change()
+        return self.union.upper.place(node)
 
     def _resize(self, node: Node, size: int, fd: int) -> None:
         """Set a file's size; of a lower one, no byte beyond it is copied."""
         if self.union.has_lower_content(node) and self.copyup.whole(node, size):
             return
-        layer, path = self.union.upper_place(node)
+        layer, path = self.union.upper.place(node)
         if fd >= 0:
             layer.truncate(fd, size)
             return
@@ -209,12 +211,12 @@ class Attributes:
         finally:
             os.close(opened)
 
-    def permit(self, node: Node, wish: Wish, *, touches: bool) -> None:
-        """Raise EPERM where *node* is protected from *wish*: fs/attr.c, notify_change.
+    def permit(self, node: Node, new: NewAttributes, *, touches: bool) -> None:
+        """Raise EPERM where *node* is protected from *new*: fs/attr.c, notify_change.
 
         It *touches* where the times are set to now, which an append-only file lets happen.
         """
-        only_times = wish == Wish(atime_ns=wish.atime_ns, mtime_ns=wish.mtime_ns)
+        only_times = new == NewAttributes(atime_ns=new.atime_ns, mtime_ns=new.mtime_ns)
         protection.require(self.union, node, IMMUTABLE if touches and only_times else PROTECTING)
 
     def _without_set_gid(
@@ -223,7 +225,7 @@ class Attributes:
         """Take set-gid away, unless *requester* may keep it where a file is so *owned*."""
         if requester.credentials().keeps_set_gid(owned):
             return st
-        return self.change(node, Wish(mode=stat.S_IMODE(st.st_mode) & ~stat.S_ISGID))
+        return self.change(node, NewAttributes(mode=stat.S_IMODE(st.st_mode) & ~stat.S_ISGID))
 
     def drop_privileges(
         self, node: Node, st: os.stat_result, requester: Requester
@@ -234,7 +236,7 @@ class Attributes:
         taken = requester.credentials().takes(st)
         if not taken:
             return st
-        return self.change(node, Wish(mode=stat.S_IMODE(st.st_mode) & ~taken))
+        return self.change(node, NewAttributes(mode=stat.S_IMODE(st.st_mode) & ~taken))
 
     def privileges_dropped(
         self, node: Node, requester: Requester
@@ -274,7 +276,7 @@ class Attributes:
         """Set the mode again, unless somebody else has done so meanwhile."""
         try:
             if self.union.attributes(node).st_mode == after.st_mode:
-                self.change(node, Wish(mode=before.st_mode))
+                self.change(node, NewAttributes(mode=before.st_mode))
         except OSError:
             log.exception("%r has lost its set-uid bits", node.path)
 
@@ -293,15 +295,18 @@ class Attributes:
     def _stored(self, node: Node, name: bytes) -> str:
         """Return the name under which a user's attribute is kept on disk."""
         stored = markers.stored_name(os.fsdecode(name))
-        if stored == markers.CAPABILITY and node in self.union.fills:
+        if stored == markers.CAPABILITY and self._is_filled(node):
             return markers.KEPT_CAPABILITY
         return stored
+
+    def _is_filled(self, node: Node) -> bool:
+        return node.upper and node in self.union.upper.fills
 
     def names(self, node: Node) -> list[bytes]:
         """Return the names of a node's extended attributes."""
         layer, path = self.union.place(node)
         stored = layer.attributes(path)
-        if markers.KEPT_CAPABILITY in stored and node in self.union.fills:
+        if markers.KEPT_CAPABILITY in stored and self._is_filled(node):
             stored.append(markers.CAPABILITY)
         return [os.fsencode(name) for name in markers.shown_names(stored)]
 
@@ -317,7 +322,7 @@ class Attributes:
 
         With an ACL set-gid falls, unless *requester* may set it.
         """
-        self.union.writable()
+        self.union.require_upper()
         protection.require(self.union, node)
         is_acl = name == _ACCESS_ACL
         with self._set_gid_dropped(node, requester) if is_acl else contextlib.nullcontext():
@@ -329,7 +334,7 @@ class Attributes:
 
         An ACL that is not there is removed without an error: fs/posix_acl.c, vfs_remove_acl.
         """
-        self.union.writable()
+        self.union.require_upper()
         protection.require(self.union, node)
         try:
             self.get(node, name)

@@ -23,7 +23,8 @@ from unionfs.changes.removals import Removals
 from unionfs.changes.renames import Renames
 from unionfs.layers.inodes import number
 from unionfs.layers.layer import Layer, WritableLayer
-from unionfs.view.node import Node, Sighting, child_path, plain
+from unionfs.view.lookup_result import LookupResult, plain
+from unionfs.view.node import Node, child_path
 from unionfs.view.pins import path_of_pin
 from unionfs.view.union import Union
 
@@ -48,6 +49,7 @@ class Changes:
 
     def __init__(self, union: Union, copyup: CopyUp) -> None:
         self.union = union
+        self.upper = union.upper
         self._names = Names(union, copyup)
         self._removals = Removals(self._names)
         self._renames = Renames(self._names)
@@ -61,7 +63,7 @@ class Changes:
         """Create a regular file; return its node, its attributes and an open descriptor."""
         upper, path = self._place(parent, name, caller)
         try:
-            self.union.markers.require_name(upper, path)
+            self.union.whiteouts.require_name(upper, path)
             fd = upper.create(path, flags, mode)
         except FileExistsError:
             fd = self._create_over_whiteout(parent, name, flags, mode, caller)
@@ -79,13 +81,13 @@ class Changes:
 
         It is a file without a name in upper too, so nothing is left of one that never gets any.
         """
-        upper, _ = self._names.directory(parent)
+        upper = self._names.directory(parent)
         if caller != self._acting.now:
             self._acting.become(caller)
         fd = upper.create_unnamed(parent.path, flags, mode)
         try:
             st = os.fstat(fd)
-            pin = self.union.pins.open(path_of_pin(fd), os.O_PATH)
+            pin = self.upper.pins.open(path_of_pin(fd), os.O_PATH)
         except BaseException:
             os.close(fd)
             raise
@@ -132,7 +134,7 @@ class Changes:
         upper, path = self._place(parent, name, caller)
         covered = False
         try:
-            self.union.markers.require_name(upper, path)
+            self.union.whiteouts.require_name(upper, path)
             maker(upper, path)
         except FileExistsError:
             self._make_over_whiteout(parent, name, caller, maker)
@@ -162,38 +164,38 @@ class Changes:
     def _place(self, parent: Node, name: bytes, caller: Caller) -> tuple[WritableLayer, bytes]:
         """Return where in upper an object of the caller's is to be made, when all is ready."""
         self._require_unused_below(parent, name)
-        upper, _ = self._names.directory(parent)
+        upper = self._names.directory(parent)
         if caller != self._acting.now:
             self._acting.become(caller)
         return upper, child_path(parent, name)
 
     def _make_over_whiteout(self, parent: Node, name: bytes, caller: Caller, maker: Maker) -> None:
         """Make an object by way of work; EEXIST where it is not a whiteout that has the name."""
-        if self.union.look(parent, name) is not None:
+        if self.union.lookup.find(parent, name) is not None:
             raise error(errno.EEXIST)
-        upper, work = self.union.writable()
+        upper, work = self.upper.layer, self.upper.work
         path = child_path(parent, name)
-        with self.union.cribs.staging(parent.path, name) as staged:
-            if caller != self._acting.now:  # a crib has been made
+        with self.upper.stand_ins.staging(parent.path, name) as staged:
+            if caller != self._acting.now:  # a stand-in has been made
                 self._acting.become(caller)
             maker(work, staged)
             if stat.S_ISDIR(work.stat(staged).st_mode):
-                self.union.markers.make_opaque(work, staged)
-            self.union.markers.publish(work, staged, upper, path)
+                self.union.whiteouts.make_opaque(work, staged)
+            self.union.whiteouts.publish(work, staged, upper, path)
 
     def _require_unused(self, parent: Node, name: bytes) -> None:
-        if self.union.markers.reserved(name):
+        if self.union.whiteouts.reserved(name):
             raise error(errno.EPERM)
-        if parent.below and self.union.look(parent, name) is not None:
+        if parent.below and self.union.lookup.find(parent, name) is not None:
             raise error(errno.EEXIST)
 
     def _require_unused_below(self, parent: Node, name: bytes) -> None:
         """Require a name that shows nothing, leaving it to upper to refuse what it shows itself."""
         union = self.union
-        if union.markers.bear_names:
-            if union.is_absent(parent, name):
+        if union.whiteouts.are_in_place:
+            if union.known.is_absent(parent, name):
                 return
-            if parent.upper and not union.shows_below(parent, name):
+            if parent.upper and not union.lookup.shows_below(parent, name):
                 return
         self._require_unused(parent, name)
 
@@ -220,7 +222,7 @@ class Changes:
         What is seen stays.  A file has its content in upper, under all of its names that are
         known, a directory all that it shows.
         """
-        self.union.writable()
+        self.union.require_upper()
         if node.is_directory and node is not self.union.root:
             self._names.bring_tree(node)
         else:
@@ -230,7 +232,7 @@ class Changes:
             if parent is not None:
                 self._names.directory(parent)
                 self._names.give_name(node, child_path(parent, name))
-        self.union.lowers_change()
+        self.union.known.lowers_change()
 
     # Giving names
 
@@ -239,7 +241,7 @@ class Changes:
 
         Of a file without a name the host knows whether it can get one: not if it had one.
         """
-        upper, _ = self.union.writable()
+        upper = self.upper.layer
         if node.orphan and not node.upper:
             raise error(errno.ENOENT)
         self._require_unused(parent, name)
@@ -248,11 +250,11 @@ class Changes:
         self._names.copyup.metadata(node)
         self._names.anchor(node, absolute=True)
         if node.link:
-            self.union.links.require_settled(node.link)
+            self.upper.links.require_settled(node.link)
         path, covered = child_path(parent, name), False
-        layer, source = self.union.upper_place(node)
+        layer, source = self.upper.place(node)
         try:
-            self.union.markers.require_name(upper, path)
+            self.union.whiteouts.require_name(upper, path)
             layer.link(source, upper, path)
         except FileExistsError:
             self._link_over_whiteout(layer, source, parent, name)
@@ -260,9 +262,9 @@ class Changes:
         with self._taking_back(upper, path, covered=covered):
             st = self.union.attributes(node)
         self.union.nodes.adopt(
-            parent, name, Sighting(node.ino, st, upper=True, named=True, below=node.lowers)
+            parent, name, LookupResult(node.ino, st, upper=True, named=True, below=node.lowers)
         )
-        if not node.left:
+        if not node.superseded:
             self._names.unpin(node)
         return st
 
@@ -270,15 +272,15 @@ class Changes:
         self, layer: WritableLayer, source: bytes, parent: Node, name: bytes
     ) -> None:
         """Give a name by way of work; EEXIST where it is not a whiteout that has the name."""
-        if self.union.look(parent, name) is not None:
+        if self.union.lookup.find(parent, name) is not None:
             raise error(errno.EEXIST)
-        upper, work = self.union.writable()
-        staged = self.union.temporaries.name()
+        upper, work = self.upper.layer, self.upper.work
+        staged = self.upper.temporaries.name()
         layer.link(source, work, staged)
         try:
-            self.union.markers.publish(work, staged, upper, child_path(parent, name))
+            self.union.whiteouts.publish(work, staged, upper, child_path(parent, name))
         except BaseException:
-            self.union.temporaries.drop(staged)
+            self.upper.temporaries.drop(staged)
             raise
 
     def rename(

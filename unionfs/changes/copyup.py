@@ -46,12 +46,13 @@ class CopyUp:
 
     def __init__(self, union: "Union") -> None:
         self.union = union
+        self.upper = union.upper
         self._numbers = itertools.count(UNKNOWN_COPY + 1)
         # A tmpfs has no disk to wait for.
         self.syncs = (
-            union.work is not None
+            bool(union.upper)
             and union.features.fsync != "off"
-            and not syscalls.is_tmpfs(union.work.fd)
+            and not syscalls.is_tmpfs(union.upper.work.fd)
         )
 
     def count(self) -> int:
@@ -82,7 +83,7 @@ class CopyUp:
         if not self.union.has_lower_content(node):
             self.metadata(node)
             return False
-        running = self.union.fills.get(node)  # by a thread: two would write to one file
+        running = self.upper.fills.get(node)  # by a thread: two would write to one file
         job = self.begin(node, size) if running is None or running.over else running
         try:
             job.fill()
@@ -98,10 +99,10 @@ class CopyUp:
     # Objects without content
 
     def _bring(self, node: Node) -> None:
-        _, work = self.union.writable()
+        work = self.upper.work
         if not node.orphan and node.parent is not None:
             self.directories(node.parent)
-        staged = self.union.temporaries.name()
+        staged = self.upper.temporaries.name()
         layer, path, _ = node.lowers[0]
         model = _Model(layer, path, layer.stat(path))
         self.union.acting.as_root()
@@ -115,9 +116,9 @@ class CopyUp:
                 _sync(work, staged, node.format)
             st = self._settle(node, work, staged, entry, model.st)
         except BaseException:
-            self.union.temporaries.drop(staged)
+            self.upper.temporaries.drop(staged)
             raise
-        node.upper, node.home, node.unsynced = True, st.st_ino, self.count()
+        node.upper, node.host_ino, node.unsynced = True, st.st_ino, self.count()
         if node.format == stat.S_IFREG:
             node.redirect = self._content_path(node)
             node.below = (node.lowers[-1],)
@@ -196,7 +197,7 @@ class CopyUp:
         lower: os.stat_result,
     ) -> os.stat_result:
         """Publish a staged object under the name of *node*; return its attributes."""
-        self.union.names_change()
+        self.union.known.names_change()
         st = work.stat(staged)
         if node.orphan:
             self._pin(node, work, staged)
@@ -204,7 +205,7 @@ class CopyUp:
         if entry:
             # Two links, the entry and the name in upper; one, if a crash takes the staged name.
             markers.prepare_links(work, staged, lower.st_nlink - 1, lower.st_nlink - 2)
-            self.union.links.add(staged, entry)
+            self.upper.links.add(staged, entry)
         extra = lower.st_nlink - 2
         try:
             self._publish_name(node, work, staged)
@@ -212,16 +213,16 @@ class CopyUp:
             if not entry or self._withdraw(entry):
                 raise
             # The copy shows by its entry, as under its other names.
-            extra += self.union.temporaries.drop(staged)
+            extra += self.upper.temporaries.drop(staged)
         if entry:
             node.link, node.links = entry, extra
-            self.union.links.settle(entry)
+            self.upper.links.settle(entry)
         return st
 
     def _withdraw(self, entry: bytes) -> bool:
         """Remove the entry of a copy that got no name; say False where it stays."""
         try:
-            self.union.links.remove(entry)
+            self.upper.links.remove(entry)
         except OSError:
             log.exception("the copy of %r has no name of its own in upper", entry)
             return False
@@ -230,7 +231,7 @@ class CopyUp:
     def _pin(self, node: Node, work: WritableLayer, staged: bytes) -> None:
         pin = work.hold(staged)
         try:
-            self.union.temporaries.discard(staged)
+            self.upper.temporaries.discard(staged)
         except BaseException:
             os.close(pin)
             raise
@@ -239,7 +240,7 @@ class CopyUp:
         node.pin = pin
 
     def _publish_name(self, node: Node, work: WritableLayer, staged: bytes) -> None:
-        upper, _ = self.union.writable()
+        upper = self.upper.layer
         parent = node.parent
         if parent is None:  # the root is on upper from the start
             raise OSError(errno.EINVAL, "the root cannot be copied up")
@@ -262,33 +263,33 @@ class CopyUp:
         With *flags* it is for an open(2), and stays open: so no error comes after the file is
         seen to be changed.
         """
-        _, work = self.union.writable()
-        part = node.lowers[-1]
-        source = part.layer.open(part.path, os.O_RDONLY)
+        work = self.upper.work
+        lower = node.lowers[-1]
+        source = lower.layer.open(lower.path, os.O_RDONLY)
         staged, host_flags = b"", os.O_RDWR if flags is None else flags
         try:
             st = shown = stat_file(source)
             copied = st.st_size if size is None else min(size, st.st_size)
             if self._fills_in_place(node):
-                layer, path = self.union.upper_place(node)
+                layer, path = self.upper.place(node)
                 shown = self.union.attributes(node)
                 target = layer.open_to_write(path, host_flags)
             else:
-                staged = self.union.temporaries.name()
+                staged = self.upper.temporaries.name()
                 self.union.acting.as_root()
                 target = work.create(staged, host_flags, 0o600)
         except BaseException:
             os.close(source)
             raise
         job = Job(
-            node, part, source, target, staged, copied,
+            node, lower, source, target, staged, copied,
             copied if size is None else size, size is None,
             self.syncs and copied > 0,
             Kept(shown.st_size, shown.st_mtime_ns), flags is not None,
         )  # fmt: skip
         try:
             if not staged:
-                self.union.fills.begin(job, *self.union.upper_place(node))
+                self.upper.fills.begin(job, *self.upper.place(node))
             job.shared = copied == st.st_size > 0 and content.share(source, target)
             if not job.shared:
                 self._require_room(work, min(copied, st.st_blocks * _BLOCK))
@@ -336,7 +337,7 @@ class CopyUp:
     def _is_wanted(self, job: Job) -> bool:
         """Tell whether no other request was faster, nor gave the file a further name meanwhile."""
         lowers = job.node.lowers
-        if not lowers or lowers[-1] != job.part:
+        if not lowers or lowers[-1] != job.lower:
             return False
         return not job.staged or not self._fills_in_place(job.node)
 
@@ -345,7 +346,7 @@ class CopyUp:
         readers = self.union.readers
         if node not in readers:
             return
-        layer, path = self.union.upper_place(node)
+        layer, path = self.upper.place(node)
         try:  # one that can write would keep upper's disk from being remounted read-only
             fd = layer.open(path, os.O_RDONLY)
         except OSError:  # EMFILE
@@ -357,7 +358,7 @@ class CopyUp:
             os.close(fd)
 
     def _publish_staged(self, job: Job) -> None:
-        _, work = self.union.writable()
+        work = self.upper.work
         node = job.node
         if not node.orphan and node.parent is not None:
             self.directories(node.parent)
@@ -370,11 +371,11 @@ class CopyUp:
         if self.union.features.fsync == "strict":
             content.sync(job.target)
         st = self._settle(node, work, job.staged, entry, model.st)
-        node.upper, node.home, node.unsynced = True, st.st_ino, self.count()
+        node.upper, node.host_ino, node.unsynced = True, st.st_ino, self.count()
 
     def _finish_in_place(self, job: Job) -> None:
-        self.union.names_change()
-        self.union.fills.finish(job, *self.union.upper_place(job.node))
+        self.union.known.names_change()
+        self.upper.fills.finish(job, *self.upper.place(job.node))
         job.node.unsynced = self.count()
 
     def abandon(self, job: Job) -> None:
@@ -384,9 +385,9 @@ class CopyUp:
             return
         try:
             if job.staged:
-                self.union.temporaries.drop(job.staged)
+                self.upper.temporaries.drop(job.staged)
             elif job.node.lowers:
-                self.union.fills.undo(job, *self.union.upper_place(job.node))
+                self.upper.fills.undo(job, *self.upper.place(job.node))
         except OSError:  # what others see is kept (`fills`)
             log.exception("%r is half a copy until the kernel forgets it", job.node.path)
         finally:

@@ -1,4 +1,4 @@
-"""What a change of names has to see to: copies, link counts, pins, and where lower parts are.
+"""What a change of names has to see to: copies, link counts, pins, and where what lies below is.
 
 Shared by `changes` and `renames`.  Nothing here changes what the union shows.
 """
@@ -12,7 +12,8 @@ from unionfs.changes.copyup import CopyUp
 from unionfs.layers import markers
 from unionfs.layers.iflags import IMMUTABLE
 from unionfs.layers.layer import WritableLayer, join
-from unionfs.view.node import Node, Sighting, child_path, passing
+from unionfs.view.lookup_result import LookupResult
+from unionfs.view.node import Node, child_path, passing
 from unionfs.view.union import Union
 
 log = logging.getLogger(__name__)
@@ -33,55 +34,56 @@ class Names:
 
     def __init__(self, union: Union, copyup: CopyUp) -> None:
         self.union = union
+        self.upper = union.upper
         self.copyup = copyup
 
-    def directory(self, parent: Node) -> tuple[WritableLayer, WritableLayer]:
-        """Bring a directory, in which a name is to change, up, and return upper and work.
+    def directory(self, parent: Node) -> WritableLayer:
+        """Bring a directory, in which a name is to change, up, and return upper's layer.
 
         ENOENT in a deleted directory, EPERM in an immutable one.
         """
-        writable = self.union.writable()
+        layer = self.upper.layer
         if parent.orphan:
             raise error(errno.ENOENT)
         if parent.protection or not parent.upper:
             protection.require(self.union, parent, IMMUTABLE)
         if not parent.upper:
             self.copyup.directories(parent)
-        self.union.names_change(parent)
-        return writable
+        self.union.known.names_change(parent)
+        return layer
 
     def give_name(self, node: Node, path: bytes) -> None:
         """Link a file of the link index under its lower name, unless copy-up chose that name."""
-        upper, work = self.union.writable()
+        upper, work = self.upper.layer, self.upper.work
         if upper.find(path) is not None:
             return
-        entry = self.union.links.path(node.link)
+        entry = self.upper.links.path(node.link)
         try:
             markers.prepare_links(work, entry, node.links, node.links - 1)
             work.link(entry, upper, path)
         except BaseException:
-            self.union.links.settle(node.link)
+            self.upper.links.settle(node.link)
             raise
         node.links -= 1
-        self.union.links.settle(node.link)
+        self.upper.links.settle(node.link)
 
-    def counted(self, parent: Node, name: bytes, sighting: Sighting) -> Sighting:
+    def counted(self, parent: Node, name: bytes, result: LookupResult) -> LookupResult:
         """See that removing a name of a lower file with several is counted, in the same step.
 
         The file is copied up, and the name given to the copy in upper, whose st_nlink then
         counts.  Kernel overlayfs does the first with index=on (fs/overlayfs/util.c,
         ovl_nlink_start).
         """
-        if not sighting.named and (sighting.st.st_nlink > 1 or sighting.link):
-            with self.union.nodes.held(parent, name, sighting) as node:
+        if not result.named and (result.st.st_nlink > 1 or result.link):
+            with self.union.nodes.held(parent, name, result) as node:
                 self.copyup.metadata(node)
                 if node.link:
                     self.directory(parent)
                     self.give_name(node, child_path(parent, name))
-            sighting = self.union.find(parent, name)
-        if sighting.link:
-            self.union.links.require_settled(sighting.link)
-        return sighting
+            result = self.union.lookup.require(parent, name)
+        if result.link:
+            self.upper.links.require_settled(result.link)
+        return result
 
     def bring_tree(self, node: Node) -> None:
         """Copy a directory up with all that it shows, for want of redirects; then hide the lower.
@@ -107,7 +109,7 @@ class Names:
         self.copyup.directories(directory)
         nodes = self.union.nodes
         for name in self.union.listing(directory):
-            with nodes.held(directory, name, self.union.find(directory, name)) as child:
+            with nodes.held(directory, name, self.union.lookup.require(directory, name)) as child:
                 if child.is_directory and child.lowers:
                     child.lookups += 1
                     pending.append(child)
@@ -119,10 +121,10 @@ class Names:
     def _hide_lower(self, directory: Node) -> None:
         """Make a directory opaque that shows nothing any more that is not in upper."""
         shown = self.union.listing(directory)
-        layer, path = self.union.upper_place(directory)
+        layer, path = self.upper.place(directory)
         st = layer.stat(path)
         spent = {entry.name for entry in layer.scan(path)}.difference(shown)
-        self.union.markers.make_opaque(layer, path)
+        self.union.whiteouts.make_opaque(layer, path)
         self._stands_alone(directory)
         try:
             for name in spent:
@@ -135,11 +137,11 @@ class Names:
     def look_again(self, node: Node, parent: Node, name: bytes) -> None:
         """Take note of what a directory shows now: a step could perhaps not be undone."""
         try:
-            sighting = self.union.find(parent, name)
+            result = self.union.lookup.require(parent, name)
         except OSError:
             log.exception("%r: what it shows of the lowers is not known", child_path(parent, name))
             return
-        node.below, node.redirect = sighting.below, sighting.redirect
+        node.below, node.redirect = result.below, result.redirect
 
     @staticmethod
     def _stands_alone(node: Node) -> None:
@@ -152,12 +154,12 @@ class Names:
         So another can take its place, or it can be removed.  It shows nothing at each step, and
         goes on so where a step fails: nothing is to be undone.
         """
-        upper, _ = self.union.writable()
+        upper = self.upper.layer
         whiteouts = [entry.name for entry in upper.scan(path)]
         if not whiteouts:
             return
         st = upper.stat(path)
-        self.union.markers.cut_off(upper, path)
+        self.union.whiteouts.cut_off(upper, path)
         if node is not None:
             self._stands_alone(node)
         try:
@@ -172,7 +174,7 @@ class Names:
         Then all that its directory shows is brought to upper, and hides the lower: nothing that is
         seen changes.  Say whether that was done; ENAMETOOLONG where it would be too much.
         """
-        if self.union.markers.can_hide(name) or not self.union.shows_below(parent, name):
+        if self.union.whiteouts.can_hide(name) or not self.union.lookup.shows_below(parent, name):
             return False
         self._require_little(parent)
         self.directory(parent)
@@ -186,13 +188,13 @@ class Names:
         while pending:
             node = pending.pop()
             for name in self.union.listing(node):
-                sighting = self.union.find(node, name)
+                result = self.union.lookup.require(node, name)
                 names += 1
-                size += sighting.st.st_size if sighting.below else 0
+                size += result.st.st_size if result.below else 0
                 if names > _MOST_BROUGHT or size > _MOST_BYTES_BROUGHT:
                     raise error(errno.ENAMETOOLONG)
-                if sighting.is_directory and sighting.below:
-                    pending.append(passing(sighting, node, name))
+                if result.is_directory and result.below:
+                    pending.append(passing(result, node, name))
 
     def anchor(self, node: Node, *, absolute: bool) -> None:
         """Say on disk where the lower part of *node* is, before its name changes.
@@ -204,7 +206,7 @@ class Names:
         if not node.lowers or node.redirect.startswith(b"/") or (node.redirect and not absolute):
             return
         redirect = node.lower_path if absolute else node.name
-        layer, path = self.union.upper_place(node)
+        layer, path = self.upper.place(node)
         try:
             markers.set_redirect(layer, path, redirect)
         except OSError as exc:
@@ -218,14 +220,14 @@ class Names:
         else:
             self.copyup.whole(node)
 
-    def pin(self, node: Node | None, sighting: Sighting, path: bytes) -> Node | None:
+    def pin(self, node: Node | None, result: LookupResult, path: bytes) -> Node | None:
         """Pin what is about to lose its last known name in upper, while the kernel knows it.
 
         Return it if it was pinned by this; `unpin` it if it keeps its name.
         """
-        if node is None or not sighting.named or node.link or node.pin >= 0 or node.aliases:
+        if node is None or not result.named or node.link or node.pin >= 0 or node.aliases:
             return None
-        upper, _ = self.union.writable()
+        upper = self.upper.layer
         node.pin = upper.hold(path)
         return node
 
@@ -236,23 +238,23 @@ class Names:
             os.close(node.pin)
             node.pin = -1
 
-    def removed(self, parent: Node, name: bytes, sighting: Sighting, node: Node | None) -> None:
+    def removed(self, parent: Node, name: bytes, result: LookupResult, node: Node | None) -> None:
         """Bring the link count and the node table up to date after a name is gone."""
-        if sighting.link:
+        if result.link:
             try:
-                self._lost_link(sighting, node)
+                self._lost_link(result, node)
             except OSError:
                 log.exception("%r: its index entry is left", child_path(parent, name))
         if node is not None:
             self.union.nodes.detach(node, parent, name)
             self.union.nodes.drop_if_unknown(node)
 
-    def _lost_link(self, sighting: Sighting, node: Node | None) -> None:
+    def _lost_link(self, result: LookupResult, node: Node | None) -> None:
         """Remove the index entry of a file that no name shows any more."""
-        _, work = self.union.writable()
-        path = self.union.links.path(sighting.link)
+        work = self.upper.work
+        path = self.upper.links.path(result.link)
         if work.stat(path).st_nlink + markers.read(work, path).links > 0:
             return
         if node is not None:
             node.pin, node.link = work.hold(path), b""
-        self.union.links.remove(sighting.link)
+        self.upper.links.remove(result.link)

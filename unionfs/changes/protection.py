@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 from unionfs.layers import iflags
 from unionfs.layers.iflags import IMMUTABLE, PROTECTING
 from unionfs.layers.layer import Layer
-from unionfs.view.node import Node, Sighting
+from unionfs.view.lookup_result import LookupResult
+from unionfs.view.node import Node
 
 if TYPE_CHECKING:
     from unionfs.view.union import Union
@@ -43,14 +44,14 @@ def require(union: "Union", node: Node, protection: int = PROTECTING) -> None:
         raise _refused()
 
 
-def require_removable(union: "Union", parent: Node, sighting: Sighting) -> None:
+def require_removable(union: "Union", parent: Node, result: LookupResult) -> None:
     """Raise EPERM where *parent* must not lose the name of what was seen: may_delete."""
     if parent.protection or not parent.upper:
         require(union, parent)
-    protection = sighting.protection
-    if not sighting.upper:
-        layer, path, _ = sighting.lowers[0]
-        protection = _of_lower(layer, path, stat.S_IFMT(sighting.st.st_mode))
+    protection = result.protection
+    if not result.upper:
+        layer, path, _ = result.lowers[0]
+        protection = _of_lower(layer, path, stat.S_IFMT(result.st.st_mode))
     if protection:
         raise _refused()
 

@@ -7,7 +7,8 @@ import errno
 
 from unionfs.changes import protection
 from unionfs.changes.names import Names, error
-from unionfs.view.node import Node, Sighting, child_path
+from unionfs.view.lookup_result import LookupResult
+from unionfs.view.node import Node, child_path
 
 
 class Removals:
@@ -16,61 +17,62 @@ class Removals:
     def __init__(self, names: Names) -> None:
         self.names = names
         self.union = names.union
+        self.upper = names.union.upper
 
     def unlink(self, parent: Node, name: bytes) -> None:
         """Remove a name that is not a directory."""
-        self.union.writable()
+        self.union.require_upper()
         if self._cover(parent, name):
             return
-        sighting = self.union.find(parent, name)
-        if sighting.is_directory:
+        result = self.union.lookup.require(parent, name)
+        if result.is_directory:
             raise error(errno.EISDIR)
-        protection.require_removable(self.union, parent, sighting)
-        sighting = self.names.counted(parent, name, sighting)
-        self._remove(parent, name, sighting)
+        protection.require_removable(self.union, parent, result)
+        result = self.names.counted(parent, name, result)
+        self._remove(parent, name, result)
 
     def _cover(self, parent: Node, name: bytes) -> bool:
         """Hide a plain file that only a lower holds; say False where it is anything else.
 
         That upper holds nothing is what the whiteout finds out itself.
         """
-        sighting = self.union.plain_below(parent, name)
-        if sighting is None:
+        result = self.union.lookup.plain_below(parent, name)
+        if result is None:
             return False
-        protection.require_removable(self.union, parent, sighting)
-        upper, _ = self.names.directory(parent)
+        protection.require_removable(self.union, parent, result)
+        upper = self.names.directory(parent)
         try:
-            self.union.markers.hide_below(upper, child_path(parent, name))
+            self.union.whiteouts.hide_below(upper, child_path(parent, name))
         except FileExistsError:
             return False
-        self.names.removed(parent, name, sighting, self.union.nodes.known(sighting))
-        self.union.emptied.removed(parent, name)
+        self.names.removed(parent, name, result, self.union.nodes.of(result))
+        self.union.known.name_removed(parent, name)
         return True
 
     def rmdir(self, parent: Node, name: bytes) -> None:
         """Remove a directory that shows no name."""
-        self.union.writable()
-        sighting = self.union.find(parent, name)
-        if not sighting.is_directory:
+        self.union.require_upper()
+        result = self.union.lookup.require(parent, name)
+        if not result.is_directory:
             raise error(errno.ENOTDIR)
-        protection.require_removable(self.union, parent, sighting)
-        if not self.union.is_empty(sighting, parent, name):
+        protection.require_removable(self.union, parent, result)
+        if not self.union.is_empty(result, parent, name):
             raise error(errno.ENOTEMPTY)
-        self._remove(parent, name, sighting)
+        self._remove(parent, name, result)
 
-    def _remove(self, parent: Node, name: bytes, sighting: Sighting) -> None:
+    def _remove(self, parent: Node, name: bytes, result: LookupResult) -> None:
         if self.names.make_removable(parent, name):
-            sighting = self.union.find(parent, name)
-        upper, _ = self.names.directory(parent)
+            result = self.union.lookup.require(parent, name)
+        upper = self.names.directory(parent)
         path = child_path(parent, name)
-        node = self.union.nodes.known(sighting)
-        pinned = self.names.pin(node, sighting, path)
+        node = self.union.nodes.of(result)
+        pinned = self.names.pin(node, result, path)
         try:
-            if not sighting.named:
-                self.union.markers.hide_below(upper, path)
-            elif self.union.shows_below(parent, name):
+            if not result.named:
+                self.union.whiteouts.hide_below(upper, path)
+            elif self.union.lookup.shows_below(parent, name):
                 self.hide(path)
-            elif sighting.is_directory:
+            elif result.is_directory:
                 self._remove_directory(path)
             else:
                 upper.unlink(path)
@@ -79,29 +81,28 @@ class Removals:
             if node is not None and node.is_merged:
                 self.names.look_again(node, parent, name)
             raise
-        self.names.removed(parent, name, sighting, node)
-        self.union.emptied.removed(parent, name)
+        self.names.removed(parent, name, result, node)
+        self.union.known.name_removed(parent, name)
 
     def hide(self, path: bytes) -> None:
         """Put a whiteout in the place of what upper holds at *path*."""
-        upper, work = self.union.writable()
-        staged = self.union.temporaries.name()
+        upper, staged = self.upper, self.upper.temporaries.name()
         try:
-            directory_left = self.union.markers.hide(work, staged, upper, path)
+            directory_left = self.union.whiteouts.hide(upper.work, staged, upper.layer, path)
         except BaseException:
-            self.union.temporaries.drop(staged)
+            upper.temporaries.drop(staged)
             raise
         if directory_left:
-            self.union.temporaries.leave(staged)
+            upper.temporaries.leave(staged)
 
     def _remove_directory(self, path: bytes) -> None:
         """Remove a directory of upper that shows nothing, with the whiteouts in it, in one step."""
-        upper, work = self.union.writable()
+        upper = self.upper.layer
         try:
             upper.rmdir(path)
         except OSError as exc:
             if exc.errno not in {errno.ENOTEMPTY, errno.EEXIST}:  # rmdir(2) has it both ways
                 raise
-            staged = self.union.temporaries.name()
-            upper.move(path, work, staged)
-            self.union.temporaries.leave(staged)
+            staged = self.upper.temporaries.name()
+            upper.move(path, self.upper.work, staged)
+            self.upper.temporaries.leave(staged)

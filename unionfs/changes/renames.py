@@ -14,7 +14,8 @@ from unionfs.changes.names import Names, error
 from unionfs.host import syscalls
 from unionfs.layers import rules
 from unionfs.layers.rules import Facts, Kind, Plan
-from unionfs.view.node import Node, Sighting, child_path
+from unionfs.view.lookup_result import LookupResult
+from unionfs.view.node import Node, child_path
 
 
 class _Side(NamedTuple):
@@ -22,20 +23,20 @@ class _Side(NamedTuple):
 
     parent: Node
     name: bytes
-    sighting: Sighting | None
+    result: LookupResult | None
 
     @property
     def path(self) -> bytes:
         return child_path(self.parent, self.name)
 
 
-def _is_in_upper(source: Sighting) -> bool:
+def _is_in_upper(source: LookupResult) -> bool:
     """Tell whether a file is in upper as a whole, under the very name that it shows."""
     elsewhere = source.below or source.redirect or source.link
     return source.named and not elsewhere and not stat.S_ISDIR(source.st.st_mode)
 
 
-def _gives_way(target: Sighting | None) -> bool:
+def _gives_way(target: LookupResult | None) -> bool:
     """Tell whether a new name is free, or that of a file whose links need not be counted."""
     if target is None:
         return True
@@ -47,10 +48,10 @@ def _gives_way(target: Sighting | None) -> bool:
 _Name = tuple[Node, bytes]
 
 
-def _kind(sighting: Sighting | None) -> Kind:
-    if sighting is None:
+def _kind(result: LookupResult | None) -> Kind:
+    if result is None:
         return Kind.NOTHING
-    return Kind.DIRECTORY if sighting.is_directory else Kind.FILE
+    return Kind.DIRECTORY if result.is_directory else Kind.FILE
 
 
 class Renames:
@@ -59,18 +60,19 @@ class Renames:
     def __init__(self, names: Names) -> None:
         self.names = names
         self.union = names.union
+        self.upper = names.union.upper
 
     def rename(
         self, parent: Node, name: bytes, new_parent: Node, new_name: bytes, flags: int
     ) -> None:
         """Rename as renameat2(2) with RENAME_NOREPLACE or RENAME_EXCHANGE."""
         union = self.union
-        union.writable()
-        source = union.find(parent, name)
-        if union.markers.reserved(new_name):
+        union.require_upper()
+        source = union.lookup.require(parent, name)
+        if union.whiteouts.reserved(new_name):
             raise error(errno.EPERM)
-        absent = union.is_absent(new_parent, new_name)
-        target = None if absent else union.look(new_parent, new_name)
+        absent = union.known.is_absent(new_parent, new_name)
+        target = None if absent else union.lookup.find(new_parent, new_name)
         self._permit((parent, source), (new_parent, target))
         if flags == syscalls.RENAME_EXCHANGE:
             self._exchange(_Side(parent, name, source), new_parent, new_name, target)
@@ -86,11 +88,14 @@ class Renames:
         if plan.nothing:
             return
         if self._make_removable((parent, name), (new_parent, new_name), target):
-            source, target = union.find(parent, name), union.look(new_parent, new_name)
+            source, target = (
+                union.lookup.require(parent, name),
+                union.lookup.find(new_parent, new_name),
+            )
             plan = rules.rename(self._facts(source, target, new_parent, new_name))
         self._rename(plan, _Side(parent, name, source), _Side(new_parent, new_name, target))
 
-    def _make_removable(self, old: _Name, new: _Name, target: Sighting | None) -> bool:
+    def _make_removable(self, old: _Name, new: _Name, target: LookupResult | None) -> bool:
         """See that the old name, and a directory under the new one, can be taken away.
 
         Say whether the layers of one of them changed by that.
@@ -100,7 +105,9 @@ class Renames:
             changed = self.names.make_removable(*new) or changed
         return changed
 
-    def _permit(self, old: tuple[Node, Sighting], new: tuple[Node, Sighting | None]) -> None:
+    def _permit(
+        self, old: tuple[Node, LookupResult], new: tuple[Node, LookupResult | None]
+    ) -> None:
         """Raise EPERM where a name must not be taken away; links of one file keep theirs."""
         target = new[1]
         if target is not None:
@@ -110,7 +117,7 @@ class Renames:
         protection.require_removable(self.union, *old)
 
     def _rename_file(
-        self, source: Sighting, old: _Name, new: _Name, target: Sighting | None
+        self, source: LookupResult, old: _Name, new: _Name, target: LookupResult | None
     ) -> None:
         """Rename a file where nothing is to be copied up, marked or decided.
 
@@ -120,24 +127,23 @@ class Renames:
         if target is not None and target.ino == source.ino:
             return  # links of one file keep both names: rename(2)
         if self.names.make_removable(*old):
-            target = self.union.look(*new)
+            target = self.union.lookup.find(*new)
         self.names.directory(new[0])
         self._move(self.union.nodes.adopt(*old, source), old, new, target)
 
-    def _move(self, node: Node, old: _Name, new: _Name, target: Sighting | None) -> None:
+    def _move(self, node: Node, old: _Name, new: _Name, target: LookupResult | None) -> None:
         """Change the names in one visible step, when all else is ready; if it fails, none has."""
-        upper, _ = self.union.writable()
-        nodes, kinds, path = self.union.nodes, self.union.markers, child_path(*new)
-        move = kinds.move_directory if node.is_directory else kinds.move_file
+        nodes, whiteouts, path = self.union.nodes, self.union.whiteouts, child_path(*new)
+        move = whiteouts.move_directory if node.is_directory else whiteouts.move_file
         replaced = pinned = None
         try:
-            cover = self.union.shows_below(*old)
+            cover = self.union.lookup.shows_below(*old)
             if target is not None:
-                replaced = nodes.known(target)
+                replaced = nodes.of(target)
                 if target.named and target.is_directory:
                     self.names.make_way(replaced, path)
                 pinned = self.names.pin(replaced, target, path)
-            move(upper, child_path(*old), path, cover=cover)
+            move(self.upper.layer, child_path(*old), path, cover=cover)
         except BaseException:
             self.names.unpin(pinned)
             nodes.drop_if_unknown(node)
@@ -148,7 +154,7 @@ class Renames:
         nodes.drop_if_unknown(node)
 
     def _facts(
-        self, source: Sighting, target: Sighting | None, new_parent: Node, new_name: bytes
+        self, source: LookupResult, target: LookupResult | None, new_parent: Node, new_name: bytes
     ) -> Facts:
         is_directory = target is not None and target.is_directory
         return Facts(
@@ -161,7 +167,7 @@ class Renames:
             same=target is not None and source.ino == target.ino,
             below_new=source.is_directory
             and not source.lowers  # a merged one is redirected, which hides it as well
-            and self.union.shows_below(new_parent, new_name),
+            and self.union.lookup.shows_below(new_parent, new_name),
         )
 
     def _rename(self, plan: Plan, old: _Side, new: _Side) -> None:
@@ -169,15 +175,15 @@ class Renames:
         with self._held(old) as node:
             self._bring_name(node, old)
             self._ready(node, plan, same_parent=old.parent is new.parent)
-            target = new.sighting
+            target = new.result
             if target is not None and not target.is_directory:
                 target = self.names.counted(new.parent, new.name, target)
             self._move(node, old[:2], new[:2], target)
 
     def _held(self, side: _Side) -> contextlib.AbstractContextManager[Node]:
-        if side.sighting is None:
+        if side.result is None:
             raise error(errno.ENOENT)
-        return self.union.nodes.held(*side[:2], side.sighting)
+        return self.union.nodes.held(*side[:2], side.result)
 
     def _bring_name(self, node: Node, side: _Side) -> None:
         """Make sure that upper holds this very name of *node*."""
@@ -186,34 +192,33 @@ class Renames:
             self.names.bring_tree(node)
         else:
             self.names.copyup.metadata(node)
-        if node.link and side.sighting and not side.sighting.named:
+        if node.link and side.result and not side.result.named:
             self.names.give_name(node, side.path)
 
     def _ready(self, node: Node, plan: Plan, *, same_parent: bool) -> None:
         """Mark a node in upper for its new name; at the old one the marks say nothing new."""
         if node.is_directory:
-            layer, path = self.union.upper_place(node)
+            layer, path = self.upper.place(node)
             if node.lowers:
                 self.names.anchor(node, absolute=not same_parent)
             elif plan.opaque:
-                self.union.markers.make_opaque(layer, path)
+                self.union.whiteouts.make_opaque(layer, path)
         else:
             self.names.anchor(node, absolute=True)
 
     def _exchange(
-        self, old: _Side, new_parent: Node, new_name: bytes, target: Sighting | None
+        self, old: _Side, new_parent: Node, new_name: bytes, target: LookupResult | None
     ) -> None:
-        if target is None or old.sighting is None:
+        if target is None or old.result is None:
             raise error(errno.ENOENT)
         new = _Side(new_parent, new_name, target)
-        if old.sighting.ino == target.ino:
+        if old.result.ino == target.ino:
             return
-        upper, _ = self.union.writable()
-        nodes = self.union.nodes
+        upper, nodes = self.upper.layer, self.union.nodes
         with self._held(old) as one, self._held(new) as two:
             for node, side, other in ((one, old, new), (two, new, old)):
                 self._bring_name(node, side)
-                opaque = not node.lowers and self.union.shows_below(other.parent, other.name)
+                opaque = not node.lowers and self.union.lookup.shows_below(other.parent, other.name)
                 self._ready(node, Plan(opaque=opaque), same_parent=old.parent is new.parent)
             upper.exchange(old.path, upper, new.path)
             nodes.rename(one, old[:2], new[:2])

@@ -28,7 +28,7 @@ class Chattr:
         A lower layer without flags has none set, where upper may get them.
         """
         layer, path = self.union.place(node)
-        read = iflags.read if node.upper or self.union.upper is None else iflags.find
+        read = iflags.read if node.upper or not self.union.upper else iflags.find
         data = read(layer, path, form)
         flags = form.flags(data) | form.bits(node.protection if node.upper else 0)
         return form.with_flags(data, flags)
@@ -51,12 +51,12 @@ class Chattr:
         What is not changed from what was *shown* to him stays: a file that was copied up has
         flags of its own on another file system, as ext4's for extents.
         """
-        self.union.writable()
+        self.union.require_upper()
         changed = form.flags(shown) ^ form.flags(wished)
         if form is iflags.FLAGS and changed & iflags.JOURNAL_DATA and uid:
             raise OSError(errno.EPERM, os.strerror(errno.EPERM))  # ext4 asks the daemon
         self._copyup.metadata(node)
-        layer, path = self.union.upper_place(node)
+        layer, path = self.union.upper.place(node)
         before = iflags.read(layer, path, form)
         now = form.flags(before)
         flags = (now & ~changed | form.flags(wished) & changed) & ~form.protecting
@@ -71,5 +71,5 @@ class Chattr:
 
     def _protect(self, node: Node, protection: int) -> None:
         if protection != node.protection:
-            markers.set_protection(*self.union.upper_place(node), protection)
+            markers.set_protection(*self.union.upper.place(node), protection)
             node.protection = protection

@@ -9,7 +9,7 @@ import os
 import stat
 from collections.abc import Callable
 
-from unionfs.changes.attributes import CAPABILITY, NOTHING, Attributes, Wish
+from unionfs.changes.attributes import CAPABILITY, NOTHING, Attributes, NewAttributes
 from unionfs.fuse.session.grants import Granted
 from unionfs.host.credentials import CAP_FSETID, CAP_SETFCAP, SET_IDS, Requester
 from unionfs.view.node import Node
@@ -30,20 +30,20 @@ class Consent:
         self.granted = Granted()
 
     def permit(
-        self, node: Node, wish: Wish, requester: Requester, *, touches: bool = False
+        self, node: Node, new: NewAttributes, requester: Requester, *, touches: bool = False
     ) -> bool:
-        """Tell whether to carry *wish* out; the kernel leaves it to us.
+        """Tell whether to set *new*; the kernel leaves it to us.
 
         A write or fallocate by a caller without privileges arrives as `NOTHING` first, like
         chown(-1, -1) and without a handle (fs/inode.c, file_remove_privs), and who has the file
         open for writing may: it takes set-uid bits away.  Others get EPERM.  With `noopen` nobody
         knows who has: then nothing is taken away before the write itself (`ready_to_write`).
         """
-        if wish == NOTHING:
+        if new == NOTHING:
             stripped, self._stripped = self._stripped == (node.ino, requester.thread), (0, 0)
             return self._may_take(node, requester, stripped=stripped)
         if node.protection or not node.upper:
-            self._attributes.permit(node, wish, touches=touches)
+            self._attributes.permit(node, new, touches=touches)
         return True
 
     def _may_take(self, node: Node, requester: Requester, *, stripped: bool) -> bool:

@@ -49,7 +49,7 @@ class Descriptors:
         """Return a descriptor to read and write *node*, whose content is on upper."""
         kept = self._kept.get(node.ino)
         if kept is None or not kept.writes:
-            layer, path = self._union.upper_place(node)
+            layer, path = self._union.upper.place(node)
             fd = layer.open_to_write(path, host_flags(os.O_RDWR))
             self.forget(node.ino)
             return self.add(node.ino, fd)

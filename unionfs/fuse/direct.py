@@ -13,7 +13,7 @@ import stat
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from unionfs.changes.attributes import CAPABILITY, NOTHING, Wish
+from unionfs.changes.attributes import CAPABILITY, NOTHING, NewAttributes
 from unionfs.changes.changes import Caller
 from unionfs.fuse.backing import SMALL
 from unionfs.fuse.directfiles import DirectFiles
@@ -67,8 +67,8 @@ class Direct:
         self._attributes = operations.attributes
         self._foresight = Foresight(operations.union, operations.listings, self._forget_one)
         self._tidy: Callable[[], bool] = lambda: False
-        if self._union.upper is not None:
-            self._tidy = self._union.temporaries.tidy
+        if self._union.upper:
+            self._tidy = self._union.upper.temporaries.tidy
         self._content = DirectFiles(operations)
         self.table: Mapping[int, Handler] = {
             messages.LOOKUP: self._lookup,
@@ -150,7 +150,7 @@ class Direct:
     # Names
 
     def _lookup(self, unique: int, parent: int, body: memoryview, _uid: int, _gid: int) -> bytes:
-        found = self._union.lookup(self._nodes[parent], bytes(body[:-1]))
+        found = self._union.lookup.node(self._nodes[parent], bytes(body[:-1]))
         if found is None:
             return messages.absent(unique)
         return self._entry(unique, *found)
@@ -261,7 +261,7 @@ class Direct:
         valid, fh, size, atime, mtime, atime_ns, mtime_ns, mode, owner, group = (
             messages.SETATTR_IN.unpack_from(body)
         )
-        wish = Wish(
+        new = NewAttributes(
             mode if valid & messages.FATTR_MODE else None,
             owner if valid & messages.FATTR_UID else -1,
             group if valid & messages.FATTR_GID else -1,
@@ -273,24 +273,24 @@ class Direct:
         requester = self._operations.session.requester(unique, uid, gid)
         plain = node.upper and not node.protection
         self._files.changed(node)
-        if plain and not valid & messages.FATTR_SIZE and wish != NOTHING:
+        if plain and not valid & messages.FATTR_SIZE and new != NOTHING:
             # what is most often asked: nothing to decide
-            return self._attr(unique, node, self._attributes.change(node, wish, -1, requester))
+            return self._attr(unique, node, self._attributes.change(node, new, -1, requester))
         touches = valid & messages.FATTR_TIMES_NOW == messages.FATTR_TIMES_NOW
-        if not self._files.consent.permit(node, wish, requester, touches=touches):
+        if not self._files.consent.permit(node, new, requester, touches=touches):
             return self._attr(unique, node, self._union.attributes(node))
         handle = fh if valid & messages.FATTR_FH and fh else -1  # no handle is 0
         if self._keeps_all(valid):
             requester = ROOT
-        if not self._files.waits_to_change(node, wish):
-            return self._attr(unique, node, self._files.change(node, wish, handle, requester))
+        if not self._files.waits_to_change(node, new):
+            return self._attr(unique, node, self._files.change(node, new, handle, requester))
 
         async def job() -> bytes:
-            sized = await self._files.prepare(node, wish, requester)
-            st = self._files.change(node, wish, handle, requester, sized=sized)
+            sized = await self._files.prepare(node, new, requester)
+            st = self._files.change(node, new, handle, requester, sized=sized)
             return self._attr(unique, node, st)
 
-        return at_once(job()) if self._files.brings_at_once(node, wish.size) else Waiting(job)
+        return at_once(job()) if self._files.brings_at_once(node, new.size) else Waiting(job)
 
     def _keeps_all(self, valid: int) -> bool:
         """Tell whether a file is cut without losing privileges: fs/fuse/dir.c, fuse_do_setattr."""

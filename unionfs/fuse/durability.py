@@ -33,10 +33,10 @@ class Durability:
 
     async def sync_file(self, node: Node, fd: int, *, datasync: bool) -> None:
         """Write a file's content to disk, and its name where copy-up made it."""
-        if self.union.upper is None or not node.upper or self.union.features.fsync == "off":
+        if not self.union.upper or not node.upper or self.union.features.fsync == "off":
             return
         if self.union.has_lower_content(node):  # the handle is on the lower file
-            layer, path = self.union.upper_place(node)
+            layer, path = self.union.upper.place(node)
             await _sync_and_close(layer.open(path, os.O_RDONLY))
         else:
             # fdatasync(2) leaves out attributes, such as one that says that the content is below.
@@ -45,9 +45,9 @@ class Durability:
 
     async def sync_directory(self, node: Node) -> None:
         """Write a directory's names to disk."""
-        if self.union.upper is None or not node.upper or self.union.features.fsync == "off":
+        if not self.union.upper or not node.upper or self.union.features.fsync == "off":
             return
-        layer, path = self.union.upper_place(node)
+        layer, path = self.union.upper.place(node)
         await _sync_and_close(layer.open(path, os.O_RDONLY | os.O_DIRECTORY))
         await self._sync_names(node)
 
@@ -60,7 +60,7 @@ class Durability:
         at = node
         while at.unsynced and not at.orphan and at.parent is not None:
             parent, copy = at.parent, at.unsynced
-            layer, path = self.union.upper_place(parent)
+            layer, path = self.union.upper.place(parent)
             await _sync_and_close(layer.open(path, os.O_RDONLY | os.O_DIRECTORY))
             if at.parent is parent:  # else it was moved: it takes the other directory
                 synced.append((at, copy))

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import trio
 
 from unionfs.changes import protection
-from unionfs.changes.attributes import Attributes, Wish
+from unionfs.changes.attributes import Attributes, NewAttributes
 from unionfs.changes.copyup import CopyUp
 from unionfs.fuse.backing import SMALL, Backings, Forecast, Registry
 from unionfs.fuse.consent import Consent
@@ -78,7 +78,7 @@ class Files:
             enabled=passthrough != "off",
         )
         # Without an upper nothing is ever copied up, so no reader can be left behind.
-        self._lower_passes = passthrough == "all" or union.upper is None
+        self._lower_passes = passthrough == "all" or not union.upper
         self._registry = registry
         self._copyup = copyup
         self._attributes = Attributes(union, copyup)
@@ -130,7 +130,7 @@ class Files:
         self, node: Node, size: int | None = None, flags: int | None = None
     ) -> Job | None:
         """Copy a file's content up, and keep it open with *flags*; None: another was faster."""
-        self.union.writable()
+        self.union.require_upper()
         while self.union.has_lower_content(node):
             event = self._copying.get(node)
             if event is not None:
@@ -152,27 +152,27 @@ class Files:
 
     async def bring_source(self, parent: Node, name: bytes) -> None:
         """Copy a file up with its content before it is renamed, where metadata does not do."""
-        if self.union.features.metacopy or self.union.upper is None:
+        if self.union.features.metacopy or not self.union.upper:
             return
-        found = self.union.lookup(parent, name)
+        found = self.union.lookup.node(parent, name)
         if found is not None:
             await self.bring_content(found[0])
 
-    async def prepare(self, node: Node, wish: Wish, requester: Requester) -> bool:
-        """Do what takes long before a file is changed; tell whether it has the size wished for.
+    async def prepare(self, node: Node, new: NewAttributes, requester: Requester) -> bool:
+        """Do what takes long before a file is changed; tell whether it has the new size.
 
         To take 1 GiB off takes ext4 a quarter of a second.
         """
-        if wish.size is None:
+        if new.size is None:
             await self.bring_content(node)
             return False
-        with self._permitting_cut(node, wish, requester):
+        with self._permitting_cut(node, new, requester):
             if self.union.has_lower_content(node):
-                return await self.bring_content(node, wish.size)
-            layer, path = self.union.upper_place(node)
+                return await self.bring_content(node, new.size)
+            layer, path = self.union.upper.place(node)
             fd = layer.open_to_write(path, os.O_WRONLY)
             try:
-                await self._cut(node, layer, fd, wish.size)
+                await self._cut(node, layer, fd, new.size)
             finally:
                 os.close(fd)
         return True
@@ -185,10 +185,10 @@ class Files:
             layer.truncate(fd, size)
 
     def _permitting_cut(
-        self, node: Node, wish: Wish, requester: Requester
+        self, node: Node, new: NewAttributes, requester: Requester
     ) -> contextlib.AbstractContextManager[None]:
         """See that set-uid bits fall where the size is set."""
-        if wish.size is not None and wish.mode is None:
+        if new.size is not None and new.mode is None:
             return self._attributes.privileges_dropped(node, requester)
         return contextlib.nullcontext()
 
@@ -244,7 +244,7 @@ class Files:
             job = await self._bring(node, 0, kept)
             if job is not None:
                 return self._answer(node, job.target, flags)
-            layer, path = self.union.upper_place(node)
+            layer, path = self.union.upper.place(node)
             fd = layer.open_to_write(path, kept)
             try:
                 await self._cut(node, layer, fd, 0)
@@ -288,10 +288,10 @@ class Files:
         with _told_of_leases(flags):
             if flags & (os.O_ACCMODE | os.O_TRUNC) == os.O_RDONLY:
                 return self._answer(node, self.union.open_to_read(node), flags)
-            self.union.writable()
+            self.union.require_upper()
             self._copyup.metadata(node)
             with self._permitting_truncation(node, flags, requester):
-                layer, path = self.union.upper_place(node)
+                layer, path = self.union.upper.place(node)
                 fd = layer.open_to_write(path, host_flags(flags))
             return self._answer(node, fd, flags)
 
@@ -325,7 +325,7 @@ class Files:
         (fs/namei.c, do_filp_open, LOOKUP_REVAL).
         """
         if self.backings.is_outdated(node):
-            self.union.leave_behind(node)
+            self.union.supersede(node)
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
     def _may_pass(self, node: Node, fd: int, flags: int) -> bool:
@@ -347,11 +347,11 @@ class Files:
     def _deleted_files_hold_room(self) -> bool:
         """Tell whether upper may be full until deleted files end: what passes by us cannot wait."""
         orphans, upper = self.union.nodes.orphans, self.union.upper
-        if not orphans or upper is None:
+        if not orphans or not upper:
             return False
         pins = (node.pin for node in itertools.islice(orphans.values(), _MOST_LOOKED_AT))
         held = sum(closing.blocks(pin) for pin in pins if pin >= 0) * _BLOCK
-        room = os.fstatvfs(upper.fd)
+        room = os.fstatvfs(upper.layer.fd)
         return held > room.f_bavail * room.f_frsize // 4
 
     def _enter(self, node: Node, fd: int, *, writes: bool, eligible: bool) -> Opened:
@@ -392,12 +392,12 @@ class Files:
 
     # Using
 
-    def waits_to_change(self, node: Node, wish: Wish) -> bool:
+    def waits_to_change(self, node: Node, new: NewAttributes) -> bool:
         """Tell whether content has to be copied up before attributes change, or much cut off."""
-        if wish.size is None and self.union.features.metacopy:
+        if new.size is None and self.union.features.metacopy:
             return False
         return self.union.has_lower_content(node) or (
-            wish.size is not None and self._cuts_much(node, wish.size)
+            new.size is not None and self._cuts_much(node, new.size)
         )
 
     def _cuts_much(self, node: Node, size: int) -> bool:
@@ -412,7 +412,7 @@ class Files:
         self._unread.add(node.ino)
 
     def change(
-        self, node: Node, wish: Wish, fd: int, requester: Requester, *, sized: bool = False
+        self, node: Node, new: NewAttributes, fd: int, requester: Requester, *, sized: bool = False
     ) -> os.stat_result:
         """Change attributes at once, and return the new ones.
 
@@ -420,9 +420,9 @@ class Files:
         """
         self.changed(node)
         if sized:
-            return self._attributes.change(node, wish, fd, requester, sized=True)
-        with self._permitting_cut(node, wish, requester):
-            return self._attributes.change(node, wish, fd, requester)
+            return self._attributes.change(node, new, fd, requester, sized=True)
+        with self._permitting_cut(node, new, requester):
+            return self._attributes.change(node, new, fd, requester)
 
     def write(self, fd: int, offset: int, data: bytes | memoryview) -> int:
         """Write *data* at *offset* and return how much of it was written."""
@@ -445,7 +445,7 @@ class Files:
             before = os.fstat(fd)
             if self._attributes.drop_privileges(node, before, requester) is not before:
                 self._registry.invalidate_attributes(node.ino)
-        return self.union.writable()[0]
+        return self.union.upper.layer
 
     def release_unopened(self, node: Node) -> None:
         """Take note that an open without a descriptor has ended."""

@@ -5,7 +5,7 @@ attributes of the directory before it lets anybody change it again (its own are
 out of date: fs/fuse/dir.c, fuse_perm_getattr).  And who walks a tree lists the
 first directory below the one that was just listed, then the next.
 
-Attributes are used only if nothing changed since (`Union.revision`).  Content
+Attributes are used only if nothing changed since (`Known.revision`).  Content
 changes without that, and with passthrough without our knowing; so only
 directories that lie in lowers alone are listed ahead.  These stay as they are
 until they are copied up: a name that changes, and a file that does, is in upper,
@@ -114,11 +114,11 @@ class Foresight:
     # Attributes of a directory
 
     def _foresee_attributes(self) -> bool:
-        union, node = self._union, self._union.changed
-        union.changed = None
+        union, node = self._union, self._union.known.changed
+        union.known.changed = None
         if node is None or node.orphan:
             return False
-        self._attributes = union.revision, node, union.attributes(node)
+        self._attributes = union.known.revision, node, union.attributes(node)
         return True
 
     def will_list(self) -> None:
@@ -130,7 +130,7 @@ class Foresight:
         foreseen = self._attributes
         if foreseen is not None and foreseen[1] is node:
             self._attributes = None
-            if foreseen[0] == self._union.revision:
+            if foreseen[0] == self._union.known.revision:
                 return foreseen[2]
         return self._union.attributes(node)
 
@@ -155,7 +155,7 @@ class Foresight:
         except OSError:
             self._discard()
             return None
-        if any(entry[1].left for entry in entries):  # the name has another node by now
+        if any(entry[1].superseded for entry in entries):  # the name has another node by now
             self._discard()
             return None
         self._prepared = None
@@ -166,7 +166,7 @@ class Foresight:
     def _sent_again(self, node: Node) -> Sequence[Listed] | None:
         """Return what was sent last, if that was of the same directory: rm(1) asks twice."""
         sent, self._sent = self._sent, None
-        if sent is None or sent[0] is not node or sent[1] != self._union.revision:
+        if sent is None or sent[0] is not node or sent[1] != self._union.known.revision:
             return None
         nodes = self._union.nodes
         if any(nodes.get(entry[1].ino) is not entry[1] for entry in sent[2]):
@@ -200,7 +200,7 @@ class Foresight:
             if st is not None and node.format == stat.S_IFDIR and st.st_size <= _SMALL
         ]
         self._next = (self._next + small)[-_MOST:]
-        self._sent = directory, self._union.revision, entries
+        self._sent = directory, self._union.known.revision, entries
 
     def _discard(self) -> None:
         """Let go of the listing, and of nodes that were made for it alone."""

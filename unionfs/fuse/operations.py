@@ -22,7 +22,7 @@ from typing import Any, Literal, TypeVar, cast
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
-from unionfs.changes.attributes import Attributes, Wish
+from unionfs.changes.attributes import Attributes, NewAttributes
 from unionfs.changes.changes import Caller, Changes
 from unionfs.changes.copyup import CopyUp
 from unionfs.fuse import entries, rootattributes
@@ -124,8 +124,8 @@ class Operations(pyfuse3.Operations):
         """Take note of what the kernel granted, before the first request comes."""
         self.status.document["kernel"] = granted.as_json()
         self.files.begin(granted)
-        if self.union.upper is not None:
-            self.union.temporaries.patient = granted.direct
+        if self.union.upper and granted.direct:
+            self.union.upper.temporaries.defer_removals()
 
     # Entries
 
@@ -147,7 +147,7 @@ class Operations(pyfuse3.Operations):
 
     @_replying
     async def lookup(self, parent: int, name: bytes, _ctx: RequestContext) -> EntryAttributes:
-        found = self.union.lookup(self.union.nodes[parent], name)
+        found = self.union.lookup.node(self.union.nodes[parent], name)
         if found is not None:
             return self._known_entry(*found)
         return entries.absent()
@@ -184,7 +184,7 @@ class Operations(pyfuse3.Operations):
         ctx: RequestContext,
     ) -> EntryAttributes:
         node = self.union.nodes[inode]
-        wish = Wish(
+        new = NewAttributes(
             mode=attr.st_mode if fields.update_mode else None,
             uid=attr.st_uid if fields.update_uid else -1,
             gid=attr.st_gid if fields.update_gid else -1,
@@ -194,12 +194,12 @@ class Operations(pyfuse3.Operations):
         )
         requester = _requester(ctx)
         # Here nobody tells whether the times are those of now.
-        if not self.files.consent.permit(node, wish, requester, touches=True):
+        if not self.files.consent.permit(node, new, requester, touches=True):
             return self._entry(node, self.union.attributes(node))
         sized = False
-        if self.files.waits_to_change(node, wish):
-            sized = await self.files.prepare(node, wish, requester)
-        return self._entry(node, self.files.change(node, wish, fh or -1, requester, sized=sized))
+        if self.files.waits_to_change(node, new):
+            sized = await self.files.prepare(node, new, requester)
+        return self._entry(node, self.files.change(node, new, fh or -1, requester, sized=sized))
 
     @_replying
     async def readlink(self, inode: int, _ctx: RequestContext) -> bytes:

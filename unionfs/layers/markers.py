@@ -21,7 +21,7 @@ many links the union shows beyond those that upper's inode has; `.unionfs.unsett
 modification time (ns) of a metadata-only copy while its content is filled in,
 and `.unionfs.capability`, its `security.capability`: `fills`.
 
-Whiteouts themselves are made and read in `whiteouts`, aufs's in `dotmarkers`.
+Whiteouts themselves are made and read in `whiteouts`, aufs's in `aufs_whiteouts`.
 """
 
 import errno

@@ -1,7 +1,7 @@
 """Which layers make up a name, and what a rename has to do: rules free of any I/O.
 
 A stack is read top first.  What one layer holds under a name is a `Found`;
-`visible` picks the findings that show through, `merged` does it for whole
+`visible` picks the entries that show through, `merged` does it for whole
 listings.  They agree by law: a name is in `merged` exactly when its column is
 not empty in `visible` (tests/core/test_rules.py).  The rules are those of
 overlayfs.rst, "Upper and Lower", "whiteouts and opaque directories",
@@ -39,21 +39,21 @@ class HasFound(Protocol):
         """What the layer holds."""
 
 
-Finding = TypeVar("Finding", bound=HasFound)
+Entry = TypeVar("Entry", bound=HasFound)
 
 
-def visible(column: Iterable[Finding]) -> list[Finding]:
-    """Return the findings that show through, top first; ask no layer below a decided one."""
-    shown: list[Finding] = []
-    for finding in column:
-        found = finding.found
+def visible(column: Iterable[Entry]) -> list[Entry]:
+    """Return the entries that show through, top first; ask no layer below a decided one."""
+    shown: list[Entry] = []
+    for entry in column:
+        found = entry.found
         if found is _NOTHING:
             continue
         if found is _WHITEOUT:
             break
         if shown and (found in _FILES) != (shown[0].found in _FILES):
             break
-        shown.append(finding)
+        shown.append(entry)
         if found in _LAST:
             break
     return shown

@@ -32,8 +32,7 @@ class Temporaries:
         self.work = work
         self._numbers = itertools.count()
         self._empty()
-        # Does somebody call `tidy` when there is nothing else to do?
-        self.patient = False
+        self._defers = False
         # Directories that nobody sees any more, each with the names that are still in it.
         self._left: collections.deque[tuple[bytes, list[bytes]]] = collections.deque()
         self._many = 0  # of these names
@@ -64,6 +63,10 @@ class Temporaries:
         else:
             self.work.unlink(path)
 
+    def defer_removals(self) -> None:
+        """Let `leave` wait, as somebody calls `tidy` when there is nothing else to do."""
+        self._defers = True
+
     def leave(self, path: bytes) -> None:
         """Remove a staged directory of whiteouts, when there is time for it.
 
@@ -76,7 +79,7 @@ class Temporaries:
             log.exception(_LEFT, path)
 
     def _leave(self, path: bytes) -> None:
-        if not self.patient:
+        if not self._defers:
             self.discard(path)
             return
         names, deep = [], False

@@ -3,7 +3,7 @@
 A whiteout is a character device 0:0 that bears the name, or, in a directory
 marked `opaque=x`, an empty regular file with the attribute `whiteout`
 (overlayfs.rst, "whiteouts and opaque directories").  Those that we make are names
-of one device, which has another in work.  Only this module and `dotmarkers`, for
+of one device, which has another in work.  Only this module and `aufs_whiteouts`, for
 aufs's names, make and read whiteouts.
 """
 
@@ -35,19 +35,19 @@ _DEVICE = b"unionfs/whiteout"
 _NOTHING, _WHITEOUT, _FILE, _METACOPY, _DIRECTORY, _OPAQUE = Found
 
 
-class Part(NamedTuple):
+class LayerPath(NamedTuple):
     """A directory or file of one lower layer."""
 
     layer: Layer
     path: bytes
     whiteouts_are_files: bool = False
 
-    def child(self, name: bytes) -> "Part":
+    def child(self, name: bytes) -> "LayerPath":
         """Return the place of a file in this directory."""
-        return Part(self.layer, join(self.path, name))
+        return LayerPath(self.layer, join(self.path, name))
 
 
-class Finding(NamedTuple):
+class LayerEntry(NamedTuple):
     """What one layer holds under one name, with all that was read of it."""
 
     found: Found
@@ -57,9 +57,9 @@ class Finding(NamedTuple):
     marks: Marks = UNMARKED
 
     @property
-    def part(self) -> Part:
-        """The place of this finding, to be remembered."""
-        return Part(self.layer, self.path, self.marks.whiteouts_are_files)
+    def place(self) -> LayerPath:
+        """The place of this entry, to be remembered."""
+        return LayerPath(self.layer, self.path, self.marks.whiteouts_are_files)
 
 
 def is_whiteout(st: os.stat_result) -> bool:
@@ -72,14 +72,14 @@ def read_marks(layer: Layer, path: bytes) -> Marks:
     return UNMARKED if layer.number == BOTTOM else read(layer, path)
 
 
-def shown(layer: Layer, path: bytes, st: os.stat_result, marks: Marks) -> Finding:
-    """Return the finding of an object that is no whiteout."""
+def shown(layer: Layer, path: bytes, st: os.stat_result, marks: Marks) -> LayerEntry:
+    """Return the entry of an object that is no whiteout."""
     mode = stat.S_IFMT(st.st_mode)
     if mode == stat.S_IFDIR:
         found = _OPAQUE if marks.opaque else _DIRECTORY
     else:
         found = _METACOPY if marks.metacopy and mode == stat.S_IFREG else _FILE
-    return Finding(found, layer, path, st, marks)
+    return LayerEntry(found, layer, path, st, marks)
 
 
 # What a listing tells of a name, as one number, for there may be many names: in the last bits the
@@ -116,10 +116,10 @@ def _is_whiteout_file(layer: Layer, directory: bytes, name: bytes) -> bool:
     return is_whiteout_file(layer, path, layer.stat(path))
 
 
-class Markers:
+class Whiteouts:
     """Whiteouts and opaque directories as overlayfs keeps them."""
 
-    bear_names = True  # is a whiteout found under the name that it hides?
+    are_in_place = True  # is a whiteout found under the name that it hides?
 
     def __init__(self, work: WritableLayer | None = None, acting: Acting | None = None) -> None:
         """Take the work directory, where whiteouts are to be made, and who makes them."""
@@ -135,23 +135,23 @@ class Markers:
         """Return the name that an entry of this name hides by it, or None."""
         return None
 
-    def classify(self, directory: Part, name: bytes) -> Finding:
+    def classify(self, directory: LayerPath, name: bytes) -> LayerEntry:
         """Say what one layer's *directory* holds under *name*."""
         layer = directory.layer
         path = join(directory.path, name)
         st = layer.find(path)
         if st is None:
-            return Finding(_NOTHING, layer, path, None)
+            return LayerEntry(_NOTHING, layer, path, None)
         if is_whiteout_in(directory, path, st):
-            return Finding(_WHITEOUT, layer, path, st)
+            return LayerEntry(_WHITEOUT, layer, path, st)
         return shown(layer, path, st, read_marks(layer, path))
 
-    def listing(self, part: Part) -> dict[bytes, int]:
+    def listing(self, place: LayerPath) -> dict[bytes, int]:
         """Map the names of one directory of one layer to what it says of them; 0: a whiteout.
 
         The number is that of `INO_SHIFT`, from the host's directory entry alone (readdir(3)).
         """
-        layer, directory = part.layer, part.path
+        layer, directory = place.layer, place.path
         entries = layer.scan(directory)
         base = layer.number << LAYER_SHIFT
         start = layer.first << INO_SHIFT | base
@@ -166,7 +166,7 @@ class Markers:
             else:
                 hint = of_host(layer, host) << INO_SHIFT | base if numbered else base
             if entry.is_file(follow_symlinks=False):
-                hides = part.whiteouts_are_files and _is_whiteout_file(layer, directory, name)
+                hides = place.whiteouts_are_files and _is_whiteout_file(layer, directory, name)
                 hints[name] = 0 if hides else hint | _FILE_HINT
             elif entry.is_dir(follow_symlinks=False):
                 hints[name] = hint | _DIRECTORY_HINT
@@ -311,7 +311,7 @@ def has_whiteout_files(layer: Layer, path: bytes) -> bool:
     return layer.find_attribute(path, OPAQUE) == b"x"
 
 
-def is_whiteout_in(directory: Part, path: bytes, st: os.stat_result) -> bool:
+def is_whiteout_in(directory: LayerPath, path: bytes, st: os.stat_result) -> bool:
     """Tell whether what *directory* holds at *path* is a whiteout of either kind."""
     return is_whiteout(st) or (
         directory.whiteouts_are_files and is_whiteout_file(directory.layer, path, st)

@@ -5,7 +5,7 @@ import os
 import threading
 
 from unionfs.host import content
-from unionfs.layers.whiteouts import Part
+from unionfs.layers.whiteouts import LayerPath
 from unionfs.view.node import Node
 
 
@@ -22,7 +22,7 @@ class Job:
     """A copy under way: its descriptors, and what it was begun for."""
 
     node: Node
-    part: Part  # the lower file that holds the content
+    lower: LayerPath  # the file that holds the content
     source: int
     target: int
     staged: bytes  # empty: the content goes into the copy that upper has already

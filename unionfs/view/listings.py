@@ -93,7 +93,7 @@ class Listings:
                 if found is not None:
                     yield name, *found, _offset(name) + 1
             return
-        hints, find = listing.hints, self.union.finder(node)
+        hints, find = listing.hints, self.union.lookup.finder(node)
         for name in listing.names:
             hint = hints[name]
             found = find(name, hint) or self._find(node, name, hint)
@@ -120,7 +120,7 @@ class Listings:
 
     def _from(self, node: Node, start: int) -> tuple[_Listing, int]:
         """Return a listing and the index of the first name at *start* or after."""
-        listing, revision = self._drop(node), self.union.revision
+        listing, revision = self._drop(node), self.union.known.revision
         if listing is None or (start == 0 and listing.revision != revision):
             listing = _Listing(self.union.listing(node), revision)
         first = bisect.bisect_left(listing.names, start, key=_offset)
@@ -160,7 +160,7 @@ class Listings:
         look-up of it says EIO.
         """
         try:
-            return self.union.lookup_listed(node, name, hint)
+            return self.union.lookup.listed_node(node, name, hint)
         except OSError as exc:
             if exc.errno != errno.EIO:
                 raise

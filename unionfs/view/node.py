@@ -4,8 +4,8 @@ Inode numbers (`inodes`) are unique among live nodes; where two would collide, t
 later one gets a spare number.
 
 A node computes its upper path from its parents, so renaming a directory
-touches one node.  Lower layers do not change, so the places of the lower parts
-are kept as they were found.  The kernel may know a million files of the lowers:
+touches one node.  Lower layers do not change, so the places in them are kept
+as they were found.  The kernel may know a million files of the lowers:
 of such a file only the directory that holds it is kept, which is its parent's.
 """
 
@@ -16,43 +16,12 @@ import itertools
 import os
 import stat
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from unionfs.host import closing
 from unionfs.layers.inodes import ROOT_INO, hashed
 from unionfs.layers.layer import Layer, join
-from unionfs.layers.whiteouts import Part
-
-# Lower parts, top first; or, of a file that one lower directory holds, just that directory.
-Below = tuple[Part, ...] | Part
-
-
-class Sighting(NamedTuple):
-    """What the layers were seen to hold under one name of the union."""
-
-    ino: int
-    st: os.stat_result  # of the object that shows
-    upper: bool  # the object is in upper (or in the hard link index)
-    named: bool  # upper holds it under this very name
-    below: Below  # a directory's lower parts; where a file's content is in a lower
-    name: bytes = b""  # in the directory that `below` may be
-    redirect: bytes = b""
-    link: bytes = b""
-    links: int = 0
-    node: "Node | None" = None  # what was found out on the way: this is it
-    protection: int = 0  # of an object in upper
-
-    @property
-    def lowers(self) -> tuple[Part, ...]:
-        """Return the lower parts, top first."""
-        below = self.below
-        return (below.child(self.name),) if isinstance(below, Part) else below
-
-    @property
-    def is_directory(self) -> bool:
-        """Tell whether the name is a directory's."""
-        return stat.S_ISDIR(self.st.st_mode)
-
+from unionfs.layers.whiteouts import LayerPath
+from unionfs.view.lookup_result import Below, LookupResult, plain
 
 # `Node.unsynced` of what was copied up before the node was made.
 UNKNOWN_COPY = 1
@@ -72,40 +41,24 @@ def _far_path(node: "Node", path: bytes) -> bytes:
     return b"/".join(names)
 
 
-# Making the tuple itself takes half the time of calling the class.
-_tuple = tuple.__new__
-
-
-def plain(ino: int, st: os.stat_result, node: "Node | None" = None) -> Sighting:
-    """Return the sighting of an object that is in upper alone, without marks."""
-    return _tuple(Sighting, (ino, st, True, True, (), b"", b"", b"", 0, node, 0))
-
-
-def plain_lower(
-    ino: int, st: os.stat_result, directory: Part, name: bytes, node: "Node | None" = None
-) -> Sighting:
-    """Return the sighting of a file that is in one lower directory alone, without marks."""
-    return _tuple(Sighting, (ino, st, False, False, directory, name, b"", b"", 0, node, 0))
-
-
 @dataclasses.dataclass(slots=True, eq=False)
 class Node:
     """One object of the union.
 
-    Invariants: the first lower part of a file that is not on upper has its
-    attributes, the last one its content; a file on upper has a lower part only
+    Invariants: the first lower place of a file that is not on upper has its
+    attributes, the last one its content; a file on upper has a lower place only
     while its content is still there (metacopy); if a node is on upper, so are
     its ancestors; a node on upper that lost its last name has a pin.
     """
 
     ino: int
     format: int  # stat.S_IFMT of the mode
-    home: int  # the host's inode number of the object that shows
+    host_ino: int  # the host's inode number of the object that shows
     parent: "Node | None"
     name: bytes
     upper: bool
     below: Below  # a directory that holds the file does so under `name`
-    redirect: bytes = b""  # the marker of that name: where the lower parts of a moved node are
+    redirect: bytes = b""  # the marker of that name: where the lower places of a moved node are
     link: bytes = b""  # the entry of the hard link index that holds the file
     links: int = 0  # links that the union shows beyond the host's st_nlink
     aliases: "dict[tuple[Node, bytes], None] | None" = None  # further names of the same file
@@ -116,7 +69,7 @@ class Node:
     unsynced: int = 0  # the last copy-up, if its name is not known to be on disk: `CopyUp.count`
     orphan: bool = False  # it lost its last name, or has none yet
     protection: int = 0  # on upper: `iflags.IMMUTABLE` and `APPEND`
-    left: bool = False  # its name has another node now; only open files still know it
+    superseded: bool = False  # its name has another node now; only open files still know it
 
     @property
     def path(self) -> bytes:
@@ -134,10 +87,10 @@ class Node:
         return _far_path(node, path)
 
     @property
-    def lowers(self) -> tuple[Part, ...]:
-        """Return the lower parts, top first."""
+    def lowers(self) -> tuple[LayerPath, ...]:
+        """Return the lower places, top first."""
         below = self.below
-        return (below.child(self.name),) if isinstance(below, Part) else below
+        return (below.child(self.name),) if isinstance(below, LayerPath) else below
 
     @property
     def is_directory(self) -> bool:
@@ -150,12 +103,12 @@ class Node:
 
         Only this mount makes marks, and knows of them here.
         """
-        if self.redirect or self.link or self.links or self.left or self.pin >= 0:
+        if self.redirect or self.link or self.links or self.superseded or self.pin >= 0:
             return False
         if self.protection:
             return False
         below = self.below
-        return not below if self.upper else isinstance(below, Part)
+        return not below if self.upper else isinstance(below, LayerPath)
 
     @property
     def is_merged(self) -> bool:
@@ -175,7 +128,7 @@ class Node:
         return b"/" + b"/".join(reversed(names))
 
     def move(self, parent: "Node | None", name: bytes) -> None:
-        """Take another name; the lower parts stay where they were found."""
+        """Take another name; the lower places stay where they were found."""
         if self.below:
             self.below = self.lowers
         self.parent, self.name = parent, name
@@ -198,7 +151,7 @@ class NodeTable(dict[int, Node]):
         node = self.get(ino)
         if (
             node is not None
-            and node.home == st.st_ino
+            and node.host_ino == st.st_ino
             and node.upper == (lower is None)
             and node.format == stat.S_IFMT(st.st_mode)
             and node.is_unmarked
@@ -207,22 +160,22 @@ class NodeTable(dict[int, Node]):
             return node
         return None
 
-    def known(self, sighting: Sighting) -> Node | None:
+    def of(self, result: LookupResult) -> Node | None:
         """Return the node of what was seen, if there is one."""
-        node = self.get(sighting.ino)
-        if node is None or node is sighting.node or _same(node, sighting):
+        node = self.get(result.ino)
+        if node is None or node is result.node or _same(node, result):
             return node
-        for spare in self._spares(sighting):
+        for spare in self._spares(result):
             node = self.get(spare)
-            if node is None or _same(node, sighting):
+            if node is None or _same(node, result):
                 return node
         return None
 
-    def adopt(self, parent: Node, name: bytes, sighting: Sighting) -> Node:
+    def adopt(self, parent: Node, name: bytes, result: LookupResult) -> Node:
         """Return the node of what was seen under *name*, a new one if need be."""
-        node = self.known(sighting)
+        node = self.of(result)
         if node is None:
-            return self._add(parent, name, sighting)
+            return self._add(parent, name, result)
         if node.orphan:
             node.orphan = False
             self.orphans.pop(node.ino, None)
@@ -232,9 +185,9 @@ class NodeTable(dict[int, Node]):
         return node
 
     @contextlib.contextmanager
-    def held(self, parent: Node, name: bytes, sighting: Sighting) -> Iterator[Node]:
+    def held(self, parent: Node, name: bytes, result: LookupResult) -> Iterator[Node]:
         """Yield the node of what was seen, for as long as it is worked on at least."""
-        node = self.adopt(parent, name, sighting)
+        node = self.adopt(parent, name, result)
         node.lookups += 1
         try:
             yield node
@@ -255,24 +208,24 @@ class NodeTable(dict[int, Node]):
         self.orphans[node.ino] = node
         return node
 
-    def _add(self, parent: Node, name: bytes, sighting: Sighting) -> Node:
-        ino = sighting.ino
+    def _add(self, parent: Node, name: bytes, result: LookupResult) -> Node:
+        ino = result.ino
         if ino in self:
-            ino = next(spare for spare in self._spares(sighting) if spare not in self)
+            ino = next(spare for spare in self._spares(result) if spare not in self)
         node = Node(
             ino,
-            stat.S_IFMT(sighting.st.st_mode),
-            sighting.st.st_ino,
+            stat.S_IFMT(result.st.st_mode),
+            result.st.st_ino,
             parent,
             name,
-            sighting.upper,
-            sighting.below,
-            sighting.redirect,
-            sighting.link,
-            sighting.links,
-            protection=sighting.protection,
+            result.upper,
+            result.below,
+            result.redirect,
+            result.link,
+            result.links,
+            protection=result.protection,
         )
-        if sighting.upper and ino != sighting.st.st_ino:  # copied up; who knew if synced is gone
+        if result.upper and ino != result.st.st_ino:  # copied up; who knew if synced is gone
             node.unsynced = UNKNOWN_COPY
         return self.add(node, parent)
 
@@ -287,8 +240,8 @@ class NodeTable(dict[int, Node]):
             parent.children += 1
 
     @staticmethod
-    def _spares(sighting: Sighting) -> "itertools.starmap[int]":
-        facts = (sighting.ino, sighting.st.st_dev, sighting.st.st_ino)
+    def _spares(result: LookupResult) -> "itertools.starmap[int]":
+        facts = (result.ino, result.st.st_dev, result.st.st_ino)
         return itertools.starmap(hashed, ((*facts, turn) for turn in itertools.count()))
 
     def _reattach(self, node: Node, parent: Node, name: bytes) -> None:
@@ -366,19 +319,19 @@ def _may_be_in(node: Node, lower: Layer, st: os.stat_result) -> bool:
     return links or _top(node.below).layer is lower
 
 
-def _top(below: Below) -> Part:
-    return below if isinstance(below, Part) else below[0]
+def _top(below: Below) -> LayerPath:
+    return below if isinstance(below, LayerPath) else below[0]
 
 
-def _same(node: Node, sighting: Sighting) -> bool:
-    st = sighting.st
+def _same(node: Node, result: LookupResult) -> bool:
+    st = result.st
     return (
-        node.home == st.st_ino
-        and node.upper == sighting.upper
+        node.host_ino == st.st_ino
+        and node.upper == result.upper
         and node.format == stat.S_IFMT(st.st_mode)
-        and not node.left
+        and not node.superseded
         and (node.pin < 0 or st.st_nlink > 0)
-        and (node.upper or _may_be_in(node, _top(sighting.below).layer, st))
+        and (node.upper or _may_be_in(node, _top(result.below).layer, st))
     )
 
 
@@ -387,11 +340,11 @@ def child_path(parent: Node, name: bytes) -> bytes:
     return join(parent.path, name)
 
 
-def directory_of(parts: tuple[Part, ...]) -> Node:
-    """Return a node to ask a union about: a directory with just these lower parts."""
-    return Node(0, stat.S_IFDIR, 0, None, b"", upper=False, below=parts)
+def directory_of(places: tuple[LayerPath, ...]) -> Node:
+    """Return a node to ask a union about: a directory with just these lower places."""
+    return Node(0, stat.S_IFDIR, 0, None, b"", upper=False, below=places)
 
 
-def passing(sighting: Sighting, parent: Node, name: bytes) -> Node:
+def passing(result: LookupResult, parent: Node, name: bytes) -> Node:
     """Return a node of a directory that was seen, to ask a union about; it is in no table."""
-    return Node(0, stat.S_IFDIR, 0, parent, name, sighting.upper, sighting.lowers)
+    return Node(0, stat.S_IFDIR, 0, parent, name, result.upper, result.lowers)

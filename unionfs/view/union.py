@@ -1,7 +1,7 @@
-"""The union itself: its objects, where they are, and what is known of them.
+"""The union itself: its objects, where they are, and what they show.
 
-Names are looked up in `looks` and `quicklooks`.  Nothing here changes what the
-layers show; that is `changes` and `copyup`.
+It is put together of `columns`, which walk the layers, of `lookup`, of the table of nodes, of what
+is `known`, and of `upper`.  Nothing here changes what the layers show; that is the room `changes`.
 """
 
 import dataclasses
@@ -13,18 +13,20 @@ from typing import Literal
 
 from unionfs.host.acting import Acting
 from unionfs.host.atimes import AccessTimes
-from unionfs.layers import cribs, markers, rules
+from unionfs.layers import markers, rules
+from unionfs.layers.aufs_whiteouts import AufsWhiteouts
 from unionfs.layers.descent import stale
-from unionfs.layers.dotmarkers import DotMarkers
+from unionfs.layers.inodes import ROOT_INO, divide
 from unionfs.layers.layer import Layer, WritableLayer, join
-from unionfs.layers.links import LinkIndex
 from unionfs.layers.stack import Stack
-from unionfs.layers.temporaries import Temporaries
-from unionfs.layers.whiteouts import Markers, Part
+from unionfs.layers.whiteouts import LayerPath, Whiteouts
+from unionfs.view.columns import Columns
 from unionfs.view.handle import LowerReaders
-from unionfs.view.node import Node, Sighting
-from unionfs.view.pins import Pins, path_of_pin
-from unionfs.view.quicklooks import QuickLooks
+from unionfs.view.known import Known
+from unionfs.view.lookup import Lookup
+from unionfs.view.lookup_result import LookupResult
+from unionfs.view.node import Node, NodeTable
+from unionfs.view.upper import NoUpper, Upper
 
 log = logging.getLogger(__name__)
 
@@ -41,24 +43,41 @@ class Features:
     fsync: Literal["auto", "strict", "off"] = "auto"
 
 
-class Union(QuickLooks):
+class Union:
     """A stack of layers seen as one tree."""
 
     def __init__(self, stack: Stack, features: Features) -> None:
-        kinds = Markers if features.whiteout == "overlay" else DotMarkers
-        self.acting = Acting()
-        super().__init__(stack, kinds(stack.work, self.acting))
+        divide(stack)
+        kind = Whiteouts if features.whiteout == "overlay" else AufsWhiteouts
         self.features = features
-        self.readers = LowerReaders()
+        self.acting = Acting()
         self.access = AccessTimes(stack.copy)
+        self.readers = LowerReaders()
+        self.lowers = stack.lowers
+        self._top: Layer = stack.upper or stack.lowers[0]
+        self.whiteouts = kind(stack.work, self.acting)
+        self.columns = Columns(stack, self.whiteouts)
+        self.nodes = NodeTable(self._root(stack))
+        self.known = Known()
+        self.upper: Upper = NoUpper()
         if stack.upper is not None and stack.work is not None:
             os.umask(0)
-            self.pins = Pins()
-            cribs.prepare(stack.work, stack.upper)
-            self.temporaries = Temporaries(stack.work)
-            self.links = LinkIndex(stack.work)
-            self.cribs = cribs.Cribs(self.temporaries, stack.upper, self.acting)
+            self.upper = Upper(stack.upper, stack.work, self.acting)
             self._record_layers(stack.upper, stack.work)
+        self.lookup = Lookup(stack, self.upper, self.columns, self.nodes, self.known)
+
+    def _root(self, stack: Stack) -> Node:
+        upper = stack.upper is not None
+        hidden = upper and self.whiteouts.is_opaque_root(self._top)
+        return Node(
+            ROOT_INO,
+            stat.S_IFDIR,
+            self._top.stat(b".").st_ino,
+            None,
+            b"",
+            upper=upper,
+            below=self.columns.roots(() if hidden else stack.lowers),
+        )
 
     def _record_layers(self, upper: WritableLayer, work: WritableLayer) -> None:
         """Let `diff` and `check` of the unmounted upper know its layers, where it has the room."""
@@ -74,35 +93,29 @@ class Union(QuickLooks):
         """Return the node of the mount's root."""
         return self.nodes.root
 
+    def require_upper(self) -> None:
+        """Raise EROFS where nothing can be changed."""
+        if not self.upper:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
     # What is known of a node
 
     def place(self, node: Node) -> tuple[Layer, bytes]:
         """Return where the attributes of *node* are."""
         if node.upper:
-            return self.upper_place(node)
+            return self.upper.place(node)
         below = node.below
-        if isinstance(below, Part):
+        if isinstance(below, LayerPath):
             return below.layer, join(below.path, node.name)
         return below[0][:2]
 
-    def upper_place(self, node: Node) -> tuple[WritableLayer, bytes]:
-        """Return where a node on upper is; EROFS for one that is not."""
-        upper, work = self.upper, self.work
-        if upper is None or work is None or not node.upper:
-            raise OSError(errno.EROFS, f"{node.path!r} was not copied up")
-        if node.pin >= 0:
-            return self.pins, path_of_pin(node.pin)
-        if node.link:
-            return work, self.links.path(node.link)
-        return upper, node.path
-
-    def leave_behind(self, node: Node) -> None:
+    def supersede(self, node: Node) -> None:
         """Let the kernel's readers keep *node*; its name gets a new one at its next look-up."""
         if node.pin < 0:
-            layer, path = self.upper_place(node)
+            layer, path = self.upper.place(node)
             node.pin = layer.hold(path)
-        node.left = True
-        self.names_change()
+        node.superseded = True
+        self.known.names_change()
 
     def attributes(self, node: Node) -> os.stat_result:
         """Return the host's attributes of *node*; `shown` corrects them.
@@ -114,7 +127,7 @@ class Union(QuickLooks):
         st = layer.stat(path)
         if st.st_mode & _KIND != node.format:
             raise stale()
-        return self.fills.shown(node, st) if self.fills else st
+        return self.upper.fills.shown(node, st) if node.upper and self.upper.fills else st
 
     def shown(self, node: Node, st: os.stat_result) -> tuple[int, int]:
         """Return st_nlink and st_blocks as the union shows them."""
@@ -125,7 +138,7 @@ class Union(QuickLooks):
             # As with overlayfs, 1 for a merged directory: not known.
             return 1 if below and (node.upper or len(below) > 1) else st.st_nlink, st.st_blocks
         links = 0 if node.orphan and not node.upper else max(st.st_nlink + node.links, 0)
-        if not below or isinstance(below, Part) or node.format != stat.S_IFREG:
+        if not below or isinstance(below, LayerPath) or node.format != stat.S_IFREG:
             return links, st.st_blocks
         if node.upper or len(below) > 1:  # only the metadata was copied up
             return links, _blocks(below[-1], st)
@@ -146,8 +159,8 @@ class Union(QuickLooks):
             layer, path = self.place(node)
             return layer.open(path, os.O_RDONLY)
         below = node.below
-        part = below.child(node.name) if isinstance(below, Part) else below[-1]
-        fd = part.layer.open(part.path, os.O_RDONLY)
+        place = below.child(node.name) if isinstance(below, LayerPath) else below[-1]
+        fd = place.layer.open(place.path, os.O_RDONLY)
         self.readers.add(node, fd)
         return fd
 
@@ -159,40 +172,39 @@ class Union(QuickLooks):
         if node.orphan:
             return {}
         shown = self._listing(node)
-        self.emptied.listed(node, shown)
+        self.known.note_listing(node, shown)
         return shown
 
     def _listing(self, node: Node) -> dict[bytes, int]:
-        parts = list(node.lowers)
-        if node.upper and self.upper is not None:
-            parts.insert(0, Part(self.upper, node.path))
-        if len(parts) == 1:
-            return {name: hint for name, hint in self.markers.listing(parts[0]).items() if hint}
-        listings = [self.markers.listing(part) for part in parts]
-        if self.markers.bear_names:
-            self.rosters.keep(node, listings[node.upper :])
+        places = list(node.lowers)
+        if node.upper:
+            places.insert(0, LayerPath(self._top, node.path))
+        if len(places) == 1:
+            return {name: hint for name, hint in self.whiteouts.listing(places[0]).items() if hint}
+        listings = [self.whiteouts.listing(place) for place in places]
+        if self.whiteouts.are_in_place:
+            self.known.first_holders.keep(node, listings[node.upper :])
         return rules.merged(listings)
 
-    def is_empty(self, sighting: Sighting, parent: Node, name: bytes) -> bool:
+    def is_empty(self, result: LookupResult, parent: Node, name: bytes) -> bool:
         """Tell whether a directory shows no name; who removes a tree has listed it before."""
-        node = self.nodes.known(sighting)
-        if node is not None and self.emptied.is_empty(node):
+        node = self.nodes.of(result)
+        if node is not None and self.known.is_empty(node):
             return True
-        parts = list(sighting.lowers)
-        if sighting.upper and self.upper is not None:
-            parts.insert(0, Part(self.upper, join(parent.path, name)))
-        return not rules.merged([self.markers.listing(part) for part in parts])
+        places = list(result.lowers)
+        if result.upper:
+            places.insert(0, LayerPath(self._top, join(parent.path, name)))
+        return not rules.merged([self.whiteouts.listing(place) for place in places])
 
     def statvfs(self) -> os.statvfs_result:
         """Return the figures of upper's file system (of the top lower's without an upper)."""
-        top: Layer = self.upper or self.lowers[0]
-        figures = os.fstatvfs(top.fd)
-        if figures.f_namemax == self.name_max:
+        figures, name_max = os.fstatvfs(self._top.fd), self.lookup.name_max
+        if figures.f_namemax == name_max:
             return figures
-        return os.statvfs_result((*figures[:9], self.name_max))
+        return os.statvfs_result((*figures[:9], name_max))
 
 
-def _blocks(content: Part, st: os.stat_result) -> int:
+def _blocks(content: LayerPath, st: os.stat_result) -> int:
     """Return st_blocks of a file whose content lies apart from its attributes *st*."""
     try:
         return content.layer.stat(content.path).st_blocks

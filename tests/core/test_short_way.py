@@ -6,8 +6,6 @@ import shutil
 
 import pytest
 
-from unionfs.layers import rules
-
 OVERLAY = "trusted.overlay."
 
 
@@ -87,20 +85,22 @@ def _plant(layers):
 
 
 def _seen(look):
-    """Return all that a sighting says of the layers, in a form to be compared."""
+    """Return all that a result says of the layers, in a form to be compared."""
     try:
-        sighting = look()
+        result = look()
     except OSError as exc:
         return exc.errno
-    return sighting and (*sighting[:4], sighting.lowers, *sighting[6:9])
+    return result and (*result[:4], result.lowers, *result[6:9])
 
 
 def _compare(union, parent, names):
     long = {
-        name: _seen(lambda name=name: union._look_by_column(parent, name))  # noqa: SLF001
+        name: _seen(lambda name=name: union.lookup._find_in_column(parent, name))  # noqa: SLF001
         for name in names
     }
-    assert {name: _seen(lambda name=name: union.look(parent, name)) for name in names} == long
+    assert {
+        name: _seen(lambda name=name: union.lookup.find(parent, name)) for name in names
+    } == long
     return long
 
 
@@ -119,7 +119,7 @@ def test_the_short_way_tells_what_the_long_way_does(union, caplog, tmp_path, upp
     unknown = _compare(u.union, parent, names)
     for name in names:  # so that all that can be known is
         if not isinstance(unknown[name], int) and unknown[name]:
-            u.union.lookup(parent, name)[0].lookups += 1
+            u.union.lookup.node(parent, name)[0].lookups += 1
     assert _compare(u.union, parent, names) == unknown
     if upper:
         shutil.rmtree(layers[0] / "d")  # whiteouts of nothing, and damage
@@ -135,7 +135,7 @@ def test_the_short_way_finds_the_copy_of_a_file_with_several_names(union, tmp_pa
     names = os.listdir(tmp_path / "lower0" / "d") + os.listdir(tmp_path / "lower1" / "d")
     parent = u.node("d")
     seen = _compare(u.union, parent, [name.encode() for name in names])
-    assert sum(sighting[2] for sighting in seen.values()) == 4  # in upper
+    assert sum(result[2] for result in seen.values()) == 4  # in upper
 
 
 def test_the_short_way_tells_what_shows_below(union, caplog, tmp_path):
@@ -143,10 +143,9 @@ def test_the_short_way_tells_what_shows_below(union, caplog, tmp_path):
     _plant([tmp_path / f"lower{number}" for number in range(3)])
     _mark(tmp_path / "lower1" / "d", opaque=b"x")
     parent = u.node("d")
-    told = {name: u.union.shows_below(parent, name.encode()) for name in COLUMNS}
+    told = {name: u.union.lookup.shows_below(parent, name.encode()) for name in COLUMNS}
     assert told == {
-        name: bool(rules.visible(u.union._below(parent.lowers, name.encode())))  # noqa: SLF001
-        for name in COLUMNS
+        name: bool(u.union.columns.shown(parent.lowers, name.encode())) for name in COLUMNS
     }
     caplog.clear()
 
@@ -157,9 +156,11 @@ def test_what_was_listed_is_looked_up_as_before(union, tmp_path):
     _plant([tmp_path / f"lower{number}" for number in range(3)])
     parent = u.node("d")
     names = [name.encode() for name in [*COLUMNS, "other", "none"]]
-    before = {name: _seen(lambda name=name: u.union.look(parent, name)) for name in names}
-    below = {name: u.union.shows_below(parent, name) for name in names}
+    before = {name: _seen(lambda name=name: u.union.lookup.find(parent, name)) for name in names}
+    below = {name: u.union.lookup.shows_below(parent, name) for name in names}
     u.union.listing(parent)
     _compare(u.union, parent, names)
-    assert {name: _seen(lambda name=name: u.union.look(parent, name)) for name in names} == before
-    assert {name: u.union.shows_below(parent, name) for name in names} == below
+    assert {
+        name: _seen(lambda name=name: u.union.lookup.find(parent, name)) for name in names
+    } == before
+    assert {name: u.union.lookup.shows_below(parent, name) for name in names} == below

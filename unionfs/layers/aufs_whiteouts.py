@@ -20,7 +20,7 @@ from unionfs.host.acting import Acting
 from unionfs.layers.layer import Layer, WritableLayer, join
 from unionfs.layers.markers import end_redirect
 from unionfs.layers.rules import Found
-from unionfs.layers.whiteouts import BOTTOM, Finding, Markers, Part, remove_spent
+from unionfs.layers.whiteouts import BOTTOM, LayerEntry, LayerPath, Whiteouts, remove_spent
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +34,10 @@ def _whiteout(path: bytes) -> bytes:
     return directory + slash + _PREFIX + name
 
 
-class DotMarkers(Markers):
+class AufsWhiteouts(Whiteouts):
     """Whiteouts and opaque directories as aufs keeps them; attributes stay overlayfs's."""
 
-    bear_names = False
+    are_in_place = False
 
     def __init__(self, work: WritableLayer | None = None, acting: Acting | None = None) -> None:
         super().__init__(work, acting)
@@ -54,25 +54,25 @@ class DotMarkers(Markers):
             return None
         return name.removeprefix(_PREFIX)
 
-    def classify(self, directory: Part, name: bytes) -> Finding:
+    def classify(self, directory: LayerPath, name: bytes) -> LayerEntry:
         """Say what one layer's *directory* holds under *name*."""
-        finding = super().classify(directory, name)
-        layer, path = finding.layer, finding.path
-        if layer.number == BOTTOM or finding.found in (Found.WHITEOUT, Found.FILE):
-            return finding
+        entry = super().classify(directory, name)
+        layer, path = entry.layer, entry.path
+        if layer.number == BOTTOM or entry.found in (Found.WHITEOUT, Found.FILE):
+            return entry
         hidden = layer.find(_whiteout(path)) is not None
-        if finding.found is Found.NOTHING:
-            return finding._replace(found=Found.WHITEOUT) if hidden else finding
-        hidden = hidden and not finding.marks.redirect
-        if finding.found is Found.DIRECTORY and (
+        if entry.found is Found.NOTHING:
+            return entry._replace(found=Found.WHITEOUT) if hidden else entry
+        hidden = hidden and not entry.marks.redirect
+        if entry.found is Found.DIRECTORY and (
             hidden or layer.find(join(path, _OPAQUE)) is not None
         ):
-            return finding._replace(found=Found.OPAQUE)
-        return finding
+            return entry._replace(found=Found.OPAQUE)
+        return entry
 
-    def listing(self, part: Part) -> dict[bytes, int]:
+    def listing(self, place: LayerPath) -> dict[bytes, int]:
         """Map the names of one directory of one layer to whether they show."""
-        found = super().listing(part)
+        found = super().listing(place)
         shows = {name: shown for name, shown in found.items() if not name.startswith(_PREFIX)}
         for name in found:
             if name.startswith(_PREFIX) and not name.startswith(b".wh..wh."):

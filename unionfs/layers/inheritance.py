@@ -7,7 +7,7 @@ work are made to pass nothing on (overlayfs does so with the ACL alone,
 fs/overlayfs/super.c, ovl_workdir_create) but the project of upper's root: objects
 are moved and linked between the two, which is EXDEV for one of another project.
 
-Where a new object cannot be made in its own directory, it is made in a crib: a
+Where a new object cannot be made in its own directory, it is made in a stand-in: a
 directory in work that passes on the same as that one.
 """
 
@@ -133,7 +133,7 @@ def _set_extended(layer: WritableLayer, path: bytes, wished: bytes) -> None:
     layer.set_flags(path, EXTENDED.write, EXTENDED.with_flags(wished, flags))
 
 
-class Cribs:
+class StandIns:
     """Where new objects of one union are staged."""
 
     def __init__(self, staging: Temporaries, upper: WritableLayer, acting: Acting) -> None:
@@ -147,32 +147,32 @@ class Cribs:
     def staging(self, directory: bytes, name: bytes) -> Iterator[bytes]:
         """Yield a path in work at which new objects inherit what they would in *directory*.
 
-        Mostly that is nothing.  Else it takes a crib.
+        Mostly that is nothing.  Else it takes a stand-in.
         """
         wanted = heritage(self._upper, directory, labelled=self._labelled)
         staged = self._temporaries.name()
-        crib = wanted != self._own
+        stand_in = wanted != self._own
         try:
-            if crib:
+            if stand_in:
                 self._make(staged, self._upper.stat(directory), wanted)
-            yield join(staged, name) if crib else staged
+            yield join(staged, name) if stand_in else staged
         except BaseException:
             self._temporaries.drop(staged)
             raise
-        if crib:
+        if stand_in:
             self._temporaries.drop(staged)
 
-    def _make(self, crib: bytes, like: os.stat_result, wanted: Heritage) -> None:
+    def _make(self, stand_in: bytes, like: os.stat_result, wanted: Heritage) -> None:
         self._acting.as_root()
         work = self._work
-        work.mkdir(crib, 0o700)
-        work.chown(crib, like.st_uid, like.st_gid)
-        work.chmod(crib, stat.S_IMODE(like.st_mode))
+        work.mkdir(stand_in, 0o700)
+        work.chown(stand_in, like.st_uid, like.st_gid)
+        work.chmod(stand_in, stat.S_IMODE(like.st_mode))
         if wanted.acl is not None:
-            work.set_attribute(crib, _DEFAULT_ACL, wanted.acl)
+            work.set_attribute(stand_in, _DEFAULT_ACL, wanted.acl)
         for name, value in wanted.labels:
-            work.set_attribute(crib, name, value)
+            work.set_attribute(stand_in, name, value)
         if wanted.extended != self._own.extended:
-            _set_extended(work, crib, wanted.extended)
+            _set_extended(work, stand_in, wanted.extended)
         if wanted.flags != self._own.flags:
-            iflags.add(work, crib, wanted.flags)
+            iflags.add(work, stand_in, wanted.flags)

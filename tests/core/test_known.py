@@ -5,9 +5,9 @@ import os
 import pytest
 
 from unionfs.layers.layer import Layer
-from unionfs.layers.whiteouts import Part
-from unionfs.view import rosters as module
-from unionfs.view.rosters import Rosters, lists_all
+from unionfs.layers.whiteouts import LayerPath
+from unionfs.view import known as module
+from unionfs.view.known import FirstHolders, lists_all
 
 
 class Directory:
@@ -19,34 +19,34 @@ class Directory:
 def faithful(request, monkeypatch):
     """Let the directories of most tests, which are words, list all their names."""
     if "layer" not in request.fixturenames:
-        monkeypatch.setattr(module, "lists_all", lambda _part, _names: True)
+        monkeypatch.setattr(module, "lists_all", lambda _place, _names: True)
 
 
 def test_a_name_is_asked_from_its_first_holder_on():
-    rosters, directory = Rosters(), Directory("top", "middle", "bottom")
-    rosters.keep(directory, [[b"a"], [b"a", b"b"], [b"b", b"c"]])
-    held = {name: rosters.holders(directory, name, directory.lowers) for name in (b"a", b"c", b"d")}
+    holders, directory = FirstHolders(), Directory("top", "middle", "bottom")
+    holders.keep(directory, [[b"a"], [b"a", b"b"], [b"b", b"c"]])
+    held = {name: holders.narrow(directory, name, directory.lowers) for name in (b"a", b"c", b"d")}
     assert held == {b"a": ("top", "middle", "bottom"), b"c": ("bottom",), b"d": ()}
 
 
 def test_without_a_listing_all_are_asked():
-    rosters, directory = Rosters(), Directory("top", "bottom")
-    assert rosters.holders(directory, b"a", directory.lowers) == ("top", "bottom")
-    rosters.keep(directory, [[], []])
+    holders, directory = FirstHolders(), Directory("top", "bottom")
+    assert holders.narrow(directory, b"a", directory.lowers) == ("top", "bottom")
+    holders.keep(directory, [[], []])
     changed = ("top",)
-    assert rosters.holders(directory, b"a", changed) == changed
+    assert holders.narrow(directory, b"a", changed) == changed
 
 
 def test_the_oldest_are_let_go_of():
-    rosters = Rosters(names=8)
+    holders = FirstHolders(names=8)
     directories = [Directory("top", "bottom") for _ in range(3)]
     for directory in directories:
-        rosters.keep(directory, [[b"a"], [b"b"]])
-    rosters.keep(directories[-1], [[b"a"], [b"b"]])
-    kept = [not rosters.holders(one, b"none", one.lowers) for one in directories]
+        holders.keep(directory, [[b"a"], [b"b"]])
+    holders.keep(directories[-1], [[b"a"], [b"b"]])
+    kept = [not holders.narrow(one, b"none", one.lowers) for one in directories]
     assert kept == [False, True, True]
-    rosters.keep(directories[0], [[b"%d" % number for number in range(8)], []])
-    assert all(rosters.holders(one, b"none", one.lowers) for one in directories)
+    holders.keep(directories[0], [[b"%d" % number for number in range(8)], []])
+    assert all(holders.narrow(one, b"none", one.lowers) for one in directories)
 
 
 class Caseless(Layer):
@@ -73,10 +73,10 @@ def layer(tmp_path):
 
 @pytest.mark.parametrize(("kind", "faithful"), [(Layer, True), (Caseless, False)])
 def test_a_directory_that_does_not_care_for_case_is_found_out(layer, kind, faithful):
-    assert lists_all(Part(layer(kind, "1", "Name"), b"."), [b"1", b"Name"]) == faithful
+    assert lists_all(LayerPath(layer(kind, "1", "Name"), b"."), [b"1", b"Name"]) == faithful
 
 
 def test_file_systems_that_may_hide_names_are_not_relied_on(layer):
     assert layer is not None
     proc = Layer(os.open("/proc", os.O_RDONLY))
-    assert not lists_all(Part(proc, b"."), [b"1"])
+    assert not lists_all(LayerPath(proc, b"."), [b"1"])

@@ -1,0 +1,57 @@
+"""What a look-up found: the object that a name shows, and where it is."""
+
+import stat
+from typing import TYPE_CHECKING, NamedTuple
+
+from unionfs.layers.whiteouts import LayerPath
+
+if TYPE_CHECKING:
+    import os
+
+    from unionfs.view.node import Node
+
+# Lower places, top first; or, of a file that one lower directory holds, just that directory.
+Below = tuple[LayerPath, ...] | LayerPath
+
+
+class LookupResult(NamedTuple):
+    """What the layers hold under one name of the union, as far as it shows."""
+
+    ino: int
+    st: "os.stat_result"  # of the object that shows
+    upper: bool  # the object is in upper (or in the hard link index)
+    named: bool  # upper holds it under this very name
+    below: Below  # a directory's lower places; where a file's content is in a lower
+    name: bytes = b""  # in the directory that `below` may be
+    redirect: bytes = b""
+    link: bytes = b""
+    links: int = 0
+    node: "Node | None" = None  # what was found out on the way: this is it
+    protection: int = 0  # of an object in upper
+
+    @property
+    def lowers(self) -> tuple[LayerPath, ...]:
+        """Return the lower places, top first."""
+        below = self.below
+        return (below.child(self.name),) if isinstance(below, LayerPath) else below
+
+    @property
+    def is_directory(self) -> bool:
+        """Tell whether the name is a directory's."""
+        return stat.S_ISDIR(self.st.st_mode)
+
+
+# Making the tuple itself takes half the time of calling the class.
+_tuple = tuple.__new__
+
+
+def plain(ino: int, st: "os.stat_result", node: "Node | None" = None) -> LookupResult:
+    """Return the result of an object that is in upper alone, without marks."""
+    return _tuple(LookupResult, (ino, st, True, True, (), b"", b"", b"", 0, node, 0))
+
+
+def plain_lower(
+    ino: int, st: "os.stat_result", directory: LayerPath, name: bytes, node: "Node | None" = None
+) -> LookupResult:
+    """Return the result of a file that is in one lower directory alone, without marks."""
+    return _tuple(LookupResult, (ino, st, False, False, directory, name, b"", b"", 0, node, 0))

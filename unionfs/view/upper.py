@@ -1,0 +1,54 @@
+"""What a union that can be changed has: upper and work, and what is kept in them.
+
+A union without an upper has `NoUpper` in its place: whoever asks that for anything is told EROFS.
+"""
+
+import errno
+import os
+from typing import NoReturn
+
+from unionfs.host.acting import Acting
+from unionfs.layers import inheritance
+from unionfs.layers.layer import WritableLayer
+from unionfs.layers.links import LinkIndex
+from unionfs.layers.temporaries import Temporaries
+from unionfs.view.fills import Fills
+from unionfs.view.node import Node
+from unionfs.view.pins import Pins, path_of_pin
+
+
+class Upper:
+    """The upper side of one union."""
+
+    def __init__(self, layer: WritableLayer, work: WritableLayer, acting: Acting) -> None:
+        self.layer = layer
+        self.work = work
+        self.pins = Pins()
+        inheritance.prepare(work, layer)
+        self.temporaries = Temporaries(work)
+        self.links = LinkIndex(work)
+        self.stand_ins = inheritance.StandIns(self.temporaries, layer, acting)
+        self.fills = Fills()
+
+    def place(self, node: Node) -> tuple[WritableLayer, bytes]:
+        """Return where a node on upper is; EROFS for one that is not."""
+        if not node.upper:
+            raise OSError(errno.EROFS, f"{node.path!r} was not copied up")
+        if node.pin >= 0:
+            return self.pins, path_of_pin(node.pin)
+        if node.link:
+            return self.work, self.links.path(node.link)
+        return self.layer, node.path
+
+
+class NoUpper(Upper):
+    """What stands for it in a union that is only read; it is false."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
