@@ -90,7 +90,10 @@ INSTALL = """
 set -e
 e2image -ra /dev/disk/by-id/virtio-root /dev/disk/by-id/virtio-whole-part1
 mount /dev/disk/by-id/virtio-whole-part1 /mnt
-for place in dev proc sys; do mount --rbind /$place /mnt/$place; done
+for place in dev proc sys; do
+    mount --rbind /$place /mnt/$place
+    mount --make-rslave /mnt/$place # the machine keeps its own when these are unmounted
+done
 sed -i 's/^LABEL=rootro.*/LABEL=rootro \\/ ext4 rw,errors=remount-ro 0 1/' /mnt/etc/fstab
 cat >/mnt/etc/default/grub <<-END
 GRUB_TIMEOUT=1
