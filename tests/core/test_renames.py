@@ -1,10 +1,10 @@
-"""The short way of a rename does what the long one does, where it is taken."""
+"""A rename that needs no preparing does what one with it does; and what becomes of directories."""
 
 import errno
 
 import pytest
 
-from tests.trees import WHITEOUT, Link, Same, harvest
+from tests.trees import WHITEOUT, Link, Opaque, Same, harvest
 from unionfs.changes import renames
 from unionfs.host import syscalls
 
@@ -85,3 +85,34 @@ def test_a_failed_rename_leaves_all_as_it_was(union, monkeypatch, way):
     assert [u.node("a"), u.node("b")] == nodes
     assert [node.pin for node in nodes] == [-1, -1]
     assert u.tree() == {"a": "1", "b": "2"}
+
+
+@pytest.mark.parametrize(
+    ("upper", "old", "new", "after"),
+    [
+        ({"a": {"f": "1"}}, "a", "b", {"b": {"f": "1"}}),
+        ({"a": {"f": "1"}, "m": WHITEOUT}, "a", "m", {"m": Opaque({"f": "1"})}),
+        ({"a": {"f": "1"}, "l": WHITEOUT}, "a", "l", {"l": Opaque({"f": "1"})}),
+        (
+            {"a": {"f": "1"}, "m": {"l": WHITEOUT, "k": WHITEOUT}},
+            "a",
+            "m",
+            {"m": Opaque({"f": "1"})},
+        ),
+        ({"a": {"f": "1"}, "b": {}}, "a", "b", {"b": {"f": "1"}}),
+        ({"l": WHITEOUT}, "m", "l", {"l": {}, "m": WHITEOUT}),  # with a redirect
+        ({"a": {"f": "1"}, "b": {"g": ""}}, "a", "b", errno.ENOTEMPTY),
+        ({"a": {"f": "1"}, "m": {"k": WHITEOUT}}, "a", "m", errno.ENOTEMPTY),
+    ],
+)
+def test_a_directory_is_opaque_exactly_where_others_would_show_in_it(union, upper, old, new, after):
+    u = union(upper, LOWER)
+    before, shown = u.tree(), u.tree(old)
+    if isinstance(after, int):
+        with pytest.raises(OSError) as raised:  # noqa: PT011 (the errno is compared)
+            u.rename(old, new)
+        assert (raised.value.errno, u.tree()) == (after, before)
+        return
+    u.rename(old, new)
+    assert harvest(u.upper) == after
+    assert u.remount().tree(new) == shown

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 
-from unionfs.layers.rules import Facts, Found, Kind, Plan, merged, rename, visible
+from unionfs.layers.rules import Found, merged, require_replaceable, visible
 
 
 class Entry(NamedTuple):
@@ -76,36 +76,27 @@ def test_a_metadata_copy_shows_the_file_below_as_its_content(column, layers):
     assert [entry.layer for entry in visible(entries(column))] == layers
 
 
-def facts(source, target=Kind.NOTHING, **others):
-    rest = {"merged": False, "target_empty": False, "same": False, "below_new": False}
-    return Facts(source=source, target=target, **{**rest, **others})
-
-
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("source_is_directory", "target_is_directory", "target_is_empty", "expected"),
     [
-        (facts(Kind.NOTHING), errno.ENOENT),
-        (facts(Kind.FILE, Kind.DIRECTORY, target_empty=True), errno.EISDIR),
-        (facts(Kind.DIRECTORY, Kind.DIRECTORY), errno.ENOTEMPTY),
-        (facts(Kind.DIRECTORY, Kind.FILE), errno.ENOTDIR),
+        (False, False, False, None),
+        (False, True, True, errno.EISDIR),
+        (False, True, False, errno.EISDIR),
+        (True, False, False, errno.ENOTDIR),
+        (True, True, False, errno.ENOTEMPTY),
+        (True, True, True, None),
     ],
 )
-def test_rename_refuses_what_posix_refuses(given, expected):
-    with pytest.raises(OSError) as raised:  # noqa: PT011 (the errno is compared)
-        rename(given)
-    assert raised.value.errno == expected
-
-
-@pytest.mark.parametrize(
-    ("given", "plan"),
-    [
-        (facts(Kind.FILE, Kind.FILE, same=True), Plan(nothing=True)),
-        (facts(Kind.FILE, Kind.FILE), Plan()),
-        (facts(Kind.FILE, below_new=True), Plan()),
-        (facts(Kind.DIRECTORY, below_new=True), Plan(opaque=True)),
-        (facts(Kind.DIRECTORY, below_new=True, merged=True), Plan()),
-        (facts(Kind.DIRECTORY, Kind.DIRECTORY, target_empty=True), Plan()),
-    ],
-)
-def test_rename_plans(given, plan):
-    assert rename(given) == plan
+def test_rename_refuses_what_posix_refuses(
+    source_is_directory, target_is_directory, target_is_empty, expected
+):
+    raised = None
+    try:
+        require_replaceable(
+            source_is_directory=source_is_directory,
+            target_is_directory=target_is_directory,
+            target_is_empty=target_is_empty,
+        )
+    except OSError as exc:
+        raised = exc.errno
+    assert raised == expected

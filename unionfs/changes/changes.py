@@ -52,7 +52,8 @@ class Changes:
         self.upper = union.upper
         self._names = Names(union, copyup)
         self._removals = Removals(self._names)
-        self._renames = Renames(self._names)
+        self.unlink, self.rmdir = self._removals.unlink, self._removals.rmdir
+        self.rename = Renames(self._names).rename
         self._acting = union.acting
 
     # Making objects
@@ -206,16 +207,6 @@ class Changes:
         node = Node(ino, stat.S_IFMT(st.st_mode), st.st_ino, parent, name, upper=True, below=())
         return nodes.add(node, parent)
 
-    # Removing names
-
-    def unlink(self, parent: Node, name: bytes) -> None:
-        """Remove a name that is not a directory."""
-        self._removals.unlink(parent, name)
-
-    def rmdir(self, parent: Node, name: bytes) -> None:
-        """Remove a directory that shows no name."""
-        self._removals.rmdir(parent, name)
-
     def stand_alone(self, node: Node) -> None:
         """Make an object independent of the lowers, in which its name is going to change.
 
@@ -234,7 +225,7 @@ class Changes:
                 self._names.give_name(node, child_path(parent, name))
         self.union.known.lowers_change()
 
-    # Giving names
+    # Giving names, and preparing for that lowers change
 
     def link(self, node: Node, parent: Node, name: bytes) -> os.stat_result:
         """Give a file one more name, as link(2) does; return its attributes.
@@ -282,12 +273,6 @@ class Changes:
         except BaseException:
             self.upper.temporaries.drop(staged)
             raise
-
-    def rename(
-        self, parent: Node, name: bytes, new_parent: Node, new_name: bytes, flags: int
-    ) -> None:
-        """Rename as renameat2(2) with RENAME_NOREPLACE or RENAME_EXCHANGE."""
-        self._renames.rename(parent, name, new_parent, new_name, flags)
 
 
 def _remove(upper: WritableLayer, path: bytes) -> None:

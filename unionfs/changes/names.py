@@ -6,6 +6,7 @@ Shared by `changes` and `renames`.  Nothing here changes what the union shows.
 import errno
 import logging
 import os
+from collections.abc import Sequence
 
 from unionfs.changes import protection
 from unionfs.changes.copyup import CopyUp
@@ -35,6 +36,7 @@ class Names:
     def __init__(self, union: Union, copyup: CopyUp) -> None:
         self.union = union
         self.upper = union.upper
+        self._longest = union.whiteouts.longest
         self.copyup = copyup
 
     def directory(self, parent: Node) -> WritableLayer:
@@ -148,16 +150,13 @@ class Names:
         """Take note that a directory shows nothing of a lower any more, by what is on disk."""
         node.below, node.redirect = (), b""
 
-    def make_way(self, node: Node | None, path: bytes) -> None:
-        """Take the whiteouts out of a directory in upper that shows nothing.
+    def make_way(self, node: Node | None, path: bytes, whiteouts: Sequence[bytes]) -> None:
+        """Take the last *whiteouts* out of a directory in upper that shows nothing.
 
         So another can take its place, or it can be removed.  It shows nothing at each step, and
         goes on so where a step fails: nothing is to be undone.
         """
         upper = self.upper.layer
-        whiteouts = [entry.name for entry in upper.scan(path)]
-        if not whiteouts:
-            return
         st = upper.stat(path)
         self.union.whiteouts.cut_off(upper, path)
         if node is not None:
@@ -174,7 +173,7 @@ class Names:
         Then all that its directory shows is brought to upper, and hides the lower: nothing that is
         seen changes.  Say whether that was done; ENAMETOOLONG where it would be too much.
         """
-        if self.union.whiteouts.can_hide(name) or not self.union.lookup.shows_below(parent, name):
+        if len(name) <= self._longest or not self.union.lookup.shows_below(parent, name):
             return False
         self._require_little(parent)
         self.directory(parent)

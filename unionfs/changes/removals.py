@@ -56,7 +56,7 @@ class Removals:
         if not result.is_directory:
             raise error(errno.ENOTDIR)
         protection.require_removable(self.union, parent, result)
-        if not self.union.is_empty(result, parent, name):
+        if not self.union.is_empty(result, self.union.nodes.of(result), child_path(parent, name)):
             raise error(errno.ENOTEMPTY)
         self._remove(parent, name, result)
 

@@ -14,7 +14,7 @@ import errno
 import logging
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from unionfs.host.acting import Acting
 from unionfs.layers.layer import Layer, WritableLayer, join
@@ -41,8 +41,8 @@ class AufsWhiteouts(Whiteouts):
 
     def __init__(self, work: WritableLayer | None = None, acting: Acting | None = None) -> None:
         super().__init__(work, acting)
-        # Bytes of a name for whose whiteout there is room in upper, which is where work is.
-        self._longest = os.fstatvfs(work.fd).f_namemax - len(_PREFIX) if work else 0
+        # Upper is where work is.
+        self.longest = os.fstatvfs(work.fd).f_namemax - len(_PREFIX) if work else 0
 
     def reserved(self, name: bytes) -> bool:
         """Tell whether *name* is a marker's."""
@@ -70,9 +70,11 @@ class AufsWhiteouts(Whiteouts):
             return entry._replace(found=Found.OPAQUE)
         return entry
 
-    def listing(self, place: LayerPath) -> dict[bytes, int]:
+    def listing(
+        self, place: LayerPath, held: "Sequence[os.DirEntry[bytes]] | None" = None
+    ) -> dict[bytes, int]:
         """Map the names of one directory of one layer to whether they show."""
-        found = super().listing(place)
+        found = super().listing(place, held)
         shows = {name: shown for name, shown in found.items() if not name.startswith(_PREFIX)}
         for name in found:
             if name.startswith(_PREFIX) and not name.startswith(b".wh..wh."):
@@ -82,10 +84,6 @@ class AufsWhiteouts(Whiteouts):
     def is_opaque_root(self, layer: Layer) -> bool:
         """Tell whether the root of a layer hides the layers below it."""
         return layer.number != BOTTOM and layer.find(_OPAQUE) is not None
-
-    def can_hide(self, name: bytes) -> bool:
-        """Tell whether there is room for a whiteout's name, which is longer than that it hides."""
-        return len(name) <= self._longest
 
     def require_name(self, upper: WritableLayer, path: bytes) -> None:
         """Raise FileExistsError where there is a whiteout for *path*."""
@@ -118,8 +116,7 @@ class AufsWhiteouts(Whiteouts):
 
         Below a name that is too long for that nothing is left: `Names.make_removable`.
         """
-        fits = self.can_hide(path.rpartition(b"/")[2])
-        with self._covering(upper, path) if fits else contextlib.nullcontext():
+        with self._covering(upper, path) if self._has_room(path) else contextlib.nullcontext():
             end_redirect(upper, path)
 
     def make_opaque(self, layer: WritableLayer, path: bytes) -> None:
@@ -142,6 +139,9 @@ class AufsWhiteouts(Whiteouts):
 
     move_directory = move_file
 
+    def _has_room(self, path: bytes) -> bool:
+        return len(path.rpartition(b"/")[2]) <= self.longest
+
     @contextlib.contextmanager
     def _covering(self, upper: WritableLayer, path: bytes) -> Iterator[None]:
         """Put a whiteout for a step that takes *path* away; without that step it goes again."""
@@ -155,7 +155,7 @@ class AufsWhiteouts(Whiteouts):
 
     def _take(self, upper: WritableLayer, path: bytes) -> None:
         """Take the whiteout for *path* away, if there is one."""
-        if self.can_hide(path.rpartition(b"/")[2]):
+        if self._has_room(path):
             remove_spent(upper, _whiteout(path))
 
     def _put(self, upper: WritableLayer, path: bytes) -> bool:

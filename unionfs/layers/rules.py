@@ -1,4 +1,4 @@
-"""Which layers make up a name, and what a rename has to do: rules free of any I/O.
+"""Which layers make up a name, and what may replace it: rules free of any I/O.
 
 A stack is read top first.  What one layer holds under a name is a `Found`;
 `visible` picks the entries that show through, `merged` does it for whole
@@ -11,7 +11,7 @@ overlayfs.rst, "Upper and Lower", "whiteouts and opaque directories",
 import enum
 import errno
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 
 class Found(enum.Enum):
@@ -78,44 +78,14 @@ def merged(listings: Sequence[Mapping[bytes, int]]) -> dict[bytes, int]:
     return shown
 
 
-class Kind(enum.Enum):
-    """What a name is in the union, as far as rename(2) cares."""
-
-    NOTHING = enum.auto()
-    FILE = enum.auto()
-    DIRECTORY = enum.auto()
-
-
-class Facts(NamedTuple):
-    """What a rename has to know of its two names."""
-
-    source: Kind
-    merged: bool  # the source directory shows content of a lower layer
-    target: Kind
-    target_empty: bool  # of a directory, in the union
-    same: bool  # both names are links of one file
-    below_new: bool  # something would show at the new name from below
-
-
-class Plan(NamedTuple):
-    """How to carry a rename out."""
-
-    opaque: bool = False  # hide what lies below the new name from the source directory
-    nothing: bool = False  # POSIX: links of one file, both names stay
-
-
-def rename(facts: Facts) -> Plan:
-    """Decide what a rename takes, as rename(2) and overlayfs do; raise its errno."""
-    if facts.source is Kind.NOTHING:
-        raise OSError(errno.ENOENT, "no such name")
-    if facts.same:
-        return Plan(nothing=True)
-    source_is_directory = facts.source is Kind.DIRECTORY
-    if facts.target is Kind.DIRECTORY:
+def require_replaceable(
+    *, source_is_directory: bool, target_is_directory: bool, target_is_empty: bool
+) -> None:
+    """Raise the errno of rename(2) where one object must not take the place of another."""
+    if target_is_directory:
         if not source_is_directory:
             raise OSError(errno.EISDIR, "the target is a directory")
-        if not facts.target_empty:
+        if not target_is_empty:
             raise OSError(errno.ENOTEMPTY, "the target directory is not empty")
-    elif facts.target is Kind.FILE and source_is_directory:
+    elif source_is_directory:
         raise OSError(errno.ENOTDIR, "the target is not a directory")
-    return Plan(opaque=source_is_directory and not facts.merged and facts.below_new)

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import stat
+import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from unionfs.host.acting import Acting
@@ -120,6 +121,7 @@ class Whiteouts:
     """Whiteouts and opaque directories as overlayfs keeps them."""
 
     are_in_place = True  # is a whiteout found under the name that it hides?
+    longest = sys.maxsize  # bytes of a name for whose whiteout there is room in upper
 
     def __init__(self, work: WritableLayer | None = None, acting: Acting | None = None) -> None:
         """Take the work directory, where whiteouts are to be made, and who makes them."""
@@ -146,13 +148,16 @@ class Whiteouts:
             return LayerEntry(_WHITEOUT, layer, path, st)
         return shown(layer, path, st, read_marks(layer, path))
 
-    def listing(self, place: LayerPath) -> dict[bytes, int]:
+    def listing(
+        self, place: LayerPath, held: "Sequence[os.DirEntry[bytes]] | None" = None
+    ) -> dict[bytes, int]:
         """Map the names of one directory of one layer to what it says of them; 0: a whiteout.
 
-        The number is that of `INO_SHIFT`, from the host's directory entry alone (readdir(3)).
+        The number is that of `INO_SHIFT`, from the host's directory entry alone (readdir(3)):
+        from those that the directory has *held*, if they were read already.
         """
         layer, directory = place.layer, place.path
-        entries = layer.scan(directory)
+        entries = layer.scan(directory) if held is None else held
         base = layer.number << LAYER_SHIFT
         start = layer.first << INO_SHIFT | base
         numbered = layer.number and _tell_numbers(layer, directory, entries)
@@ -189,10 +194,6 @@ class Whiteouts:
     def is_opaque_root(self, layer: Layer) -> bool:  # noqa: ARG002 (overlayfs has none)
         """Tell whether the root of a layer hides the layers below it."""
         return False
-
-    def can_hide(self, name: bytes) -> bool:  # noqa: ARG002 (it bears the name)
-        """Tell whether there is room in upper for a whiteout for *name*."""
-        return True
 
     def require_name(self, upper: WritableLayer, path: bytes) -> None:
         """Raise FileExistsError where a whiteout for *path* does not bear its name."""
@@ -286,7 +287,10 @@ class Whiteouts:
     def move_directory(
         self, upper: WritableLayer, path: bytes, target: bytes, *, cover: bool
     ) -> None:
-        """Rename a directory as `move_file` does; a whiteout at the target changes places."""
+        """Rename a directory as `move_file` does, to a name that shows nothing.
+
+        A whiteout there changes places with it.
+        """
         held = upper.find(target)
         if held is None or not is_whiteout(held):
             self.move_file(upper, path, target, cover=cover)

@@ -9,7 +9,7 @@ import errno
 import logging
 import os
 import stat
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from unionfs.host.acting import Acting
 from unionfs.host.atimes import AccessTimes
@@ -27,6 +27,9 @@ from unionfs.view.lookup import Lookup
 from unionfs.view.lookup_result import LookupResult
 from unionfs.view.node import Node, NodeTable
 from unionfs.view.upper import NoUpper, Upper
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 log = logging.getLogger(__name__)
 
@@ -186,15 +189,24 @@ class Union:
             self.known.first_holders.keep(node, listings[node.upper :])
         return rules.merged(listings)
 
-    def is_empty(self, result: LookupResult, parent: Node, name: bytes) -> bool:
-        """Tell whether a directory shows no name; who removes a tree has listed it before."""
-        node = self.nodes.of(result)
+    def is_empty(
+        self,
+        directory: LookupResult,
+        node: Node | None,
+        path: bytes,
+        held: "Sequence[os.DirEntry[bytes]] | None" = None,
+    ) -> bool:
+        """Tell whether a directory at *path* shows no name; who removes a tree has listed it.
+
+        Its *node* is known to the kernel, or None.  What upper's directory has *held* need not be
+        read again.
+        """
         if node is not None and self.known.is_empty(node):
             return True
-        places = list(result.lowers)
-        if result.upper:
-            places.insert(0, LayerPath(self._top, join(parent.path, name)))
-        return not rules.merged([self.whiteouts.listing(place) for place in places])
+        listings = [self.whiteouts.listing(place) for place in directory.lowers]
+        if directory.upper:
+            listings.insert(0, self.whiteouts.listing(LayerPath(self._top, path), held))
+        return not rules.merged(listings)
 
     def statvfs(self) -> os.statvfs_result:
         """Return the figures of upper's file system (of the top lower's without an upper)."""
