@@ -227,8 +227,9 @@ class Files:
         with _told_of_leases(flags):
             if flags & os.O_TRUNC:
                 return await self._open_emptied(node, flags, requester)
-            job = await self._bring(node, flags=host_flags(flags))
-        if job is None:
+            # With O_SYNC each step of the copy would wait for the disk: then it is opened again.
+            job = await self._bring(node, flags=None if flags & os.O_DSYNC else host_flags(flags))
+        if job is None or not job.kept_open:
             return self.open_at_once(node, flags, requester)
         return self._answer(node, job.target, flags)
 
