@@ -121,12 +121,17 @@ class Renames:
 
     def _rename(self, source: LookupResult, old: _Name, new: _Name, target: _Target | None) -> None:
         self.names.directory(new[0])
-        with self.union.nodes.held(*old, source) as node:
+        node = self.union.nodes.adopt(*old, source)
+        node.lookups += 1  # as `NodeTable.held` does, which takes 2 us
+        try:
             if not _is_in_upper(source):  # else nothing is to be copied up, marked or decided
                 self._make_ready(node, source, old, new)
             if target is not None and not target.is_directory:
                 target = self._counted(new, target)
             self._move(node, old, new, target)
+        finally:
+            node.lookups -= 1
+            self.union.nodes.drop_if_unknown(node)
 
     def _make_ready(self, node: Node, source: LookupResult, old: _Name, new: _Name) -> None:
         """Bring a node to upper under its old name, and mark it for its new one.
