@@ -1,4 +1,4 @@
-"""What is kept of listings, how much, and of which file systems."""
+"""What is known to be absent, until which event, how much of it, and of which file systems."""
 
 import os
 
@@ -7,7 +7,7 @@ import pytest
 from unionfs.layers.layer import Layer
 from unionfs.layers.whiteouts import LayerPath
 from unionfs.view import known as module
-from unionfs.view.known import FirstHolders, lists_all
+from unionfs.view.known import FirstHolders, Known, lists_all
 
 
 class Directory:
@@ -20,6 +20,48 @@ def faithful(request, monkeypatch):
     """Let the directories of most tests, which are words, list all their names."""
     if "layer" not in request.fixturenames:
         monkeypatch.setattr(module, "lists_all", lambda _place, _names: True)
+
+
+def removal(known, directory):
+    known.names_change(directory)
+    known.name_removed(directory, b"listed")
+
+
+@pytest.mark.parametrize(
+    ("event", "stays"),
+    [
+        (lambda known, _: known.names_change(Directory()), {"not below", "no holder", "empty"}),
+        (lambda known, _: known.names_change(), {"not below", "no holder", "empty"}),
+        (lambda known, directory: known.names_change(directory), {"not below", "no holder"}),
+        (removal, {"not below", "no holder", "empty"}),
+        (lambda known, _: known.lowers_change(), set()),
+    ],
+    ids=["a change elsewhere", "a change of an object", "a change here", "a removal", "lowers"],
+)
+def test_what_is_known_ends_with_its_event_alone(event, stays):
+    known, directory = Known(), Directory("top", "bottom")
+
+    def told():
+        holders = known.first_holders.narrow(directory, b"none", directory.lowers)
+        facts = {
+            "not found": known.is_absent(directory, b"none"),
+            "not below": (directory, b"none") in known.not_below,
+            "no holder": holders == (),
+            "empty": known.is_empty(directory),
+        }
+        return {fact for fact, known in facts.items() if known}
+
+    assert told() == set()
+    known.first_holders.keep(directory, [[], []])
+    known.note_listing(directory, {b"listed": 1})
+    removal(known, directory)
+    known.note_not_below(directory, b"none")
+    known.not_found = directory, b"none"
+    assert told() == {"not found", "not below", "no holder", "empty"}
+    revision = known.revision
+    event(known, directory)
+    assert told() == stays
+    assert known.revision == revision + 1
 
 
 def test_a_name_is_asked_from_its_first_holder_on():

@@ -89,25 +89,18 @@ class Renames:
         if target is None:
             return None
         node = self.union.nodes.of(target)
-        if not (stat.S_ISDIR(source.st.st_mode) or stat.S_ISDIR(target.st.st_mode)):
+        is_directory, over = stat.S_ISDIR(source.st.st_mode), stat.S_ISDIR(target.st.st_mode)
+        if not is_directory and not over:
             return _Target(target, node)
-        spent = self._spent(source, child_path(*new), target, node)
-        return _Target(target, node, target.is_directory, spent)
-
-    def _spent(
-        self, source: LookupResult, path: bytes, target: LookupResult, node: Node | None
-    ) -> list[bytes]:
-        """Return what upper still holds of a directory that is to give way to another."""
         held, empty = [], False
-        if source.is_directory and target.is_directory:
+        if is_directory and over:
+            path = child_path(*new)
             held = self.upper.layer.scan(path) if target.named else []
             empty = self.union.is_empty(target, node, path, held)
         rules.require_replaceable(
-            source_is_directory=source.is_directory,
-            target_is_directory=target.is_directory,
-            target_is_empty=empty,
+            source_is_directory=is_directory, target_is_directory=over, target_is_empty=empty
         )
-        return [entry.name for entry in held]
+        return _Target(target, node, over, [entry.name for entry in held])
 
     def _make_removable(self, old: _Name, new: _Name, target: _Target | None) -> bool:
         """See that the old name, and a directory under the new one, can be taken away.
@@ -121,12 +114,17 @@ class Renames:
 
     def _rename(self, source: LookupResult, old: _Name, new: _Name, target: _Target | None) -> None:
         self.names.directory(new[0])
-        with self.union.nodes.held(*old, source) as node:
+        node = self.union.nodes.adopt(*old, source)
+        node.lookups += 1  # as `NodeTable.held` does, which takes 2 us
+        try:
             if not _is_in_upper(source):  # else nothing is to be copied up, marked or decided
                 self._make_ready(node, source, old, new)
             if target is not None and not target.is_directory:
                 target = self._counted(new, target)
             self._move(node, old, new, target)
+        finally:
+            node.lookups -= 1
+            self.union.nodes.drop_if_unknown(node)
 
     def _make_ready(self, node: Node, source: LookupResult, old: _Name, new: _Name) -> None:
         """Bring a node to upper under its old name, and mark it for its new one.
@@ -134,15 +132,16 @@ class Renames:
         At the old one the marks say nothing new.
         """
         self.names.directory(old[0])
-        if node.is_directory and node.lowers and not self.union.features.redirect_dir:
+        is_directory = node.is_directory
+        if is_directory and node.below and not self.union.features.redirect_dir:
             self.names.bring_tree(node)
         else:
             self.names.copyup.metadata(node)
         if node.link and not source.named:
             self.names.give_name(node, child_path(*old))
-        if node.lowers:  # it gets a redirect, which hides what lies below the new name as well
-            self.names.anchor(node, absolute=not node.is_directory or old[0] is not new[0])
-        elif node.is_directory and self.union.lookup.shows_below(*new):
+        if node.below:  # it gets a redirect, which hides what lies below the new name as well
+            self.names.anchor(node, absolute=not is_directory or old[0] is not new[0])
+        elif is_directory and self.union.lookup.shows_below(*new):
             self.union.whiteouts.make_opaque(*self.upper.place(node))
 
     def _counted(self, new: _Name, target: _Target) -> _Target:

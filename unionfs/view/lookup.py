@@ -71,11 +71,11 @@ class Lookup:
         """Return what shows under *name*, or None; no node is made."""
         if len(name) > self.name_max:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
-        if parent.orphan:
+        below = parent.below
+        if parent.orphan or isinstance(below, LayerPath):  # no names are in a file
             return None
         if not self._whiteouts.are_in_place:
             return self._find_in_column(parent, name)
-        below = parent.lowers
         if parent.upper:
             path = join(parent.path, name)
             st = self._top.find(path)
