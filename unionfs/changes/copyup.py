@@ -58,6 +58,29 @@ class CopyUp:
         """Return the number of a copy-up: one more than the last, as a sync may be under way."""
         return next(self._numbers)
 
+    def foresee(self, node: Node) -> None:
+        """Ask far layers for all that *node*, and bringing it up, takes, before anything changes.
+
+        That is for what is not undone, or shows, when `Ask` is raised in between.
+        """
+        if not self.union.far:
+            return
+        if self.union.has_lower_content(node):
+            layer, path, _ = node.lowers[-1]
+            layer.stat(path)
+        at: Node | None = node
+        while at is not None and not at.upper:
+            _foresee(at)
+            at = at.parent if not at.orphan else None
+
+    def foresee_content(self, node: Node, size: int | None = None) -> None:
+        """Do so, and have the first *size* bytes of the content near, for `begin`."""
+        self.foresee(node)
+        far = self.union.far_content(node)
+        if far is not None:
+            layer, path = far
+            layer.foresee_content(path, size)
+
     def metadata(self, node: Node) -> None:
         """Bring *node* to upper; the content of a file may stay where it is."""
         if node.upper:
@@ -118,6 +141,7 @@ class CopyUp:
 
     def _bring(self, node: Node) -> None:
         _, work = self.union.writable()
+        self.foresee(node)
         if not node.orphan and node.parent is not None:
             self.directories(node.parent)
         staged = self.union.temporaries.name()
@@ -149,6 +173,8 @@ class CopyUp:
 
     def directories(self, node: Node) -> None:
         """Bring a directory and its parents to upper."""
+        if not node.upper:
+            self.foresee(node)
         missing = []
         at: Node | None = node
         while at is not None and not at.upper:
@@ -279,7 +305,8 @@ class CopyUp:
         """Stage the copy of a file's content; ENOSPC where upper has not the room for it."""
         _, work = self.union.writable()
         part = node.lowers[-1]
-        source = part.layer.open(part.path, os.O_RDONLY)
+        self.foresee(node)
+        source = part.layer.open_content(part.path, size)
         staged = b""
         try:
             st = shown = stat_file(source)
@@ -405,6 +432,21 @@ class CopyUp:
             log.exception("%r is half a copy until the kernel forgets it", job.node.path)
         finally:
             job.close()
+
+
+def _foresee(node: Node) -> None:
+    """Have a far layer asked for what `_make_like` and `_prepare` copy of an object."""
+    layer, path, _ = node.lowers[0]
+    if not layer.asks:
+        return
+    layer.stat(path)
+    for name in layer.attributes(path):
+        if not markers.is_private(name):
+            layer.attribute(path, name)
+    if node.format in {stat.S_IFREG, stat.S_IFDIR}:
+        iflags.find(layer, path, iflags.FLAGS)
+    elif node.format == stat.S_IFLNK:
+        layer.readlink(path)
 
 
 def _sync(layer: WritableLayer, path: bytes, kind: int) -> None:

@@ -233,6 +233,7 @@ class Direct:
         (number,) = messages.LINK_IN.unpack_from(body)
         node, name = self._nodes[number], _name(body, messages.LINK_IN.size)
         directory = self._nodes[parent]
+        self._files.foresee(node)
         if self._union.features.metacopy:
             return self._entry(unique, node, self._changes.link(node, directory, name))
 
@@ -271,7 +272,7 @@ class Direct:
         )
         node = self._nodes[ino]
         requester = self._operations.session.requester(unique, uid, gid)
-        plain = node.upper and not node.protection
+        plain = node.upper and not node.protection and not (node.below and self._union.far)
         self._files.changed(node)
         if plain and not valid & messages.FATTR_SIZE and wish != NOTHING:
             # what is most often asked: nothing to decide
@@ -383,7 +384,7 @@ class Direct:
         for entry in entries:
             name, node, st, after = entry
             if st is None:
-                fits = listing.add_dot(name, node.ino, after)
+                fits = listing.add_bare(name, node.ino, node.format >> 12, after)
             else:
                 shown = self._shown(node, st)
                 fits = listing.add_entry(name, node.ino, st, *shown, after)

@@ -154,6 +154,7 @@ class Files:
         if wish.size is None:
             await self.bring_content(node)
             return False
+        self._copyup.foresee_content(node, wish.size)
         with self._permitting_cut(node, wish, requester):
             if self.union.has_lower_content(node):
                 return await self.bring_content(node, wish.size)
@@ -226,6 +227,7 @@ class Files:
     async def _open_emptied(self, node: Node, flags: int, requester: Requester) -> Opened:
         """Open a file and then empty it: where it cannot be opened, it keeps its content."""
         fd, kept = -1, host_flags(flags) & ~os.O_TRUNC
+        self._copyup.foresee_content(node, 0)
         with self._permitting_truncation(node, flags, requester):
             while self.union.has_lower_content(node) and fd < 0:
                 event = self._copying.get(node)
@@ -260,6 +262,8 @@ class Files:
         if self.backings.is_through(node) or self.backings.may_be_mapped(node):
             return None
         passes = self.backings.enabled and (not node.below or self._lower_passes)
+        if passes and self.union.far_content(node) is not None:  # whose content threads read
+            passes = False
         if passes and (node.ino in self.large or self.union.access.strict):
             return None
         return Opened(UNOPENED, 0, self.backings.open_unopened(node) and self._stays_cached(node))
@@ -393,10 +397,23 @@ class Files:
         With what `prepare` said of the size.
         """
         self.changed(node)
+        if node.below:
+            self._foresee_change(node, wish, sized=sized)
         if sized:
             return self._attributes.change(node, wish, fd, requester, sized=True)
         with self._permitting_cut(node, wish, requester):
             return self._attributes.change(node, wish, fd, requester)
+
+    def _foresee_change(self, node: Node, wish: Wish, *, sized: bool) -> None:
+        """Ask far layers for what a change, and the reply to it, take of them."""
+        if wish.size is None or sized:
+            self._copyup.foresee(node)
+        else:
+            self._copyup.foresee_content(node, wish.size)
+
+    def foresee(self, node: Node) -> None:
+        """Ask far layers for what the reply to a change of *node* takes of them."""
+        self._copyup.foresee(node)
 
     def write(self, fd: int, offset: int, data: bytes | memoryview) -> int:
         """Write *data* at *offset* and return how much of it was written."""

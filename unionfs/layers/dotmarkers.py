@@ -70,9 +70,9 @@ class DotMarkers(Markers):
             return finding._replace(found=Found.OPAQUE)
         return finding
 
-    def listing(self, part: Part) -> dict[bytes, int]:
+    def _listing(self, part: Part) -> dict[bytes, int]:
         """Map the names of one directory of one layer to whether they show."""
-        found = super().listing(part)
+        found = super()._listing(part)
         shows = {name: shown for name, shown in found.items() if not name.startswith(_PREFIX)}
         for name in found:
             if name.startswith(_PREFIX) and not name.startswith(b".wh..wh."):

@@ -151,6 +151,12 @@ class Markers:
 
         The number is that of `INO_SHIFT`, from the host's directory entry alone (readdir(3)).
         """
+        layer, path, files = part
+        return layer.learned(
+            ("listing", path, files), lambda near: self._listing(Part(near, path, files))
+        )
+
+    def _listing(self, part: Part) -> dict[bytes, int]:
         layer, directory = part.layer, part.path
         entries = layer.scan(directory)
         base = layer.number << LAYER_SHIFT

@@ -17,6 +17,7 @@ import stat
 from collections.abc import Iterator, Sequence
 
 from unionfs.layers import markers, metacopies, rules, whiteouts
+from unionfs.layers.far import FarLayer
 from unionfs.layers.inodes import ROOT_INO, divide, kept, number
 from unionfs.layers.layer import Layer, WritableLayer, join
 from unionfs.layers.links import LinkIndex
@@ -45,6 +46,7 @@ class Looks:
         self.lowers = stack.lowers
         self.upper = stack.upper
         self.work = stack.work
+        self.far = tuple(layer for layer in stack.lowers if isinstance(layer, FarLayer))
         layers: list[Layer] = [*stack.lowers, *filter(None, (stack.upper,))]
         # Bytes of a name that some layer can hold: fs/overlayfs/super.c, ovl_check_namelen.
         self.name_max = max(os.fstatvfs(layer.fd).f_namemax for layer in layers)
@@ -158,6 +160,8 @@ class Looks:
     def lowers_change(self) -> None:
         """Forget what was known of the lowers: `unionfs commit` is writing to one of them."""
         self._above.clear()
+        for layer in self.lowers:
+            layer.forget()
         self.rosters = Rosters()
         self.emptied = Emptied()
         self.names_change()

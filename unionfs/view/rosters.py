@@ -12,7 +12,6 @@ ZFS and NFS servers have names that they do not list.
 
 from collections.abc import Collection, Sequence
 
-from unionfs.host.syscalls import filesystem_type
 from unionfs.layers.layer import join
 from unionfs.layers.whiteouts import Part
 from unionfs.view.node import Node
@@ -70,7 +69,7 @@ class Rosters:
 
 def lists_all(part: Part, names: Collection[bytes]) -> bool:
     """Tell whether a directory, which lists *names*, answers to no other."""
-    if filesystem_type(part.layer.fd) not in _LISTING_ALL:
+    if part.layer.kind not in _LISTING_ALL:
         return False
     for name in names:
         other = name.swapcase()

@@ -16,6 +16,7 @@ from unionfs.host.atimes import AccessTimes
 from unionfs.layers import cribs, markers, rules
 from unionfs.layers.descent import stale
 from unionfs.layers.dotmarkers import DotMarkers
+from unionfs.layers.far import FarLayer
 from unionfs.layers.layer import Layer, WritableLayer, join
 from unionfs.layers.links import LinkIndex
 from unionfs.layers.stack import Stack
@@ -135,6 +136,13 @@ class Union(QuickLooks):
         """Tell whether the content of a file still lies in a lower layer."""
         return bool(node.below) and node.format == stat.S_IFREG
 
+    def far_content(self, node: Node) -> tuple[FarLayer, bytes] | None:
+        """Return where the content of a file is, if in a layer that is asked for it (`far`)."""
+        if not self.far or not self.has_lower_content(node):
+            return None
+        layer, path, _ = node.lowers[-1]
+        return (layer, path) if isinstance(layer, FarLayer) and layer.asks else None
+
     def readlink(self, node: Node) -> bytes:
         """Return the target of a symlink."""
         layer, path = self.place(node)
@@ -186,7 +194,7 @@ class Union(QuickLooks):
     def statvfs(self) -> os.statvfs_result:
         """Return the figures of upper's file system (of the top lower's without an upper)."""
         top: Layer = self.upper or self.lowers[0]
-        figures = os.fstatvfs(top.fd)
+        figures = top.statvfs()
         if figures.f_namemax == self.name_max:
             return figures
         return os.statvfs_result((*figures[:9], self.name_max))

@@ -6,7 +6,6 @@ above all, follows at the struct's size.
 """
 
 import os
-import stat
 import struct
 from collections.abc import Iterable
 from typing import Final
@@ -257,10 +256,10 @@ class Listing:
         if self._entries:
             self.after = _DIRENT.unpack_from(self._entries[-1])[1]
 
-    def add_dot(self, name: bytes, ino: int, offset: int) -> bool:
-        """Add `.` or `..` to a READDIRPLUS: without a node, as it is no look-up."""
+    def add_bare(self, name: bytes, ino: int, kind: int, offset: int) -> bool:
+        """Add a name to a READDIRPLUS without a node, as it is no look-up: fuse_direntplus_link."""
         attributes = bytes(_DIRENTPLUS.size - _DIRENT.size)
-        head = _DIRENT.pack(ino, offset, len(name), stat.S_IFDIR >> 12)
+        head = _DIRENT.pack(ino, offset, len(name), kind)
         return self._put(attributes + head, name, offset)
 
     def add_entry(  # noqa: PLR0913, PLR0917
