@@ -66,6 +66,7 @@ LSEEK_IN = struct.Struct("=QqI4x")  # fh offset whence
 COPY_FILE_RANGE_IN = struct.Struct("=QQQQQQQ")  # fh_in off_in nodeid_out fh_out off_out len flags
 FSYNC_IN = struct.Struct("=QI4x")  # fh fsync_flags, for FSYNCDIR too
 IOCTL_IN = struct.Struct("=QIIQII")  # fh flags cmd arg in_size out_size; in_size bytes follow
+INTERRUPT_IN = struct.Struct("=Q")  # unique
 HANDLE = struct.Struct("=Q")  # fh, the beginning of RELEASE
 GETXATTR_IN = struct.Struct("=I4x")  # size
 SETXATTR_IN = struct.Struct("=II")  # size flags; without SETXATTR_EXT
