@@ -25,6 +25,8 @@ options of -o (separated by commas; \\, \\: and \\\\ stand for themselves in nam
   loop=on|off           the fast event loop [on]
   direct=on|off         requests answered without libfuse [on]
   handshake=on|off      the extended kernel handshake [on]
+  far=all|N:N, near=... lowers, by their place from 1, that may keep one waiting, or do not [those
+                        on NFS, SMB, FUSE, 9p, Ceph, AFS]
   boot=on|off           this will be the root of the machine: the daemon is watched and spared [off]
   dead=reboot|panic|halt|nothing
                         what to do when the daemon of a boot=on mount dies [reboot]
