@@ -290,6 +290,12 @@ class Dispatcher:
         finally:
             self.waiting -= 1
             self._held_up.pop(unique, None)
+            self._use_pause()
+
+    def _use_pause(self) -> None:
+        """Do, after a reply that the loop did not make, what it does between requests."""
+        while not self._poll(0) and self._is_made_ready():
+            pass
 
     def _failed_later(self, unique: int, opcode: int, node: int, error: Exception) -> None:
         """Answer with an error that a thread met, from the thread of the handlers."""
