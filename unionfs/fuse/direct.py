@@ -233,7 +233,6 @@ class Direct:
         (number,) = messages.LINK_IN.unpack_from(body)
         node, name = self._nodes[number], _name(body, messages.LINK_IN.size)
         directory = self._nodes[parent]
-        self._files.foresee(node)
         if self._union.features.metacopy:
             return self._entry(unique, node, self._changes.link(node, directory, name))
 

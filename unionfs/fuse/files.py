@@ -411,10 +411,6 @@ class Files:
         else:
             self._copyup.foresee_content(node, wish.size)
 
-    def foresee(self, node: Node) -> None:
-        """Ask far layers for what the reply to a change of *node* takes of them."""
-        self._copyup.foresee(node)
-
     def write(self, fd: int, offset: int, data: bytes | memoryview) -> int:
         """Write *data* at *offset* and return how much of it was written."""
         return os.pwrite(fd, data, offset)

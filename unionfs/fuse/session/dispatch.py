@@ -290,10 +290,10 @@ class Dispatcher:
         finally:
             self.waiting -= 1
             self._held_up.pop(unique, None)
-            self._use_pause()
+            self.use_pause()
 
-    def _use_pause(self) -> None:
-        """Do, after a reply that the loop did not make, what it does between requests."""
+    def use_pause(self) -> None:
+        """Do what is done between requests, where none was waited for: a task had its turn."""
         while not self._poll(0) and self._is_made_ready():
             pass
 

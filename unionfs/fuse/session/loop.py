@@ -175,6 +175,8 @@ class FastLoop(Loop):
                 if not begun:  # even so others may have had a long turn in it, once
                     self._cost = min(time.perf_counter() - before, 2 * self._cost)
                 self._schedule_pass()
+                if begun and self._dispatcher is not None:
+                    self._dispatcher.use_pause()
             if self._closed:
                 raise trio.ClosedResourceError
             if not (self._poll(0) or self.patience.poll_on(self._poll) or self._nap()):
