@@ -17,7 +17,7 @@ from .gate import Gate
 _CORE = {"chattr", "files", "changes"}  # what the verbs use beside the handlers
 
 
-class Stopped(Exception):
+class Stopped(Exception):  # noqa: N818 - it says what happened
     """The operation has ended at a question."""
 
 
