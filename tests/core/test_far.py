@@ -9,7 +9,7 @@ import pytest
 from tests.layers import opened
 from tests.trees import Link, plant
 from unionfs.layers import iflags
-from unionfs.layers.far import PINNED, Answer, Ask, FarLayer
+from unionfs.layers.far import PINNED, Answer, Ask, FarLayer, Memo
 from unionfs.layers.layer import Layer
 
 TREE = {"f": "text", "d": {"x": "in d", "y": ""}, "l": Link("f")}
@@ -132,7 +132,7 @@ def _finding(name):
 
 def test_what_was_used_least_lately_is_let_go_of(tmp_path):
     plant(tmp_path / "lower", dict.fromkeys("abc", ""))
-    layer = FarLayer(*opened(tmp_path / "lower"), number=1, name="lower", most_kept=2)
+    layer = FarLayer(*opened(tmp_path / "lower"), number=1, name="lower", memo=Memo(2000))
     layer.ask_from_now_on(-1)
     for name in (b"a", b"b", b"a", b"c"):
         asked(lambda layer, name=name: layer.find(name), layer)
@@ -145,7 +145,7 @@ def test_what_was_used_least_lately_is_let_go_of(tmp_path):
 
 def test_a_request_is_not_asked_in_circles_by_a_memo_without_room(tmp_path):
     plant(tmp_path / "lower", dict.fromkeys("abc", ""))
-    layer = FarLayer(*opened(tmp_path / "lower"), number=1, name="lower", most_kept=0)
+    layer = FarLayer(*opened(tmp_path / "lower"), number=1, name="lower", memo=Memo(0))
     layer.ask_from_now_on(-1)
     modes, keys = asked(lambda one: [one.stat(bytes([n])).st_mode for n in b"abc"], layer)
     assert all(map(stat.S_ISREG, modes))

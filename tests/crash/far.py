@@ -9,7 +9,7 @@ import inspect
 import pyfuse3
 
 from unionfs.fuse.trouble import reply_number
-from unionfs.layers.far import PINNED, Ask, FarLayer
+from unionfs.layers.far import PINNED, Ask, FarLayer, Memo
 
 from .client import Client
 from .gate import Gate
@@ -110,7 +110,7 @@ class FarClient(Client):
 
     @staticmethod
     def lower(fd, **words):
-        return FarLayer(fd, most_kept=0, **words)
+        return FarLayer(fd, memo=Memo(0), **words)
 
     def __init__(self, dirs, features=None, *, stop=0):
         super().__init__(dirs, features)

@@ -10,14 +10,14 @@ import pytest
 from tests.far.conftest import Slow
 from tests.mounted import disks
 from tests.trees import plant
-from unionfs.layers.far import FarLayer
+from unionfs.layers.far import FarLayer, Memo
 from unionfs.mounting import distance
 from unionfs.mounting.options import Options, Refused, parse
 
 
 def _opened(path, number=1, **said):
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    layer = distance.opened(fd, number=number, name=str(path), options=Options(**said))
+    layer = distance.opened(fd, number, str(path), Options(**said), Memo())
     layer.close()
     return isinstance(layer, FarLayer)
 

@@ -26,10 +26,9 @@ from unionfs.layers.descent import Landmarks
 from unionfs.layers.fetched import Fetched, OpenFiles
 from unionfs.layers.layer import Layer
 
-# Answers kept of one layer, at some 400 bytes each: a name, or ten names of a listing.
-_MOST_KEPT = 200_000
-_BYTES = 400
-_NAMES = 10
+# Bytes that answers take in all, about; and each of them, attributes, a name of a listing.
+_MOST_BYTES = 64 << 20
+_BYTES, _STAT_BYTES, _NAME_BYTES = 280, 850, 115
 
 # Errors that say what a layer holds.  All others may pass, with a server that comes back.
 _LASTING = frozenset({
@@ -97,51 +96,57 @@ Pinned = dict[tuple["FarLayer", Key], Answer]
 PINNED: ContextVar[Pinned | None] = ContextVar("pinned", default=None)
 
 
-class _Memo:
-    """The answers of one layer that were used last."""
+class Memo:
+    """The answers of all far layers of a union that were used last."""
 
-    def __init__(self, most: int) -> None:
-        self._kept: dict[Key, Answer] = {}  # the one used last at the end
-        self._free = most
+    def __init__(self, room: int = _MOST_BYTES) -> None:
+        self._kept: dict[tuple[FarLayer, Key], Answer] = {}  # the one used last at the end
+        self._free = room
 
-    def get(self, key: Key) -> Answer | None:
+    def get(self, key: "tuple[FarLayer, Key]") -> Answer | None:
+        """Return an answer, None where there is none."""
         answer = self._kept.pop(key, None)
         if answer is not None:
             self._kept[key] = answer
         return answer
 
-    def put(self, key: Key, answer: Answer) -> None:
+    def put(self, key: "tuple[FarLayer, Key]", answer: Answer) -> None:
+        """Keep an answer, and let go of those that were not used for the longest time."""
         self._drop(key)
         self._kept[key] = answer
-        self._free -= _weight(answer)
+        self._free -= _bytes(answer)
         while self._free < 0 and self._kept:
             self._drop(next(iter(self._kept)))
 
-    def _drop(self, key: Key) -> None:
+    def _drop(self, key: "tuple[FarLayer, Key]") -> None:
         answer = self._kept.pop(key, None)
         if answer is not None:
-            self._free += _weight(answer)
+            self._free += _bytes(answer)
 
     def clear(self) -> None:
+        """Let go of all."""
         while self._kept:
             self._drop(next(iter(self._kept)))
 
 
-def _weight(answer: Answer) -> int:
+def _bytes(answer: Answer) -> int:
+    """Return how much memory an answer takes, about."""
     value = answer.value
     if isinstance(value, bytes):
-        return 1 + len(value) // _BYTES
-    return 1 + len(value) // _NAMES if isinstance(value, dict | list) else 1
+        return _BYTES + len(value)
+    if isinstance(value, os.stat_result):
+        return _STAT_BYTES
+    return _BYTES + _NAME_BYTES * (len(value) if isinstance(value, dict | list) else 0)
 
 
 class FarLayer(Layer):
     """A host directory tree that is only read, and asked for by threads."""
 
     def __init__(
-        self, fd: int, *, number: int = 0, name: str = "", most_kept: int = _MOST_KEPT
+        self, fd: int, *, number: int = 0, name: str = "", memo: Memo | None = None
     ) -> None:
         super().__init__(fd, number=number, name=name)
-        self._memo = _Memo(most_kept)
+        self._memo = Memo() if memo is None else memo
         self._files = OpenFiles()
         self._stash = -1
         self._near = Layer.__new__(Layer)
@@ -167,7 +172,7 @@ class FarLayer(Layer):
     def keep(self, ask: Ask, answer: Answer) -> None:
         """Keep an answer for those who ask next."""
         if ask.kept and answer.lasts:
-            self._memo.put(ask.key, answer)
+            self._memo.put((self, ask.key), answer)
 
     def learned(self, key: Key, find: Callable[[Layer], _T]) -> _T:
         """Return what *find* has found here, or finds, under the name *key*."""
@@ -176,7 +181,7 @@ class FarLayer(Layer):
         pinned = PINNED.get()
         answer = None if pinned is None else pinned.get((self, key))
         if answer is None:
-            answer = self._memo.get(key)
+            answer = self._memo.get((self, key))
             if answer is None:
                 raise Ask(self, key, find, kept=True)
             if pinned is not None:

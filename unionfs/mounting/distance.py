@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from unionfs.host import mountinfo
 from unionfs.host.mountinfo import MountInfo
 from unionfs.host.syscalls import filesystem_type
-from unionfs.layers.far import FarLayer
+from unionfs.layers.far import FarLayer, Memo
 from unionfs.layers.layer import Layer
 from unionfs.mounting.options import Options, Refused
 
@@ -41,12 +41,12 @@ SILENCE = 3.0
 PATIENCE = 60.0
 
 
-def opened(fd: int, *, number: int, name: str, options: Options) -> Layer:
-    """Return a lower layer, far or not, that has been opened."""
+def opened(fd: int, number: int, name: str, options: Options, memo: Memo) -> Layer:
+    """Return a lower layer that has been opened; a far one keeps what it answered in *memo*."""
     place = len(options.lowers) - number + 1
     if _says(options.near, place) or not (_says(options.far, place) or _is_far(fd)):
         return Layer(fd, number=number, name=name)
-    return FarLayer(fd, number=number, name=name)
+    return FarLayer(fd, number=number, name=name, memo=memo)
 
 
 def _says(option: str | None, place: int) -> bool:

@@ -13,6 +13,7 @@ import logging
 import os
 
 from unionfs.host import copies
+from unionfs.layers.far import Memo
 from unionfs.layers.layer import Layer, WritableLayer
 from unionfs.layers.stack import Stack
 from unionfs.mounting import distance, places, uppers
@@ -114,11 +115,11 @@ class _Named:
 def _open_lowers(
     options: Options, found: list[Place], attached: list[Place], undo: contextlib.ExitStack
 ) -> tuple[Layer, ...]:
-    layers = []
+    layers, memo = [], Memo()
     for number, place in zip(range(len(found), 0, -1), found, strict=True):
         fd = _open_lower(place, attached)
         undo.callback(os.close, fd)
-        layers.append(distance.opened(fd, number=number, name=place.name, options=options))
+        layers.append(distance.opened(fd, number, place.name, options, memo))
         _warn_if_in_use(layers[-1])
     return tuple(layers)
 
