@@ -157,10 +157,10 @@ class DirectFiles:
         self, unique: int, number: int, body: memoryview, _uid: int, _gid: int
     ) -> memoryview | bytes | Soon | Later:
         handle, offset, size = messages.READ_IN.unpack_from(body)
-        far = None if handle else self._union.far_content(self._nodes[number])
-        if far is not None:
-            layer, path = far
-            return messages.data(unique, layer.read(path, size, offset))
+        if not handle and self._union.far:
+            far = self._union.far_content(self._nodes[number])
+            if far is not None:
+                return messages.data(unique, far[0].read(far[1], size, offset))
         reading, fd = self._files.reading, handle or self._source(number)
         reply = self._read_at_once(unique, fd, size, offset)
         if reply is not None:
@@ -196,10 +196,10 @@ class DirectFiles:
 
     def _lseek(self, unique: int, number: int, body: memoryview, _uid: int, _gid: int) -> bytes:
         handle, offset, whence = messages.LSEEK_IN.unpack_from(body)
-        far = None if handle else self._union.far_content(self._nodes[number])
-        if far is not None:
-            layer, path = far
-            return messages.sought(unique, layer.seek(path, offset, whence))
+        if not handle and self._union.far:
+            far = self._union.far_content(self._nodes[number])
+            if far is not None:
+                return messages.sought(unique, far[0].seek(far[1], offset, whence))
         fd = handle or self._source(number)
         # SEEK_DATA and SEEK_HOLE alone; nobody else cares for the position of the descriptor.
         return messages.sought(unique, os.lseek(fd, offset, whence))
@@ -269,8 +269,9 @@ class DirectFiles:
         source_handle, start, target_number, handle, offset, length, _ = (
             messages.COPY_FILE_RANGE_IN.unpack_from(body)
         )
-        if not source_handle and self._union.far_content(self._nodes[number]) is not None:
-            return messages.error(unique, errno.EXDEV)  # the kernel reads and writes then
+        if not source_handle and self._union.far:
+            if self._union.far_content(self._nodes[number]) is not None:
+                return messages.error(unique, errno.EXDEV)  # the kernel reads and writes then
 
         def copy(target: _Target) -> Reply:
             layer = self._files.ready_to_write(*target)

@@ -262,8 +262,8 @@ class Files:
         if self.backings.is_through(node) or self.backings.may_be_mapped(node):
             return None
         passes = self.backings.enabled and (not node.below or self._lower_passes)
-        if passes and self.union.far_content(node) is not None:  # whose content threads read
-            passes = False
+        if passes and self.union.far and self.union.far_content(node) is not None:
+            passes = False  # threads read it
         if passes and (node.ino in self.large or self.union.access.strict):
             return None
         return Opened(UNOPENED, 0, self.backings.open_unopened(node) and self._stays_cached(node))
@@ -397,7 +397,7 @@ class Files:
         With what `prepare` said of the size.
         """
         self.changed(node)
-        if node.below:
+        if node.below and self.union.far:
             self._foresee_change(node, wish, sized=sized)
         if sized:
             return self._attributes.change(node, wish, fd, requester, sized=True)
