@@ -269,9 +269,9 @@ class DirectFiles:
         source_handle, start, target_number, handle, offset, length, _ = (
             messages.COPY_FILE_RANGE_IN.unpack_from(body)
         )
-        if not source_handle and self._union.far:
-            if self._union.far_content(self._nodes[number]) is not None:
-                return messages.error(unique, errno.EXDEV)  # the kernel reads and writes then
+        far = not source_handle and self._union.far
+        if far and self._union.far_content(self._nodes[number]) is not None:
+            return messages.error(unique, errno.EXDEV)  # the kernel reads and writes then
 
         def copy(target: _Target) -> Reply:
             layer = self._files.ready_to_write(*target)
