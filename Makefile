@@ -12,7 +12,7 @@ BUILD_PACKAGES = fuse3 libfuse3-dev pkg-config gcc libc6-dev python3-dev python3
 # What the tests run over the union or compare it with.
 TEST_PACKAGES = xfsprogs btrfs-progs squashfs-tools erofs-utils e2fsprogs attr acl libcap2-bin rsync \
 	sqlite3 logrotate git passwd fuse-overlayfs unionfs-fuse mergerfs strace mount procps util-linux \
-	man-db busybox-static
+	man-db busybox-static bindfs sshfs openssh-server iproute2
 # What it takes to build the Debian package.
 DEB_PACKAGES = dpkg-dev debhelper dh-python pybuild-plugin-pyproject python3-all python3-setuptools \
 	bash-completion lintian fakeroot

@@ -19,6 +19,10 @@ from unionfs.layers.layer import WritableLayer
 
 WAYS = ["nosymfollow", "openat2", "name by name"]
 _NO_SUCH_CALL = 100_000
+_NO_VERBS = {
+    "beside", "both_closer", "close", "closer", "is_too_far",
+    "learned", "forget", "statvfs",  # of the layer as a whole
+}  # fmt: skip
 _IN_FD = {"truncate", "write", "allocate", "copy_range", "copy_bytes"}  # these take no path
 
 
@@ -38,6 +42,8 @@ ONE_PATH = {
     "find": ("f", lambda layer, path: layer.find(path).st_size),
     "is_guarded": ("f", lambda layer, path: layer.is_guarded(path)),
     "open": ("f", lambda layer, path: _closed(layer.open(path, os.O_RDONLY))),
+    "open_content": ("f", lambda layer, path: _closed(layer.open_content(path))),
+    "flags": ("f", lambda layer, path: layer.flags(path, iflags.FLAGS.read, 4)),
     "hold": ("f", lambda layer, path: _closed(layer.hold(path))),
     "readlink": ("l", lambda layer, path: layer.readlink(path)),
     "scan": ("e", lambda layer, path: [entry.name for entry in layer.scan(path)]),
@@ -74,8 +80,7 @@ def test_all_verbs_are_tried():
     verbs = {
         name
         for name, value in inspect.getmembers(WritableLayer, inspect.isfunction)
-        if not name.startswith("_")
-        and name not in {"beside", "both_closer", "close", "closer", "is_too_far"}
+        if not name.startswith("_") and name not in _NO_VERBS
     }
     assert verbs == {*ONE_PATH, *TWO_PATHS, *_IN_FD}
 

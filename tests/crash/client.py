@@ -64,13 +64,15 @@ class _NoSession:
 class Client:
     """The verbs, as requests to the core over the layers in *dirs*."""
 
+    lower = Layer
+
     def __init__(self, dirs: Dirs, features: Features | None = None) -> None:
         self._before = _descriptors()
         self._home = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
         self._umask = os.umask(0)
         number = len(dirs.lowers)
         lowers = tuple(
-            Layer(*opened(path), number=number - index, name=path)
+            self.lower(*opened(path), number=number - index, name=path)
             for index, path in enumerate(dirs.lowers)
         )
         fds = opened(dirs.upper, dirs.work)

@@ -35,6 +35,7 @@ VARIANTS = {
     "handshake=off": ("lower1", ("handshake=off",)),
     "metacopy=off": ("lower1", ("metacopy=off",)),
     "whiteout=aufs": ("lower1", ("whiteout=aufs",)),
+    "far=all": ("lower1", ("far=all",)),
 }
 
 _GROUND = os.environ.get("UNIONFS_TEST_GROUND")

@@ -39,6 +39,7 @@ by_pyfuse3 = pytest.mark.without(
     "noopen=on",
     "metacopy=off",
     "whiteout=aufs",
+    "far=all",
 )
 
 
@@ -96,7 +97,7 @@ def _set_uid(path):
 
 @pytest.mark.without(
     "upper", "lower", "passthrough=all", "passthrough=off", "direct=off",
-    "loop=off", "handshake=off", "metacopy=off", "whiteout=aufs",
+    "loop=off", "handshake=off", "metacopy=off", "whiteout=aufs", "far=all",
 )  # fmt: skip
 @pytest.mark.unions_only
 @pytest.mark.tree({"f": "text"}, prepare=_set_uid)

@@ -201,8 +201,9 @@ def test_a_time_that_is_set_while_a_map_lasts_stays(tree):
 
 @pytest.mark.unions_only  # a row of the table of limits
 @pytest.mark.without(
-    "upper", "lower", "passthrough=all", "direct=off", "loop=off", "metacopy=off", "whiteout=aufs"
-)
+    "upper", "lower", "passthrough=all", "direct=off", "loop=off", "metacopy=off", "whiteout=aufs",
+    "far=all",
+)  # fmt: skip
 @pytest.mark.tree(BOTH)
 def test_without_passthrough_a_time_that_is_set_before_the_map_is_written_back_is_overwritten(tree):
     with mapped(tree / "large") as view:

@@ -235,6 +235,7 @@ class Changes:
         upper = self.upper.layer
         if node.orphan and not node.upper:
             raise error(errno.ENOENT)
+        self._names.copyup.foresee(node)  # the reply, too, takes what it asks for
         self._require_unused(parent, name)
         self._names.directory(parent)
         protection.require(self.union, node)

@@ -59,6 +59,29 @@ class CopyUp:
         """Return the number of a copy-up: one more than the last, as a sync may be under way."""
         return next(self._numbers)
 
+    def foresee(self, node: Node) -> None:
+        """Ask far layers for all that *node*, and bringing it up, takes, before anything changes.
+
+        That is for what is not undone, or shows, when `Ask` is raised in between.
+        """
+        if not self.union.far:
+            return
+        if self.union.has_lower_content(node):
+            layer, path, _ = node.lowers[-1]
+            layer.stat(path)
+        at: Node | None = node
+        while at is not None and not at.upper:
+            _foresee(at)
+            at = at.parent if not at.orphan else None
+
+    def foresee_content(self, node: Node, size: int | None = None) -> None:
+        """Do so, and have the first *size* bytes of the content near, for `begin`."""
+        self.foresee(node)
+        far = self.union.far_content(node)
+        if far is not None:
+            layer, path = far
+            layer.foresee_content(path, size)
+
     def metadata(self, node: Node) -> None:
         """Bring *node* to upper; the content of a file may stay where it is."""
         if node.upper:
@@ -100,6 +123,7 @@ class CopyUp:
 
     def _bring(self, node: Node) -> None:
         work = self.upper.work
+        self.foresee(node)
         if not node.orphan and node.parent is not None:
             self.directories(node.parent)
         staged = self.upper.temporaries.name()
@@ -131,6 +155,8 @@ class CopyUp:
 
     def directories(self, node: Node) -> None:
         """Bring a directory and its parents to upper."""
+        if not node.upper:
+            self.foresee(node)
         missing = []
         at: Node | None = node
         while at is not None and not at.upper:
@@ -265,7 +291,8 @@ class CopyUp:
         """
         work = self.upper.work
         lower = node.lowers[-1]
-        source = lower.layer.open(lower.path, os.O_RDONLY)
+        self.foresee(node)
+        source = lower.layer.open_content(lower.path, size)
         staged, host_flags = b"", os.O_RDWR if flags is None else flags
         try:
             st = shown = stat_file(source)
@@ -392,6 +419,21 @@ class CopyUp:
             log.exception("%r is half a copy until the kernel forgets it", job.node.path)
         finally:
             job.close()
+
+
+def _foresee(node: Node) -> None:
+    """Have a far layer asked for what `_make_like` and `_prepare` copy of an object."""
+    layer, path, _ = node.lowers[0]
+    if not layer.asks:
+        return
+    layer.stat(path)
+    for name in layer.attributes(path):
+        if not markers.is_private(name):
+            layer.attribute(path, name)
+    if node.format in {stat.S_IFREG, stat.S_IFDIR}:
+        iflags.find(layer, path, iflags.FLAGS)
+    elif node.format == stat.S_IFLNK:
+        layer.readlink(path)
 
 
 def _sync(layer: WritableLayer, path: bytes, kind: int) -> None:

@@ -136,6 +136,12 @@ def _said(key: str, value: object) -> str:
 
 def _placed(layer: dict[str, Any]) -> str:
     """Return the place of a layer, and, where that is another, the name it was mounted by."""
+    if layer.get("far"):
+        return f"{_near(layer)} (far)"
+    return _near(layer)
+
+
+def _near(layer: dict[str, Any]) -> str:
     name, place = layer["name"], layer["place"]
     if layer["deleted"]:
         return f"{_shown(name)} (deleted)"

@@ -25,6 +25,9 @@ def complete(status: dict[str, Any], root: str = "") -> Room | None:
     layers = status["layers"]
     for layer in filter(None, (layers["upper"], layers["work"], *layers["lowers"])):
         layer.update(place=None, deleted=False, device=None, room=None)
+        if layer.get("far"):  # asking for it may take as long as its server likes
+            layer["place"] = layer["name"]
+            continue
         with contextlib.suppress(OSError):  # not permitted, or the daemon has just ended
             _complete_layer(layer, _link(status, layer), root)
     room = room_of(layers["upper"])

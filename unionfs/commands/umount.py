@@ -6,12 +6,14 @@ import errno
 import os
 import select
 import sys
+import time
 
 from unionfs.host import mountcalls
 from unionfs.mounting import live
 from unionfs.mounting.options import Refused
 
 _FAILED = 1  # exit status
+_MOMENT = 0.2  # seconds between two looks for threads that are left
 _SECONDS = 5  # after which one wants to know what is waited for
 
 
@@ -48,15 +50,31 @@ def _unmount(name: str, *, lazy: bool) -> int:
 
 
 def _wait(daemon: int, name: str, pid: int | None) -> None:
-    """Return when the daemon has ended: its descriptor is readable then, pidfd_open(2)."""
-    if select.select([daemon], [], [], _SECONDS)[0]:
-        return
+    """Return when the daemon has ended."""
+    deadline = time.monotonic() + _SECONDS
+    while time.monotonic() < deadline:
+        if _has_ended(daemon, pid):
+            return
     print(
         f"unionfs: '{name}' is unmounted here; its daemon (process {pid}) goes on until it is"
         " unmounted in all mount namespaces and all is on disk: waiting",
         file=sys.stderr,
     )
-    select.select([daemon], [], [])
+    while not _has_ended(daemon, pid):
+        pass
+
+
+def _has_ended(daemon: int, pid: int | None) -> bool:
+    """Tell, within a moment, whether a daemon is gone: pidfd_open(2).
+
+    All that it does at its end is done, too, when it is a zombie with threads: those wait for the
+    server of a far layer, and cannot be ended before (proc_pid_stat(5)).
+    """
+    if select.select([daemon], [], [], _MOMENT)[0]:
+        return True
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()[0] == b"Z"
+    return False
 
 
 def _descriptor_of(pid: int | None) -> int | None:

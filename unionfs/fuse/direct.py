@@ -271,7 +271,7 @@ class Direct:
         )
         node = self._nodes[ino]
         requester = self._operations.session.requester(unique, uid, gid)
-        plain = node.upper and not node.protection
+        plain = node.upper and not node.protection and not (node.below and self._union.far)
         self._files.changed(node)
         if plain and not valid & messages.FATTR_SIZE and new != NOTHING:
             # what is most often asked: nothing to decide
@@ -383,7 +383,7 @@ class Direct:
         for entry in entries:
             name, node, st, after = entry
             if st is None:
-                fits = listing.add_dot(name, node.ino, after)
+                fits = listing.add_bare(name, node.ino, node.format >> 12, after)
             else:
                 shown = self._shown(node, st)
                 fits = listing.add_entry(name, node.ino, st, *shown, after)

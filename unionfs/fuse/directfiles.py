@@ -157,6 +157,10 @@ class DirectFiles:
         self, unique: int, number: int, body: memoryview, _uid: int, _gid: int
     ) -> memoryview | bytes | Soon | Later:
         handle, offset, size = messages.READ_IN.unpack_from(body)
+        if not handle and self._union.far:
+            far = self._union.far_content(self._nodes[number])
+            if far is not None:
+                return messages.data(unique, far[0].read(far[1], size, offset))
         reading, fd = self._files.reading, handle or self._source(number)
         reply = self._read_at_once(unique, fd, size, offset)
         if reply is not None:
@@ -192,6 +196,10 @@ class DirectFiles:
 
     def _lseek(self, unique: int, number: int, body: memoryview, _uid: int, _gid: int) -> bytes:
         handle, offset, whence = messages.LSEEK_IN.unpack_from(body)
+        if not handle and self._union.far:
+            far = self._union.far_content(self._nodes[number])
+            if far is not None:
+                return messages.sought(unique, far[0].seek(far[1], offset, whence))
         fd = handle or self._source(number)
         # SEEK_DATA and SEEK_HOLE alone; nobody else cares for the position of the descriptor.
         return messages.sought(unique, os.lseek(fd, offset, whence))
@@ -225,11 +233,17 @@ class DirectFiles:
         node, datasync = self._nodes[number], bool(how & messages.FSYNC_FDATASYNC)
 
         async def job() -> bytes:
-            fd = handle or self.descriptors.to_read(node)
+            fd = handle or self._to_sync(node)
             await self._durability.sync_file(node, fd, datasync=datasync)
             return messages.empty(unique)
 
         return Waiting(job)
+
+    def _to_sync(self, node: Node) -> int:
+        """Return a descriptor of a file's content, if that is in upper; else -1."""
+        if self._union.has_lower_content(node) or not node.upper:
+            return -1
+        return self.descriptors.to_read(node)
 
     def _fallocate(
         self, unique: int, number: int, body: memoryview, uid: int, gid: int
@@ -255,6 +269,9 @@ class DirectFiles:
         source_handle, start, target_number, handle, offset, length, _ = (
             messages.COPY_FILE_RANGE_IN.unpack_from(body)
         )
+        far = not source_handle and self._union.far
+        if far and self._union.far_content(self._nodes[number]) is not None:
+            return messages.error(unique, errno.EXDEV)  # the kernel reads and writes then
 
         def copy(target: _Target) -> Reply:
             layer = self._files.ready_to_write(*target)

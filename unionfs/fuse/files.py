@@ -166,6 +166,7 @@ class Files:
         if new.size is None:
             await self.bring_content(node)
             return False
+        self._copyup.foresee_content(node, new.size)
         with self._permitting_cut(node, new, requester):
             if self.union.has_lower_content(node):
                 return await self.bring_content(node, new.size)
@@ -241,6 +242,7 @@ class Files:
     async def _open_emptied(self, node: Node, flags: int, requester: Requester) -> Opened:
         """Open a file and then empty it: where it cannot be opened, it keeps its content."""
         kept = host_flags(flags) & ~os.O_TRUNC
+        self._copyup.foresee_content(node, 0)
         with self._permitting_truncation(node, flags, requester):
             job = await self._bring(node, 0, kept)
             if job is not None:
@@ -271,6 +273,8 @@ class Files:
         if self.backings.is_through(node) or self.backings.may_be_mapped(node):
             return None
         passes = self.backings.enabled and (not node.below or self._lower_passes)
+        if passes and self.union.far and self.union.far_content(node) is not None:
+            passes = False  # threads read it
         if passes and (node.ino in self._large or self.union.access.strict):
             return None
         return Opened(UNOPENED, 0, self.backings.open_unopened(node) and self._stays_cached(node))
@@ -420,10 +424,19 @@ class Files:
         With what `prepare` said of the size.
         """
         self.changed(node)
+        if node.below and self.union.far:
+            self._foresee_change(node, new, sized=sized)
         if sized:
             return self._attributes.change(node, new, fd, requester, sized=True)
         with self._permitting_cut(node, new, requester):
             return self._attributes.change(node, new, fd, requester)
+
+    def _foresee_change(self, node: Node, new: NewAttributes, *, sized: bool) -> None:
+        """Ask far layers for what a change, and the reply to it, take of them."""
+        if new.size is None or sized:
+            self._copyup.foresee(node)
+        else:
+            self._copyup.foresee_content(node, new.size)
 
     def write(self, fd: int, offset: int, data: bytes | memoryview) -> int:
         """Write *data* at *offset* and return how much of it was written."""

@@ -19,6 +19,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 
+from unionfs.layers.far import Ask
 from unionfs.view.listings import Listed, Listings
 from unionfs.view.node import Node
 from unionfs.view.union import Union
@@ -83,7 +84,10 @@ class Foresight:
             return self._foresee_attributes() or self._go_on() or self._begin()
         except OSError:  # who asks for it is told
             self._discard()
-            return False
+        except Ask:  # nobody has asked for it yet
+            self._discard()
+            self._next.clear()
+        return False
 
     def _go_on(self) -> bool:
         """Look up one more entry of the listing that is being made."""
@@ -152,7 +156,7 @@ class Foresight:
             while prepared.rest is not None:
                 prepared.step()
             entries = [self._renewed(entry) for entry in prepared.entries]
-        except OSError:
+        except (OSError, Ask):
             self._discard()
             return None
         if any(entry[1].superseded for entry in entries):  # the name has another node by now

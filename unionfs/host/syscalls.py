@@ -182,6 +182,16 @@ def set_filesystem_ids(uid: int, gid: int) -> None:
     _libc.setfsgid(ctypes.c_uint(gid))
 
 
+_CLONE_FS = 0x200  # include/uapi/linux/sched.h
+
+
+def leave_common_directory() -> None:
+    """Give this thread a working directory, and a umask, of its own: unshare(2), CLONE_FS."""
+    if _libc.unshare(_CLONE_FS) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"unshare(CLONE_FS): {os.strerror(number)}")
+
+
 class _StatFs(ctypes.Structure):
     """The beginning of struct statfs, statfs(2): all that is read of it is the type."""
 

@@ -70,11 +70,11 @@ class AufsWhiteouts(Whiteouts):
             return entry._replace(found=Found.OPAQUE)
         return entry
 
-    def listing(
+    def _listing(
         self, place: LayerPath, held: "Sequence[os.DirEntry[bytes]] | None" = None
     ) -> dict[bytes, int]:
         """Map the names of one directory of one layer to whether they show."""
-        found = super().listing(place, held)
+        found = super()._listing(place, held)
         shows = {name: shown for name, shown in found.items() if not name.startswith(_PREFIX)}
         for name in found:
             if name.startswith(_PREFIX) and not name.startswith(b".wh..wh."):

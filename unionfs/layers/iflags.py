@@ -8,7 +8,6 @@ object from any change; they have the same values here as in FS_IOC_GETFLAGS.
 
 import errno
 import fcntl
-import os
 from typing import NamedTuple
 
 from unionfs.layers.layer import Layer, WritableLayer
@@ -71,20 +70,17 @@ EXTENDED = Form(0x801C581F, 0x401C5820, 28, 0x8, 0x10, 0x20 | 0x40 | 0x80)
 
 def read(layer: Layer, path: bytes, form: Form) -> bytes:
     """Return the flags of a file or directory as the host has them; ENOTTY where it has none."""
-    fd = layer.open(path, os.O_RDONLY)
-    try:
-        return fcntl.ioctl(fd, form.read, bytes(form.size))
-    finally:
-        os.close(fd)
+    return layer.flags(path, form.read, form.size)
 
 
 def find(layer: Layer, path: bytes, form: Form) -> bytes:
     """Return the same, or zeros where the file system has no flags."""
-    fd = layer.open(path, os.O_RDONLY)
     try:
-        return find_open(fd, form)
-    finally:
-        os.close(fd)
+        return read(layer, path, form)
+    except OSError as exc:
+        if exc.errno not in _UNKNOWN:
+            raise
+        return bytes(form.size)
 
 
 def find_open(fd: int, form: Form) -> bytes:

@@ -23,9 +23,13 @@ import errno
 import fcntl
 import os
 import stat
+from collections.abc import Callable
+from typing import TypeVar
 
 from unionfs.host import syscalls
 from unionfs.layers.descent import Root, stale
+
+_T = TypeVar("_T")
 
 _NO_ATTRIBUTES = frozenset({errno.ENODATA, errno.EOPNOTSUPP})
 _GONE = (FileNotFoundError, NotADirectoryError)
@@ -42,11 +46,14 @@ def join(path: bytes, name: bytes) -> bytes:
 class Layer(Root):
     """A host directory tree that is only read."""
 
+    asks = False  # is what is not known of it asked for by threads: `far`?
+
     def __init__(self, fd: int, *, number: int = 0, name: str = "") -> None:
         super().__init__(fd)
         self.number = number  # from the bottom: the lowest lower is 1; upper and work are 0
         self.name = name  # for messages
         self.device = os.fstat(fd).st_dev
+        self.kind = syscalls.filesystem_type(fd)
         # What the union adds to inode numbers of this file system that are below `end`, and the
         # least number of the lowers that are on it; and whether its directories tell the numbers
         # that stat(2) does.  Settled by `inodes.divide`.
@@ -101,6 +108,29 @@ class Layer(Root):
             return os.open(path, _HOLD | (0 if self.follow else os.O_NOFOLLOW), dir_fd=self.at)
         except OSError as exc:
             return self.closer(exc, path, Layer.hold)
+
+    def open_content(self, path: bytes, most: int | None = None) -> int:  # noqa: ARG002 (`far`)
+        """Open a file of which the first *most* bytes are to be copied, None for all."""
+        return self.open(path, os.O_RDONLY)
+
+    def learned(self, key: tuple[object, ...], find: Callable[["Layer"], _T]) -> _T:  # noqa: ARG002
+        """Return what *find* finds out of this layer; *key* names it (`far`)."""
+        return find(self)
+
+    def forget(self) -> None:
+        """Forget what is known: the layer is being changed."""
+
+    def flags(self, path: bytes, command: int, size: int) -> bytes:
+        """Return inode flags of a file or directory by the ioctl(2) *command*: ioctl_iflags(2)."""
+        fd = self.open(path, os.O_RDONLY)
+        try:
+            return fcntl.ioctl(fd, command, bytes(size))
+        finally:
+            os.close(fd)
+
+    def statvfs(self) -> os.statvfs_result:
+        """Return the figures of the file system: statvfs(3)."""
+        return os.fstatvfs(self.fd)
 
     def readlink(self, path: bytes) -> bytes:
         """Return the target of the symlink *path*."""

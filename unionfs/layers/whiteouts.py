@@ -156,6 +156,16 @@ class Whiteouts:
         The number is that of `INO_SHIFT`, from the host's directory entry alone (readdir(3)):
         from those that the directory has *held*, if they were read already.
         """
+        layer, path, files = place
+        if held is not None:
+            return self._listing(place, held)
+        return layer.learned(
+            ("listing", path, files), lambda near: self._listing(LayerPath(near, path, files))
+        )
+
+    def _listing(
+        self, place: LayerPath, held: "Sequence[os.DirEntry[bytes]] | None" = None
+    ) -> dict[bytes, int]:
         layer, directory = place.layer, place.path
         entries = layer.scan(directory) if held is None else held
         base = layer.number << LAYER_SHIFT

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from unionfs.host import mountcalls, mountinfo
+from unionfs.layers.far import FarLayer
 from unionfs.layers.stack import Stack
 from unionfs.mounting import claims, live, motd, opening
 from unionfs.mounting.options import Options, Refused
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _FAILED = 1  # exit status
+
+# Reads ahead that may wait for far layers before others have to wait for the kernel:
+# fs/fuse/dev.c, fuse_block_alloc.
+_FAR_BACKGROUND = 4096
 
 
 def open_and_serve(options: Options, mountpoint: str, started: Callable[[], None]) -> int:
@@ -97,7 +102,7 @@ def _prepared(
     """Import what is slow to import, and build the union."""
     from unionfs.fuse.direct import Direct  # noqa: PLC0415 - so that bad input is told at once
     from unionfs.fuse.operations import Operations  # noqa: PLC0415
-    from unionfs.fuse.session import Session, Switches  # noqa: PLC0415
+    from unionfs.fuse.session import BACKGROUND_REQUESTS, Session, Switches  # noqa: PLC0415
     from unionfs.view.union import Features, Union  # noqa: PLC0415
 
     features = Features(
@@ -106,6 +111,7 @@ def _prepared(
         whiteout=options.whiteout,
         fsync=options.fsync,
     )
+    far = any(isinstance(layer, FarLayer) for layer in stack.lowers)
     session = Session(
         mountpoint,
         source=options.source,
@@ -119,6 +125,7 @@ def _prepared(
             noopen=options.noopen == "on",
         ),
         stack_depth=2 if _has_overlay(stack) else 1,
+        background=_FAR_BACKGROUND if far else BACKGROUND_REQUESTS,
     )
     union = Union(stack, features)
     union.access.follow(options.flags)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from unionfs.fuse.rootattributes import STATUS, document
 from unionfs.host import copies, mountinfo
+from unionfs.layers.far import FarLayer
 from unionfs.layers.layer import Layer, WritableLayer
 from unionfs.layers.stack import Stack
 from unionfs.mounting.options import Options, Refused
@@ -70,7 +71,7 @@ def describe(stack: Stack, options: Options) -> dict[str, Any]:
         "layers": {
             "upper": _layer(stack.upper),
             "work": _layer(stack.work),
-            "lowers": [_layer(layer) for layer in stack.lowers],
+            "lowers": [_lower(layer) for layer in stack.lowers],
         },
         "options": {
             key: value
@@ -82,6 +83,10 @@ def describe(stack: Stack, options: Options) -> dict[str, Any]:
 
 def _layer(layer: Layer | None) -> dict[str, Any] | None:
     return None if layer is None else {"name": layer.name, "fd": layer.fd}
+
+
+def _lower(layer: Layer) -> dict[str, Any]:
+    return {"name": layer.name, "fd": layer.fd, "far": isinstance(layer, FarLayer)}
 
 
 def ask(path: str) -> dict[str, Any] | None:

@@ -13,9 +13,10 @@ import logging
 import os
 
 from unionfs.host import copies
+from unionfs.layers.far import Memo
 from unionfs.layers.layer import Layer, WritableLayer
 from unionfs.layers.stack import Stack
-from unionfs.mounting import places, uppers
+from unionfs.mounting import distance, places, uppers
 from unionfs.mounting.options import Options, Refused
 from unionfs.mounting.places import Place
 
@@ -65,10 +66,11 @@ def open_stack(options: Options, mountpoint: str | None = None) -> Stack:
         raise Refused("no lower layer: give --lower DIR (or -o lowerdir=DIR)")
     if len(options.lowers) > LOWERS_MAX:
         raise Refused(f"{len(options.lowers)} lower layers: at most {LOWERS_MAX} are possible")
+    distance.await_answers(options.lowers)
     with contextlib.ExitStack() as held, contextlib.ExitStack() as undo:
         named = _Named(options, mountpoint, held)
         attached: list[Place] = []
-        lowers = _open_lowers(named.lowers, attached, undo)
+        lowers = _open_lowers(options, named.lowers, attached, undo)
         upper, work, copy = _open_writable(options, named, lowers[0].fd, attached)
         for layer in filter(None, (upper, work)):
             undo.callback(os.close, layer.fd)
@@ -111,13 +113,13 @@ class _Named:
 
 
 def _open_lowers(
-    found: list[Place], attached: list[Place], undo: contextlib.ExitStack
+    options: Options, found: list[Place], attached: list[Place], undo: contextlib.ExitStack
 ) -> tuple[Layer, ...]:
-    layers = []
+    layers, memo = [], Memo()
     for number, place in zip(range(len(found), 0, -1), found, strict=True):
         fd = _open_lower(place, attached)
         undo.callback(os.close, fd)
-        layers.append(Layer(fd, number=number, name=place.name))
+        layers.append(distance.opened(fd, number, place.name, options, memo))
         _warn_if_in_use(layers[-1])
     return tuple(layers)
 

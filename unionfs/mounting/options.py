@@ -66,6 +66,8 @@ class Options:
         Literal["reboot", "panic", "halt", "nothing"],
         "what to do when the daemon of a boot=on mount dies [reboot]",
     ] = "reboot"
+    far: str | None = None  # lowers that may keep one waiting: "all", or "1:3", the first being 1
+    near: str | None = None
 
 
 def choices() -> dict[str, tuple[tuple[str, ...], str]]:
@@ -256,6 +258,16 @@ def _append_lower(options: Options, value: str | None) -> Options:
     return replace(options, lowers=(*options.lowers, unescape(_needed("lowerdir+", value))))
 
 
+_PLACES = re.compile(r"all|[1-9][0-9]*(:[1-9][0-9]*)*")
+
+
+def _places(key: str, value: str | None) -> str:
+    """Return which lowers are meant."""
+    if value is None or not _PLACES.fullmatch(value):
+        raise Refused(f"bad option '{key}': say {key}=all, or which lowers ({key}=1:3)")
+    return value
+
+
 def _set_remount(options: Options, value: str | None) -> Options:
     if value is not None:
         raise Refused(_unknown("remount", value))
@@ -269,6 +281,8 @@ _OWN: dict[str, Callable[[Options, str | None], Options]] = {
     "workdir": lambda options, value: replace(options, work=unescape(_needed("workdir", value))),
     "ram": lambda options, value: replace(options, ram=checked_size(value or "")),
     "remount": _set_remount,
+    "far": lambda options, value: replace(options, far=_places("far", value)),
+    "near": lambda options, value: replace(options, near=_places("near", value)),
     "fsname": lambda options, value: replace(options, source=unescape(_needed("fsname", value))),
     "subtype": lambda options, value: replace(options, subtype=_said("subtype", value)),
 }
@@ -282,6 +296,7 @@ def settled(options: Options) -> Options:
     as in overlayfs.rst.  The names of whiteout=aufs can express neither.
     """
     _check_upper(options)
+    _check_places(options)
     if options.noopen == "on":
         options = _without_opens(options)
     features = {"metacopy": options.metacopy, "redirect_dir": options.redirect_dir}
@@ -305,6 +320,18 @@ def _without_opens(options: Options) -> Options:
         if getattr(options, key) == "off":
             raise Refused(f"noopen=on needs {key}=on: leave {key}=off out")
     return replace(options, passthrough="off")
+
+
+def _check_places(options: Options) -> None:
+    """Check that the lowers are there which far= and near= name, and that none is both."""
+    far, near = ((value or "").split(":") for value in (options.far, options.near))
+    for key, places in (("far", far), ("near", near)):
+        for place in places:
+            if place.isdigit() and int(place) > len(options.lowers):
+                raise Refused(f"bad option '{key}={place}': there is no lower {place}")
+    both = {"all"}.union(far).intersection(near) if "all" in far else set(far).intersection(near)
+    if both - {""}:
+        raise Refused(f"a lower cannot be both far and near: {', '.join(sorted(both))}")
 
 
 def _check_upper(options: Options) -> None:

@@ -19,8 +19,7 @@ and tmpfs that are told to; ZFS and NFS servers have names that they do not list
 
 from collections.abc import Collection, Mapping, Sequence
 
-from unionfs.host.syscalls import filesystem_type
-from unionfs.layers.layer import join
+from unionfs.layers.layer import Layer, join
 from unionfs.layers.whiteouts import LayerPath
 from unionfs.view.node import Node
 
@@ -43,9 +42,10 @@ _MOST_HELD = 100_000
 
 
 class Known:
-    """What is known of one union."""
+    """What is known of one union, and of its lowers (they have memos where they are far)."""
 
-    def __init__(self) -> None:
+    def __init__(self, lowers: Sequence[Layer] = ()) -> None:
+        self._lowers = lowers
         # Grows with each change of names, of the layers of objects, and of directories' attributes.
         self.revision = 0
         self.changed: Node | None = None  # the directory in which a name changed last
@@ -103,6 +103,8 @@ class Known:
 
     def lowers_change(self) -> None:
         """Forget what was known of the lowers: `unionfs commit` is writing to one of them."""
+        for layer in self._lowers:
+            layer.forget()
         self.not_below.clear()
         self.first_holders = FirstHolders()
         self._listed.clear()
@@ -164,7 +166,7 @@ class FirstHolders:
 
 def lists_all(directory: LayerPath, names: Collection[bytes]) -> bool:
     """Tell whether a directory, which lists *names*, answers to no other."""
-    if filesystem_type(directory.layer.fd) not in _LISTING_ALL:
+    if directory.layer.kind not in _LISTING_ALL:
         return False
     for name in names:
         other = name.swapcase()

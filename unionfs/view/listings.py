@@ -15,6 +15,7 @@ import stat
 import time
 from collections.abc import Iterator, Mapping
 
+from unionfs.layers.far import Ask
 from unionfs.layers.whiteouts import INO_SHIFT, KIND_MASK
 from unionfs.view.node import Node
 from unionfs.view.strides import FEW, Strides
@@ -40,13 +41,22 @@ def _offset(name: bytes) -> int:
     return (hash(name) >> _HASH_SHIFT) + _HASH_MIDDLE
 
 
-# One entry of a listing, looked up: its name, node, attributes (None for `.` and `..`, which are no
-# look-ups) and the offset that follows.
+# A number that stands for one that is not known: libfuse, FUSE_UNKNOWN_INO.
+_UNKNOWN_INO = 0xFFFFFFFF
+
+# One entry of a listing, looked up: its name, node, attributes (None for `.` and `..`, and for
+# what only a far layer could tell more of: they are no look-ups) and the offset that follows.
 Listed = tuple[bytes, Node, os.stat_result | None, int]
 
 # One entry of a listing, as the layers' own listings tell it: its name, inode number, kind (DT_*)
 # and the offset that follows.  (There may be 100,000, and a record takes its time.)
 Hinted = tuple[bytes, int, int, int]
+
+
+def _bare(hint: int) -> Node:
+    """Return a node, of no table, that has what a listing tells of a name."""
+    ino, format_ = hint >> INO_SHIFT or _UNKNOWN_INO, (hint & KIND_MASK) << 12
+    return Node(ino, format_, 0, None, b"", upper=False, below=())
 
 
 class _Listing:
@@ -89,14 +99,22 @@ class Listings:
             yield _DOTS[index], self._dot(node, index), None, index + 1
         if start:  # since it was listed, names may have come to be elsewhere
             for name in itertools.islice(listing.names, first, None):
-                found = self._find(node, name, 0)
+                try:
+                    found = self._find(node, name, 0)
+                except Ask:
+                    yield name, _bare(listing.hints[name]), None, _offset(name) + 1
+                    continue
                 if found is not None:
                     yield name, *found, _offset(name) + 1
             return
         hints, find = listing.hints, self.union.lookup.finder(node)
         for name in listing.names:
             hint = hints[name]
-            found = find(name, hint) or self._find(node, name, hint)
+            try:
+                found = find(name, hint) or self._find(node, name, hint)
+            except Ask:  # who wants to know more of it looks it up
+                yield name, _bare(hint), None, (hash(name) >> _HASH_SHIFT) + _HASH_MIDDLE + 1
+                continue
             if found is not None:
                 yield name, *found, (hash(name) >> _HASH_SHIFT) + _HASH_MIDDLE + 1
 
@@ -111,7 +129,11 @@ class Listings:
             hint = hints[name]
             ino, kind = hint >> INO_SHIFT, hint & KIND_MASK
             if not ino:
-                found = self._find(node, name, 0)
+                try:
+                    found = self._find(node, name, 0)
+                except Ask:
+                    yield name, _UNKNOWN_INO, kind, (hash(name) >> _HASH_SHIFT) + _HASH_MIDDLE + 1
+                    continue
                 if found is None:
                     continue
                 ino, kind = found[0].ino, found[0].format >> 12

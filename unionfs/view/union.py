@@ -16,6 +16,7 @@ from unionfs.host.atimes import AccessTimes
 from unionfs.layers import markers, rules
 from unionfs.layers.aufs_whiteouts import AufsWhiteouts
 from unionfs.layers.descent import stale
+from unionfs.layers.far import FarLayer
 from unionfs.layers.inodes import ROOT_INO, divide
 from unionfs.layers.layer import Layer, WritableLayer, join
 from unionfs.layers.stack import Stack
@@ -57,11 +58,12 @@ class Union:
         self.access = AccessTimes(stack.copy)
         self.readers = LowerReaders()
         self.lowers = stack.lowers
+        self.far = tuple(layer for layer in stack.lowers if isinstance(layer, FarLayer))
         self._top: Layer = stack.upper or stack.lowers[0]
         self.whiteouts = kind(stack.work, self.acting)
         self.columns = Columns(stack, self.whiteouts)
         self.nodes = NodeTable(self._root(stack))
-        self.known = Known()
+        self.known = Known(stack.lowers)
         self.upper: Upper = NoUpper()
         if stack.upper is not None and stack.work is not None:
             os.umask(0)
@@ -151,6 +153,13 @@ class Union:
         """Tell whether the content of a file still lies in a lower layer."""
         return bool(node.below) and node.format == stat.S_IFREG
 
+    def far_content(self, node: Node) -> tuple[FarLayer, bytes] | None:
+        """Return where the content of a file is, if in a layer that is asked for it (`far`)."""
+        if not self.far or not self.has_lower_content(node):
+            return None
+        layer, path, _ = node.lowers[-1]
+        return (layer, path) if isinstance(layer, FarLayer) and layer.asks else None
+
     def readlink(self, node: Node) -> bytes:
         """Return the target of a symlink."""
         layer, path = self.place(node)
@@ -210,7 +219,7 @@ class Union:
 
     def statvfs(self) -> os.statvfs_result:
         """Return the figures of upper's file system (of the top lower's without an upper)."""
-        figures, name_max = os.fstatvfs(self._top.fd), self.lookup.name_max
+        figures, name_max = self._top.statvfs(), self.lookup.name_max
         if figures.f_namemax == name_max:
             return figures
         return os.statvfs_result((*figures[:9], name_max))

@@ -8,6 +8,6 @@ the life of a mount.  pyfuse3 and libfuse are used as they come.
 """
 
 from unionfs.fuse.session.grants import Granted, Switches
-from unionfs.fuse.session.session import Session
+from unionfs.fuse.session.session import BACKGROUND_REQUESTS, Session
 
-__all__ = ["Granted", "Session", "Switches"]
+__all__ = ["BACKGROUND_REQUESTS", "Granted", "Session", "Switches"]

@@ -25,7 +25,7 @@ import logging
 import os
 import select
 import struct
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from time import perf_counter
 from typing import Final, Protocol
@@ -33,12 +33,14 @@ from typing import Final, Protocol
 import trio
 
 from unionfs.fuse.session import messages
+from unionfs.fuse.session.asking import Asking
 from unionfs.fuse.session.crew import Crew, Later, Soon, Waiting
 from unionfs.fuse.session.device import Device
 from unionfs.fuse.session.fullness import is_full, tried, tried_again
 from unionfs.fuse.session.leases import after_pause, insisted, repeated
 from unionfs.fuse.session.patience import Patience
 from unionfs.fuse.session.protocol import IN_HEADER
+from unionfs.layers.far import FarLayer
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +108,9 @@ class Dispatcher:
     ) -> None:
         self._device = device
         self._patience = patience
-        self._handlers = {messages.INTERRUPT: _ignore, **handlers.table}
+        self._handlers: Mapping[int, Handler] = {messages.INTERRUPT: _ignore, **handlers.table}
+        self._asking: Asking | None = None
+        self.wake_fd = -1  # readable when threads have answers of far layers
         self._explain = handlers.explain
         self._foresee = handlers.foresee
         self._gives_room = handlers.gives_room
@@ -129,6 +133,22 @@ class Dispatcher:
         """Return the thread that made the request being handled; 0 for one not seen from here."""
         number: int = _THREAD.unpack_from(self._buffer, _THREAD_AT)[0]
         return self._held_up.get(unique, number) if self._held_up else number
+
+    def hold_up(self, unique: int) -> int:
+        """Keep in mind which thread made the request being handled, until a task has replied."""
+        thread = self._held_up[unique] = self.thread(unique)
+        return thread
+
+    def ask(self, layers: Iterable[FarLayer]) -> None:
+        """Let requests wait for far layers, from now on."""
+        self.wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._asking = Asking(self, layers, self._wake)
+        self._handlers = self._asking.patient(self._handlers)
+
+    def _wake(self) -> None:
+        """Have a pass through trio made soon; threads call this as well."""
+        self.begun = True
+        os.eventfd_write(self.wake_fd, 1)
 
     def serve(self, until: float) -> bool:
         """Answer the request that waits, and more, up to the time *until* of `perf_counter`.
@@ -230,13 +250,13 @@ class Dispatcher:
             else:
                 self._postpone(reply, unique, opcode, node)
         except BlockingIOError:
-            self._held_up[unique] = self.thread(unique)
+            self.hold_up(unique)
             again = partial(handler, unique, node, memoryview(bytes(body)), uid, gid)
             self._postpone(Waiting(repeated(again)), unique, opcode, node)
         except Exception as exc:  # noqa: BLE001 - told, and answered
             if is_full(exc) and opcode not in _DONE_ONCE:
                 again = partial(handler, unique, node, memoryview(bytes(body)), uid, gid)
-                self._held_up[unique] = self.thread(unique)
+                self.hold_up(unique)
                 job = partial(tried_again, repeated(again), self.catch_up)
                 self._begin(job, unique, opcode, node)
                 return
@@ -270,6 +290,12 @@ class Dispatcher:
         finally:
             self.waiting -= 1
             self._held_up.pop(unique, None)
+            self.use_pause()
+
+    def use_pause(self) -> None:
+        """Do what is done between requests, where none was waited for: a task had its turn."""
+        while not self._poll(0) and self._is_made_ready():
+            pass
 
     def _failed_later(self, unique: int, opcode: int, node: int, error: Exception) -> None:
         """Answer with an error that a thread met, from the thread of the handlers."""
@@ -284,3 +310,5 @@ class Dispatcher:
         self.catch_up()
         self._leave_to_threads()
         self._crew.dismiss()
+        if self._asking is not None:
+            self._asking.close()

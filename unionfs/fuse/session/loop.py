@@ -28,6 +28,7 @@ which waits for a thread keeps nobody waiting.  Two rules make that sound:
    is called per pass, not per request.)
 """
 
+import os
 import select
 import time
 from collections.abc import Awaitable, Callable
@@ -131,7 +132,8 @@ class FastLoop(Loop):
         super().__init__(replies)
         self.patience = Patience()
         self._dispatcher: Dispatcher | None = None
-        self._poll = select.poll().poll
+        self._poll = self._poll_to_nap = select.poll().poll
+        self._waking = -1
         self._next_pass = 0.0  # time.perf_counter()
         self._cost = 15e-6  # seconds that a pass takes
         self._closed = False
@@ -145,11 +147,19 @@ class FastLoop(Loop):
         super().watch(device)
         poll = select.poll()
         poll.register(device, select.POLLIN)
-        self._poll = poll.poll
+        self._poll = self._poll_to_nap = poll.poll
 
     def serve_with(self, dispatcher: Dispatcher) -> None:
         """Let *dispatcher* take the requests from now on."""
         self._dispatcher = dispatcher
+
+    def wake_for(self, fd: int) -> None:
+        """End a nap when *fd* is readable, an eventfd(2): threads have something for the loop."""
+        poll = select.poll()
+        poll.register(self._device, select.POLLIN)
+        poll.register(fd, select.POLLIN)
+        self._poll_to_nap = poll.poll
+        self._waking = fd
 
     async def wait_readable(self, _fd: int) -> None:
         """Return when libfuse can read a request at once (rule 1)."""
@@ -165,6 +175,8 @@ class FastLoop(Loop):
                 if not begun:  # even so others may have had a long turn in it, once
                     self._cost = min(time.perf_counter() - before, 2 * self._cost)
                 self._schedule_pass()
+                if begun and self._dispatcher is not None:
+                    self._dispatcher.use_pause()
             if self._closed:
                 raise trio.ClosedResourceError
             if not (self._poll(0) or self.patience.poll_on(self._poll) or self._nap()):
@@ -202,9 +214,17 @@ class FastLoop(Loop):
         if self._closed or self._is_busy():
             return False
         before = time.perf_counter()
-        if not self._poll(_NAP_MILLISECONDS):
+        ready = self._poll_to_nap(_NAP_MILLISECONDS)
+        if not ready or self._is_woken(ready):
             return False
         self.patience.slept(time.perf_counter() - before)
+        return True
+
+    def _is_woken(self, ready: list[tuple[int, int]]) -> bool:
+        """Tell whether a nap has ended for what threads have."""
+        if self._waking < 0 or self._waking not in dict(ready):
+            return False
+        os.eventfd_read(self._waking)
         return True
 
     async def _sleep(self) -> None:

@@ -6,7 +6,6 @@ above all, follows at the struct's size.
 """
 
 import os
-import stat
 import struct
 from collections.abc import Iterable
 from typing import Final
@@ -67,6 +66,7 @@ LSEEK_IN = struct.Struct("=QqI4x")  # fh offset whence
 COPY_FILE_RANGE_IN = struct.Struct("=QQQQQQQ")  # fh_in off_in nodeid_out fh_out off_out len flags
 FSYNC_IN = struct.Struct("=QI4x")  # fh fsync_flags, for FSYNCDIR too
 IOCTL_IN = struct.Struct("=QIIQII")  # fh flags cmd arg in_size out_size; in_size bytes follow
+INTERRUPT_IN = struct.Struct("=Q")  # unique
 HANDLE = struct.Struct("=Q")  # fh, the beginning of RELEASE
 GETXATTR_IN = struct.Struct("=I4x")  # size
 SETXATTR_IN = struct.Struct("=II")  # size flags; without SETXATTR_EXT
@@ -257,10 +257,10 @@ class Listing:
         if self._entries:
             self.after = _DIRENT.unpack_from(self._entries[-1])[1]
 
-    def add_dot(self, name: bytes, ino: int, offset: int) -> bool:
-        """Add `.` or `..` to a READDIRPLUS: without a node, as it is no look-up."""
+    def add_bare(self, name: bytes, ino: int, kind: int, offset: int) -> bool:
+        """Add a name to a READDIRPLUS without a node, as it is no look-up: fuse_direntplus_link."""
         attributes = bytes(_DIRENTPLUS.size - _DIRENT.size)
-        head = _DIRENT.pack(ino, offset, len(name), stat.S_IFDIR >> 12)
+        head = _DIRENT.pack(ino, offset, len(name), kind)
         return self._put(attributes + head, name, offset)
 
     def add_entry(  # noqa: PLR0913, PLR0917

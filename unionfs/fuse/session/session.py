@@ -4,7 +4,7 @@ import dataclasses
 import errno
 import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 
 import pyfuse3
@@ -18,6 +18,7 @@ from unionfs.fuse.session.loop import FastLoop, Loop
 from unionfs.fuse.session.protocol import Init, Offer, Wish
 from unionfs.host import mountcalls, mountinfo
 from unionfs.host.credentials import Requester
+from unionfs.layers.far import FarLayer
 
 # Workers: one watches, one is there to replace it at once; more come while handlers wait for
 # threads, and go afterwards.
@@ -34,7 +35,7 @@ _WISHED = (
 # The oldest protocol whose structs are those of `messages`.
 _KNOWN_PROTOCOL = (7, 31)
 
-_BACKGROUND_REQUESTS = 64
+BACKGROUND_REQUESTS = 64
 READAHEAD_KIB = 512
 
 # The kernel refuses mount(2) so to those who have to ask fusermount3.
@@ -66,11 +67,13 @@ class Session:
         mount_flags: int,
         switches: Switches,
         stack_depth: int = 1,
+        background: int = BACKGROUND_REQUESTS,
     ) -> None:
         """Prepare a mount of type fuse.*subtype*, of plain fuse where that is empty.
 
         *stack_depth* 1 allows passthrough to ordinary filesystems, 2 also to
-        overlays, but then no kernel overlay can be mounted over this one.
+        overlays, but then no kernel overlay can be mounted over this one.  At most *background*
+        reads ahead and the like may wait at the same time, before others have to.
         """
         self.granted = Granted()
         self._path = os.path.realpath(mountpoint)
@@ -79,6 +82,7 @@ class Session:
         self._flags = mount_flags
         self._switches = switches
         self._depth = stack_depth
+        self._background = background
         self._replies: PlainReplies = PlainReplies()
         self._mount: mountinfo.MountInfo | None = None
         self._offer: Offer | None = None
@@ -242,7 +246,7 @@ class Session:
             flags, unwanted = flags & ~Init.CACHE_SYMLINKS, unwanted | Init.CACHE_SYMLINKS
         if self._dispatches():
             flags |= Init.READDIRPLUS_AUTO  # pyfuse3 knows READDIRPLUS alone
-        return Wish(flags, unwanted, _BACKGROUND_REQUESTS, self._depth)
+        return Wish(flags, unwanted, self._background, self._depth)
 
     def register(self, fd: int) -> int:
         """Return a backing id for *fd*, to be given to `unregister`; OSError when not granted.
@@ -282,6 +286,12 @@ class Session:
         """Return who made the request that is being handled directly."""
         thread = 0 if self._dispatcher is None else self._dispatcher.thread(unique)
         return Requester(uid, gid, thread)
+
+    def ask(self, layers: Iterable[FarLayer]) -> None:
+        """Let requests wait for far layers, each for itself; it takes a grant of `direct`."""
+        if self._dispatcher is not None and isinstance(self._loop, FastLoop):
+            self._dispatcher.ask(layers)
+            self._loop.wake_for(self._dispatcher.wake_fd)
 
     def catch_up(self) -> None:
         """Do what was put off, for a handler that goes by which files are open."""

@@ -1,0 +1,1 @@
+"""Unions whose lower is slow, hangs or goes away."""

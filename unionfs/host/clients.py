@@ -1,0 +1,34 @@
+"""Whether who waits for a reply still wants it: procthread_status(5).
+
+A request tells its thread, which sleeps in the kernel until the reply comes.  Signals
+that are sent to it stay pending meanwhile.  One that ends the process is there as
+SIGKILL in each of its threads (kernel/signal.c, complete_signal).
+"""
+
+import signal
+
+# Those that ask a program to end, also where it has a handler of its own for them.  Others
+# (SIGCHLD, SIGWINCH, SIGURG) are no reason: no program expects stat(2) to say EINTR.
+_ENDING = sum(
+    1 << number - 1
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGKILL, signal.SIGTERM)
+)
+_PENDING = (b"SigPnd:", b"ShdPnd:")
+
+
+def is_ending(thread: int) -> bool:
+    """Tell whether a thread is gone, or has been asked to end; False for 0: it cannot be seen."""
+    if not thread:
+        return False
+    pending = blocked = 0
+    try:
+        with open(f"/proc/{thread}/status", "rb") as lines:
+            for line in lines:
+                key, _, value = line.partition(b"\t")
+                if key in _PENDING:
+                    pending |= int(value, 16)
+                elif key == b"SigBlk:":
+                    blocked = int(value, 16)
+    except OSError:  # it has ended
+        return True
+    return bool(pending & ~blocked & _ENDING)
