@@ -157,7 +157,7 @@ class Whiteouts:
         from those that the directory has *held*, if they were read already.
         """
         layer, path, files = place
-        if held is not None:
+        if held is not None or not layer.asks:
             return self._listing(place, held)
         return layer.learned(
             ("listing", path, files), lambda near: self._listing(LayerPath(near, path, files))
