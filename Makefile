@@ -133,7 +133,7 @@ test-debian-quick: build/debian/stamp
 
 test-debian: build/debian/stamp
 	tools/packages.sh $(TEST_PACKAGES)
-	build/debian/bin/python -m pytest $(PARALLEL) tests/core tests/session tests/command
+	build/debian/bin/python -m pytest $(PARALLEL) tests/core tests/session tests/commands
 	build/debian/bin/python -m pytest $(PARALLEL) tests/mounted tests/programs
 
 # Built in a copy, by Debian's Python and no other.

@@ -3,7 +3,7 @@
 A stack is read top first.  What one layer holds under a name is a `Found`;
 `visible` picks the entries that show through, `merged` does it for whole
 listings.  They agree by law: a name is in `merged` exactly when its column is
-not empty in `visible` (tests/core/test_rules.py).  The rules are those of
+not empty in `visible` (tests/core/layers/test_rules.py).  The rules are those of
 overlayfs.rst, "Upper and Lower", "whiteouts and opaque directories",
 "Metadata only copy up".
 """

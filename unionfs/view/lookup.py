@@ -3,7 +3,7 @@
 Most names need no column (`columns`): the first layer that holds something under them holds
 a file without marks, or a directory with no other to be merged with.  That is the short way,
 which makes no entries.  It is taken where whiteouts bear the name that they hide, and tells the
-same (tests/core/test_short_way.py).
+same (tests/core/view/test_short_way.py).
 
 It is shorter still where something about the name is known.  A listing names the layer that it
 has a name from, so no layer above holds that name; and of the lowest layer no mark says anything,

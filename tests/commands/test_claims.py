@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.command.conftest import SECONDS, wait_for
+from tests.commands.conftest import SECONDS, wait_for
 from unionfs.host import mountcalls
 from unionfs.mounting import claims, places
 from unionfs.mounting.options import Refused

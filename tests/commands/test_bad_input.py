@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.command.conftest import wait_for
+from tests.commands.conftest import wait_for
 
 LAYERS = "--lower lower --upper upper --work work"
 

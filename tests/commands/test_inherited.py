@@ -16,8 +16,8 @@ import syslog
 
 import pytest
 
-from tests.command.conftest import ROOT, SECONDS, wait_for
-from tests.command.test_mount8 import Machine
+from tests.commands.conftest import ROOT, SECONDS, wait_for
+from tests.commands.test_mount8 import Machine
 from unionfs.mounting import logs
 
 CLOSED = [

@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from tests.check.conftest import mark
-from tests.command.conftest import Result
+from tests.audit.check.conftest import mark
+from tests.commands.conftest import Result
 
 MOUNT = "mount --lower lower --upper upper --work work mnt"
 

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.check.conftest import PREFIX, Patient
+from tests.audit.check.conftest import PREFIX, Patient
 from tests.core.driver import Driver
 from tests.trees import WHITEOUT, Link, Same, plant
 from unionfs.audit.comparison import changes

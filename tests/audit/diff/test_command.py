@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from tests.command.conftest import Result
+from tests.commands.conftest import Result
 
 SOME = "echo new > mnt/n; echo changed > mnt/file; mkdir mnt/dir; mv mnt/old mnt/renamed"
 LINES = """\

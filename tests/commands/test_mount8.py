@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from tests.command.conftest import SECONDS
+from tests.commands.conftest import SECONDS
 
 
 class Machine:

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from tests.command.conftest import SECONDS, wait_for
+from tests.commands.conftest import SECONDS, wait_for
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.command.conftest import SECONDS, wait_for
+from tests.commands.conftest import SECONDS, wait_for
 
 LAYERS = "--lower lower --upper upper --work work"
 

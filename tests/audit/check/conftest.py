@@ -1,11 +1,11 @@
-"""Uppers with something wrong, checked in-process; the command as a process: see tests/command."""
+"""Uppers with something wrong, checked in-process; the command as a process: see tests/commands."""
 
 import os
 from typing import NamedTuple
 
 import pytest
 
-from tests.command.conftest import bench, plain
+from tests.commands.conftest import bench, plain
 from tests.trees import plant
 from unionfs.audit.examination import Examination
 from unionfs.commands.check import repair

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from tests.command.conftest import wait_for
+from tests.commands.conftest import wait_for
 
 
 def shell(bench, line):

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tests.core.test_changes import failing
+from tests.core.changes.test_changes import failing
 from unionfs.host.syscalls import RENAME_EXCHANGE
 from unionfs.layers import temporaries
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.command.conftest import SECONDS
+from tests.commands.conftest import SECONDS
 from unionfs.commands import background, commands
 
 

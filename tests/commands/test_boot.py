@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from tests.command.conftest import Result
+from tests.commands.conftest import Result
 
 ENTRY = """\
 menuentry 'Debian, Linux {version}' --class os $menuentry_id_option 'gnulinux-{version}-x' {{

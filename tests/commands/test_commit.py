@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command.conftest import Result
+from tests.commands.conftest import Result
 
 CHANGES = {
     "a file is changed": "echo new >mnt/file; chmod 640 mnt/file",

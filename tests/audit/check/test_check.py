@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tests.check.conftest import mark
+from tests.audit.check.conftest import mark
 from tests.trees import WHITEOUT, File, Link, Opaque, harvest
 
 LOWER = {"f": "12", "d": {"a": "", "s": {}}, "w": ""}

@@ -11,7 +11,7 @@ import os
 
 import pytest
 
-from tests.core.test_changes import failing
+from tests.core.changes.test_changes import failing
 from tests.trees import WHITEOUT, Opaque, harvest
 from unionfs.changes.attributes import NewAttributes
 from unionfs.changes.changes import Caller
