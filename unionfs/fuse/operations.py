@@ -128,8 +128,7 @@ class Operations(pyfuse3.Operations):
         self.files.backings.enabled &= granted.passthrough
         if self.union.upper is not None:
             self.union.temporaries.patient = granted.direct
-        if granted.direct and self.union.far:
-            self.session.ask(self.union.far)
+        if self.union.far and self.session.ask(self.union.far):
             for layer in self.union.far:
                 layer.ask_from_now_on(-1 if self.union.work is None else self.union.work.fd)
 
