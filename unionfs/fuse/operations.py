@@ -126,8 +126,7 @@ class Operations(pyfuse3.Operations):
         self.files.begin(granted)
         if self.union.upper and granted.direct:
             self.union.upper.temporaries.defer_removals()
-        if granted.direct and self.union.far:
-            self.session.ask(self.union.far)
+        if self.union.far and self.session.ask(self.union.far):
             for layer in self.union.far:
                 layer.ask_from_now_on(self.union.upper.work.fd if self.union.upper else -1)
 

@@ -5,6 +5,7 @@ that are sent to it stay pending meanwhile.  One that ends the process is there 
 SIGKILL in each of its threads (kernel/signal.c, complete_signal).
 """
 
+import os
 import signal
 
 # Those that ask a program to end, also where it has a handler of its own for them.  Others
@@ -17,8 +18,12 @@ _PENDING = (b"SigPnd:", b"ShdPnd:")
 
 
 def is_ending(thread: int) -> bool:
-    """Tell whether a thread is gone, or has been asked to end; False for 0: it cannot be seen."""
-    if not thread:
+    """Tell whether a thread is gone, or has been asked to end; False for one that cannot be seen.
+
+    That is the thread 0, and all of them where /proc is not there, or not that of this pid
+    namespace.
+    """
+    if not thread or not _is_proc_ours():
         return False
     pending = blocked = 0
     try:
@@ -32,3 +37,10 @@ def is_ending(thread: int) -> bool:
     except OSError:  # it has ended
         return True
     return bool(pending & ~blocked & _ENDING)
+
+
+def _is_proc_ours() -> bool:
+    try:
+        return os.readlink("/proc/self") == str(os.getpid())
+    except OSError:
+        return False

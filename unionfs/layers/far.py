@@ -153,7 +153,7 @@ class FarLayer(Layer):
         self._near.__dict__ = self.__dict__  # the same in all but its verbs
 
     def ask_from_now_on(self, stash: int) -> None:
-        """Raise `Ask`; content is fetched to the directory *stash*, or to RAM where that is -1."""
+        """Raise `Ask`; content is fetched to the directory *stash*, work, or to RAM: -1."""
         self._stash = stash
         self.asks = True
 

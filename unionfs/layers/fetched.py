@@ -2,7 +2,7 @@
 
 A thread opens files there, reads them and closes them, since each of that may take as
 long as the server likes.  The rest of the daemon sees bytes, or a descriptor of a
-copy: a file without a name in work, or in RAM.
+copy: a file without a name in work.
 """
 
 import errno
@@ -12,11 +12,13 @@ from collections.abc import Callable
 from typing import Self, TypeVar
 
 from unionfs.host import content
+from unionfs.layers import temporaries
 from unionfs.layers.descent import stat_file
 from unionfs.layers.layer import Layer
 
 _MOST_OPEN = 64  # files that are kept open for the next read
 
+_NEW = os.O_RDWR | os.O_CLOEXEC
 _BLOCK = 512  # bytes per unit of st_blocks: stat(2)
 
 # What a file that is open says when its server has forgotten it: it is opened once more.
@@ -67,14 +69,18 @@ class Fetched:
 
 
 def _nameless(stash: int) -> int:
-    """Return a file without a name: open(2), O_TMPFILE, or memfd_create(2)."""
-    if stash >= 0:
-        try:
-            return os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=stash)
-        except OSError as exc:
-            if exc.errno not in {errno.EOPNOTSUPP, errno.EISDIR}:  # not on FUSE, say
-                raise
-    return os.memfd_create("fetched")
+    """Return a file without a name on the file system of work: open(2), O_TMPFILE."""
+    if stash < 0:
+        return os.memfd_create("fetched")
+    try:
+        return os.open(".", os.O_TMPFILE | _NEW, 0o600, dir_fd=stash)
+    except OSError as exc:
+        if exc.errno not in {errno.EOPNOTSUPP, errno.EISDIR}:  # not on FUSE, say
+            raise
+    name = b"%s/fetched-%d" % (temporaries.DIRECTORY, threading.get_native_id())
+    fd = os.open(name, os.O_CREAT | os.O_EXCL | _NEW, 0o600, dir_fd=stash)
+    os.unlink(name, dir_fd=stash)
+    return fd
 
 
 def _require_room(stash: int, size: int) -> None:

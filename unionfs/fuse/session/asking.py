@@ -90,6 +90,7 @@ class Asking:
                 if isinstance(made, Ask):
                     pinned[made.layer, made.key] = await self._answer(unique, thread, made)
                     made = None
+                self._dispatcher.hold_up(unique, thread)
                 try:
                     return await _finished(again() if made is None else made)
                 except Ask as ask:

@@ -134,9 +134,9 @@ class Dispatcher:
         number: int = _THREAD.unpack_from(self._buffer, _THREAD_AT)[0]
         return self._held_up.get(unique, number) if self._held_up else number
 
-    def hold_up(self, unique: int) -> int:
+    def hold_up(self, unique: int, thread: int | None = None) -> int:
         """Keep in mind which thread made the request being handled, until a task has replied."""
-        thread = self._held_up[unique] = self.thread(unique)
+        thread = self._held_up[unique] = self.thread(unique) if thread is None else thread
         return thread
 
     def ask(self, layers: Iterable[FarLayer]) -> None:

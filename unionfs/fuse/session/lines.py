@@ -129,6 +129,22 @@ class Line:
             self._waiting.put(None)
 
 
+def can_ask() -> bool:
+    """Tell whether threads can be what they have to be: seccomp may forbid unshare(2)."""
+    failures: list[OSError | None] = []
+    thread = threading.Thread(target=lambda: failures.append(_prepared()))
+    try:
+        thread.start()
+    except RuntimeError as exc:
+        failures.append(OSError(errno.EAGAIN, str(exc)))
+    else:
+        thread.join()
+    (failure,) = failures
+    if failure is not None:
+        log.warning("a lower that does not answer keeps all waiting: %s", failure.strerror)
+    return failure is None
+
+
 def _prepared() -> OSError | None:
     try:
         syscalls.leave_common_directory()

@@ -14,6 +14,7 @@ from unionfs.fuse.session import messages, privileges
 from unionfs.fuse.session.device import Device, PlainReplies
 from unionfs.fuse.session.dispatch import Dispatcher, Handlers
 from unionfs.fuse.session.grants import Granted, Switches, granted
+from unionfs.fuse.session.lines import can_ask
 from unionfs.fuse.session.loop import FastLoop, Loop
 from unionfs.fuse.session.protocol import Init, Offer, Wish
 from unionfs.host import mountcalls, mountinfo
@@ -287,11 +288,13 @@ class Session:
         thread = 0 if self._dispatcher is None else self._dispatcher.thread(unique)
         return Requester(uid, gid, thread)
 
-    def ask(self, layers: Iterable[FarLayer]) -> None:
-        """Let requests wait for far layers, each for itself; it takes a grant of `direct`."""
-        if self._dispatcher is not None and isinstance(self._loop, FastLoop):
-            self._dispatcher.ask(layers)
-            self._loop.wake_for(self._dispatcher.wake_fd)
+    def ask(self, layers: Iterable[FarLayer]) -> bool:
+        """Let requests wait for far layers, each for itself; False where that is not possible."""
+        if self._dispatcher is None or not isinstance(self._loop, FastLoop) or not can_ask():
+            return False
+        self._dispatcher.ask(layers)
+        self._loop.wake_for(self._dispatcher.wake_fd)
+        return True
 
     def catch_up(self) -> None:
         """Do what was put off, for a handler that goes by which files are open."""
