@@ -170,7 +170,9 @@ class FarLayer(Layer):
         self._files.forget()
 
     def keep(self, ask: Ask, answer: Answer) -> None:
-        """Keep an answer for those who ask next."""
+        """Keep an answer for those who ask next; ESTALE says that the layer was changed."""
+        if isinstance(answer.error, OSError) and answer.error.errno == errno.ESTALE:
+            self.forget()
         if ask.kept and answer.lasts:
             self._memo.put((self, ask.key), answer)
 
