@@ -102,28 +102,25 @@ echo -900 >/proc/self/oom_score_adj
 hog="taken = []; [taken.append(b'x' * (1 << 24)) for _ in iter(int, 1)]"
 how="-p OOMScoreAdjust=1000 -p OOMPolicy=continue -p Restart=always -p StartLimitIntervalSec=0"
 for number in 1 2 3; do systemd-run -q --unit hog$number $how python3 -c "$hog"; done
-worst=0 rounds=0 end=$(($(date +%s) + 60))
+rounds=0 end=$(($(date +%s) + 60))
 while [ "$(date +%s)" -lt $end ]; do
-    before=$(date +%s%N)
     echo $rounds >/root/f && cat /root/f >/dev/null && cp /bin/true /root/run && /root/run &&
         rm /root/run && ls /usr/share >/dev/null && rounds=$((rounds + 1)) || echo failed=yes
-    took=$((($(date +%s%N) - before) / 1000000))
-    [ $took -le $worst ] || worst=$took
 done
 systemctl kill -s KILL hog1 hog2 hog3; systemctl stop hog1 hog2 hog3
 echo killed=$(($(dmesg | grep -c 'Out of memory: Killed process') > 0))
 echo spared=$(dmesg | grep 'Killed process' | grep -cE 'unionfs|systemd')
 echo same=$(($(pgrep '^unionfs$') == daemon))
-echo rounds=$rounds; echo worst=$worst
+echo rounds=$rounds
 """
 
 
 def test_the_root_answers_while_memory_has_run_out(machine):
     ended = machine(memory=512).boot(f"{BARE} unionfs=tmpfs", PRESSURE)
     values = ended.values()
-    rounds, worst = int(values.pop("rounds")), int(values.pop("worst"))
+    rounds = int(values.pop("rounds"))
     assert values == {"killed": "1", "spared": "0", "same": "1"}
-    assert (rounds >= 3, worst < 60_000) == (True, True), (rounds, worst)
+    assert rounds >= 3, ended.report
     assert ended.down == "Power down"
 
 

@@ -144,7 +144,11 @@ async def test_where_threads_cannot_have_a_directory_that_is_said(monkeypatch, c
     assert "keeps all waiting: Operation not permitted" in caplog.text
 
 
-@pytest.mark.parametrize(("thread", "ends"), [(0, False), (1 << 22, True), (os.getpid(), False)])
+@pytest.mark.parametrize(
+    ("thread", "ends"),
+    [(0, False), (1 << 22, True), (os.getpid(), False)],
+    ids=["not known", "gone", "there"],
+)
 async def test_who_is_gone_ends(thread, ends):
     assert clients.is_ending(thread) == ends
 
