@@ -117,7 +117,7 @@ class FarClient(Client):
         self.questions = Questions(stop)
         self.operations = _Patient(self.operations, self.questions)
         for layer in self.union.far:
-            layer.ask_from_now_on(self.union.work.fd)
+            layer.ask_from_now_on(self.union.upper.work.fd)
 
     async def _entries(self, ino):
         """Look each name up: a listing leaves that to who wants to know more of it."""

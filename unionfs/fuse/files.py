@@ -137,7 +137,8 @@ class Files:
                 await event.wait()
                 continue
             job = self._copyup.begin(node, size, flags)
-            if not job.sync and (job.size < _THREAD_BYTES or job.shared):
+            # To copy nothing takes no time, and a file that is emptied has none in between.
+            if not job.size or (not job.sync and (job.size < _THREAD_BYTES or job.shared)):
                 self._fill(job)
             else:
                 await self._fill_in_thread(job)
