@@ -131,7 +131,7 @@ class Direct:
         Take note of a size of which an open wants to know.
         """
         if st.st_size >= SMALL:
-            self._files.is_large(node)
+            self._files.passthrough.is_large(node)
         links, blocks = self._union.shown(node, st)
         if node.ino in self._backings.bypassed and self._backings.may_change(node):
             return links, blocks, 0
@@ -221,7 +221,7 @@ class Direct:
             return messages.empty(unique)
 
         async def job() -> bytes:
-            await self._files.bring_source(*old)
+            await self._files.copies.bring_source(*old)
             self._changes.rename(*old, *new, flags)
             return messages.empty(unique)
 
@@ -237,7 +237,7 @@ class Direct:
             return self._entry(unique, node, self._changes.link(node, directory, name))
 
         async def job() -> bytes:
-            await self._files.bring_wholly(node)
+            await self._files.copies.bring_wholly(node)
             return self._entry(unique, node, self._changes.link(node, directory, name))
 
         return Waiting(job)
@@ -290,7 +290,7 @@ class Direct:
             st = self._files.change(node, new, handle, requester, sized=sized)
             return self._attr(unique, node, st)
 
-        return at_once(job()) if self._files.brings_at_once(node, new.size) else Waiting(job)
+        return at_once(job()) if self._files.copies.brings_at_once(node, new.size) else Waiting(job)
 
     def _keeps_all(self, valid: int) -> bool:
         """Tell whether a file is cut without losing privileges: fs/fuse/dir.c, fuse_do_setattr."""
