@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not chosen or arguments.dry_run or not (arguments.yes or _agreed(lower.name)):
         return 0
     union = Layer(os.open(mounted.mountpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-    with truelower.writable(lower) as place:
+    with truelower.writable(lower, mounted.mountpoint) as place:
         fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             left = _Commit(union, WritableLayer(fd, name=lower.name), found).carry(chosen)

@@ -27,8 +27,10 @@ from unionfs.changes.changes import Caller, Changes
 from unionfs.changes.copyup import CopyUp
 from unionfs.fuse import entries, rootattributes
 from unionfs.fuse.chattr import Chattr
+from unionfs.fuse.descriptors import Descriptors
 from unionfs.fuse.durability import Durability
 from unionfs.fuse.files import Files, Opened, host_flags
+from unionfs.fuse.maintenance import Maintenance
 from unionfs.fuse.session import Granted, Session
 from unionfs.fuse.session.fullness import tried
 from unionfs.fuse.session.leases import insisted
@@ -47,6 +49,7 @@ _OF_FILES = frozenset({"read", "write", "release", "fsync"})
 _DONE_ONCE = frozenset({"release", "releasedir", "fsync", "fsyncdir"})
 
 STATUS, ALONE = rootattributes.STATUS.encode(), rootattributes.ALONE.encode()
+MAINTAINED = rootattributes.MAINTAINED.encode()
 
 _Handler = TypeVar("_Handler", bound=Callable[..., Awaitable[Any]])
 
@@ -96,6 +99,8 @@ class Operations(pyfuse3.Operations):
         self.chattr = Chattr(union, self._copyup)
         self.durability = Durability(union)
         self.files = Files(union, self._copyup, session, passthrough)
+        self.descriptors = Descriptors(union)
+        self.maintenance = Maintenance(union, self.descriptors)
         self.listings = Listings(union)
 
     def explain(self, error: Exception, request: str, subject: Callable[[], Node]) -> int:
@@ -361,6 +366,9 @@ class Operations(pyfuse3.Operations):
         if name == ALONE:
             await self.files.bring_content(node)
             self.changes.stand_alone(node)
+            return
+        if name == MAINTAINED and node is self.union.root:
+            await self.maintenance.turn(value)
             return
         await self.files.bring_wholly(node)
         self.files.sets_attribute()
