@@ -31,12 +31,12 @@ from unionfs.fuse.descriptors import Descriptors
 from unionfs.fuse.durability import Durability
 from unionfs.fuse.files import Files, Opened, host_flags
 from unionfs.fuse.maintenance import Maintenance
+from unionfs.fuse.own_attributes import OwnAttributes
 from unionfs.fuse.session import Granted, Session
 from unionfs.fuse.session.fullness import tried
 from unionfs.fuse.session.leases import insisted
 from unionfs.fuse.trouble import Trouble, reply_number
 from unionfs.host.credentials import Requester
-from unionfs.layers.links import is_key
 from unionfs.view.listings import Listings
 from unionfs.view.node import Node
 from unionfs.view.union import Union
@@ -49,16 +49,7 @@ _OF_FILES = frozenset({"read", "write", "release", "fsync"})
 # Not done again where there was no room: `session.dispatch`.
 _DONE_ONCE = frozenset({"release", "releasedir", "fsync", "fsyncdir"})
 
-STATUS, ALONE, MAINTAINED, RENEWED = (
-    name.encode()
-    for name in (
-        rootattributes.STATUS,
-        rootattributes.ALONE,
-        rootattributes.MAINTAINED,
-        rootattributes.RENEWED,
-    )
-)
-OWN = frozenset({ALONE, MAINTAINED, RENEWED})  # those that are set, and are on no disk
+STATUS = rootattributes.STATUS.encode()
 
 _Handler = TypeVar("_Handler", bound=Callable[..., Awaitable[Any]])
 
@@ -109,7 +100,9 @@ class Operations(pyfuse3.Operations):
         self.durability = Durability(union)
         self.files = Files(union, self._copyup, session, passthrough)
         self.descriptors = Descriptors(union)
-        self.maintenance = Maintenance(union, self.descriptors)
+        self._own_attributes = OwnAttributes(
+            union, self.changes, self.files.copies, Maintenance(union, self.descriptors)
+        )
         self.listings = Listings(union)
 
     def explain(self, error: Exception, request: str, subject: Callable[[], Node]) -> int:
@@ -372,27 +365,12 @@ class Operations(pyfuse3.Operations):
         self, node: Node, name: bytes, value: bytes, flags: int, requester: Requester
     ) -> None:
         """Set an extended attribute, also where a file has to be copied up with its content."""
-        if name in OWN:
-            await self._do(node, name, value)
+        if name in OwnAttributes.names:
+            await self._own_attributes.set(node, name, value)
             return
         await self.files.copies.bring_wholly(node)
         self.files.sets_attribute()
         self.attributes.set(node, name, value, flags, requester)
-
-    async def _do(self, node: Node, name: bytes, value: bytes) -> None:
-        """Do what another command of ours asks for by an attribute."""
-        if name == ALONE:
-            await self.files.copies.bring(node)
-            self.changes.stand_alone(node)
-        elif node is not self.union.root:
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        elif name == MAINTAINED:
-            await self.maintenance.turn(value)
-        else:
-            old, _, new = value.partition(b" ")
-            if not (is_key(old) and is_key(new)):
-                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-            self.changes.renew_link(old, new)
 
     @_replying
     async def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
