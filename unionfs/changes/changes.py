@@ -205,6 +205,7 @@ class Changes:
         if ino in nodes:
             return nodes.adopt(parent, name, plain(ino, st))
         node = Node(ino, stat.S_IFMT(st.st_mode), st.st_ino, parent, name, upper=True, below=())
+        node.persisted = parent.persisted
         return nodes.add(node, parent)
 
     def stand_alone(self, node: Node) -> None:

@@ -125,7 +125,7 @@ class Operations(pyfuse3.Operations):
         self.status.document["kernel"] = granted.as_json()
         self.files.begin(granted)
         if self.union.upper and granted.direct:
-            self.union.upper.temporaries.defer_removals()
+            self.union.upper.defer_removals()
         if self.union.far and self.session.ask(self.union.far):
             for layer in self.union.far:
                 layer.ask_from_now_on(self.union.upper.work.fd if self.union.upper else -1)
@@ -372,7 +372,7 @@ class Operations(pyfuse3.Operations):
 
     @_replying
     async def statfs(self, _ctx: RequestContext) -> pyfuse3.StatvfsData:
-        return entries.of_filesystem(self.union.statvfs())
+        return entries.of_filesystem(self.union.statvfs(self.union.root))
 
 
 def _requester(ctx: RequestContext) -> Requester:

@@ -325,6 +325,7 @@ class Lookup:
                 return None
             format_ = stat.S_IFMT(st.st_mode)
             node = Node(ino, format_, st.st_ino, parent, name, upper=False, below=directory)
+            node.persisted = parent.persisted
             return nodes.add(node, parent), st
 
         return find
