@@ -3,19 +3,44 @@
 import os
 from stat import S_IFIFO, S_ISDIR, S_ISLNK, S_ISREG, filemode
 
+from tests.layers import opened
 from unionfs.changes.attributes import Attributes, NewAttributes
-from unionfs.changes.changes import ROOT, Changes
-from unionfs.changes.copyup import CopyUp
-from unionfs.view.union import Union
+from unionfs.changes.changes import ROOT
+from unionfs.changes.sides import verbs_of
+from unionfs.layers.layer import Layer, WritableLayer
+from unionfs.layers.persistence import Rules
+from unionfs.layers.stack import Stack, State
+from unionfs.view.sides import union_of
+
+
+def stack_in(directory, rules=()):
+    """Open lower0, lower1, ..., upper with work, and with *rules* state with state-work."""
+    lowers = sorted(directory.glob("lower*"))
+    upper = work = state = None
+    if (directory / "upper").exists():
+        fds = opened(directory / "upper", directory / "work")
+        upper, work = WritableLayer(fds[0], name="upper"), WritableLayer(fds[1], name="work")
+    if rules:
+        fds = opened(directory / "state", directory / "state-work")
+        layers = WritableLayer(fds[0], name="state"), WritableLayer(fds[1], name="state-work")
+        state = State(*layers, Rules.parse(rules))
+    return Stack(
+        upper,
+        work,
+        tuple(
+            Layer(*opened(path), number=len(lowers) - index, name=str(path))
+            for index, path in enumerate(lowers)
+        ),
+        state=state,
+    )
 
 
 class Driver:
     def __init__(self, stack, features, directory):
         self.stack = stack
         self.directory = directory  # holds lower0, lower1, ..., upper, work
-        self.union = Union(stack, features)
-        self.copyup = CopyUp(self.union)
-        self.changes = Changes(self.union, self.copyup)
+        self.union = union_of(stack, features)
+        self.copyup, self.changes = verbs_of(self.union)
         self.attributes = Attributes(self.union, self.copyup)
         self.open_fds = []
 
@@ -32,6 +57,14 @@ class Driver:
     @property
     def work(self):
         return self.directory / "work"
+
+    @property
+    def state(self):
+        return self.directory / "state"
+
+    @property
+    def state_work(self):
+        return self.directory / "state-work"
 
     def node(self, path):
         node = self.union.root

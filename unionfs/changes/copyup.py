@@ -15,13 +15,14 @@ import itertools
 import logging
 import os
 import stat
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from unionfs.changes import staged_copies
+from unionfs.changes.staged_copies import Model, StagedCopies
 from unionfs.host import content, syscalls
-from unionfs.layers import iflags, inodes, markers
+from unionfs.layers import markers
 from unionfs.layers.descent import stat_file
-from unionfs.layers.layer import Layer, WritableLayer, join
-from unionfs.layers.links import key
+from unionfs.layers.layer import WritableLayer
 from unionfs.view.job import Job, Kept
 from unionfs.view.node import UNKNOWN_COPY, Node
 
@@ -33,20 +34,13 @@ log = logging.getLogger(__name__)
 _BLOCK = 512  # bytes per unit of st_blocks: stat(2)
 
 
-class _Model(NamedTuple):
-    """An object of which a copy is made: where it is, and its attributes."""
-
-    layer: Layer
-    path: bytes
-    st: os.stat_result
-
-
 class CopyUp:
     """The copy-up of one union."""
 
     def __init__(self, union: "Union") -> None:
         self.union = union
         self.upper = union.upper
+        self._copies = StagedCopies(union)
         self._numbers = itertools.count(UNKNOWN_COPY + 1)
         # A tmpfs has no disk to wait for.
         self.syncs = (
@@ -71,7 +65,7 @@ class CopyUp:
             layer.stat(path)
         at: Node | None = node
         while at is not None and not at.upper:
-            _foresee(at)
+            staged_copies.foresee(at)
             at = at.parent if not at.orphan else None
 
     def foresee_content(self, node: Node, size: int | None = None) -> None:
@@ -128,17 +122,17 @@ class CopyUp:
             self.directories(node.parent)
         staged = self.upper.temporaries.name()
         layer, path, _ = node.lowers[0]
-        model = _Model(layer, path, layer.stat(path))
+        model = Model(layer, path, layer.stat(path))
         self.union.acting.as_root()
         try:
-            self._make_like(model, node, work, staged)
-            entry = self._prepare(node, work, staged, model, model.st.st_mtime_ns)
+            self._copies.make(node, model, staged)
+            entry = self._copies.dress(node, model, staged, model.st.st_mtime_ns)
             if node.format == stat.S_IFREG:
                 markers.set_redirect(work, staged, self._content_path(node))
                 markers.set_metacopy(work, staged)
             if self.union.features.fsync == "strict":
-                _sync(work, staged, node.format)
-            st = self._settle(node, work, staged, entry, model.st)
+                staged_copies.sync(work, staged, node.format)
+            st = self._copies.publish(node, staged, entry, model.st)
         except BaseException:
             self.upper.temporaries.drop(staged)
             raise
@@ -164,122 +158,6 @@ class CopyUp:
             at = at.parent if not at.orphan else None
         for directory in reversed(missing):
             self._bring(directory)
-
-    @staticmethod
-    def _make_like(model: _Model, node: Node, work: WritableLayer, staged: bytes) -> None:
-        layer, path, st = model
-        if node.format == stat.S_IFDIR:
-            work.mkdir(staged, 0o700)
-        elif node.format == stat.S_IFLNK:
-            work.symlink(layer.readlink(path), staged)
-        elif node.format == stat.S_IFREG:
-            fd = work.create(staged, os.O_RDWR, 0o600)
-            try:
-                work.truncate(fd, st.st_size)
-            finally:
-                os.close(fd)
-        else:
-            work.mknod(staged, st.st_mode, st.st_rdev)
-
-    def _prepare(
-        self, node: Node, work: WritableLayer, staged: bytes, model: _Model, mtime_ns: int
-    ) -> bytes:
-        """Give the staged object the attributes of *model*, which *node* shows, and a time.
-
-        Return its entry for the link index.
-        """
-        layer, path, st = model
-        work.chown(staged, st.st_uid, st.st_gid)
-        if node.format != stat.S_IFLNK:
-            work.chmod(staged, stat.S_IMODE(st.st_mode))
-        # After the owner: chown(2) takes capabilities away.
-        markers.copy_attributes(layer, path, work, staged, private=node.upper)
-        if node.format in {stat.S_IFREG, stat.S_IFDIR}:
-            self._copy_flags(node, layer, path, work, staged)
-        entry = b""
-        if not node.upper:
-            markers.set_origin(work, staged, inodes.origin(layer, st, node.ino))
-            if st.st_nlink > 1 and node.format != stat.S_IFDIR and not node.orphan:
-                entry = key(layer, st)
-                markers.set_link(work, staged, entry)
-        work.utime(staged, st.st_atime_ns, mtime_ns)
-        return entry
-
-    @staticmethod
-    def _copy_flags(
-        node: Node, layer: Layer, path: bytes, work: WritableLayer, staged: bytes
-    ) -> None:
-        protection = iflags.copy(layer, path, work, staged)
-        if protection and not node.upper:
-            markers.set_protection(work, staged, protection)
-            node.protection = protection
-
-    def _settle(
-        self,
-        node: Node,
-        work: WritableLayer,
-        staged: bytes,
-        entry: bytes,
-        lower: os.stat_result,
-    ) -> os.stat_result:
-        """Publish a staged object under the name of *node*; return its attributes."""
-        self.union.known.names_change()
-        st = work.stat(staged)
-        if node.orphan:
-            self._pin(node, work, staged)
-            return st
-        if entry:
-            # Two links, the entry and the name in upper; one, if a crash takes the staged name.
-            markers.prepare_links(work, staged, lower.st_nlink - 1, lower.st_nlink - 2)
-            self.upper.links.add(staged, entry)
-        extra = lower.st_nlink - 2
-        try:
-            self._publish_name(node, work, staged)
-        except OSError:
-            if not entry or self._withdraw(entry):
-                raise
-            # The copy shows by its entry, as under its other names.
-            extra += self.upper.temporaries.drop(staged)
-        if entry:
-            node.link, node.links = entry, extra
-            self.upper.links.settle(entry)
-        return st
-
-    def _withdraw(self, entry: bytes) -> bool:
-        """Remove the entry of a copy that got no name; say False where it stays."""
-        try:
-            self.upper.links.remove(entry)
-        except OSError:
-            log.exception("the copy of %r has no name of its own in upper", entry)
-            return False
-        return True
-
-    def _pin(self, node: Node, work: WritableLayer, staged: bytes) -> None:
-        pin = work.hold(staged)
-        try:
-            self.upper.temporaries.discard(staged)
-        except BaseException:
-            os.close(pin)
-            raise
-        if node.pin >= 0:
-            os.close(node.pin)
-        node.pin = pin
-
-    def _publish_name(self, node: Node, work: WritableLayer, staged: bytes) -> None:
-        upper = self.upper.layer
-        parent = node.parent
-        if parent is None:  # the root is on upper from the start
-            raise OSError(errno.EINVAL, "the root cannot be copied up")
-        directory = parent.path
-        before = upper.stat(directory)
-        if not parent.impure:
-            markers.set_impure(upper, directory)
-            parent.impure = True
-        work.move(staged, upper, join(directory, node.name))
-        try:
-            upper.utime(directory, before.st_atime_ns, before.st_mtime_ns)
-        except OSError:  # the copy is there: no error may say otherwise
-            log.exception("%r: its times are those of the copy-up", directory)
 
     # Content
 
@@ -385,19 +263,18 @@ class CopyUp:
             os.close(fd)
 
     def _publish_staged(self, job: Job) -> None:
-        work = self.upper.work
         node = job.node
         if not node.orphan and node.parent is not None:
             self.directories(node.parent)
         layer, path = self.union.place(node)
-        model = _Model(layer, path, layer.stat(path))
+        model = Model(layer, path, layer.stat(path))
         times = model.st if job.whole else os.fstat(job.target)
-        entry = self._prepare(node, work, job.staged, model, times.st_mtime_ns)
+        entry = self._copies.dress(node, model, job.staged, times.st_mtime_ns)
         if not job.whole:
-            markers.drop_capability(work, job.staged)
+            markers.drop_capability(self.upper.work, job.staged)
         if self.union.features.fsync == "strict":
             content.sync(job.target)
-        st = self._settle(node, work, job.staged, entry, model.st)
+        st = self._copies.publish(node, job.staged, entry, model.st)
         node.upper, node.host_ino, node.unsynced = True, st.st_ino, self.count()
 
     def _finish_in_place(self, job: Job) -> None:
@@ -419,29 +296,3 @@ class CopyUp:
             log.exception("%r is half a copy until the kernel forgets it", job.node.path)
         finally:
             job.close()
-
-
-def _foresee(node: Node) -> None:
-    """Have a far layer asked for what `_make_like` and `_prepare` copy of an object."""
-    layer, path, _ = node.lowers[0]
-    if not layer.asks:
-        return
-    layer.stat(path)
-    for name in layer.attributes(path):
-        if not markers.is_private(name):
-            layer.attribute(path, name)
-    if node.format in {stat.S_IFREG, stat.S_IFDIR}:
-        iflags.find(layer, path, iflags.FLAGS)
-    elif node.format == stat.S_IFLNK:
-        layer.readlink(path)
-
-
-def _sync(layer: WritableLayer, path: bytes, kind: int) -> None:
-    """Write a staged file or directory to disk; other kinds cannot be opened for that."""
-    if kind not in (stat.S_IFREG, stat.S_IFDIR):
-        return
-    fd = layer.open(path, os.O_RDONLY)
-    try:
-        content.sync(fd)
-    finally:
-        os.close(fd)

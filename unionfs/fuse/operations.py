@@ -23,8 +23,8 @@ import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
 from unionfs.changes.attributes import Attributes, NewAttributes
-from unionfs.changes.changes import Caller, Changes
-from unionfs.changes.copyup import CopyUp
+from unionfs.changes.changes import Caller
+from unionfs.changes.sides import verbs_of
 from unionfs.fuse import entries, rootattributes
 from unionfs.fuse.chattr import Chattr
 from unionfs.fuse.durability import Durability
@@ -90,8 +90,7 @@ class Operations(pyfuse3.Operations):
         self.session = session
         self.status = rootattributes.Status(status)
         self.trouble = Trouble()
-        self._copyup = CopyUp(union)
-        self.changes = Changes(union, self._copyup)
+        self._copyup, self.changes = verbs_of(union)
         self.attributes = Attributes(union, self._copyup)
         self.chattr = Chattr(union, self._copyup)
         self.durability = Durability(union)

@@ -64,6 +64,7 @@ class Union:
     """A stack of layers seen as one tree."""
 
     persisted = False  # is it the side of what persists: `sides`?
+    table: type[NodeTable] = NodeTable
 
     def __init__(self, stack: Stack, features: Features, common: Common | None = None) -> None:
         common = common or Common(stack)
@@ -78,7 +79,7 @@ class Union:
         self._top: Layer = stack.upper or stack.lowers[0]
         self.whiteouts = kind(stack.work, self.acting)
         self.columns = Columns(stack, self.whiteouts)
-        self.nodes = NodeTable(self._root(stack))
+        self.nodes = self.table(self._root(stack))
         self.upper: Upper = NoUpper()
         if stack.upper is not None and stack.work is not None:
             os.umask(0)
@@ -129,6 +130,10 @@ class Union:
         if isinstance(below, LayerPath):
             return below.layer, join(below.path, node.name)
         return below[0][:2]
+
+    def faces(self, node: Node) -> tuple[Node, ...]:
+        """Return all nodes that stand for a directory: of two sides there may be two (`sides`)."""
+        return (node,)
 
     def supersede(self, node: Node) -> None:
         """Let the kernel's readers keep *node*; its name gets a new one at its next look-up."""

@@ -1,0 +1,175 @@
+"""Copies in work, from their making to their place: what copy-up does besides the content.
+
+A copy is made like a `Model`, which is what its node shows: owner, mode, times,
+attributes and flags.  It says in marks what it is a copy of, and one rename
+gives it its name.  The directory that it comes to keeps its times.
+"""
+
+import errno
+import logging
+import os
+import stat
+from typing import TYPE_CHECKING, NamedTuple
+
+from unionfs.host import content
+from unionfs.layers import iflags, inodes, markers
+from unionfs.layers.layer import Layer, WritableLayer, join
+from unionfs.layers.links import key
+from unionfs.view.node import Node
+
+if TYPE_CHECKING:
+    from unionfs.view.union import Union
+
+log = logging.getLogger(__name__)
+
+
+class Model(NamedTuple):
+    """An object of which a copy is made: where it is, and its attributes."""
+
+    layer: Layer
+    path: bytes
+    st: os.stat_result
+
+
+class StagedCopies:
+    """The staged copies of one union."""
+
+    def __init__(self, union: "Union") -> None:
+        self.union = union
+        self.upper = union.upper
+
+    def make(self, node: Node, model: Model, staged: bytes) -> None:
+        """Make an object of the kind of *node* in work; a file gets the size, and no content."""
+        work = self.upper.work
+        layer, path, st = model
+        if node.format == stat.S_IFDIR:
+            work.mkdir(staged, 0o700)
+        elif node.format == stat.S_IFLNK:
+            work.symlink(layer.readlink(path), staged)
+        elif node.format == stat.S_IFREG:
+            fd = work.create(staged, os.O_RDWR, 0o600)
+            try:
+                work.truncate(fd, st.st_size)
+            finally:
+                os.close(fd)
+        else:
+            work.mknod(staged, st.st_mode, st.st_rdev)
+
+    def dress(self, node: Node, model: Model, staged: bytes, mtime_ns: int) -> bytes:
+        """Give the staged object the attributes of *model*, which *node* shows, and a time.
+
+        Return its entry for the link index.
+        """
+        work = self.upper.work
+        layer, path, st = model
+        work.chown(staged, st.st_uid, st.st_gid)
+        if node.format != stat.S_IFLNK:
+            work.chmod(staged, stat.S_IMODE(st.st_mode))
+        # After the owner: chown(2) takes capabilities away.
+        markers.copy_attributes(layer, path, work, staged, private=node.upper)
+        if node.format in {stat.S_IFREG, stat.S_IFDIR}:
+            _copy_flags(node, layer, path, work, staged)
+        entry = b""
+        if not node.upper:
+            markers.set_origin(work, staged, inodes.origin(layer, st, node.ino))
+            if st.st_nlink > 1 and node.format != stat.S_IFDIR and not node.orphan:
+                entry = key(layer, st)
+                markers.set_link(work, staged, entry)
+        work.utime(staged, st.st_atime_ns, mtime_ns)
+        return entry
+
+    def publish(
+        self, node: Node, staged: bytes, entry: bytes, lower: os.stat_result
+    ) -> os.stat_result:
+        """Publish a staged object under the name of *node*; return its attributes."""
+        work = self.upper.work
+        self.union.known.names_change()
+        st = work.stat(staged)
+        if node.orphan:
+            self._pin(node, work, staged)
+            return st
+        if entry:
+            # Two links, the entry and the name in upper; one, if a crash takes the staged name.
+            markers.prepare_links(work, staged, lower.st_nlink - 1, lower.st_nlink - 2)
+            self.upper.links.add(staged, entry)
+        extra = lower.st_nlink - 2
+        try:
+            self._publish_name(node, work, staged)
+        except OSError:
+            if not entry or self._withdraw(entry):
+                raise
+            # The copy shows by its entry, as under its other names.
+            extra += self.upper.temporaries.drop(staged)
+        if entry:
+            node.link, node.links = entry, extra
+            self.upper.links.settle(entry)
+        return st
+
+    def _withdraw(self, entry: bytes) -> bool:
+        """Remove the entry of a copy that got no name; say False where it stays."""
+        try:
+            self.upper.links.remove(entry)
+        except OSError:
+            log.exception("the copy of %r has no name of its own in upper", entry)
+            return False
+        return True
+
+    def _pin(self, node: Node, work: WritableLayer, staged: bytes) -> None:
+        pin = work.hold(staged)
+        try:
+            self.upper.temporaries.discard(staged)
+        except BaseException:
+            os.close(pin)
+            raise
+        if node.pin >= 0:
+            os.close(node.pin)
+        node.pin = pin
+
+    def _publish_name(self, node: Node, work: WritableLayer, staged: bytes) -> None:
+        upper = self.upper.layer
+        parent = node.parent
+        if parent is None:  # the root is on upper from the start
+            raise OSError(errno.EINVAL, "the root cannot be copied up")
+        directory = parent.path
+        before = upper.stat(directory)
+        if not parent.impure:
+            markers.set_impure(upper, directory)
+            parent.impure = True
+        work.move(staged, upper, join(directory, node.name))
+        try:
+            upper.utime(directory, before.st_atime_ns, before.st_mtime_ns)
+        except OSError:  # the copy is there: no error may say otherwise
+            log.exception("%r: its times are those of the copy-up", directory)
+
+
+def _copy_flags(node: Node, layer: Layer, path: bytes, work: WritableLayer, staged: bytes) -> None:
+    protection = iflags.copy(layer, path, work, staged)
+    if protection and not node.upper:
+        markers.set_protection(work, staged, protection)
+        node.protection = protection
+
+
+def foresee(node: Node) -> None:
+    """Have a far layer asked for what `make` and `dress` copy of an object."""
+    layer, path, _ = node.lowers[0]
+    if not layer.asks:
+        return
+    layer.stat(path)
+    for name in layer.attributes(path):
+        if not markers.is_private(name):
+            layer.attribute(path, name)
+    if node.format in {stat.S_IFREG, stat.S_IFDIR}:
+        iflags.find(layer, path, iflags.FLAGS)
+    elif node.format == stat.S_IFLNK:
+        layer.readlink(path)
+
+
+def sync(layer: WritableLayer, path: bytes, kind: int) -> None:
+    """Write a staged file or directory to disk; other kinds cannot be opened for that."""
+    if kind not in (stat.S_IFREG, stat.S_IFDIR):
+        return
+    fd = layer.open(path, os.O_RDONLY)
+    try:
+        content.sync(fd)
+    finally:
+        os.close(fd)
