@@ -69,6 +69,7 @@ class Configuration:
     scratch: tuple[Room, ...] = (Ram(),)  # the first that can be had
     state: tuple[Room, ...] = ()  # the same; (): nothing is to persist
     state_required: bool = False  # shall nothing be mounted without it?
+    state_adds_rules: bool = False  # may there be rules on it, as on readonly-root's?
     rules: tuple[Rule, ...] = ()
     planted: tuple[Planted, ...] = ()
     options: tuple[str, ...] = ()  # strings as -o takes them

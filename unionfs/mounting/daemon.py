@@ -42,6 +42,10 @@ def open_and_serve(options: Options, mountpoint: str, started: Callable[[], None
     except OSError as exc:  # as few descriptors as this process may have
         raise Refused(f"the layers cannot be opened: {exc.strerror}") from exc
     try:
+        if options.wipe == "on" or options.planted:
+            from unionfs.mounting import scratch  # noqa: PLC0415 - few mounts have such a side
+
+            scratch.prepare(stack, options)
         status = serve(stack, options, mountpoint, started)
         claims.release(stack.upper, stack.work)
         return status or sync(stack, options)

@@ -22,7 +22,7 @@ from unionfs.mounting.options import Options, Refused
 _DEAD = frozenset({errno.ENOTCONN, errno.ECONNABORTED, errno.EIO})
 
 # Not in the status: they are about the command, or are shown with the layers.
-_UNSHOWN = frozenset({"flags", "remount", "lowers", "upper", "work"})
+_UNSHOWN = frozenset({"flags", "remount", "lowers", "upper", "work", "planted"})
 
 
 class LiveMount(NamedTuple):

@@ -34,6 +34,7 @@ class Options:
     ram: str | None = None  # the size as tmpfs(5) takes it, "" for tmpfs's default
     flags: int = 0  # MS_* of mount(2)
     remount: bool = False
+    config: str | None = None  # the file that says the rest, "" for the one that the machine has
     source: str = "unionfs"
     subtype: str = "unionfs"
     # Those that are chosen from a few words, each with its name in `-o` and its line in --help.
@@ -66,6 +67,9 @@ class Options:
         Literal["reboot", "panic", "halt", "nothing"],
         "what to do when the daemon of a boot=on mount dies [reboot]",
     ] = "reboot"
+    wipe: Annotated[OnOff, "upper is emptied first: what is in it is gone [off]"] = "off"
+    # Directories that upper begins with, of a configuration: "empty" or "dirs", and a path.
+    planted: tuple[tuple[str, str], ...] = ()
     far: str | None = None  # lowers that may keep one waiting: "all", or "1:3", the first being 1
     near: str | None = None
 
@@ -281,6 +285,7 @@ _OWN: dict[str, Callable[[Options, str | None], Options]] = {
     "workdir": lambda options, value: replace(options, work=unescape(_needed("workdir", value))),
     "ram": lambda options, value: replace(options, ram=checked_size(value or "")),
     "remount": _set_remount,
+    "config": lambda options, value: replace(options, config=unescape(value or "")),
     "far": lambda options, value: replace(options, far=_places("far", value)),
     "near": lambda options, value: replace(options, near=_places("near", value)),
     "fsname": lambda options, value: replace(options, source=unescape(_needed("fsname", value))),
@@ -297,6 +302,8 @@ def settled(options: Options) -> Options:
     """
     _check_upper(options)
     _check_places(options)
+    if options.wipe == "on" and not options.upper:
+        raise Refused("wipe=on without an upper directory: there is nothing to empty")
     if options.noopen == "on":
         options = _without_opens(options)
     features = {"metacopy": options.metacopy, "redirect_dir": options.redirect_dir}

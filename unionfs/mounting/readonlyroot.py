@@ -43,7 +43,13 @@ def read(file: str = FILE, root: str = "/") -> Configuration:
     state = tuple(_state(values, root, notes, awaited=bool(rules)))
     planted = tuple(_planted(root, notes))
     return Configuration(
-        source=file, scratch=scratch, state=state, rules=rules, planted=planted, notes=tuple(notes)
+        source=file,
+        scratch=scratch,
+        state=state,
+        state_adds_rules=True,
+        rules=rules,
+        planted=planted,
+        notes=tuple(notes),
     )
 
 

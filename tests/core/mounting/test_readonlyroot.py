@@ -50,6 +50,7 @@ def test_what_fedora_ships_is_scratch_by_label_or_in_ram_and_no_state(read):
         lowers=("/",),
         scratch=(ON_SCRATCH, Ram()),
         state=(Disk("LABEL=stateless-state", "/var/lib/stateless/state", awaited=False),),
+        state_adds_rules=True,
     )
 
 
