@@ -162,7 +162,7 @@ install: man
 install-boot:
 	install -D -m 755 -t $(DESTDIR)/usr/lib/unionfs boot/init boot/stage
 	install -D -m 644 -t $(DESTDIR)/usr/lib/unionfs boot/words.sh boot/messages.sh boot/identity.sh \
-		boot/initramfs.sh
+		boot/sides.sh boot/initramfs.sh
 	install -D -m 755 -t $(DESTDIR)/usr/share/initramfs-tools/hooks boot/initramfs-tools/hooks/unionfs
 	install -D -m 755 -t $(DESTDIR)/usr/share/initramfs-tools/scripts/init-bottom \
 		boot/initramfs-tools/scripts/init-bottom/unionfs

@@ -217,7 +217,15 @@ def test_a_machine_whose_processes_are_all_stopped_shuts_down(image, tmp_path):
 
 def test_the_scripts_are_sound():
     root = os.path.join(os.path.dirname(namespaces.HERE), "..")
-    scripts = ["init", "stage", "words.sh", "messages.sh", "identity.sh", "initramfs.sh"]
+    scripts = [
+        "init",
+        "stage",
+        "words.sh",
+        "messages.sh",
+        "identity.sh",
+        "sides.sh",
+        "initramfs.sh",
+    ]
     scripts += [f"dracut/90unionfs/{name}.sh" for name in ("module-setup", "pre-pivot")]
     scripts += [f"initramfs-tools/{kind}/unionfs" for kind in ("hooks", "scripts/init-bottom")]
     subprocess.run(

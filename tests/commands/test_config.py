@@ -83,14 +83,39 @@ def test_what_is_wrong_is_refused_with_status_two(bench, root, content, line, sa
     assert err.startswith(f"unionfs: {said}")
 
 
-def test_the_boot_scripts_are_told_places_in_words_without_spaces(bench, root):
-    expected = "scratch now tmpfs -\nstate wait LABEL=state -\n"
-    assert bench.unionfs(f"config --boot --root {root}") == (0, expected, "")
-    (root / "etc/unionfs.toml").write_text(
-        "[scratch]\nram='1g'\n[state]\ndisk='/dev/vdb'\nmount_options='ro'\nrequired=true"
-    )
-    expected = "scratch now tmpfs:size=1g -\nstate wait /dev/vdb ro\nrequired\n"
-    assert bench.unionfs(f"config --boot --root {root}") == (0, expected, "")
+@pytest.mark.parametrize(
+    ("toml", "lines", "said"),
+    [
+        (TOML, ["scratch now tmpfs -", "state wait LABEL=state -"], ""),
+        (
+            (
+                "persist=['/a']\n[scratch]\nram='1g'\n"
+                "[state]\ndisk='/dev/vdb'\nmount_options='nodev'\nrequired=true"
+            ),
+            ["scratch now tmpfs:size=1g -", "state wait /dev/vdb nodev", "required"],
+            "",
+        ),
+        # Nothing persists: no state is waited for.
+        ("[state]\ndisk='LABEL=state'", ["scratch now tmpfs -"], ""),
+        # Directories: on which disk they are stands in fstab.
+        (
+            "persist=['/a']\nscratch.directory='/data'\nstate.directory='/data/x/state'",
+            ["scratch wait UUID=1 noatime", "state wait UUID=1 noatime x/state"],
+            "",
+        ),
+        (
+            "persist=['/a']\nstate.directory='/srv/state'",
+            ["scratch now tmpfs -"],
+            "unionfs: state: the directory /srv/state cannot be used at boot\n",
+        ),
+    ],
+)
+def test_the_boot_scripts_are_told_places_word_by_word(bench, root, toml, lines, said):
+    (root / "etc/unionfs.toml").write_text(toml)
+    (root / "etc/fstab").write_text("/dev/x / ext4\nUUID=1 /data ext4 noatime,nofail 0 2\n")
+    status, out, err = bench.unionfs(f"config --boot --root {root}")
+    assert (status, err) == (0, said)
+    assert out.splitlines() == ["file - /etc/unionfs.toml", *lines]
 
 
 INSTALLED = {

@@ -2,13 +2,14 @@
 
 import argparse
 import os
+import sys
 from collections.abc import Iterator
 
 from unionfs.audit import paths
 from unionfs.commands import suggestions
 from unionfs.layers.persistence import Rules
-from unionfs.mounting import configurations
-from unionfs.mounting.configuration import Configuration, Directory, Disk, Ram, Room
+from unionfs.mounting import configurations, fstab
+from unionfs.mounting.configuration import Configuration, Disk, Ram, Room
 from unionfs.mounting.options import Refused
 from unionfs.mounting.truepaths import resolved
 
@@ -47,7 +48,9 @@ def run(arguments: argparse.Namespace) -> int:
         print(suggestions.as_toml(arguments.root))
         return 0
     found = configurations.read(arguments.check or None, arguments.root)
-    lines = _for_boot(found) if arguments.boot else _explained(found, arguments.root)
+    lines = (
+        _for_boot(found, arguments.root) if arguments.boot else _explained(found, arguments.root)
+    )
     print("\n".join(lines))
     return 0
 
@@ -128,22 +131,33 @@ def _says_nothing_new(before: tuple[str, ...], rule: str) -> bool:
 # For boot/stage
 
 
-def _for_boot(found: Configuration) -> Iterator[str]:
-    """Yield a line for each place that may serve, the best first: SIDE WAIT WHAT OPTIONS.
+def _for_boot(found: Configuration, root: str) -> Iterator[str]:
+    """Yield the file, and a line for each place that may serve, the best first.
 
-    WHAT is a word as on the kernel's command line; WAIT is `wait` or `now`; no options are `-`.
+    SIDE WAIT WHAT OPTIONS WITHIN: WHAT is a word as on the kernel's command line; WAIT is `wait` or
+    `now`; no options are `-`; WITHIN is a directory on a disk, or nothing.
     """
-    for side, rooms in (("scratch", found.scratch), ("state", found.state)):
+    yield f"file - {found.source}"
+    for side, rooms in (("scratch", found.scratch), ("state", found.state if found.rules else ())):
         for room in rooms:
-            yield from _boot_line(side, room)
+            line = _boot_line(room, root)
+            if line is None or len(line.split()) not in {3, 4}:
+                print(f"unionfs: {side}: {room} cannot be used at boot", file=sys.stderr)
+            else:
+                yield f"{side} {line}"
     if found.state_required:
         yield "required"
 
 
-def _boot_line(side: str, room: Room) -> Iterator[str]:
+def _boot_line(room: Room, root: str) -> str | None:
     if isinstance(room, Ram):
-        yield f"{side} now {f'tmpfs:{room.options}' if room.options else 'tmpfs'} -"
-    elif isinstance(room, Disk):
-        yield f"{side} {'wait' if room.awaited else 'now'} {room.device} {room.options or '-'}"
-    elif isinstance(room, Directory):
-        yield f"{side} now {room.path} -"
+        return f"now {f'tmpfs:{room.options}' if room.options else 'tmpfs'} -"
+    if isinstance(room, Disk):
+        return f"{'wait' if room.awaited else 'now'} {room.device} {room.options or '-'}"
+    holder = fstab.holder(room.path, root)
+    if holder is None or holder.is_bind or holder.kind == "tmpfs":
+        return None  # on the root, which is only read then, or nowhere
+    within = os.path.relpath(room.path, holder.mountpoint)
+    return (
+        f"wait {holder.device} {holder.options or '-'} {'' if within == '.' else within}".rstrip()
+    )

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from unionfs.layers.persistence import Rules
+from unionfs.mounting import fstab
 from unionfs.mounting.configuration import Configuration, Directory, Disk, Planted, Ram, Room, Rule
 from unionfs.mounting.options import Refused
 from unionfs.mounting.truepaths import resolved
@@ -181,27 +182,15 @@ def _of_this_client(directory: str, root: str) -> str:
 
 def _in_fstab(mountpoint: str, root: str) -> Iterator[Room]:
     """Yield what fstab(5) has for a mount point."""
-    for line in _lines("/etc/fstab", root):
-        fields = [re.sub(r"\\([0-7]{3})", _octal, field) for field in line.text.split()]
-        if len(fields) < 3 or os.path.normpath(fields[1]) != mountpoint:  # noqa: PLR2004 - fstab(5)
+    for entry in fstab.entries(root):
+        if entry.mountpoint != mountpoint:
             continue
-        device, _, kind, *rest = fields
-        options = _without(rest[0] if rest else "", {"defaults", "noauto", "nofail"})
-        if kind == "tmpfs":
-            yield Ram(options)
-        elif {"bind", "rbind"}.intersection(options.split(",")):
-            yield Directory(device)
+        if entry.kind == "tmpfs":
+            yield Ram(entry.options)
+        elif entry.is_bind:
+            yield Directory(entry.device)
         else:
-            yield Disk(device, mountpoint, kind, options)
-
-
-def _octal(found: re.Match[str]) -> str:
-    return chr(int(found[1], 8))
-
-
-def _without(options: str, unwanted: set[str]) -> str:
-    said = options.split(",")
-    return ",".join(word for word in said if word not in unwanted and not word.startswith("x-"))
+            yield Disk(entry.device, mountpoint, entry.kind, entry.options)
 
 
 def _labelled(label: str, mountpoint: str, *, awaited: bool) -> Iterator[Room]:

@@ -43,9 +43,7 @@ def filled(options: Options, configuration: Configuration) -> tuple[Options, lis
     return (replace(options, wipe="on") if options.upper else options), troubles
 
 
-def _with_scratch(
-    options: Options, configuration: Configuration, troubles: list[str]
-) -> Options:
+def _with_scratch(options: Options, configuration: Configuration, troubles: list[str]) -> Options:
     for room in configuration.scratch:
         if isinstance(room, Ram):
             return replace(options, ram=_size(room))

@@ -46,7 +46,7 @@ def bench(tmp_path):
 
 
 def shown(tmp_path, path, *, whiteout="overlay"):
-    """Return the names that a union of these layers shows below *path*, directories with a slash."""
+    """Return the names that a union of these layers shows below *path*, directories with a `/`."""
     cwd = os.getcwd()
     layers = {"upper": str(tmp_path / "upper"), "work": str(tmp_path / "work")}
     stack = open_stack(Options(lowers=(str(tmp_path / "lower"),), **layers, whiteout=whiteout))
