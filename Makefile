@@ -95,7 +95,7 @@ boot-quick: setup
 boot-native: setup
 	tools/packages.sh $(IMAGE_PACKAGES)
 	$(BIN)pytest -p no:cacheprovider -o faulthandler_timeout=0 tests/boot/test_namespaces.py \
-		tests/boot/test_readme.py tests/boot/test_cycles.py -k 'not trixie and not squashfs and not twenty'
+		tests/boot/test_state.py tests/boot/test_readme.py tests/boot/test_cycles.py -k 'not trixie and not squashfs and not twenty'
 
 bench-boot: setup
 	tools/packages.sh $(BOOT_PACKAGES)

@@ -114,7 +114,7 @@ def test_without_a_word_nothing_changes(image, tmp_path, words):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("unionfs=state", f"{LOST}: 'state' on the kernel command line is unknown"),
+        ("unionfs=status", f"{LOST}: 'status' on the kernel command line is unknown"),
         (
             "unionfs=LABEL=none unionfs.wait=1",
             "the disk LABEL=none did not appear within 1 seconds",

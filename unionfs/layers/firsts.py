@@ -111,5 +111,5 @@ def find(work: Layer, path: bytes) -> First | None:
     found = _FORM.fullmatch(target)
     if found is None:
         return None
-    *numbers, digest_ = found.groups()
-    return First(*(int(number, 16) for number in numbers), digest_)
+    size, mtime_ns, ino, ctime_ns = (int(number, 16) for number in found.groups()[:4])
+    return First(size, mtime_ns, ino, ctime_ns, found[5])
