@@ -1,4 +1,4 @@
-"""A root with two sides, booted on this machine's kernel: what stays, and what is had without state."""
+"""A root with two sides, booted on this machine's kernel: what stays, and what is without state."""
 
 import contextlib
 import os

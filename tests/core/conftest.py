@@ -8,8 +8,13 @@ import pytest
 from tests.core.driver import Driver, stack_in
 from tests.core.invariants import check
 from tests.trees import harvest, plant
+from unionfs.changes import scaffolds
 from unionfs.host import syscalls
 from unionfs.view.union import Features
+
+
+def _nothing():
+    pass
 
 
 @pytest.fixture
@@ -34,17 +39,22 @@ def union(tmp_path):
         features = {"fsync": "off", **features}  # what reaches the disk is for tests/crash
         driver = Driver(stack, Features(**features), tmp_path)
         driver.remount = lambda: remount(rules, **features)
-        driver.reboot = lambda: reboot(driver, rules, **features)
+        driver.reboot = lambda between=_nothing: reboot(driver, between, rules, **features)
         drivers.append(driver)
         return driver
 
-    def reboot(driver, rules, **features):
-        """Mount again with an empty scratch."""
+    def reboot(driver, between, rules, **features):
+        """Mount again with an empty scratch; *between* something happens to the lowers."""
         check(driver)
+        driver.close()
+        drivers.remove(driver)
+        between()
         for name in ("upper", "work"):
             shutil.rmtree(tmp_path / name)
             (tmp_path / name).mkdir()
-        return remount(rules, **features)
+        again = remount(rules, **features)
+        scaffolds.make_again(again.union, again.changes)
+        return again
 
     yield build
     before = [harvest(path) for path in sorted(tmp_path.glob("lower*"))]

@@ -310,7 +310,7 @@ class Client:
             shown = chattr.get(node, FLAGS)
             wished = FLAGS.with_flags(b"", FLAGS.flags(shown) & ~CHANGEABLE | flags)
             if chattr.takes_content(node, FLAGS, wished):
-                await self.operations.files.bring_content(node)
+                await self.operations.files.copies.bring(node)
             chattr.set(node, FLAGS, shown, wished, 0)
 
         self._run(talk)

@@ -18,7 +18,7 @@ from tests.crash.client import Dirs
 from tests.crash.sample import SEED, chosen
 from tests.crash.trees import differences
 from tests.gaps.desk import Desk, Gaps, Table
-from unionfs.fuse import files
+from unionfs.fuse import content_copies
 from unionfs.fuse.reading import Reading
 from unionfs.host import closing, syscalls
 from unionfs.view.union import Features
@@ -216,7 +216,7 @@ def top():
 @pytest.fixture
 def gaps(monkeypatch):
     """Gaps in all that may wait, however small: what is copied, cut, read."""
-    monkeypatch.setattr(files, "_THREAD_BYTES", 0)
+    monkeypatch.setattr(content_copies, "THREAD_BYTES", 0)
     monkeypatch.setattr(closing, "_LARGE", 1)
     monkeypatch.setattr(closing, "_room", lambda _fd: 0)  # nothing is closed by a thread
     monkeypatch.setattr(Reading, "at_once", lambda *_arguments: None)

@@ -81,7 +81,7 @@ class _SideCopyUp(CopyUp):
     def _publish_scaffold(self, node: Node, work: WritableLayer, staged: bytes) -> None:
         upper, path = self.upper.layer, node.path
         if upper.find(path) is None:
-            self._publish_name(node, work, staged)
+            self._copies.publish(node, staged, b"", work.stat(staged))
         else:  # a whiteout of the time when other rules held
             self.union.whiteouts.make_opaque(work, staged)
             self.union.whiteouts.publish(work, staged, upper, path)

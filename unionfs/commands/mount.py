@@ -23,6 +23,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--work", metavar="DIR", help="an empty directory beside upper, for staging"
     )
+    parser.add_argument("--state", metavar="DIR", help="the layer that takes what persists")
+    parser.add_argument(
+        "--state-work",
+        metavar="DIR",
+        help="its directory for staging, on the same mount [.unionfs-work in it]",
+    )
+    parser.add_argument(
+        "--persist",
+        metavar="PATH",
+        action="append",
+        default=[],
+        help="a path that persists with all below it, or a glob; !PATH takes one out again; may be"
+        " repeated, and the last that speaks of a path holds",
+    )
+    parser.add_argument(
+        "--state-required", action="store_true", help="no mount where state is not to be had"
+    )
     words.add_configuration(parser)
     parser.add_argument("-f", "--foreground", action="store_true", help="stay in the foreground")
     parser.add_argument("mountpoint", metavar="MOUNTPOINT", help="where to mount")
@@ -33,12 +50,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Mount, or change the flags of a live mount."""
     base = Options(subtype=_own_name(), source=getattr(arguments, "source", "") or "unionfs")
     options = words.options_from(arguments, base)
-    if options.config is not None or _configuration(arguments) is not None:
-        options = _configured(arguments, options, base)
     if options.remount:
         from unionfs.commands import remount  # noqa: PLC0415 - a mount does not need it
 
         return remount.remount(arguments.mountpoint, arguments.options)
+    if options.config is not None or _configuration(arguments) is not None:
+        options = _configured(arguments, options, base)
     options = settled(options)
     mountpoint = os.path.realpath(arguments.mountpoint)
     if arguments.foreground:

@@ -202,10 +202,6 @@ class Backings:
         finally:
             os.close(own)
 
-    def open_unopened(self, node: Node) -> bool:
-        """Count a cached open without a descriptor; return whether the cache stays."""
-        return self.open(node, -1, eligible=False)[1]
-
     def close(self, node: Node, *, through: bool, writes: bool = False) -> None:
         """Count a release."""
         if not self.enabled:

@@ -4,13 +4,12 @@ The verbs of the union, between the bytes of a request and those of its reply;
 `session.dispatch` says why.  `operations` has the same verbs for pyfuse3, which
 serve where libfuse holds the device (direct=off, handshake=off).  A request that has
 to wait, for content to be copied up, is answered by a task (`Waiting`).  What
-concerns the content of files is in `directfiles`.
+concerns the content of files is in `directfiles`, directories in `directlistings`.
 """
 
 import errno
 import os
 import stat
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from unionfs.changes.attributes import CAPABILITY, NOTHING, NewAttributes
@@ -18,6 +17,7 @@ from unionfs.changes.changes import Caller
 from unionfs.fuse.backing import SMALL
 from unionfs.fuse.directfiles import DirectFiles
 from unionfs.fuse.directioctl import DirectIoctl
+from unionfs.fuse.directlistings import DirectListings
 from unionfs.fuse.foresight import Foresight
 from unionfs.fuse.operations import ALONE, Operations
 from unionfs.fuse.session import messages
@@ -32,8 +32,6 @@ _MUCH_ROOM = 128
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-
-    from unionfs.view.listings import Listed
 
 
 def _name(body: memoryview, start: int = 0) -> bytes:
@@ -62,7 +60,6 @@ class Direct:
         self._nodes = operations.union.nodes
         self._files = operations.files
         self._backings = operations.files.backings
-        self._listings = operations.listings
         self._changes = operations.changes
         self._attributes = operations.attributes
         self._foresight = Foresight(operations.union, operations.listings, self._forget_one)
@@ -70,6 +67,7 @@ class Direct:
         if self._union.upper:
             self._tidy = self._union.upper.tidy
         self._content = DirectFiles(operations)
+        listings = DirectListings(operations, self._foresight, self._shown, self._forget_one)
         self.table: Mapping[int, Handler] = {
             messages.LOOKUP: self._lookup,
             messages.FORGET: self._forget,
@@ -85,17 +83,13 @@ class Direct:
             messages.RENAME: self._rename,
             messages.RENAME2: self._rename2,
             messages.LINK: self._link,
-            messages.OPENDIR: self._opendir,
-            messages.READDIR: self._readdir,
-            messages.READDIRPLUS: self._readdirplus,
-            messages.RELEASEDIR: self._releasedir,
-            messages.FSYNCDIR: self._fsyncdir,
             messages.GETXATTR: self._getxattr,
             messages.SETXATTR: self._setxattr,
             messages.REMOVEXATTR: self._removexattr,
             messages.STATFS: self._statfs,
             messages.LISTXATTR: self._listxattr,
             **self._content.table,
+            **listings.table,
             **DirectIoctl(operations).table,
         }
 
@@ -131,7 +125,7 @@ class Direct:
         Take note of a size of which an open wants to know.
         """
         if st.st_size >= SMALL:
-            self._files.is_large(node)
+            self._files.passthrough.is_large(node)
         links, blocks = self._union.shown(node, st)
         if node.ino in self._backings.bypassed and self._backings.may_change(node):
             return links, blocks, 0
@@ -221,7 +215,7 @@ class Direct:
             return messages.empty(unique)
 
         async def job() -> bytes:
-            await self._files.bring_source(*old)
+            await self._files.copies.bring_source(*old)
             self._changes.rename(*old, *new, flags)
             return messages.empty(unique)
 
@@ -237,7 +231,7 @@ class Direct:
             return self._entry(unique, node, self._changes.link(node, directory, name))
 
         async def job() -> bytes:
-            await self._files.bring_wholly(node)
+            await self._files.copies.bring_wholly(node)
             return self._entry(unique, node, self._changes.link(node, directory, name))
 
         return Waiting(job)
@@ -290,7 +284,7 @@ class Direct:
             st = self._files.change(node, new, handle, requester, sized=sized)
             return self._attr(unique, node, st)
 
-        return at_once(job()) if self._files.brings_at_once(node, new.size) else Waiting(job)
+        return at_once(job()) if self._files.copies.brings_at_once(node, new.size) else Waiting(job)
 
     def _keeps_all(self, valid: int) -> bool:
         """Tell whether a file is cut without losing privileges: fs/fuse/dir.c, fuse_do_setattr."""
@@ -335,83 +329,6 @@ class Direct:
 
     def _statfs(self, unique: int, node: int, _body: memoryview, _uid: int, _gid: int) -> bytes:
         return messages.room(unique, self._union.statvfs(self._nodes[node]))
-
-    # Directories
-
-    def _opendir(self, unique: int, node: int, _body: memoryview, _uid: int, _gid: int) -> bytes:
-        """Say that directories need not be opened, nor closed; the kernel asks no more.
-
-        It keeps their listings then (fs/fuse/file.c, fuse_file_open), until it changes one.  Where
-        each listing counts (`atimes`), none is kept.
-        """
-        if self._union.access.strict:
-            return messages.opened(unique, node, 0)
-        return messages.error(unique, errno.ENOSYS)
-
-    def _releasedir(
-        self, unique: int, _node: int, _body: memoryview, _uid: int, _gid: int
-    ) -> bytes:
-        return messages.empty(unique)
-
-    def _readdirplus(
-        self, unique: int, number: int, body: memoryview, _uid: int, _gid: int
-    ) -> bytes:
-        _, start, room = messages.READ_IN.unpack_from(body)
-        directory, listing = self._nodes[number], messages.Listing(room)
-        most = self._listings.most(directory, start)
-        self._foresight.will_list()
-        ready = self._foresight.listing(directory) if start == 0 else None
-        entries = iter(self._listings.read(directory, start) if ready is None else ready)
-        sent: list[Listed] = []
-        try:
-            self._fill(listing, islice(entries, most), sent)
-        except OSError:
-            if not listing:  # else what is counted as looked up is sent; the next call says why
-                raise
-        if ready is not None:  # nodes for which there was no room
-            for _, node, *_ in entries:
-                self._forget_one(node.ino, 0)
-        if start == 0:
-            self._foresight.listed(directory, sent)
-        self._listings.sent(directory, start, listing.after, most)
-        return listing.reply(unique)
-
-    def _fill(
-        self, listing: messages.Listing, entries: "Iterator[Listed]", sent: "list[Listed]"
-    ) -> None:
-        """Put entries into a reply, as many as there is room for; collect these in *sent*."""
-        for entry in entries:
-            name, node, st, after = entry
-            if st is None:
-                fits = listing.add_bare(name, node.ino, node.format >> 12, after)
-            else:
-                shown = self._shown(node, st)
-                fits = listing.add_entry(name, node.ino, st, *shown, after)
-                node.lookups += fits
-            if not fits:
-                self._forget_one(node.ino, 0)
-                return
-            sent.append(entry)
-
-    def _readdir(self, unique: int, number: int, body: memoryview, _uid: int, _gid: int) -> bytes:
-        _, start, room = messages.READ_IN.unpack_from(body)
-        node, listing = self._nodes[number], messages.Listing(room)
-        most = self._listings.most(node, start)
-        self._foresight.will_list()
-        listing.add_all(islice(self._listings.read_names(node, start), most))
-        self._listings.sent(node, start, listing.after, most)
-        return listing.reply(unique)
-
-    def _fsyncdir(
-        self, unique: int, number: int, _body: memoryview, _uid: int, _gid: int
-    ) -> Waiting:
-        node = self._nodes[number]
-
-        async def job() -> bytes:
-            await self._operations.durability.sync_directory(node)
-            return messages.empty(unique)
-
-        return Waiting(job)
 
 
 def _sized(unique: int, value: bytes, room: int) -> bytes:

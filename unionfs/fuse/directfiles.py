@@ -101,7 +101,7 @@ class DirectFiles:
             return _opened(unique, await self._files.open_when_ready(node, flags, requester))
 
         size = 0 if flags & os.O_TRUNC else None
-        return at_once(job()) if self._files.brings_at_once(node, size) else Waiting(job)
+        return at_once(job()) if self._files.copies.brings_at_once(node, size) else Waiting(job)
 
     def _create(self, unique: int, parent: int, body: memoryview, uid: int, gid: int) -> bytes:
         if self._files.granted.noopen:
@@ -322,10 +322,10 @@ class DirectFiles:
             return reply()
 
         async def job() -> Reply:
-            await self._files.bring_content(node)
+            await self._files.copies.bring(node)
             return reply()
 
-        return at_once(job()) if self._files.brings_at_once(node) else Waiting(job)
+        return at_once(job()) if self._files.copies.brings_at_once(node) else Waiting(job)
 
 
 def _copy_few(  # noqa: PLR0913, PLR0917 - copy_file_range(2)'s

@@ -29,7 +29,7 @@ class DirectIoctl:
 
     def __init__(self, operations: Operations) -> None:
         self._chattr: Chattr = operations.chattr
-        self._files = operations.files
+        self._copies = operations.files.copies
         self._nodes = operations.union.nodes
         self._session = operations.session
         self.table: Mapping[int, Handler] = {messages.IOCTL: self._ioctl}
@@ -51,7 +51,7 @@ class DirectIoctl:
             return self._set(unique, node, form, (shown, wished), uid)
 
         async def job() -> bytes:
-            await self._files.bring_content(node)
+            await self._copies.bring(node)
             return self._set(unique, node, form, (shown, wished), uid)
 
         return Waiting(job)

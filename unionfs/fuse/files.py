@@ -1,12 +1,11 @@
-"""Open files of a mount: opening, copying content up, reading, writing, releasing.
+"""Open files of a mount: opening, changing, writing, releasing.
 
-Await first, then decide, then act: content is copied up before a node is looked
-at, in a thread if it is much, and threads see descriptors alone.
+Await first, then decide, then act: content is copied up (`content_copies`) before a
+node is looked at.
 """
 
 import contextlib
 import errno
-import itertools
 import os
 from typing import Literal, NamedTuple
 
@@ -15,33 +14,25 @@ import trio
 from unionfs.changes import protection
 from unionfs.changes.attributes import Attributes, NewAttributes
 from unionfs.changes.copyup import CopyUp
-from unionfs.fuse.backing import SMALL, Backings, Forecast, Registry
+from unionfs.fuse import content_copies
+from unionfs.fuse.backing import Backings, Registry
 from unionfs.fuse.consent import Consent
+from unionfs.fuse.content_copies import ContentCopies
+from unionfs.fuse.passthrough import Passthrough
 from unionfs.fuse.reading import Reading
 from unionfs.fuse.session import leases
 from unionfs.fuse.session.grants import Granted
 from unionfs.host import closing
-from unionfs.host.credentials import SET_IDS, Requester
-from unionfs.layers.descent import stat_file
+from unionfs.host.credentials import Requester
 from unionfs.layers.layer import WritableLayer
 from unionfs.view.handle import OpenFile
-from unionfs.view.job import Job
 from unionfs.view.node import Node
 from unionfs.view.union import Union
-
-# Bytes from which copying leaves the event loop: a thread hop costs about 0.1 ms, copying
-# 1 MiB about 0.3 ms.
-_THREAD_BYTES = 1 << 20
 
 # Flags that the kernel has dealt with, or that would make our own reads fail.
 _KERNEL_FLAGS = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_APPEND | os.O_DIRECT | os.O_NOATIME
 
 _UNTOLD = contextlib.nullcontext()
-
-_BLOCK = 512  # bytes per unit of st_blocks: stat(2)
-
-# Deleted files that an open for writing counts the room of, at most.
-_MOST_LOOKED_AT = 32
 
 # The handle of a file that was opened for reading without a descriptor: none of ours.
 UNOPENED = 0
@@ -77,20 +68,16 @@ class Files:
             self._act_for_owner,
             enabled=passthrough != "off",
         )
-        # Without an upper nothing is ever copied up, so no reader can be left behind.
-        self._lower_passes = passthrough == "all" or not union.upper
+        self.passthrough = Passthrough(union, self.backings, of_lowers=passthrough == "all")
         self._registry = registry
         self._copyup = copyup
+        self.copies = ContentCopies(union, copyup)
         self._attributes = Attributes(union, copyup)
         self.consent = Consent(union, self._attributes, self._is_written)
-        # The numbers of files that were large when they were last looked at.
-        self._large: set[int] = set()
         # The numbers of files that were changed since somebody opened them to read.
         self._unread: set[int] = set()
         self.reading = Reading()
-        self._forecast = Forecast()
         self._open: dict[int, OpenFile] = {}  # descriptor -> what is known of it
-        self._copying: dict[Node, trio.Event] = {}  # node -> the end of its copy-up
 
     def begin(self, granted: Granted) -> None:
         """Take note of what the kernel granted, before the first request comes."""
@@ -105,115 +92,6 @@ class Files:
     def _act_for_owner(self, fd: int) -> None:
         st = os.fstat(fd)
         self.union.acting.write_as(st.st_uid, st.st_gid)
-
-    # Copying up
-
-    def brings_at_once(self, node: Node, size: int | None = None) -> bool:
-        """Tell whether a file's content comes up, and is cut to *size*, without any waiting.
-
-        That is: for no thread, no disk, no other request.
-        """
-        if node in self._copying or not self.union.has_lower_content(node):
-            return False
-        if self.union.attributes(node).st_size >= _THREAD_BYTES:
-            return False
-        return size == 0 or not self._copyup.syncs
-
-    async def bring_content(self, node: Node, size: int | None = None) -> bool:
-        """Copy a file's content up, in a thread if it is large or has to reach the disk.
-
-        Say False where another request was faster, which did not know of *size*.
-        """
-        return await self._bring(node, size) is not None
-
-    async def _bring(
-        self, node: Node, size: int | None = None, flags: int | None = None
-    ) -> Job | None:
-        """Copy a file's content up, and keep it open with *flags*; None: another was faster."""
-        self.union.require_upper()
-        while self.union.has_lower_content(node):
-            event = self._copying.get(node)
-            if event is not None:
-                await event.wait()
-                continue
-            job = self._copyup.begin(node, size, flags)
-            # To copy nothing takes no time, and a file that is emptied has none in between.
-            if not job.size or (not job.sync and (job.size < _THREAD_BYTES or job.shared)):
-                self._fill(job)
-            else:
-                await self._fill_in_thread(job)
-            if job.published:
-                return job
-        return None
-
-    async def bring_wholly(self, node: Node) -> None:
-        """Copy a file up with its content, where metadata alone does not do: metacopy=off."""
-        if not self.union.features.metacopy:
-            await self.bring_content(node)
-
-    async def bring_source(self, parent: Node, name: bytes) -> None:
-        """Copy a file up with its content before it is renamed, where metadata does not do."""
-        if self.union.features.metacopy or not self.union.upper:
-            return
-        found = self.union.lookup.node(parent, name)
-        if found is not None:
-            await self.bring_content(found[0])
-
-    async def prepare(self, node: Node, new: NewAttributes, requester: Requester) -> bool:
-        """Do what takes long before a file is changed; tell whether it has the new size.
-
-        To take 1 GiB off takes ext4 a quarter of a second.
-        """
-        if new.size is None:
-            await self.bring_content(node)
-            return False
-        self._copyup.foresee_content(node, new.size)
-        with self._permitting_cut(node, new, requester):
-            if self.union.has_lower_content(node):
-                return await self.bring_content(node, new.size)
-            layer, path = self.union.upper.place(node)
-            fd = layer.open_to_write(path, os.O_WRONLY)
-            try:
-                await self._cut(node, layer, fd, new.size)
-            finally:
-                os.close(fd)
-        return True
-
-    async def _cut(self, node: Node, layer: WritableLayer, fd: int, size: int) -> None:
-        """Set the size of a file on upper, in a thread where that takes long."""
-        if self._cuts_much(node, size):
-            await trio.to_thread.run_sync(layer.truncate, fd, size)
-        else:
-            layer.truncate(fd, size)
-
-    def _permitting_cut(
-        self, node: Node, new: NewAttributes, requester: Requester
-    ) -> contextlib.AbstractContextManager[None]:
-        """See that set-uid bits fall where the size is set."""
-        if new.size is not None and new.mode is None:
-            return self._attributes.privileges_dropped(node, requester)
-        return contextlib.nullcontext()
-
-    def _fill(self, job: Job) -> None:
-        try:
-            job.fill()
-        except BaseException:
-            self._copyup.abandon(job)
-            raise
-        self._copyup.publish(job)
-
-    async def _fill_in_thread(self, job: Job) -> None:
-        event = self._copying[job.node] = trio.Event()
-        try:
-            await trio.to_thread.run_sync(job.fill)
-        except BaseException:
-            self._copyup.abandon(job)
-            raise
-        else:
-            self._copyup.publish(job)
-        finally:
-            del self._copying[job.node]
-            event.set()
 
     # Opening
 
@@ -230,7 +108,8 @@ class Files:
             if flags & os.O_TRUNC:
                 return await self._open_emptied(node, flags, requester)
             # With O_SYNC each step of the copy would wait for the disk: then it is opened again.
-            job = await self._bring(node, flags=None if flags & os.O_DSYNC else host_flags(flags))
+            kept = None if flags & os.O_DSYNC else host_flags(flags)
+            job = await self.copies.bring(node, flags=kept)
         if job is None or not job.kept_open:
             return self.open_at_once(node, flags, requester)
         return self._answer(node, job.target, flags)
@@ -245,7 +124,7 @@ class Files:
         kept = host_flags(flags) & ~os.O_TRUNC
         self._copyup.foresee_content(node, 0)
         with self._permitting_truncation(node, flags, requester):
-            job = await self._bring(node, 0, kept)
+            job = await self.copies.bring(node, 0, kept)
             if job is not None:
                 return self._answer(node, job.target, flags)
             layer, path = self.union.upper.place(node)
@@ -271,14 +150,10 @@ class Files:
         Most files that are opened are cached already, or are read at once as a whole; so the host
         opens them at the first read alone (`descriptors`).
         """
-        if self.backings.is_through(node) or self.backings.may_be_mapped(node):
+        if self.passthrough.needs_descriptor(node):
             return None
-        passes = self.backings.enabled and (not node.below or self._lower_passes)
-        if passes and self.union.far and self.union.far_content(node) is not None:
-            passes = False  # threads read it
-        if passes and (node.ino in self._large or self.union.access.strict):
-            return None
-        return Opened(UNOPENED, 0, self.backings.open_unopened(node) and self._stays_cached(node))
+        keeps = self.backings.open(node, -1, eligible=False)[1] and self._stays_cached(node)
+        return Opened(UNOPENED, 0, keeps)
 
     def _stays_cached(self, node: Node) -> bool:
         """Tell whether who opens a file to read it may do so from the page cache: `atimes`."""
@@ -312,7 +187,7 @@ class Files:
     def _answer(self, node: Node, fd: int, flags: int) -> Opened:
         try:
             self._leave_to_old_readers(node)
-            eligible = self._may_pass(node, fd, flags)
+            eligible = self.passthrough.may_pass(node, fd, flags)
         except BaseException:
             self.union.readers.discard(fd)
             os.close(fd)
@@ -334,32 +209,6 @@ class Files:
             self.union.supersede(node)
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
-    def _may_pass(self, node: Node, fd: int, flags: int) -> bool:
-        """Tell whether the kernel may serve this open by itself, and should."""
-        if not self.backings.enabled or (node.below and not self._lower_passes):
-            return False
-        st = stat_file(fd)
-        if flags & os.O_ACCMODE == os.O_RDONLY:
-            large = st.st_size >= SMALL or self.union.access.strict
-            return large or self.backings.may_be_mapped(node)
-        # The backing file would keep O_APPEND when fcntl(2) takes it back, and set-uid bits
-        # have to fall where we see it.
-        if flags & os.O_APPEND or st.st_mode & SET_IDS:
-            return False
-        if self.backings.may_be_mapped(node):
-            return True
-        return (self._forecast.large or st.st_size >= SMALL) and not self._deleted_files_hold_room()
-
-    def _deleted_files_hold_room(self) -> bool:
-        """Tell whether upper may be full until deleted files end: what passes by us cannot wait."""
-        orphans, upper = self.union.nodes.orphans, self.union.upper
-        if not orphans or not upper:
-            return False
-        pins = (node.pin for node in itertools.islice(orphans.values(), _MOST_LOOKED_AT))
-        held = sum(closing.blocks(pin) for pin in pins if pin >= 0) * _BLOCK
-        room = os.fstatvfs(upper.layer.fd)
-        return held > room.f_bavail * room.f_frsize // 4
-
     def _enter(self, node: Node, fd: int, *, writes: bool, eligible: bool) -> Opened:
         backing, keep = self.backings.open(node, fd, eligible=eligible, writes=writes)
         if writes:
@@ -371,10 +220,10 @@ class Files:
 
     def created(self, node: Node, fd: int, mode: int, flags: int) -> Opened:
         """Answer with the descriptor of a file that was just made."""
-        eligible = self._forecast.large and not flags & os.O_APPEND and not mode & SET_IDS
-        eligible = eligible and not self._deleted_files_hold_room()
         self.made(node)
-        return self._enter(node, fd, writes=True, eligible=eligible)
+        return self._enter(
+            node, fd, writes=True, eligible=self.passthrough.may_new_pass(mode, flags)
+        )
 
     def made(self, node: Node) -> None:
         """Take note of a file that was just made."""
@@ -388,15 +237,11 @@ class Files:
         """Tell whether a file is so new that it has no extended attributes."""
         return ino == self._newest
 
-    def is_large(self, node: Node) -> None:
-        """Take note of a file that is worth passing through: who opens it wants to know."""
-        self._large.add(node.ino)
-
     def opened(self, fd: int) -> OpenFile:
         """Return what is known of an open file."""
         return self._open[fd]
 
-    # Using
+    # Changing
 
     def waits_to_change(self, node: Node, new: NewAttributes) -> bool:
         """Tell whether content has to be copied up before attributes change, or much cut off."""
@@ -405,6 +250,41 @@ class Files:
         return self.union.has_lower_content(node) or (
             new.size is not None and self._cuts_much(node, new.size)
         )
+
+    async def prepare(self, node: Node, new: NewAttributes, requester: Requester) -> bool:
+        """Do what takes long before a file is changed; tell whether it has the new size.
+
+        To take 1 GiB off takes ext4 a quarter of a second.
+        """
+        if new.size is None:
+            await self.copies.bring(node)
+            return False
+        self._copyup.foresee_content(node, new.size)
+        with self._permitting_cut(node, new, requester):
+            if self.union.has_lower_content(node):
+                return await self.copies.bring(node, new.size) is not None
+            layer, path = self.union.upper.place(node)
+            fd = layer.open_to_write(path, os.O_WRONLY)
+            try:
+                await self._cut(node, layer, fd, new.size)
+            finally:
+                os.close(fd)
+        return True
+
+    async def _cut(self, node: Node, layer: WritableLayer, fd: int, size: int) -> None:
+        """Set the size of a file on upper, in a thread where that takes long."""
+        if self._cuts_much(node, size):
+            await trio.to_thread.run_sync(layer.truncate, fd, size)
+        else:
+            layer.truncate(fd, size)
+
+    def _permitting_cut(
+        self, node: Node, new: NewAttributes, requester: Requester
+    ) -> contextlib.AbstractContextManager[None]:
+        """See that set-uid bits fall where the size is set."""
+        if new.size is not None and new.mode is None:
+            return self._attributes.privileges_dropped(node, requester)
+        return contextlib.nullcontext()
 
     def _cuts_much(self, node: Node, size: int) -> bool:
         return closing.takes_long(self.union.attributes(node), size)
@@ -439,6 +319,8 @@ class Files:
         else:
             self._copyup.foresee_content(node, new.size)
 
+    # Writing, releasing
+
     def write(self, fd: int, offset: int, data: bytes | memoryview) -> int:
         """Write *data* at *offset* and return how much of it was written."""
         return os.pwrite(fd, data, offset)
@@ -449,7 +331,7 @@ class Files:
         None where it takes longer than a thread costs.
         """
         left = min(length, os.fstat(source).st_size - start)
-        return max(left, 0) if left < _THREAD_BYTES else None
+        return max(left, 0) if left < content_copies.THREAD_BYTES else None
 
     def ready_to_write(self, node: Node, fd: int, requester: Requester | None) -> WritableLayer:
         """Return the layer that is to write to *fd*.
@@ -473,18 +355,13 @@ class Files:
         if file.writes:
             self._unread.add(file.node.ino)
         if file.writes and self.backings.enabled:
-            self._learn(file.node, os.fstat(fd).st_size)
+            self.passthrough.learn(file.node, os.fstat(fd).st_size)
         self.union.readers.discard(fd)
         os.close(fd)
 
-    def _learn(self, node: Node, size: int) -> None:
-        self._forecast.learn(size)
-        if size >= SMALL:
-            self.is_large(node)
-
     def forget(self, ino: int) -> None:
         """Take note that the kernel dropped an inode."""
-        self._large.discard(ino)
+        self.passthrough.forget(ino)
         self._unread.discard(ino)
         self.backings.forget(ino)
 

@@ -249,7 +249,7 @@ class Operations(pyfuse3.Operations):
         _ctx: RequestContext,
     ) -> None:
         nodes = self.union.nodes
-        await self.files.bring_source(nodes[parent], name)
+        await self.files.copies.bring_source(nodes[parent], name)
         self.changes.rename(nodes[parent], name, nodes[new_parent], new_name, flags)
 
     @_replying
@@ -257,7 +257,7 @@ class Operations(pyfuse3.Operations):
         self, inode: int, new_parent: int, new_name: bytes, _ctx: RequestContext
     ) -> EntryAttributes:
         node = self.union.nodes[inode]
-        await self.files.bring_wholly(node)
+        await self.files.copies.bring_wholly(node)
         st = self.changes.link(node, self.union.nodes[new_parent], new_name)
         return self._known_entry(node, st)
 
@@ -358,10 +358,10 @@ class Operations(pyfuse3.Operations):
     ) -> None:
         """Set an extended attribute, also where a file has to be copied up with its content."""
         if name == ALONE:
-            await self.files.bring_content(node)
+            await self.files.copies.bring(node)
             self.changes.stand_alone(node)
             return
-        await self.files.bring_wholly(node)
+        await self.files.copies.bring_wholly(node)
         self.files.sets_attribute()
         self.attributes.set(node, name, value, flags, requester)
 

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from unionfs.layers.layer import Layer, WritableLayer
 from unionfs.layers.persistence import Rules
 
+# In state's root, its work where none is named: nobody sees the name.
+OWN_WORK = ".unionfs-work"
+
 
 @dataclass(frozen=True, slots=True)
 class State:

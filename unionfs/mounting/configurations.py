@@ -15,14 +15,15 @@ def read(file: str | None = None, root: str = "/") -> Configuration:
     if file is None:
         file = _found(root)
     if file.endswith(".toml"):
-        return tomlfile.read(file, root)
+        return tomlfile.read(file)
     return readonlyroot.read(file, root)
 
 
 def _found(root: str) -> str:
     for file in (tomlfile.FILE, readonlyroot.FILE):
-        if os.path.exists(os.path.join(root, file.lstrip("/"))):
-            return file
+        path = os.path.join(root, file.lstrip("/"))
+        if os.path.exists(path):
+            return path
     raise Refused(
         f"there is neither {tomlfile.FILE} nor {readonlyroot.FILE}:"
         " 'unionfs config --suggest' proposes the first"

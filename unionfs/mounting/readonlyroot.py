@@ -9,7 +9,6 @@ and `dirs`.
 
 READONLY and TEMPORARY_STATE are not asked: who mounts by this file has decided that, and a
 machine that does has to say READONLY=no, or Fedora's own script would do its part on top.
-All files are looked for below `root`.
 """
 
 import glob
@@ -36,8 +35,8 @@ _STATE_MOUNT = "/var/lib/stateless/state"
 
 
 def read(file: str = FILE, root: str = "/") -> Configuration:
-    """Read all files; Refused says which line of which cannot be understood."""
-    values = _variables(file, root)
+    """Read *file*, and the tables below *root*; Refused says which line is not understood."""
+    values = _variables(file)
     notes = list(_unheeded(values))
     rules = tuple(_statetab(root, root))
     scratch = tuple(_scratch(values, root, notes))
@@ -90,7 +89,8 @@ def _lines(file: str, root: str) -> Iterator[_Line]:
 
 
 def _below(root: str, path: str) -> str:
-    return os.path.join(root, path.lstrip("/"))
+    """Return where a path of a root is; "": it is as it stands."""
+    return os.path.join(root, path.lstrip("/")) if root else path
 
 
 # A word of sh: quoted in one of three ways, or not; and what may follow it.
@@ -102,12 +102,12 @@ _ASSIGNMENT = re.compile(
 )
 
 
-def _variables(file: str, root: str) -> dict[str, _Line]:
+def _variables(file: str) -> dict[str, _Line]:
     """Return what the file sets: name -> the line, with the value as its text."""
-    if not os.path.exists(_below(root, file)):
+    if not os.path.exists(file):
         raise Refused(f"{file} does not exist: say --readonly-root FILE, or --config")
     values = {}
-    for line in _lines(file, root):
+    for line in _lines(file, ""):
         found = _ASSIGNMENT.fullmatch(line.text)
         if found is None:
             raise Refused(f"{line.where}: '{line.text}' is not understood; say NAME=VALUE")

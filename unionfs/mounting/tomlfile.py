@@ -55,10 +55,10 @@ _ELSEWHERE = {
 }
 
 
-def read(file: str = FILE, root: str = "/") -> Configuration:
+def read(file: str = FILE) -> Configuration:
     """Read the file; Refused says which line is wrong, and what would be right."""
     try:
-        with open(os.path.join(root, file.lstrip("/")), "rb") as stream:
+        with open(file, "rb") as stream:
             text = stream.read().decode()
     except FileNotFoundError:
         raise Refused(f"{file} does not exist: 'unionfs config --suggest' proposes one") from None

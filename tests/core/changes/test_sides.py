@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 
 import pytest
 
@@ -200,3 +201,37 @@ def test_numbers_are_of_both_sides_together(sides):
             numbers[path] = u.create(path).ino
     assert len(set(numbers.values())) == 40
     assert {path: u.node(path).ino for path in numbers} == numbers
+
+
+def test_a_directory_that_leads_to_what_persists_is_made_again(sides):
+    u = sides(rules=("/new/*/keep", "/old/keep", "/a", "!/a/b", "/a/b/c"))
+    for path in ("new", "new/one", "new/two", "new/two/keep", "a", "a/b", "a/b/c"):
+        u.mkdir(path, 0o750)
+    u.create("new/one/junk", "j")
+    u.change("new/two", uid=7, mtime_ns=10**18)
+    u.create("new/two/keep/file", "f")
+    again = u.reboot()
+    assert again.tree() == {**LOWER, "new": {"two": {"keep": {"file": "f"}}}, "a": {"b": {"c": {}}}}
+    st = again.stat("new/two")
+    assert (st.st_mode & 0o7777, st.st_uid) == (0o750, 0)
+    again.unlink("new/two/keep/file")
+    again.rmdir("new/two/keep")
+    assert again.reboot().tree() == {**LOWER, "a": {"b": {"c": {}}}}
+
+
+def test_what_persists_is_reached_though_the_lower_has_lost_its_way(sides, tmp_path):
+    u = sides()
+    u.write("etc/passwd", "ann")
+    u.write("home/ann/keep", "kept")
+
+    def upgrade():
+        shutil.rmtree(tmp_path / "lower0" / "etc")
+        (tmp_path / "lower0" / "etc").write_text("a file")
+        shutil.rmtree(tmp_path / "lower0" / "home")
+
+    again = u.reboot(upgrade)
+    assert again.tree() == {
+        **{name: LOWER[name] for name in ("var", "usr")},
+        "etc": {"passwd": "ann"},
+        "home": {"ann": {"keep": "kept"}},
+    }

@@ -69,7 +69,7 @@ def test_an_open_for_reading_needs_a_descriptor_only_where_it_may_pass_through(u
     u = union({"large": "x" * SMALL, "small": "x"}, {"lower": "x" * SMALL})
     made = Operations(u.union, registry(), passthrough="upper", status={})
     for name in ("large", "lower"):
-        made.files.is_large(u.node(name))
+        made.files.passthrough.is_large(u.node(name))
     assert made.files.open_unopened(u.node("large")) is None
     for name in ("small", "lower"):
         assert made.files.open_unopened(u.node(name)) == (UNOPENED, 0, True)

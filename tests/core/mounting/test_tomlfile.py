@@ -109,14 +109,13 @@ def test_a_mistake_is_told_with_its_line_and_what_would_be_right(text, line, say
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (None, "/etc/unionfs.toml does not exist: 'unionfs config --suggest' proposes one"),
-        (b"lower = '\xff'", "/etc/unionfs.toml: byte 9 is not UTF-8: save it as that"),
+        (None, "x.toml does not exist: 'unionfs config --suggest' proposes one"),
+        (b"lower = '\xff'", "x.toml: byte 9 is not UTF-8: save it as that"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_said(tmp_path, content, says):
-    (tmp_path / "etc").mkdir()
     if content is not None:
-        (tmp_path / "etc/unionfs.toml").write_bytes(content)
+        (tmp_path / "x.toml").write_bytes(content)
     with pytest.raises(Refused) as caught:
-        tomlfile.read(root=str(tmp_path))
-    assert str(caught.value) == says
+        tomlfile.read(f"{tmp_path}/x.toml")
+    assert str(caught.value) == f"{tmp_path}/{says}"

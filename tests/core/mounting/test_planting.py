@@ -1,12 +1,13 @@
 """Scratch at the start of a mount: emptied, and planted, as what a union over it shows then."""
 
+import contextlib
 import os
 import stat
 
 import pytest
 
 from tests.trees import WHITEOUT, File, Link, Opaque, Same, harvest, plant
-from unionfs.mounting import scratch
+from unionfs.mounting import planting
 from unionfs.mounting.opening import open_stack
 from unionfs.mounting.options import Options, Refused
 from unionfs.view.union import Features, Union
@@ -33,13 +34,12 @@ def bench(tmp_path):
         layers = {"upper": str(tmp_path / "upper"), "work": str(tmp_path / "work")}
         said.setdefault("lowers", (str(tmp_path / "lower"),))
         options = Options(**layers, wipe=wipe, **said)
-        stack = open_stack(options)
-        try:
-            scratch.prepare(stack, options)
+        with contextlib.ExitStack() as undo:
+            undo.callback(os.chdir, cwd)
+            stack = open_stack(options)
+            undo.callback(stack.close)
+            planting.plant(stack, options)
             Union(stack, Features(whiteout=options.whiteout))
-        finally:
-            os.chdir(cwd)
-            stack.close()
 
     yield prepared
     os.umask(umask)
@@ -96,7 +96,7 @@ def test_all_that_another_mount_has_left_is_gone(bench, tmp_path):
 
 def test_what_was_never_an_upper_is_not_emptied(bench, tmp_path):
     plant(tmp_path / "upper", {"precious": "file"})
-    with pytest.raises(Refused, match="was never mounted by unionfs, and is not emptied"):
+    with pytest.raises(Refused, match="is not empty, and no scratch of a former mount"):
         bench()
     assert harvest(tmp_path / "upper") == {"precious": "file"}
 

@@ -1,85 +1,32 @@
-"""The scratch side at the start of a mount: emptied, and planted with directories that begin bare.
+"""What scratch is planted with at the start of a mount: directories that begin bare.
 
-Both happen when the layers are opened and claimed, and nothing serves yet; a crash leaves what
-the next mount empties again.  What is planted is an ordinary upper's content: a copy of the
-directory, opaque, so that nothing of the lowers shows in it.
+It happens when the layers are opened and scratch is empty, and nothing serves yet.  What is planted
+is an ordinary upper's content: a copy of the directory, opaque, so that nothing of the lowers shows
+in it.
 """
 
 import os
-import stat
 from collections.abc import Iterator
 
-from unionfs.layers import markers
 from unionfs.layers.layer import WritableLayer
 from unionfs.layers.persistence import Rules
 from unionfs.layers.stack import Stack
-from unionfs.layers.temporaries import DIRECTORY, Temporaries
 from unionfs.mounting.options import Options, Refused
 from unionfs.mounting.uppers import resemble
 from unionfs.view.node import Node, passing
 from unionfs.view.union import Features, Union
 
 
-def prepare(stack: Stack, options: Options) -> None:
-    """Do what the options ask for; Refused where it cannot be done."""
-    if stack.upper is None or stack.work is None:
+def plant(stack: Stack, options: Options) -> None:
+    """Plant what the options ask for; Refused where it cannot be done."""
+    if stack.upper is None:
         return
     try:
-        if options.wipe == "on":
-            _wipe(stack.upper, stack.work, stack.lowers[0].fd)
-        if options.planted:
-            _Planting(stack, stack.upper, options).plant()
+        _Planting(stack, stack.upper, options).plant()
     except OSError as exc:
-        raise Refused(f"scratch '{stack.upper.name}' cannot be prepared: {exc.strerror}") from exc
+        raise Refused(f"scratch '{stack.upper.name}' cannot be planted: {exc.strerror}") from exc
     finally:
         os.chdir("/")  # who changes a layer enters it
-
-
-# Emptying
-
-
-def _wipe(upper: WritableLayer, work: WritableLayer, like: int) -> None:
-    """Remove all that another mount has left, and make upper's root anew, like the lower's."""
-    entries = list(upper.scan(b"."))
-    if entries and not markers.lowers(upper):
-        raise Refused(
-            f"upper '{upper.name}' was never mounted by unionfs, and is not emptied: do that"
-            " by hand, or choose another directory"
-        )
-    _require_staging(work)
-    staging = Temporaries(work)  # making it empties it
-    for layer, names in ((upper, entries), (work, list(work.scan(b".")))):
-        for entry in names:
-            if (layer, entry.name) != (work, DIRECTORY):
-                _remove(layer, entry, work, staging)
-    for name in upper.attributes(b"."):
-        if markers.is_private(name):
-            upper.remove_attribute(b".", name)
-    resemble(upper.fd, like)
-
-
-def _require_staging(work: WritableLayer) -> None:
-    st = work.find(DIRECTORY)
-    if st is None:
-        work.mkdir(DIRECTORY, 0o700)
-    elif not stat.S_ISDIR(st.st_mode):
-        work.unlink(DIRECTORY)
-        work.mkdir(DIRECTORY, 0o700)
-
-
-def _remove(
-    layer: WritableLayer, entry: "os.DirEntry[bytes]", work: WritableLayer, staging: Temporaries
-) -> None:
-    """Remove an entry of a layer's root; a tree is taken apart in the staging area."""
-    if not entry.is_dir(follow_symlinks=False):
-        layer.unlink(entry.name)
-        return
-    aside = staging.name()
-    layer.move(entry.name, work, aside)
-    staging.discard(aside)
-
-
-# Planting
 
 
 class _Planting:
