@@ -46,7 +46,18 @@ def persisted(state: State, stack: Stack) -> Iterator[Persisted]:
     lowers = Union(Stack(None, None, stack.lowers), Features())
     for change in changes(Stack(state.upper, state.work, stack.lowers)):
         if state.rules.at(change.path).persisted:
-            yield Persisted(change, _below(state, lowers, change.path))
+            below = _below(state, lowers, change.path)
+            shows = below is Below.NEW and not _hides_content(change)
+            yield Persisted(change, Below.SAME if shows else below)
+
+
+# What a change says of an object whose content is the lower's.
+_METADATA = ("mode ", "owner ", "mtime", "attributes ", "flags ")
+
+
+def _hides_content(change: Change) -> bool:
+    said = change.detail.split(", ")
+    return change.kind != "changed" or not all(words.startswith(_METADATA) for words in said)
 
 
 def _below(state: State, lowers: Union, path: bytes) -> Below:
