@@ -81,7 +81,7 @@ def _configured(arguments: argparse.Namespace, options: Options, base: Options) 
     file = _configuration(arguments)
     found = configurations.read((options.config if file is None else file) or None)
     options = words.options_from(arguments, parse(found.options, base))
-    options, troubles = sides.filled(replace(options, config=found.source), found)
+    options, troubles = sides.filled(replace(options, config=os.path.abspath(found.source)), found)
     for trouble in troubles:
         print(f"unionfs: warning: {trouble}", file=sys.stderr)
     return options

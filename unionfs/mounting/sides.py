@@ -119,6 +119,8 @@ def _mounted(disk: Disk) -> str:
     made = not os.path.isdir(place)
     try:
         os.makedirs(place, 0o700, exist_ok=True)
+        if not disk.mountpoint:
+            os.chmod(_DISKS, 0o700)  # users could change files behind the union's back
         _mount(device, place, disk)
     except (OSError, Missing) as exc:
         if made and os.path.isdir(place):
