@@ -84,7 +84,7 @@ echo anna=$(getent passwd anna | cut -d: -f5),$(getent shadow anna | cut -c -7)
 echo home=$(ls -d /home/anna /etc/other 2>&-)
 echo skel=$(ls -A /etc/skel)
 echo key=$(md5sum </etc/ssh/ssh_host_ed25519_key.pub)
-echo status=$(unionfs status / | grep -c '^state ')
+echo status=$(unionfs status / | grep -c '^state  ')
 """
 
 
