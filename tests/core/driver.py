@@ -42,7 +42,10 @@ class Driver:
         self.union = union_of(stack, features)
         self.copyup, self.changes = verbs_of(self.union)
         self.attributes = Attributes(self.union, self.copyup)
-        self.open_fds = []
+        self.open_fds = {}  # descriptor -> its node
+        self.union.holders.append(
+            lambda node: [fd for fd, opened in self.open_fds.items() if opened is node]
+        )
 
     def close(self):
         for fd in self.open_fds:
@@ -99,8 +102,9 @@ class Driver:
         return sorted(os.fsdecode(name) for name in self.union.listing(self.node(path)))
 
     def open(self, path):
-        fd = self.union.open_to_read(self.node(path))
-        self.open_fds.append(fd)
+        node = self.node(path)
+        fd = self.union.open_to_read(node)
+        self.open_fds[fd] = node
         return fd
 
     def read(self, path):
@@ -112,7 +116,7 @@ class Driver:
         self.copyup.whole(node, 0 if truncate else None)
         layer, place = self.union.upper.place(node)
         fd = layer.open_to_write(place, os.O_RDWR | (os.O_TRUNC if truncate else 0))
-        self.open_fds.append(fd)
+        self.open_fds[fd] = node
         return fd
 
     def write(self, path, text):
@@ -159,6 +163,9 @@ class Driver:
 
     def change(self, path, **attributes):
         return self.attributes.change(self.node(path), NewAttributes(**attributes))
+
+    def chmod(self, path, mode):
+        self.change(path, mode=mode)
 
     def tree(self, path=""):
         tree = {}

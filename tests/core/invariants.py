@@ -29,7 +29,9 @@ def _check_sides(driver, union):
             _check_node(union, node)
         assert os.listdir(work / "work") == [], "work is empty when nothing is under way"
         _check_tree(union, side, union.root, driver.stack.state.rules.root, directory)
-    assert not set(union.scratch.nodes) & set(union.state.nodes), "one number for two nodes"
+    for number in set(union.scratch.nodes) & set(union.state.nodes):
+        file = union.twins.file(union.scratch.nodes[number])
+        assert file is union.state.nodes[number], "one number for two nodes"
 
 
 def _check_tree(union, side, parent, rule, directory):

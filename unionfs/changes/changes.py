@@ -50,10 +50,11 @@ class Changes:
     def __init__(self, union: Union, copyup: CopyUp) -> None:
         self.union = union
         self.upper = union.upper
-        self._names = Names(union, copyup)
-        self._removals = Removals(self._names)
+        self.names = Names(union, copyup)
+        self._removals = Removals(self.names)
         self.unlink, self.rmdir = self._removals.unlink, self._removals.rmdir
-        self.rename = Renames(self._names).rename
+        self.renames = Renames(self.names)
+        self.rename = self.renames.rename
         self._acting = union.acting
 
     # Making objects
@@ -82,7 +83,7 @@ class Changes:
 
         It is a file without a name in upper too, so nothing is left of one that never gets any.
         """
-        upper = self._names.directory(parent)
+        upper = self.names.directory(parent)
         if caller != self._acting.now:
             self._acting.become(caller)
         fd = upper.create_unnamed(parent.path, flags, mode)
@@ -165,7 +166,7 @@ class Changes:
     def _place(self, parent: Node, name: bytes, caller: Caller) -> tuple[WritableLayer, bytes]:
         """Return where in upper an object of the caller's is to be made, when all is ready."""
         self._require_unused_below(parent, name)
-        upper = self._names.directory(parent)
+        upper = self.names.directory(parent)
         if caller != self._acting.now:
             self._acting.become(caller)
         return upper, child_path(parent, name)
@@ -216,14 +217,14 @@ class Changes:
         """
         self.union.require_upper()
         if node.is_directory and node is not self.union.root:
-            self._names.bring_tree(node)
+            self.names.bring_tree(node)
         else:
-            self._names.copyup.whole(node)
+            self.names.copyup.whole(node)
         names = [(node.parent, node.name), *(node.aliases or ())] if node.link else []
         for parent, name in names:
             if parent is not None:
-                self._names.directory(parent)
-                self._names.give_name(node, child_path(parent, name))
+                self.names.directory(parent)
+                self.names.give_name(node, child_path(parent, name))
         self.union.known.lowers_change()
 
     # Giving names, and preparing for that lowers change
@@ -236,12 +237,12 @@ class Changes:
         upper = self.upper.layer
         if node.orphan and not node.upper:
             raise error(errno.ENOENT)
-        self._names.copyup.foresee(node)  # the reply, too, takes what it asks for
+        self.names.copyup.foresee(node)  # the reply, too, takes what it asks for
         self._require_unused(parent, name)
-        self._names.directory(parent)
+        self.names.directory(parent)
         protection.require(self.union, node)
-        self._names.copyup.metadata(node)
-        self._names.anchor(node, absolute=True)
+        self.names.copyup.metadata(node)
+        self.names.anchor(node, absolute=True)
         if node.link:
             self.upper.links.require_settled(node.link)
         path, covered = child_path(parent, name), False
@@ -258,7 +259,7 @@ class Changes:
             parent, name, LookupResult(node.ino, st, upper=True, named=True, below=node.lowers)
         )
         if not node.superseded:
-            self._names.unpin(node)
+            self.names.unpin(node)
         return st
 
     def _link_over_whiteout(

@@ -3,7 +3,7 @@
 Each side has verbs of its own, and knows nothing of the other.  Here it is said which side a change
 goes to, and seen to what concerns both: a split directory is brought up where a name in it changes,
 and has one time of modification; what would carry names of one side along to the other is EXDEV,
-as between two disks.
+as between two disks.  What goes to the other side by itself is in `crossings`.
 """
 
 import contextlib
@@ -11,11 +11,12 @@ import errno
 import logging
 import os
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from unionfs.changes import protection
+from unionfs.changes.arrivals import Place
 from unionfs.changes.changes import Caller, Changes
 from unionfs.changes.copyup import CopyUp
+from unionfs.changes.crossings import Crossings
 from unionfs.changes.names import error
 from unionfs.changes.remembering import Memory
 from unionfs.host import content, syscalls
@@ -147,14 +148,6 @@ class _CopyUps(CopyUp):
         self.of(job).abandon(job)
 
 
-class _Place(NamedTuple):
-    """A name, as the side knows it that has it."""
-
-    side: Side
-    parent: Node
-    name: bytes
-
-
 class _Changes(Changes):
     """The verbs of both sides; parents are as the kernel knows them."""
 
@@ -164,6 +157,7 @@ class _Changes(Changes):
         self._scratch = Changes(union.scratch, copyups.scratch)
         self._state = Changes(union.state, copyups.state)
         self._memory = Memory(union.state)
+        self._crossings = Crossings(union, self._scratch, self._state)
 
     def _of(self, side: Side) -> Changes:
         return self._state if side.persisted else self._scratch
@@ -241,8 +235,15 @@ class _Changes(Changes):
 
     def unlink(self, parent: Node, name: bytes) -> None:
         """Remove a name that is not a directory."""
-        with self._changing(parent, name, PROTECTING) as (changes, at):
+        with (
+            self._changing(parent, name, PROTECTING) as (changes, at),
+            self._crossings.retiring(self._at(parent, name)),
+        ):
             changes.unlink(at, name)
+        self._crossings.settle()
+
+    def _at(self, parent: Node, name: bytes) -> Place:
+        return Place(*self.union.at(parent, name), name)
 
     def rmdir(self, parent: Node, name: bytes) -> None:
         """Remove a directory that shows no name."""
@@ -274,40 +275,45 @@ class _Changes(Changes):
         self, parent: Node, name: bytes, new_parent: Node, new_name: bytes, flags: int
     ) -> None:
         """Rename as renameat2(2) with RENAME_NOREPLACE or RENAME_EXCHANGE."""
-        old = _Place(*self.union.at(parent, name), name)
-        new = _Place(*self.union.at(new_parent, new_name), new_name)
+        old, new = self._at(parent, name), self._at(new_parent, new_name)
         self._require_one_side((parent, old), (new_parent, new), flags)
         with (
-            self._changing(parent, name, PROTECTING) as (changes, at),
-            self._changing(new_parent, new_name) as (_, new_at),
+            self._changing(parent, name, PROTECTING) as (changes, _),
+            self._changing(new_parent, new_name),
         ):
-            changes.rename(at, name, new_at, new_name, flags)
+            if old.side is not new.side:
+                self._crossings.rename(old, new, flags)
+                return
+            with self._crossings.retiring(new) if not flags else contextlib.nullcontext():
+                changes.rename(old.parent, old.name, new.parent, new.name, flags)
+        self._crossings.settle()
 
     def _require_one_side(
-        self, old: tuple[Node, _Place], new: tuple[Node, _Place], flags: int
+        self, old: tuple[Node, Place], new: tuple[Node, Place], flags: int
     ) -> None:
-        """Raise EXDEV where a rename would carry names of one side to the other."""
+        """Raise EXDEV where a directory would go to the other side, or take names there."""
         across = old[1].side is not new[1].side
         led = self.union.leads(old[0], old[1].name) or self.union.leads(new[0], new[1].name)
         if not across and not led:
             return
-        if across or self._is_directory(old[1]):
+        if self._is_directory(old[1]):
             raise error(errno.EXDEV)
         if flags == syscalls.RENAME_EXCHANGE and self._is_directory(new[1]):
             raise error(errno.EXDEV)
 
     @staticmethod
-    def _is_directory(place: _Place) -> bool:
+    def _is_directory(place: Place) -> bool:
         return place.side.lookup.require(place.parent, place.name).is_directory
 
     # Others
 
     def link(self, node: Node, parent: Node, name: bytes) -> os.stat_result:
         """Give a file one more name, as link(2) does; return its attributes."""
-        if self.union.at(parent, name)[0] is not self.union.side_of(node):
-            raise error(errno.EXDEV)
+        place = self._at(parent, name)
         with self._changing(parent, name) as (changes, at):
-            return changes.link(node, at, name)
+            if place.side is self.union.side_of(node):
+                return changes.link(node, at, name)
+            return self._crossings.link(node, place)
 
     def stand_alone(self, node: Node) -> None:
         """Make an object independent of the lowers, in which its name is going to change."""

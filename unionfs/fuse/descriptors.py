@@ -37,6 +37,11 @@ class Descriptors:
         self._union = union
         self._kept: dict[int, _Kept] = {}  # the one used last at the end
         self._closing = False  # idle ones are looked for
+        union.holders.append(self._descriptors_of)
+
+    def _descriptors_of(self, node: Node) -> list[int]:
+        kept = self._kept.get(node.ino)
+        return [kept.fd] if kept else []
 
     def to_read(self, node: Node) -> int:
         """Return a descriptor to read *node*."""

@@ -23,6 +23,7 @@ from unionfs.layers.inodes import ROOT_INO
 from unionfs.layers.stack import Stack, State
 from unionfs.view.lookup import Finder, Lookup, find_nothing
 from unionfs.view.node import Node, NodeTable
+from unionfs.view.twins import Twins
 from unionfs.view.union import Common, Features, Union
 from unionfs.view.upper import Upper
 
@@ -32,6 +33,13 @@ if TYPE_CHECKING:
     from unionfs.layers.layer import WritableLayer
     from unionfs.layers.persistence import RuleNode
     from unionfs.view.lookup_result import LookupResult
+
+
+# What a node says of where a file is.
+_WHERE = (
+    "host_ino", "parent", "name", "upper", "below", "redirect", "link", "links", "aliases", "pin",
+    "unsynced", "orphan", "persisted",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -177,6 +185,8 @@ class _Lookups(Lookup):
 class TwoSided(Union):
     """A stack with two writable sides seen as one tree."""
 
+    moves_files = True
+
     def __init__(self, stack: Stack, state: State, features: Features) -> None:
         """Take the stack, and its state."""
         common = Common(stack)
@@ -193,6 +203,8 @@ class TwoSided(Union):
         self.upper = _Uppers(self.scratch.upper, self.state.upper)
         self.lookup = _Lookups(self)
         root = Split(self.scratch.root, self.state.root, state.rules.root)
+        self.holders = []
+        self.twins = Twins()
         # The split directories, by the node that the kernel knows, and by the companion.
         self.splits = {root.shown: root}
         self.companions = {root.companion: root}
@@ -236,6 +248,9 @@ class TwoSided(Union):
         """Return what a side has found under a name, as the kernel is to know it."""
         if node.format == stat.S_IFDIR and node not in self.splits and self.leads(parent, name):
             self._split(self.splits[parent], name, node)
+        if self.twins:
+            file = self.twins.file(node)
+            return (node, st) if file is node else (file, self.attributes(file))
         return node, st
 
     def _split(self, above: Split, name: bytes, node: Node) -> None:
@@ -259,6 +274,28 @@ class TwoSided(Union):
         node.children -= 1
         self.nodes.drop_if_unknown(node)
 
+    def swap(self, node: Node, other: Node, number: int) -> None:
+        """Let two nodes of one file, one a side, change sides; the *other* is to have that number.
+
+        What else is known of *node* goes with it: it is the one that the kernel knows.
+        """
+        for one in (node, other):
+            table = self.side_of(one).nodes
+            if table.get(one.ino) is one:
+                del table[one.ino]
+            table.orphans.pop(one.ino, None)
+        for field in _WHERE:
+            here, there = getattr(node, field), getattr(other, field)
+            setattr(node, field, there)
+            setattr(other, field, here)
+        other.ino = number
+        for one in (node, other):
+            table = self.side_of(one).nodes
+            table[one.ino] = one
+            if one.orphan:
+                table.orphans[one.ino] = one
+        self.known.names_change()
+
     # What is known of a node
 
     def faces(self, node: Node) -> tuple[Node, ...]:
@@ -269,7 +306,15 @@ class TwoSided(Union):
     def shown(self, node: Node, st: os.stat_result) -> tuple[int, int]:
         """Return st_nlink and st_blocks as the union shows them."""
         links, blocks = super().shown(node, st)
-        return 1 if node in self.splits else links, blocks
+        if node in self.splits:
+            return 1, blocks
+        twin = self.twins.placeholder(node) if self.twins else None
+        return links + (self.links(twin) if twin else 0), blocks
+
+    def links(self, node: Node) -> int:
+        """Return how many names a file has on its own side."""
+        side = self.side_of(node)
+        return side.shown(node, side.attributes(node))[0]
 
     def listing(self, node: Node) -> dict[bytes, int]:
         """Return the visible names of a directory, each with its hint."""

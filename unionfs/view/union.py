@@ -31,7 +31,7 @@ from unionfs.view.node import Node, NodeTable
 from unionfs.view.upper import NoUpper, Upper
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +64,7 @@ class Union:
     """A stack of layers seen as one tree."""
 
     persisted = False  # is it the side of what persists: `sides`?
+    moves_files = False  # may a file become another one of the host's: no thread writes to it then
     table: type[NodeTable] = NodeTable
 
     def __init__(self, stack: Stack, features: Features, common: Common | None = None) -> None:
@@ -74,6 +75,8 @@ class Union:
         self.access = common.access
         self.readers = common.readers
         self.known = common.known
+        # Each tells which descriptors are open on a file.
+        self.holders: list[Callable[[Node], list[int]]] = []
         self.lowers = stack.lowers
         self.far = tuple(layer for layer in stack.lowers if isinstance(layer, FarLayer))
         self._top: Layer = stack.upper or stack.lowers[0]

@@ -90,6 +90,16 @@ CHANGES = {  # name: (what is changed, the image's upgrade, what is told then)
         write("etc/ssh/config", "theirs"),
         ["changed  /etc/ssh/config (content); differs from the new lower"],
     ),
+    "replaced from scratch, as passwd does, the lower is the same": (
+        lambda u: (u.create("etc/npass", "mine"), u.rename("etc/npass", "etc/passwd")),
+        nothing,
+        ["changed  /etc/passwd (content)"],
+    ),
+    "replaced from scratch, the lower is new": (
+        lambda u: (u.create("etc/npass", "mine"), u.rename("etc/npass", "etc/passwd")),
+        write("etc/passwd", "theirs"),
+        ["changed  /etc/passwd (content); differs from the new lower"],
+    ),
     "deleted, the lower is the same": (
         lambda u: u.unlink("etc/ssh/key"),
         nothing,
