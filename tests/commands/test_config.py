@@ -81,6 +81,7 @@ def test_check_takes_fedoras_file_where_there_is_no_other(bench, root):
             "config --check",
             "/etc/unionfs.toml, line 1: 'persists' is unknown: did",
         ),
+        ("lower = '/etc'", "config --boot", "/etc/unionfs.toml: at boot / has to be a lower layer"),
         (None, "config --check", "there is neither /etc/unionfs.toml nor /etc/sysconfig/readonly-"),
         (None, "config --check /etc/x.toml", "/etc/x.toml does not exist: 'unionfs config --sug"),
         (None, "config --check /etc/x", "/etc/x does not exist"),

@@ -137,6 +137,8 @@ def _for_boot(found: Configuration, root: str) -> Iterator[str]:
     SIDE WAIT WHAT OPTIONS WITHIN: WHAT is a word as on the kernel's command line; WAIT is `wait` or
     `now`; no options are `-`; WITHIN is a directory on a disk, or nothing.
     """
+    if "/" not in found.lowers:
+        raise Refused(f"{found.source}: at boot / has to be a lower layer: say lower = [..., '/']")
     yield f"file - {found.source}"
     for side, rooms in (("scratch", found.scratch), ("state", found.state if found.rules else ())):
         for room in rooms:

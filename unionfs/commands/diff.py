@@ -20,9 +20,9 @@ it was last mounted over, as recorded on it, if they are not given.
 A line says added, changed or deleted, the path, and what changed.  Of a deleted
 directory, only the directory itself is listed; of a renamed one, both paths.
 
-With --state it lists the paths that persist, of a mounted union, and whether they hide what an
-upgrade of the lower has brought: "differs from the new lower" where that is not what the lower had
-when the path was first changed.
+Of a union with two sides it lists what scratch changes.  With --state it lists the paths
+that persist, of a mounted union, and whether they hide what an upgrade of the lower has brought:
+"differs from the new lower" where that is not what the lower had when the path was first changed.
 """
 
 

@@ -27,12 +27,12 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from unionfs.layers.persistence import Rules
 from unionfs.mounting.configuration import Configuration, Directory, Disk, Planted, Ram, Room, Rule
-from unionfs.mounting.options import Options, Refused, checked_size, parse
+from unionfs.mounting.options import Options, Refused, checked_size, parse, settled
 
 FILE = "/etc/unionfs.toml"
 
@@ -276,7 +276,14 @@ def _options(document: _Document, found: dict[str, Any]) -> Iterator[str]:
             if name in _ELSEWHERE:
                 document.refuse(key, f"'{name}' is no option here: {_ELSEWHERE[name]}", string)
         try:
-            parse([string], Options())
+            _settle(parse([string], Options()), found)
         except Refused as exc:
             document.refuse(key, str(exc), string)
         yield string
+
+
+def _settle(options: Options, found: dict[str, Any]) -> None:
+    """Refuse options that exclude each other, or two sides."""
+    persist = tuple(found.get("persist", []))
+    state = "/" if persist else None
+    settled(replace(options, lowers=("/",), ram="", state=state, persist=persist))

@@ -96,6 +96,12 @@ def test_sides_may_be_directories_and_tables_inline():
         ("options = 'fsync=never'", "line 1", "fsync is one of auto, strict, off"),
         ("options = ['ro',\n'upperdir=/x']", "line 2", "'upperdir' is no option here: say it in"),
         ("options = 'boot=on'", "line 1", "'boot' is no option here: the boot says it by itself"),
+        ("options = 'noopen=on,loop=off'", "line 1", "noopen=on needs loop=on: leave loop=off out"),
+        (
+            "options = 'passthrough=all'\npersist = ['/a']\n[state]\ndirectory = '/s'",
+            "line 1",
+            "passthrough=all and a state directory exclude each other: leave one out",
+        ),
         ("options = 2026-01-01", "line 1", "options is a date or time: say options = ["),
     ],
 )
