@@ -170,7 +170,7 @@ def test_a_full_state_disk_lets_the_machine_come_up(boot, loops, tmp_path):
     boot.write("/etc/unionfs.toml", TOML.format(state=state))
     fill = "cat /dev/zero >/etc/ssh/fill 2>&-\n"
     boot(fill, state)
-    ended = boot(SHOWN + "echo full=$(echo x 2>&1 >/etc/ssh/more)", state)
+    ended = boot(SHOWN + "echo full=$(sh -c 'head -c 1M /dev/zero >/etc/ssh/more' 2>&1)", state)
     said = values(ended)
     assert (said["root"], said["state"]) == ("fuse.pyunionfs", "ext4,700")
     assert "No space left on device" in said["full"]
