@@ -147,6 +147,8 @@ class StagedCopies:
 
 def foresee(node: Node) -> None:
     """Have a far layer asked for what `make` and `dress` copy of an object."""
+    if not node.below:  # a directory that shows nothing of a lower: `sides`
+        return
     layer, path, _ = node.lowers[0]
     if not layer.asks:
         return

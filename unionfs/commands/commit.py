@@ -70,6 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
     stack = mounted.open_stack()
     if stack.upper is None:
         raise Refused(f"'{mounted.mountpoint}' is mounted without an upper: nothing can change")
+    if stack.state is not None or (mounted.status and mounted.status.get("state_lost")):
+        raise Refused(f"'{mounted.mountpoint}' has two writable sides: nothing of them is carried")
     found = list(comparison.changes(stack, diff.whiteout_of(mounted)))
     chosen = list(_chosen(found, wanted))
     paths.let_stdout_write_any_name()

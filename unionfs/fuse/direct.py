@@ -66,7 +66,7 @@ class Direct:
         self._foresight = Foresight(operations.union, operations.listings, self._forget_one)
         self._tidy: Callable[[], bool] = lambda: False
         if self._union.upper:
-            self._tidy = self._union.upper.temporaries.tidy
+            self._tidy = self._union.upper.tidy
         self._content = DirectFiles(operations)
         listings = DirectListings(operations, self._foresight, self._shown, self._forget_one)
         self.table: Mapping[int, Handler] = {
@@ -328,8 +328,8 @@ class Direct:
         self._files.consent.remove_attribute(self._nodes[number], _name(body), requester)
         return messages.empty(unique)
 
-    def _statfs(self, unique: int, _node: int, _body: memoryview, _uid: int, _gid: int) -> bytes:
-        return messages.room(unique, self._union.statvfs())
+    def _statfs(self, unique: int, node: int, _body: memoryview, _uid: int, _gid: int) -> bytes:
+        return messages.room(unique, self._union.statvfs(self._nodes[node]))
 
 
 def _sized(unique: int, value: bytes, room: int) -> bytes:

@@ -78,12 +78,16 @@ class Files:
         self._unread: set[int] = set()
         self.reading = Reading()
         self._open: dict[int, OpenFile] = {}  # descriptor -> what is known of it
+        union.holders.append(self._descriptors_of)
 
     def begin(self, granted: Granted) -> None:
         """Take note of what the kernel granted, before the first request comes."""
         self.granted = self.consent.granted = granted
         self.told = granted.kill_privileges
         self.backings.enabled &= granted.passthrough
+
+    def _descriptors_of(self, node: Node) -> list[int]:
+        return [fd for fd, file in self._open.items() if file.node is node]
 
     def _open_upper_to_read(self, node: Node) -> int:
         layer, path = self.union.place(node)
@@ -287,6 +291,8 @@ class Files:
         return contextlib.nullcontext()
 
     def _cuts_much(self, node: Node, size: int) -> bool:
+        if self.union.moves_files:
+            return False
         return closing.takes_long(self.union.attributes(node), size)
 
     def _is_written(self, node: Node) -> bool:

@@ -23,8 +23,8 @@ import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
 from unionfs.changes.attributes import Attributes, NewAttributes
-from unionfs.changes.changes import Caller, Changes
-from unionfs.changes.copyup import CopyUp
+from unionfs.changes.changes import Caller
+from unionfs.changes.sides import verbs_of
 from unionfs.fuse import entries, rootattributes
 from unionfs.fuse.chattr import Chattr
 from unionfs.fuse.descriptors import Descriptors
@@ -93,8 +93,7 @@ class Operations(pyfuse3.Operations):
         self.session = session
         self.status = rootattributes.Status(status)
         self.trouble = Trouble()
-        self._copyup = CopyUp(union)
-        self.changes = Changes(union, self._copyup)
+        self._copyup, self.changes = verbs_of(union)
         self.attributes = Attributes(union, self._copyup)
         self.chattr = Chattr(union, self._copyup)
         self.durability = Durability(union)
@@ -132,7 +131,7 @@ class Operations(pyfuse3.Operations):
         self.status.document["kernel"] = granted.as_json()
         self.files.begin(granted)
         if self.union.upper and granted.direct:
-            self.union.upper.temporaries.defer_removals()
+            self.union.upper.defer_removals()
         if self.union.far and self.session.ask(self.union.far):
             for layer in self.union.far:
                 layer.ask_from_now_on(self.union.upper.work.fd if self.union.upper else -1)
@@ -378,7 +377,7 @@ class Operations(pyfuse3.Operations):
 
     @_replying
     async def statfs(self, _ctx: RequestContext) -> pyfuse3.StatvfsData:
-        return entries.of_filesystem(self.union.statvfs())
+        return entries.of_filesystem(self.union.statvfs(self.union.root))
 
 
 def _requester(ctx: RequestContext) -> Requester:
