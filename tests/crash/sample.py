@@ -1,4 +1,4 @@
-"""How much is tried: all of it by hand, in CI the shares that the tests name, else a third of these.
+"""How much is tried: all of it by hand, in CI the shares that the tests name, else a third.
 
 UNIONFS_CRASH_SHARE=1 tries every case, 0.5 half of them.  UNIONFS_CRASH_SEED
 repeats a choice; the header of a test run prints it.
