@@ -89,6 +89,55 @@ def test_it_is_read_only_again_whoever_is_killed(union, whom):
         wait_for(lambda: not is_writable_for_root_mount(union))
 
 
+def test_the_lower_is_read_only_again_where_a_file_that_was_read_is_removed(union):
+    assert union.read("mnt/f") == "old\n"
+    done = maintain(union, "rm /f")
+    assert (done.status, done.err) == (0, "")
+    assert is_writable_for_root_mount(union) is False
+
+
+def test_who_has_a_file_open_that_is_replaced_goes_on_reading_the_old_one(union):
+    shell(union, "mount -o remount,rw disk; head -c 1000000 /dev/zero >disk/big")
+    shell(union, "cp disk/big disk/other; mount -o remount,ro disk")
+    with (
+        open(union.at("mnt/big"), "rb", 0) as begun,
+        open(union.at("mnt/other"), "rb", 0) as unread,
+    ):
+        assert begun.read(1) == b"\0"
+        begun.seek(0)
+        assert maintain(union, "for f in big other; do echo new >/new; mv /new /$f; done").err == ""
+        assert is_writable_for_root_mount(union) is False
+        for file in (begun, unread):  # all that the page cache can do without is read again
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            assert os.fstat(file.fileno()).st_size == 1000000
+            data = file.read()
+            assert len(data) == 1000000, file.name
+            assert not data.strip(b"\0"), file.name
+    assert union.read("disk/big") == "new\n"
+
+
+def test_a_program_goes_on_that_is_replaced(union):
+    with subprocess.Popen([union.at("mnt/bin/sleep"), "0"], stdout=subprocess.PIPE) as first:
+        assert first.wait() == 0
+    with subprocess.Popen(
+        [union.at("mnt/bin/sh"), "-c", "read line; echo $line"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as program:  # fmt: skip
+        assert maintain(union, "cat /bin/busybox >/new; rm /bin/*; mv /new /bin/busybox").err == ""
+        assert is_writable_for_root_mount(union) is False
+        assert program.communicate("still here\n")[0] == "still here\n"
+
+
+def test_what_is_in_use_and_has_no_room_above_is_said(union):
+    shell(union, "mount -o remount,rw disk; head -c 12000000 /dev/urandom >disk/big")
+    shell(union, "mount -o remount,ro disk")
+    with open(union.at("mnt/big"), "rb") as file:
+        assert file.read(1)
+        done = maintain(union, "rm /big")
+        assert done.status == 1
+        assert "is STILL WRITABLE" in done.err
+
+
 def test_what_a_command_leaves_running_is_ended(union):
     assert maintain(union, "sleep 300 </dev/null >/dev/null 2>&1 &").status == 0
     assert not [line for _, line in union.processes() if line.startswith("sleep")]

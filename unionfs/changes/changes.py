@@ -227,6 +227,16 @@ class Changes:
                 self.names.give_name(node, child_path(parent, name))
         self.union.known.lowers_change()
 
+    def renew_link(self, old: bytes, new: bytes) -> None:
+        """Take note that a lower file with several names has another key: `links`."""
+        self.union.require_upper()
+        if not self.upper.links.renew(old, new):
+            return
+        for node in self.union.nodes.all():
+            if node.link == old:
+                node.link = new
+        self.union.known.lowers_change()
+
     # Giving names, and preparing for that lowers change
 
     def link(self, node: Node, parent: Node, name: bytes) -> os.stat_result:

@@ -121,7 +121,9 @@ class Renames:
                 self._make_ready(node, source, old, new)
             if target is not None and not target.is_directory:
                 target = self.counted(new, target)
-            self._move(node, old, new, target)
+            # What upper does not hold shows from a lower, and would do so again.
+            cover = not source.named or self.union.lookup.shows_below(*old)
+            self._move(node, old, new, target, cover=cover)
         finally:
             node.lookups -= 1
             self.union.nodes.drop_if_unknown(node)
@@ -131,7 +133,8 @@ class Renames:
 
         At the old one the marks say nothing new.
         """
-        self.names.directory(old[0])
+        if old[0] is not new[0]:
+            self.names.directory(old[0])
         is_directory = node.is_directory
         if is_directory and node.below and not self.union.features.redirect_dir:
             self.names.bring_tree(node)
@@ -149,17 +152,18 @@ class Renames:
         result = self.names.counted(*new, target.result)
         return target if result is target.result else Target(result, self.union.nodes.of(result))
 
-    def _move(self, node: Node, old: _Name, new: _Name, target: Target | None) -> None:
+    def _move(
+        self, node: Node, old: _Name, new: _Name, target: Target | None, *, cover: bool
+    ) -> None:
         """Change the names in one visible step, when all else is ready; if it fails, none has."""
         nodes, whiteouts, path = self.union.nodes, self.union.whiteouts, child_path(*new)
         uncovers = node.is_directory and target is None  # perhaps a whiteout
         move = whiteouts.move_directory if uncovers else whiteouts.move_file
         pinned = None
         try:
-            cover = self.union.lookup.shows_below(*old)
             if target is not None:
                 if target.spent:
-                    self.names.make_way(target.node, path, target.spent)
+                    self.names.make_way(target.node, path, target.result.st, target.spent)
                 pinned = self.names.pin(target.node, target.result, path)
             move(self.upper.layer, child_path(*old), path, cover=cover)
         except BaseException:
@@ -177,6 +181,7 @@ class Renames:
         if source.ino == target.ino:
             return
         upper, nodes = self.upper.layer, self.union.nodes
+        self.names.directory(new[0])
         with nodes.held(*old, source) as one, nodes.held(*new, target) as two:
             self._make_ready(one, source, old, new)
             self._make_ready(two, target, new, old)

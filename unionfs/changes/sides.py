@@ -315,6 +315,11 @@ class _Changes(Changes):
                 return changes.link(node, at, name)
             return self._crossings.link(node, place)
 
+    def renew_link(self, old: bytes, new: bytes) -> None:
+        """Take note that a lower file with several names has another key: `links`."""
+        self._scratch.renew_link(old, new)
+        self._state.renew_link(old, new)
+
     def stand_alone(self, node: Node) -> None:
         """Make an object independent of the lowers, in which its name is going to change."""
         self._of(self.union.side_of(node)).stand_alone(node)

@@ -11,6 +11,7 @@ killed, this one does.  Neither goes before the command has ended.
 """
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -51,20 +52,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command and return its exit status."""
     offline.require_root()
-    lower = truelower.find(live.find(arguments.union))
+    mounted = live.find(arguments.union)
+    lower = truelower.find(mounted)
     command = arguments.command or [os.environ.get("SHELL") or "/bin/sh"]
     guarded = truelower.is_read_only(lower)
     _ignore_signals()
     guard = os.fork()
     if not guard:
-        sys.exit(_guard(lower, command))
+        sys.exit(_guard(lower, mounted.mountpoint, command))
     _, status = os.waitpid(guard, 0)
     code = os.waitstatus_to_exitcode(status)
     if code >= 0:
         return code
     print(f"unionfs: killed by {signal.Signals(-code).name}", file=sys.stderr)
     if guarded:
-        truelower.protect(lower)
+        truelower.protect(lower, mounted.mountpoint)
     return _FAILED
 
 
@@ -74,9 +76,10 @@ def _ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _guard(lower: Place, command: list[str]) -> int:
+def _guard(lower: Place, union: str, command: list[str]) -> int:
     try:
-        with truelower.writable(lower) as root:
+        _drop_caches()
+        with truelower.writable(lower, union) as root:
             bound = [*privateroot.copies_of_kernel_places(), *_boot_places()]
             child = os.fork()
             if not child:
@@ -85,11 +88,23 @@ def _guard(lower: Place, command: list[str]) -> int:
                 os.close(tree.tree)
             _, status = os.waitpid(child, 0)
             privateroot.end_others()
+            _drop_caches()
     except OSError as exc:
         print(f"unionfs: {exc}", file=sys.stderr)
         return _FAILED
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
+
+
+def _drop_caches() -> None:
+    """Have the kernel drop the files that nobody uses, of which the daemon is then rid, too.
+
+    It is not essential.  The second time it drops what it had spared as used lately.
+    """
+    with contextlib.suppress(OSError):
+        for _ in range(2):
+            with open("/proc/sys/vm/drop_caches", "w", encoding="ascii") as file:
+                file.write("3")  # pages and names: proc(5)
 
 
 def _boot_places() -> Iterator[privateroot.Bound]:

@@ -12,10 +12,12 @@ import contextlib
 import errno
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
 from unionfs.commands import privateroot
+from unionfs.fuse.rootattributes import BEGIN, END, MAINTAINED
 from unionfs.host import mountcalls, mountinfo
 from unionfs.mounting import live, places
 from unionfs.mounting.options import Refused
@@ -49,11 +51,12 @@ def find(mounted: live.LiveMount) -> Place:
 
 
 @contextlib.contextmanager
-def writable(lower: Place) -> Iterator[str]:
+def writable(lower: Place, union: str) -> Iterator[str]:
     """Hold *lower* mounted writable, and say where; this process gets a mount namespace for that.
 
     All that is mounted below the lower is left out.  Raises Refused where it
     cannot be written to, and OSError where it cannot be made read-only again.
+    The daemon of the mount *union* is told.
     """
     mountcalls.unshare_mounts()
     at = privateroot.mountpoint()
@@ -62,13 +65,23 @@ def writable(lower: Place) -> Iterator[str]:
     except OSError as exc:
         raise Refused(f"{lower.label} cannot be mounted once more: {exc.strerror}") from None
     read_only = bool(os.statvfs(at).f_flag & os.ST_RDONLY)
+    _tell(union, BEGIN)
     if read_only:
         _remount(at, "rw", lower)
     try:
         yield at
     finally:
+        _tell(union, END)
         if read_only:
             _make_read_only(at, lower)
+
+
+def _tell(union: str, turn: bytes) -> None:
+    """Tell a daemon that its lower is going to be changed, or was."""
+    try:
+        os.setxattr(union, MAINTAINED, turn)
+    except OSError as exc:  # its daemon may have died; the lower is to be read-only all the same
+        print(f"unionfs: '{union}' was not told: {exc.strerror}", file=sys.stderr)
 
 
 def _mount_once_more(lower: Place, at: str) -> None:
@@ -92,8 +105,9 @@ def is_read_only(lower: Place) -> bool:
     return any("ro" in mount.options for mount in mountinfo.mounts() if mount.device == device)
 
 
-def protect(lower: Place) -> None:
+def protect(lower: Place, union: str) -> None:
     """Make the file system of *lower* read-only from here: who made it writable was killed."""
+    _tell(union, END)
     _make_read_only(lower.name, lower)
 
 

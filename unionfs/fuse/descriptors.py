@@ -36,17 +36,30 @@ class Descriptors:
     def __init__(self, union: Union) -> None:
         self._union = union
         self._kept: dict[int, _Kept] = {}  # the one used last at the end
+        self._held: dict[int, int] = {}  # inode number -> descriptor of what no path leads to
         self._closing = False  # idle ones are looked for
+        self._most = _MOST
         union.holders.append(self._descriptors_of)
 
+    def keep(self, most: int = _MOST) -> None:
+        """Keep *most* descriptors from now on, and those by which alone a file can be reached."""
+        self._most = most
+        for ino, kept in [*self._kept.items()]:
+            if not kept.writes and not os.fstat(kept.fd).st_nlink:
+                self._held[ino] = self._kept.pop(ino).fd
+        while len(self._kept) > most:
+            self.forget(next(iter(self._kept)))
+
     def _descriptors_of(self, node: Node) -> list[int]:
-        kept = self._kept.get(node.ino)
-        return [kept.fd] if kept else []
+        kept, held = self._kept.get(node.ino), self._held.get(node.ino)
+        return [kept.fd] if kept else [] if held is None else [held]
 
     def to_read(self, node: Node) -> int:
         """Return a descriptor to read *node*."""
         kept = self._kept.pop(node.ino, None)
         if kept is None:
+            if node.ino in self._held:
+                return self._held[node.ino]
             kept = _Kept(self._union.open_to_read(node), writes=False)
         return self._put(node.ino, kept)
 
@@ -71,18 +84,19 @@ class Descriptors:
     def _put(self, ino: int, kept: _Kept) -> int:
         kept.used = True
         self._kept[ino] = kept
-        if len(self._kept) > _MOST:
+        if len(self._kept) > self._most:
             self.forget(next(iter(self._kept)))
         return kept.fd
 
     def forget(self, ino: int) -> None:
         """Close the descriptor of a file, if there is one."""
         kept = self._kept.pop(ino, None)
-        if kept is None:
+        fd = self._held.pop(ino, -1) if kept is None else kept.fd
+        if fd < 0:
             return
-        self._union.readers.discard(kept.fd)
+        self._union.readers.discard(fd)
         try:
-            os.close(kept.fd)
+            os.close(fd)
         except OSError as exc:  # whoever asked is not to be told of another's file: close(2)
             log.warning("closing inode %d failed: %s", ino, exc.strerror)
 

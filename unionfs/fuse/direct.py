@@ -19,7 +19,8 @@ from unionfs.fuse.directfiles import DirectFiles
 from unionfs.fuse.directioctl import DirectIoctl
 from unionfs.fuse.directlistings import DirectListings
 from unionfs.fuse.foresight import Foresight
-from unionfs.fuse.operations import ALONE, Operations
+from unionfs.fuse.operations import Operations
+from unionfs.fuse.own_attributes import OwnAttributes
 from unionfs.fuse.session import messages
 from unionfs.fuse.session.crew import Waiting, at_once
 from unionfs.fuse.session.dispatch import NO_REPLY, Handler
@@ -311,7 +312,7 @@ class Direct:
         name, value = _name(body[:start], messages.SETXATTR_IN.size), bytes(body[start:])
         requester, node = self._operations.session.requester(unique, uid, gid), self._nodes[number]
         self._files.changed(node)
-        if self._union.features.metacopy and name != ALONE:
+        if self._union.features.metacopy and name not in OwnAttributes.names:
             self._files.sets_attribute()
             self._attributes.set(node, name, value, flags, requester)
             return messages.empty(unique)

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from unionfs.changes import protection
 from unionfs.changes.changes import Caller
-from unionfs.fuse.descriptors import Descriptors
 from unionfs.fuse.files import UNOPENED, Opened, host_flags
 from unionfs.fuse.operations import Operations
 from unionfs.fuse.session import messages
@@ -54,7 +53,7 @@ class DirectFiles:
     """The direct handlers of one mount that concern the content of files."""
 
     def __init__(self, operations: Operations) -> None:
-        self.descriptors = Descriptors(operations.union)
+        self.descriptors = operations.descriptors
         self._session = operations.session
         self._union = operations.union
         self._nodes = operations.union.nodes

@@ -190,7 +190,8 @@ class Files:
 
     def _answer(self, node: Node, fd: int, flags: int) -> Opened:
         try:
-            self._leave_to_old_readers(node)
+            if self.backings.is_outdated(node):
+                self._leave_to_old_readers(node)
             eligible = self.passthrough.may_pass(node, fd, flags)
         except BaseException:
             self.union.readers.discard(fd)
@@ -204,14 +205,13 @@ class Files:
         return opened
 
     def _leave_to_old_readers(self, node: Node) -> None:
-        """Give the name of *node* a new inode where the kernel still reads the lower file.
+        """Give the name of *node* a new inode, as the kernel still reads the lower file.
 
         At ESTALE the kernel looks the name up again and opens what it finds then
         (fs/namei.c, do_filp_open, LOOKUP_REVAL).
         """
-        if self.backings.is_outdated(node):
-            self.union.supersede(node)
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        self.union.supersede(node)
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
     def _enter(self, node: Node, fd: int, *, writes: bool, eligible: bool) -> Opened:
         backing, keep = self.backings.open(node, fd, eligible=eligible, writes=writes)

@@ -27,8 +27,11 @@ from unionfs.changes.changes import Caller
 from unionfs.changes.sides import verbs_of
 from unionfs.fuse import entries, rootattributes
 from unionfs.fuse.chattr import Chattr
+from unionfs.fuse.descriptors import Descriptors
 from unionfs.fuse.durability import Durability
 from unionfs.fuse.files import Files, Opened, host_flags
+from unionfs.fuse.maintenance import Maintenance
+from unionfs.fuse.own_attributes import OwnAttributes
 from unionfs.fuse.session import Granted, Session
 from unionfs.fuse.session.fullness import tried
 from unionfs.fuse.session.leases import insisted
@@ -46,7 +49,7 @@ _OF_FILES = frozenset({"read", "write", "release", "fsync"})
 # Not done again where there was no room: `session.dispatch`.
 _DONE_ONCE = frozenset({"release", "releasedir", "fsync", "fsyncdir"})
 
-STATUS, ALONE = rootattributes.STATUS.encode(), rootattributes.ALONE.encode()
+STATUS = rootattributes.STATUS.encode()
 
 _Handler = TypeVar("_Handler", bound=Callable[..., Awaitable[Any]])
 
@@ -95,6 +98,10 @@ class Operations(pyfuse3.Operations):
         self.chattr = Chattr(union, self._copyup)
         self.durability = Durability(union)
         self.files = Files(union, self._copyup, session, passthrough)
+        self.descriptors = Descriptors(union)
+        self._own_attributes = OwnAttributes(
+            union, self.changes, self.files.copies, Maintenance(union, self.descriptors)
+        )
         self.listings = Listings(union)
 
     def explain(self, error: Exception, request: str, subject: Callable[[], Node]) -> int:
@@ -357,9 +364,8 @@ class Operations(pyfuse3.Operations):
         self, node: Node, name: bytes, value: bytes, flags: int, requester: Requester
     ) -> None:
         """Set an extended attribute, also where a file has to be copied up with its content."""
-        if name == ALONE:
-            await self.files.copies.bring(node)
-            self.changes.stand_alone(node)
+        if name in OwnAttributes.names:
+            await self._own_attributes.set(node, name, value)
             return
         await self.files.copies.bring_wholly(node)
         self.files.sets_attribute()

@@ -13,6 +13,13 @@ STATUS = "trusted.unionfs.status"
 # Set by `unionfs commit`, on what it is going to carry into the lower: `Changes.stand_alone`.
 ALONE = "trusted.unionfs.alone"
 
+# Set to one of these two by who makes the lowers writable for a time: `maintenance`.
+MAINTAINED = "trusted.unionfs.maintained"
+BEGIN, END = b"begin", b"end"
+
+# Set by `unionfs commit` to the old and the new key of a lower file: `LinkIndex.renew`.
+RENEWED = "trusted.unionfs.renewed"
+
 _LONGEST = 1 << 16  # bytes that an attribute may have: xattr(7)
 
 

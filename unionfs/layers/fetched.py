@@ -38,19 +38,9 @@ class Fetched:
         """Copy a file to *stash*; ENOSPC, before anything is read, where that has not the room."""
         source = near.open(path, os.O_RDONLY)
         try:
-            st = stat_file(source)
-            size = st.st_size if most is None else min(most, st.st_size)
-            target = _nameless(stash)
-            try:
-                _require_room(stash, min(size, st.st_blocks * _BLOCK))
-                content.copy(source, target, size)
-                os.ftruncate(target, st.st_size)
-            except BaseException:
-                os.close(target)
-                raise
+            return cls(copy(source, most, stash))
         finally:
             os.close(source)
-        return cls(target)
 
     @property
     def is_taken(self) -> bool:
@@ -66,6 +56,25 @@ class Fetched:
         """Let go of it, if nobody has taken it."""
         if self._fd >= 0:
             os.close(self.take())
+
+
+def copy(source: int, most: int | None, stash: int) -> int:
+    """Copy the first *most* bytes of an open file, or all, to one without a name; return that.
+
+    It is on the file system of the directory *stash*, or in RAM (-1).  ENOSPC, before anything is
+    read, where that has not the room.
+    """
+    st = stat_file(source)
+    size = st.st_size if most is None else min(most, st.st_size)
+    target = _nameless(stash)
+    try:
+        _require_room(stash, min(size, st.st_blocks * _BLOCK))
+        content.copy(source, target, size)
+        os.ftruncate(target, st.st_size)
+    except BaseException:
+        os.close(target)
+        raise
+    return target
 
 
 def _nameless(stash: int) -> int:

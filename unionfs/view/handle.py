@@ -7,9 +7,14 @@ middle of a read simply finishes it on the old file.
 """
 
 import dataclasses
+import fcntl
 import os
+from collections.abc import Iterable
+from typing import TypeAlias
 
 from unionfs.view.node import Node
+
+Identity: TypeAlias = tuple[int, int]  # st_dev and st_ino
 
 
 class LowerReaders:
@@ -45,6 +50,36 @@ class LowerReaders:
         for fd in self._descriptors.pop(node, ()):
             del self._nodes[fd]
             os.dup2(upper_fd, fd, inheritable=False)
+
+    def attributes(self, node: Node) -> os.stat_result:
+        """Return the attributes of the file that is read as *node*, which has readers."""
+        return os.fstat(next(iter(self._descriptors[node])))
+
+    def deleted(self) -> dict[Identity, list[int]]:
+        """Return the descriptors of files that no name in their layer leads to any more."""
+        found: dict[Identity, list[int]] = {}
+        for fd in self._nodes:
+            file = _deleted(fd)
+            if file is not None:
+                found.setdefault(file, []).append(fd)
+        return found
+
+    def replace(self, file: Identity, fds: Iterable[int], copy: int) -> None:
+        """Let *fds*, which were found to read a deleted file, go on in the file open as *copy*."""
+        for fd in fds:
+            if fd in self._nodes and _deleted(fd) == file:
+                os.dup2(copy, fd, inheritable=False)
+
+
+def _deleted(fd: int) -> Identity | None:
+    """Return which deleted file of a layer is open, if it is one.
+
+    A copy of one is none (`LowerReaders.replace`): no descriptor of a lower file can write.
+    """
+    st = os.fstat(fd)
+    if st.st_nlink or fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY:
+        return None
+    return st.st_dev, st.st_ino
 
 
 @dataclasses.dataclass(slots=True)

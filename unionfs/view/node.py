@@ -147,6 +147,10 @@ class NodeTable(dict[int, Node]):
         """Raise ESTALE: the kernel should know better."""
         raise OSError(errno.ESTALE, f"inode {ino} is not known")
 
+    def all(self) -> list[Node]:
+        """Return all nodes."""
+        return [*self.values()]
+
     def unmarked(self, ino: int, st: os.stat_result, lower: Layer | None = None) -> Node | None:
         """Return the node of an object, of upper or of *lower*, that is known to bear no marks."""
         node = self.get(ino)

@@ -110,6 +110,10 @@ class _Tables(NodeTable):
         """Return the node of that number, or *default*."""
         return self._state.get(ino) or self._scratch.get(ino, default)
 
+    def all(self) -> list[Node]:
+        """Return all nodes."""
+        return [*self._scratch.values(), *self._state.values()]
+
     def drop_if_unknown(self, node: Node | None) -> None:
         """Let go of a node that the kernel does not know, and of parents kept for it alone."""
         if node is not None:

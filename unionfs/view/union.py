@@ -153,7 +153,14 @@ class Union:
         give the node up for good (fs/fuse/fuse_i.h, fuse_make_bad).
         """
         layer, path = self.place(node)
-        st = layer.stat(path)
+        try:
+            st = layer.stat(path)
+        except OSError:
+            if node.upper or node not in self.readers:
+                raise
+            return self.readers.attributes(node)
+        if st.st_ino != node.host_ino and not node.upper and node in self.readers:
+            return self.readers.attributes(node)  # another is in its place: `maintain`
         if st.st_mode & _KIND != node.format:
             raise stale()
         return self.upper.fills.shown(node, st) if node.upper and self.upper.fills else st

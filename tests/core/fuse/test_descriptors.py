@@ -17,6 +17,9 @@ class Layers:
 
     readers = Readers()
 
+    def __init__(self):
+        self.holders = []
+
     def open_to_read(self, _node):
         return os.open("/dev/null", os.O_RDONLY)
 
@@ -37,7 +40,7 @@ def descriptors():
 def test_an_error_of_close_is_not_told_to_the_reader_of_another_file(
     descriptors, monkeypatch, caplog
 ):
-    monkeypatch.setattr(module, "_MOST", 2)
+    descriptors.keep(2)
     close = os.close
 
     def fail(fd):
@@ -51,8 +54,8 @@ def test_an_error_of_close_is_not_told_to_the_reader_of_another_file(
     assert [descriptors.to_read(File(ino)) for ino in (2, 3)] == fds[1:]
 
 
-def test_the_one_used_least_lately_is_closed(descriptors, monkeypatch):
-    monkeypatch.setattr(module, "_MOST", 2)
+def test_the_one_used_least_lately_is_closed(descriptors):
+    descriptors.keep(2)
     first, second = descriptors.to_read(File(1)), descriptors.to_read(File(2))
     assert descriptors.to_read(File(1)) == first
     descriptors.to_read(File(3))

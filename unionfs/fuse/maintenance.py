@@ -1,0 +1,115 @@
+"""The lowers of a mount while somebody changes them: `unionfs maintain`, `unionfs commit`.
+
+A program goes on with the file that it has open or mapped, also after an upgrade has put another
+in its place: so it is on any file system.  Here the kernel may ask for a page of such a file at any
+time, and all that leads to it is its path in the lower.  So before the first change each file that
+the kernel knows is opened, and kept open.
+
+A file system is not made read-only while a deleted file of it is open.  So at the end those which
+are still in use are copied to where the changes are, and the rest is closed.
+"""
+
+import errno
+import logging
+import os
+import resource
+import stat
+
+import trio
+import trio.lowlevel
+
+from unionfs.fuse.descriptors import Descriptors
+from unionfs.fuse.rootattributes import BEGIN, END
+from unionfs.layers import fetched
+from unionfs.view.node import Node
+from unionfs.view.union import Union
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE = 64  # files that are opened before others are served
+
+# The kernel's word of what it has dropped comes soon, and not at once.
+_PAUSE = 0.05  # seconds between looks
+_LOOKS = 40  # at most
+
+
+class Maintenance:
+    """What one mount does for those who change its lowers."""
+
+    def __init__(self, union: Union, descriptors: Descriptors) -> None:
+        self._union = union
+        self._descriptors = descriptors
+
+    async def turn(self, value: bytes) -> None:
+        """Begin or end it, as *value* of the root's attribute says; EINVAL where it says neither.
+
+        Before both, the kernel should have been told to drop what nobody uses.
+        """
+        if value not in (BEGIN, END):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        await self._kernel_has_dropped()
+        if value == BEGIN:
+            await self._hold()
+        else:
+            await self._let_go()
+
+    async def _kernel_has_dropped(self) -> None:
+        """Wait until the kernel says no more of what it has dropped."""
+        for _ in range(_LOOKS):
+            known = len(self._union.nodes.all())
+            await trio.sleep(_PAUSE)
+            if len(self._union.nodes.all()) == known:
+                return
+
+    async def _hold(self) -> None:
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
+        self._descriptors.keep(most)
+        files = [node for node in self._union.nodes.all() if self._is_to_be_held(node)]
+        if len(files) > most:
+            log.warning("%d files of lowers are in use: %d of them are held", len(files), most)
+        for number, node in enumerate(files[:most]):
+            if number % _AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
+            self._hold_one(node)
+
+    def _is_to_be_held(self, node: Node) -> bool:
+        return self._union.has_lower_content(node) and not self._union.far_content(node)
+
+    def _hold_one(self, node: Node) -> None:
+        if self._union.nodes.get(node.ino) is not node or not self._is_to_be_held(node):
+            return  # it was forgotten, or copied up, meanwhile
+        try:
+            self._descriptors.to_read(node)
+        except OSError as exc:
+            log.warning("%r cannot be held: %s", node.path, exc.strerror)
+
+    async def _let_go(self) -> None:
+        for file, fds in self._union.readers.deleted().items():
+            try:
+                copy = await self._copied(fds[0])
+            except OSError as exc:
+                log.warning("a deleted file of a lower stays open: %s", exc.strerror)
+                continue
+            self._union.readers.replace(file, fds, copy)
+            os.close(copy)
+        self._descriptors.keep()
+
+    async def _copied(self, fd: int) -> int:
+        """Return a descriptor of a copy of what is open."""
+        upper = self._union.upper
+        stash = upper.work.fd if upper else -1
+        source = os.dup(fd)  # the other may be closed meanwhile
+        try:
+            return await trio.to_thread.run_sync(_copy, source, stash)
+        finally:
+            os.close(source)
+
+
+def _copy(source: int, stash: int) -> int:
+    """Copy an open file with what stat(2) says of it; return the descriptor of the copy."""
+    st = os.fstat(source)
+    copy = fetched.copy(source, None, stash)
+    os.fchown(copy, st.st_uid, st.st_gid)
+    os.fchmod(copy, stat.S_IMODE(st.st_mode))
+    os.utime(copy, ns=(st.st_atime_ns, st.st_mtime_ns))
+    return copy
