@@ -17,13 +17,13 @@ ANSWER = 10.0  # seconds within which what does not wait is done, on a busy mach
 
 
 class Slow:
-    """A directory served by `tests.far.server`."""
+    """A directory served by `bench.slow`."""
 
     def __init__(self, source, point, seconds):
         self.point = point
         point.mkdir()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.far.server", source, point, str(seconds)],
+            [sys.executable, "-m", "bench.slow", source, point, str(seconds)],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
