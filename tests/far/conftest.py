@@ -88,14 +88,14 @@ def far(base):
     """Mount the union of an empty upper over *lower*, a literal, that a slow server serves."""
     made = []
 
-    def build(lower, seconds=0.0, *, upper=True, options=()):
+    def build(lower, seconds=0.0, *, upper=True, options=(), place=base):
         plant(base / "lower", lower)
         server = Slow(base / "lower", base / "far", seconds)
         places = {}
         if upper:
-            (base / "upper").mkdir()
-            (base / "work").mkdir()
-            places = {"upper": base / "upper", "work": base / "work"}
+            places = {"upper": place / "upper", "work": place / "work"}
+            for path in places.values():
+                path.mkdir()
         mount = Mount(base, lowers=[server.point], options=options, **places)
         made.append((mount, server))
         return mount.start(), server
