@@ -30,20 +30,25 @@ if TYPE_CHECKING:
 
 USUAL = "overlayfs,fuse-overlayfs,unionfs"
 SECONDS = 0.2  # that each call of the server takes
-CHANGES, ROUNDS = 300, 3  # how many changes tell their slowest, and how often that is tried
+CHANGES, ROUNDS = 300, 3  # how many changes tell their slowest, and how often all is tried
 TREE = (100, 100)  # directories, and files in each
 CLIENTS, EACH = 8, 12  # and files that each client looks at
 MOST = 30.0  # seconds after which a walk is given up
 
 _CHANGING = """
-import os, time
-for turn in range(%d):
+import os, sys, time
+os.chdir(sys.argv[1])
+for turn in range(int(sys.argv[2])):
     begun = time.perf_counter()
     with open('file', 'w') as file:
         file.write('content')
     os.unlink('file')
     print(time.perf_counter() - begun)
 """
+
+
+# The seconds that each change took; None: they were given up after `MOST`.
+Changes = list[float] | None
 
 
 class Server:
@@ -75,8 +80,8 @@ class Server:
 class Figures:
     """What one contender needed: seconds; None where it was given up after `MOST`."""
 
-    alone: list[list[float]]  # each change, by round
-    beside: list[list[float]]
+    alone: list[Changes]  # by round
+    beside: list[Changes]
     near: list[float | None]  # second walk: as it is, and with the kernel's names forgotten
     far: list[float | None]
     clients: list[float | None]  # a walk of a directory by one, and by eight, each its own
@@ -133,44 +138,49 @@ def _figures(contender: Contender, base: Path) -> Figures:
     with _far_union(contender, base, "tree") as (root, server):
         alone, beside = _changes(root, server)
     with _union(contender, base, base / "tree") as root:
-        _walk(root)
-        near = _second_walks(root)
+        _walk(None, root)
+        near = _second_walks(root, None)
     with _far_union(contender, base, "tree") as (root, server):
-        _walk(root)
-        server.take(SECONDS)
-        far = _second_walks(root)
+        _walk(server, root)
+        far = _second_walks(root, server)
     with _far_union(contender, base, "few") as (root, server):
         server.take(SECONDS)
-        return Figures(alone, beside, near, far, _clients(root))
+        return Figures(alone, beside, near, far, _clients(root, server))
 
 
-def _changes(root: Path, server: Server) -> tuple[list[list[float]], list[list[float]]]:
+def _changes(root: Path, server: Server) -> tuple[list[Changes], list[Changes]]:
     own = root / "own"
     own.mkdir()
-    _change(own)
-    server.take(SECONDS)
+    _change(own, server)
     alone, beside = [], []
     for _ in range(ROUNDS):
-        alone.append(_change(own))
+        server.take(SECONDS)
+        alone.append(_change(own, server))
         walker = subprocess.Popen(("find", root, "-printf", ""))
         time.sleep(1)
-        beside.append(_change(own))
-        expected = walker.poll() is None
+        beside.append(_change(own, server))
+        assert walker.poll() is None, "the walk had ended"
+        server.take(0)
         walker.kill()
         walker.wait()
-        assert expected, "the walk had ended"
     return alone, beside
 
 
-def _change(directory: Path) -> list[float]:
-    """Create, write and remove a file many times; return the seconds of each."""
-    words = (sys.executable, "-c", _CHANGING % CHANGES)
-    done = subprocess.run(words, cwd=directory, capture_output=True, text=True, check=True)
-    return [float(word) for word in done.stdout.split()]
+def _change(directory: Path, server: Server) -> Changes:
+    """Create, write and remove a file many times; return the seconds of each; None: too long."""
+    words = (sys.executable, "-c", _CHANGING, directory, str(CHANGES))
+    client = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    try:
+        return [float(word) for word in client.communicate(timeout=MOST)[0].split()]
+    except subprocess.TimeoutExpired:
+        server.take(0)  # who is waiting in the kernel cannot be killed everywhere
+        client.kill()
+        client.communicate()
+        return None
 
 
-def _walk(*paths: Path) -> float | None:
-    """Return how long clients need, one a path, to look at all that is below; None: too long."""
+def _walk(server: Server | None, *paths: Path) -> float | None:
+    """Return the seconds in which clients, one a path, look at all below; None: too many."""
     begun = time.perf_counter()
     clients = [subprocess.Popen(("find", path, "-size", "+1000G")) for path in paths]
     try:
@@ -178,37 +188,40 @@ def _walk(*paths: Path) -> float | None:
             client.wait(MOST)
         return time.perf_counter() - begun
     except subprocess.TimeoutExpired:
+        if server is not None:
+            server.take(0)  # as in `_change`
         return None
     finally:
         for client in clients:
             client.kill()
+        for client in clients:
             client.wait()
 
 
-def _second_walks(root: Path) -> list[float | None]:
+def _second_walks(root: Path, server: Server | None) -> list[float | None]:
     """Walk again, as it is and after the kernel has forgotten all names."""
-    return [_often(lambda: _walk(root)), _often(lambda: _walk_anew(root))]
+    return [_walk_again(root, server, forget=forget) for forget in (False, True)]
 
 
-def _walk_anew(root: Path) -> float | None:
-    Path("/proc/sys/vm/drop_caches").write_text("2")
-    return _walk(root)
-
-
-def _often(measure: Callable[[], float | None]) -> float | None:
-    found = []
+def _walk_again(root: Path, server: Server | None, *, forget: bool) -> float | None:
+    found: list[float] = []
     for _ in range(ROUNDS):
-        found.append(measure())
-        if found[-1] is None:
+        if server is not None:
+            server.take(SECONDS)
+        if forget:
+            Path("/proc/sys/vm/drop_caches").write_text("2")
+        seconds = _walk(server, root)
+        if seconds is None:
             return None
-    return statistics.median(found)
+        found.append(seconds)
+    return min(found)  # what else the machine does only adds
 
 
-def _clients(root: Path) -> list[float | None]:
+def _clients(root: Path, server: Server) -> list[float | None]:
     names = [root / f"d{number}" for number in range(CLIENTS + 1)]
     for name in names:
         os.stat(name)
-    return [_walk(names[-1]), _walk(*names[:-1])]
+    return [_walk(server, names[-1]), _walk(server, *names[:-1])]
 
 
 def _rows(found: Sequence[Figures]) -> list[list[str]]:
@@ -233,9 +246,11 @@ def _cell(seconds: float | None) -> str:
     return f"over {MOST:.0f} s" if seconds is None else amount(seconds, "s")
 
 
-def _median(rounds: Sequence[Sequence[float]]) -> float:
-    return statistics.median(second for seconds in rounds for second in seconds)
+def _median(rounds: Sequence[Changes]) -> float | None:
+    if None in rounds:
+        return None
+    return statistics.median(second for seconds in rounds for second in seconds or ())
 
 
-def _slowest(rounds: Sequence[Sequence[float]]) -> float:
-    return max(map(max, rounds))
+def _slowest(rounds: Sequence[Changes]) -> float | None:
+    return None if None in rounds else max(max(seconds or ()) for seconds in rounds)
