@@ -116,10 +116,10 @@ class CopyUp:
     # Objects without content
 
     def _bring(self, node: Node) -> None:
-        work = self.upper.work
+        work, parent = self.upper.work, node.parent
         self.foresee(node)
-        if not node.orphan and node.parent is not None:
-            self.directories(node.parent)
+        if parent is not None and not parent.upper and not node.orphan:
+            self.directories(parent)
         staged = self.upper.temporaries.name()
         layer, path, _ = node.lowers[0]
         model = Model(layer, path, layer.stat(path))
@@ -255,7 +255,8 @@ class CopyUp:
             self.abandon(job)
             return
         node.below, node.redirect, job.published = (), b"", True
-        self._take_readers_along(node, job.target)
+        if node in self.union.readers:
+            self._take_readers_along(node, job.target)
         job.close()
 
     def _is_wanted(self, job: Job) -> bool:
@@ -268,8 +269,6 @@ class CopyUp:
     def _take_readers_along(self, node: Node, target: int) -> None:
         """Let who reads the lower file go on in the copy, open as *target*."""
         readers = self.union.readers
-        if node not in readers:
-            return
         layer, path = self.upper.place(node)
         try:  # one that can write would keep upper's disk from being remounted read-only
             fd = layer.open(path, os.O_RDONLY)
@@ -283,8 +282,9 @@ class CopyUp:
 
     def _publish_staged(self, job: Job) -> None:
         node = job.node
-        if not node.orphan and node.parent is not None:
-            self.directories(node.parent)
+        parent = node.parent
+        if parent is not None and not parent.upper and not node.orphan:
+            self.directories(parent)
         layer, path = self.union.place(node)
         model = Model(layer, path, layer.stat(path))
         times = model.st if job.whole else os.fstat(job.target)

@@ -70,6 +70,7 @@ class Node:
     orphan: bool = False  # it lost its last name, or has none yet
     protection: int = 0  # on upper: `iflags.IMMUTABLE` and `APPEND`
     superseded: bool = False  # its name has another node now; only open files still know it
+    persisted: bool = False  # it is of the side *state*: `sides`
 
     @property
     def path(self) -> bytes:
@@ -145,6 +146,10 @@ class NodeTable(dict[int, Node]):
     def __missing__(self, ino: int) -> Node:
         """Raise ESTALE: the kernel should know better."""
         raise OSError(errno.ESTALE, f"inode {ino} is not known")
+
+    def all(self) -> list[Node]:
+        """Return all nodes."""
+        return [*self.values()]
 
     def unmarked(self, ino: int, st: os.stat_result, lower: Layer | None = None) -> Node | None:
         """Return the node of an object, of upper or of *lower*, that is known to bear no marks."""
@@ -224,6 +229,7 @@ class NodeTable(dict[int, Node]):
             result.link,
             result.links,
             protection=result.protection,
+            persisted=parent.persisted,
         )
         if result.upper and ino != result.st.st_ino:  # copied up; who knew if synced is gone
             node.unsynced = UNKNOWN_COPY
