@@ -93,6 +93,7 @@ class LinkIndex:
         """Let an entry have the key that its lower file has now; say whether there is one."""
         if old not in self._keys:
             return False
+        markers.set_link(self.work, self.path(old), new)
         self.work.move(self.path(old), self.work, self.path(new))
         for entries in (self._keys, self._unsettled):
             if old in entries:
