@@ -103,6 +103,9 @@ def crossings() -> Iterator[Case]:
         yield Case(f"link {old} {new}", _call("link", old, new))
     for old, new in (("f", "u"), ("m/up", "big")):
         yield Case(f"exchange {old} {new}", _call("rename", old, new, RENAME_EXCHANGE))
+    for old, new in (("u", "f"), ("m/up", "f"), ("u", "e/new")):
+        changed = _call("append", "f", b"more")
+        yield Case(f"f changed, then rename {old} {new}", _call("rename", old, new), changed)
     linked = _call("link", "u", "a")
     for call in (
         ("unlink", "u"), ("rename", "u", "b"), ("rename", "a", "ub"), ("rename", "f", "u"),
@@ -154,12 +157,15 @@ def failed(field: SidedField, case: Case, expected: Expected, gate: Gate) -> lis
                 case.do(client)
         except OSError:
             promised = expected.old
-        words += _differ(promised, client)
+        words += _differ(promised, client, tidied=not gate.tidying)
         client.forget()
-        words += [f"forgotten: {word}" for word in _differ(promised, client)]
+        found = _differ(promised, client, tidied=not gate.tidying)
+        words += [f"forgotten: {word}" for word in found]
     found = differences(field.kept(promised), rebooted(field))
     return [*words, *(f"after a reboot: {word}" for word in found)]
 
 
-def _differ(expected: Tree, client: Client) -> list[str]:
-    return differences(expected, settled(client.harvest()))
+def _differ(expected: Tree, client: Client, *, tidied: bool = True) -> list[str]:
+    """Say what is other than expected; what is left in work until the next mount is a link."""
+    seen = settled(client.harvest())
+    return differences(expected, seen) if tidied else differences(bare(expected), bare(seen))

@@ -40,7 +40,7 @@ def test_a_killed_daemon_leaves_what_persists_as_it_was_or_as_it_became(field):
 def _faults(field):
     """Yield the faults, one in so many of those before the first name changes, and all after it."""
     for case in crossings():
-        calls = count(field, case, reading=False).calls
+        calls = count(field, case, reading=True).calls
         first = min(
             (at for at, call in enumerate(calls, 1) if call.name in {"rename", "renameat2"}),
             default=len(calls),

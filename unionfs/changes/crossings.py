@@ -80,9 +80,8 @@ class Crossings:
         if new.find() is not None:
             raise error(errno.EEXIST)
         protection.require(self.union, node)
-        with self._arriving(node, new, None):
-            pass  # it keeps its other names
-        return self.union.attributes(node)
+        with self._arriving(node, new, None):  # it keeps its other names
+            return self.union.attributes(node)
 
     @contextlib.contextmanager
     def retiring(self, place: Place) -> Iterator[None]:
@@ -118,11 +117,18 @@ class Crossings:
     def settle(self) -> None:
         """Let go of placeholders that have no name any more."""
         for placeholder in self.twins.nameless():
-            if placeholder.orphan and self.union.links(placeholder) == 0:
+            if self._is_gone(placeholder):
                 file = self.twins.file(placeholder)
                 self.twins.part(file, placeholder)
                 for node in (placeholder, file):
                     self.union.nodes.drop_if_unknown(node)
+
+    def _is_gone(self, placeholder: Node) -> bool:
+        try:
+            return self.union.links(placeholder) == 0
+        except OSError:  # what came before is done; it is looked at again after the next change
+            log.exception("%r: how many names it has is not known", placeholder.path)
+            return False
 
     # What may be done
 
@@ -218,17 +224,15 @@ class Crossings:
                 self._changes(place.side).names.directory(place.parent)
                 self._make_ready(node)
             there = Move(self.union, one, new, self._changes(new.side), keeps=False)
-            with there, contextlib.ExitStack() as undo:
-                back = Move(self.union, two, old, self._changes(old.side), keeps=False)
-                with back:
-                    put(new, there.staged, undo)
-                    put(old, back.staged, undo)
-                    there.arrive(undo)
-                    back.arrive(undo)
-                    undo.pop_all()
-                    there.leave()
-                    back.leave()
-                    there.finish()
-                    back.finish()
+            back = Move(self.union, two, old, self._changes(old.side), keeps=False)
+            with there, back, contextlib.ExitStack() as undo:
+                put(new, there.staged, undo)
+                put(old, back.staged, undo)
+                there.arrive(undo)
+                back.arrive(undo)
+                undo.pop_all()
+                for move in (there, back):
+                    move.leave()
+                    move.finish()
         for node in (one, two):
             self.union.nodes.drop_if_unknown(node)

@@ -289,7 +289,13 @@ class TwoSided(Union):
         if node in self.splits:
             return 1, blocks
         twin = self.twins.placeholder(node) if self.twins else None
-        return links + (self.links(twin) if twin else 0), blocks
+        return links + (self._further_links(twin) if twin else 0), blocks
+
+    def _further_links(self, placeholder: Node) -> int:
+        try:
+            return self.links(placeholder)
+        except OSError:  # no error may say of a change that is made that it was not
+            return 1
 
     def links(self, node: Node) -> int:
         """Return how many names a file has on its own side."""
