@@ -5,6 +5,7 @@ node is looked at.
 """
 
 import contextlib
+import dataclasses
 import errno
 import os
 from typing import Literal, NamedTuple
@@ -25,7 +26,6 @@ from unionfs.fuse.session.grants import Granted
 from unionfs.host import closing
 from unionfs.host.credentials import Requester
 from unionfs.layers.layer import WritableLayer
-from unionfs.view.handle import OpenFile
 from unionfs.view.node import Node
 from unionfs.view.union import Union
 
@@ -44,6 +44,15 @@ class Opened(NamedTuple):
     fd: int  # the file handle
     backing: int  # the id of the backing file that the kernel is to use, or 0
     keep_cache: bool
+
+
+@dataclasses.dataclass(slots=True)
+class OpenFile:
+    """What is known of one descriptor handed to the kernel as a file handle."""
+
+    node: Node
+    through: bool  # the kernel passes its data to the backing file
+    writes: bool  # opened for writing
 
 
 class Files:

@@ -23,10 +23,10 @@ from unionfs.layers.stack import Stack
 from unionfs.layers.whiteouts import LayerPath, Whiteouts
 from unionfs.view.columns import Columns
 from unionfs.view.fills import Fills
-from unionfs.view.handle import LowerReaders
 from unionfs.view.known import Known
 from unionfs.view.lookup import Lookup
 from unionfs.view.lookup_result import LookupResult
+from unionfs.view.lower_readers import LowerReaders
 from unionfs.view.node import Node, NodeTable
 from unionfs.view.upper import NoUpper, Upper
 
