@@ -102,6 +102,29 @@ _ASSIGNMENT = re.compile(
 )
 
 
+# The parts of a word in which sh expands something, or nothing.
+_PART = re.compile(r"""'[^']*'|"(?P<double>(?:[^"\\]|\\.)*)"|\\.|(?P<plain>[^'"\\])""")
+
+
+def _is_expanded(word: str) -> bool:
+    """Tell whether sh would put something else in the place of a part of the word."""
+    parts = (found["double"] or found["plain"] or "" for found in _PART.finditer(word))
+    return any(re.search(r"[$`]", re.sub(r"\\.", "", part)) for part in parts)
+
+
+def _unquoted(word: str) -> str:
+    """Return what a word stands for in sh, where nothing is expanded."""
+    text = ""
+    for found in _PART.finditer(word):
+        if found["double"] is not None:
+            text += re.sub(r"\\([$`\"\\])", r"\1", found["double"])
+        elif found["plain"] is not None:
+            text += found["plain"]
+        else:
+            text += found[0][1:-1] if found[0].startswith("'") else found[0][1:]
+    return text
+
+
 def _variables(file: str) -> dict[str, _Line]:
     """Return what the file sets: name -> the line, with the value as its text."""
     if not os.path.exists(file):
@@ -111,13 +134,12 @@ def _variables(file: str) -> dict[str, _Line]:
         found = _ASSIGNMENT.fullmatch(line.text)
         if found is None:
             raise Refused(f"{line.where}: '{line.text}' is not understood; say NAME=VALUE")
-        if re.search(r"[$`]", re.sub(r"'[^']*'|\\.", "", found["value"])):
+        if _is_expanded(found["value"]):
             raise Refused(
                 f"{line.where}: '{line.text}': what $ and ` stand for is not known here;"
                 " write it out"
             )
-        words = shlex.split(found["value"]) or [""]
-        values[found["key"]] = line._replace(text=words[0])
+        values[found["key"]] = line._replace(text=_unquoted(found["value"]))
     return values
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import stat
+from dataclasses import replace
 
 import pytest
 
@@ -10,6 +11,7 @@ from tests.trees import WHITEOUT, File, Link, Opaque, Same, harvest, plant
 from unionfs.mounting import planting
 from unionfs.mounting.opening import open_stack
 from unionfs.mounting.options import Options, Refused
+from unionfs.view.sides import union_of
 from unionfs.view.union import Features, Union
 
 LOWER = {
@@ -145,3 +147,26 @@ def test_what_begins_bare_may_be_within_what_does(bench, tmp_path):
     # The first has made all of /var's directories; what comes later finds its directory there.
     assert "log/syslog" not in shown(tmp_path, "var")
     assert "lib/file" not in shown(tmp_path, "var")
+
+
+def test_what_persists_is_not_planted_and_shows_in_what_is(bench, tmp_path):
+    (tmp_path / "state").mkdir()
+    sides = {"state": str(tmp_path / "state"), "persist": ("/var/log/apt/deep", "/var/lib")}
+    bench(planted=(("dirs", "/var"), ("empty", "/var/lib")), **sides)
+    assert harvest(tmp_path / "upper") == {
+        "var": Opaque(log=Opaque(apt=Opaque(), empty=Opaque())),
+    }
+    cwd = os.getcwd()
+    layers = {"upper": str(tmp_path / "upper"), "work": str(tmp_path / "work")}
+    options = Options(lowers=(str(tmp_path / "lower"),), **layers, **sides)
+    with contextlib.ExitStack() as undo:
+        undo.callback(os.chdir, cwd)
+        stack = open_stack(options)
+        undo.callback(stack.close)
+        planting.plant(stack, replace(options, planted=(("dirs", "/var"),)))
+        union = union_of(stack, Features())
+        var, _ = union.lookup.node(union.root, b"var")
+        assert sorted(_walk(union, var, "")) == [
+            "lib/", "lib/file", "log/", "log/apt/", "log/apt/deep/", "log/apt/deep/er/",
+            "log/apt/deep/er/file", "log/empty/",
+        ]  # fmt: skip

@@ -102,6 +102,9 @@ def test_fstab_may_have_tmpfs_or_a_bind_mount_there(read):
         ("RW_LABEL=a'b c'\"d\"e\\ f;", "ab cde f"),
         ("RW_LABEL=a#b # c", "a#b"),
         ("RW_LABEL='$HOME'", "$HOME"),
+        ("RW_LABEL=it\\'s", "it's"),
+        ("RW_LABEL=''a\"\"", "a"),
+        ('RW_LABEL="\\$a"\\`b', "$a`b"),
     ],
 )
 def test_values_are_quoted_as_in_sh(read, line, label):
@@ -113,6 +116,7 @@ def test_values_are_quoted_as_in_sh(read, line, label):
     [
         ("RW_LABEL=$NAME", "what $ and ` stand for is not known here; write it out"),
         ('RW_LABEL="`hostname`"', "what $ and ` stand for is not known here; write it out"),
+        ("RW_LABEL=\"it's $x's\"", "what $ and ` stand for is not known here; write it out"),
         ("RW_LABEL='open", "'RW_LABEL='open' is not understood; say NAME=VALUE"),
         ("RW_LABEL = x", "'RW_LABEL = x' is not understood; say NAME=VALUE"),
         ("if true; then", "'if true; then' is not understood; say NAME=VALUE"),
