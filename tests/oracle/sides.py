@@ -9,6 +9,7 @@ import contextlib
 import os
 import random
 import stat
+from itertools import chain
 from typing import Any
 
 from hypothesis import note
@@ -25,12 +26,20 @@ from .trees import OVERLAY, Harvest, Seen, differences, harvest
 _PARTS = ("a", "b", "c", "*", "[ab]")
 
 
+# Files of one side among those of the other, whole directories, and both, one in the other.
+RULES = (
+    ("/e*/b", "/e*/*/b"),
+    ("/e*/a", "!/e*/a/b", "/e*/c"),
+    ("/e*/*", "!/e*/b", "!/e*/a/a/a"),
+)
+
+
 def random_rules(seed: int) -> tuple[str, ...]:
     """Return rules for paths of the examples, some of which take paths out again."""
     chance = random.Random(seed)
     rules = []
     for number in range(chance.randint(2, 5)):
-        path = "/".join(chance.choice(_PARTS) for _ in range(chance.randint(1, 3)))
+        path = "/".join(chance.choice(_PARTS) for _ in range(chance.choice((1, 2, 2, 3))))
         rules.append(("!" if number and chance.random() < 0.3 else "") + f"/e*/{path}")
     return tuple(rules)
 
@@ -63,7 +72,9 @@ class SidedDuel(Duel):
     def fight(self, planned: list[Entry], *programs: list[Step], between: Any = None) -> None:
         """Play the programs; raise where anything differs."""
         del between
-        note("\n".join(["", *self.rules.texts, *map(str, planned), *map(str, programs[0]), ""]))
+        note(
+            "\n".join(["", *self.rules.texts, *map(str, planned), *map(str, chain(*programs)), ""])
+        )
         name = f"e{self.examples:06}"
         self.examples += 1
         self._plant(name, stack_of([_in_lower(entry) for entry in planned]))
@@ -99,6 +110,13 @@ class SidedDuel(Duel):
         found = [_find(os.path.join(plain.root, path)) for path in (old, new)]
         if found[0] is None or not all(_parent_is_there(plain.root, path) for path in (old, new)):
             return False
+        # Some the kernel itself refuses.
+        if found[1] is None and flags == RENAME_EXCHANGE:
+            return False
+        if found[1] is not None and flags != RENAME_EXCHANGE:
+            over = stat.S_ISDIR(found[1].st_mode)
+            if flags or stat.S_ISDIR(found[0].st_mode) != over:
+                return False
         crossing = found if flags == RENAME_EXCHANGE and found[1] is not None else found[:1]
         if any(st is not None and stat.S_ISDIR(st.st_mode) for st in crossing):
             return not old.startswith(new + "/") and not new.startswith(old + "/") and old != new

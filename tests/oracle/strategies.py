@@ -297,6 +297,27 @@ def _in_slot(step: Step, slot: int) -> Step:
     return Step(step.verb, (slot, *step.args[1:]))
 
 
+@st.composite
+def _renamed_while_open(draw: st.DrawFn) -> list[Step]:
+    """Make a file, rename it to and fro while it is open, and give it further names."""
+    slot, first = draw(_slot), draw(_path)
+    steps = [Step("create", (first, 0o640)), Step("open", (slot, first, os.O_RDWR))]
+    for _ in range(draw(st.integers(1, 4))):
+        verb, second = draw(st.sampled_from(("rename", "rename", "link", "unlink"))), draw(_path)
+        args = {"rename": (first, second, draw(_rename_flags)), "link": (first, second)}
+        steps.append(Step(verb, args.get(verb, (second,))))
+        steps.append(Step("fwrite", (slot, draw(_offset), draw(_data))))
+        steps.append(Step("stat", (second,)))
+        first = draw(st.sampled_from((first, second)))
+    return [*steps, Step("fread", (slot, 0, 5000)), Step("fstat", (slot,))]
+
+
+def renames() -> st.SearchStrategy[list[Step]]:
+    """Return programs that mostly rename files."""
+    parts = st.one_of([_renamed_while_open()] * 3 + [_again_and_again(), _while_open()])
+    return _list_of(parts, 8).map(lambda drawn: list(itertools.chain.from_iterable(drawn)))
+
+
 def programs(*, files: bool = True, links: bool = True) -> st.SearchStrategy[list[Step]]:
     """Return programs, where asked with open files, and with hard links."""
     singles = [*_NAMES, *_CONTENTS, *_LOOKS, *_BECOME]
