@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from bench import daemon, data, machine, memory, names, rounds, stacks, tables, trees
+from bench import daemon, data, far, machine, memory, names, rounds, stacks, tables, trees
 from bench.contenders import CONTENDERS, PEERS, PROJECT, USUAL, UnionfsBefore
 from bench.figures import Results, load
 from bench.goals import OURS, verdicts
@@ -38,6 +38,7 @@ EXAMPLES = """
   python -m bench --quick               everything, small, some 5 minutes
   python -m bench copy passwd --contenders unionfs,overlayfs,fuse-overlayfs
   python -m bench profile unpack        a flame graph of our daemon (py-spy)
+  python -m bench far                   what a lower on a slow server costs, 10 minutes
   python -m bench report run.json       tables and plots of an earlier run
   python -m bench copy --contenders unionfs --before ../old
                                         beside the checkout of another commit
@@ -102,6 +103,8 @@ def main(words: Sequence[str] | None = None) -> int:
             parser.error("mounting and emptying the caches need root")
         if verb == "profile":
             return _profile(parser, arguments, _only(parser, rest))
+        if verb == "far":
+            return _far(parser, arguments)
         return _compare(parser, arguments)
     except KeyboardInterrupt:
         print("\nbench: interrupted; everything is unmounted and removed", file=sys.stderr)
@@ -225,6 +228,13 @@ def _insert(results: Results) -> None:
         return
     tables.insert(PERFORMANCE, tables.short(results), tables.SHORT)
     tables.insert(PERFORMANCE, tables.full(results), tables.DISK)
+
+
+def _far(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    chosen = _contenders(parser, arguments.contenders or far.USUAL, arguments.before)
+    with scratch(arguments.on) as base:
+        print(far.compare(chosen, base))
+    return 0
 
 
 def _profile(parser: argparse.ArgumentParser, arguments: argparse.Namespace, name: str) -> int:

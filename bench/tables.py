@@ -43,7 +43,8 @@ def _ratio(value: float | None) -> str:
     return "-" if value is None else f"{value:.2g}" if value < 100 else f"{value:.0f}"  # noqa: PLR2004
 
 
-def _rows(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def rows_of(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of a table."""
     lines = ["| " + " | ".join(heads) + " |", "|---" + "|---:" * (len(heads) - 1) + "|"]
     return lines + ["| " + " | ".join(row) + " |" for row in rows]
 
@@ -66,7 +67,7 @@ def short(results: Results) -> str:
                 _ratio(results.against_peer(name, OURS)),
             )
         )
-    return "\n".join(_rows(heads, rows))
+    return "\n".join(rows_of(heads, rows))
 
 
 def full(results: Results) -> str:
@@ -91,7 +92,7 @@ def _medians(results: Results) -> list[str]:
         )
         for name in results.measured()
     ]
-    return _rows(("work", *results.contenders), rows)
+    return rows_of(("work", *results.contenders), rows)
 
 
 def _ratios(results: Results) -> list[str]:
@@ -100,7 +101,7 @@ def _ratios(results: Results) -> list[str]:
         (results.titles[name], *(_ratio(results.against_kernel(name, who)) for who in others))
         for name in results.measured()
     ]
-    return _rows(("work", *others), rows)
+    return rows_of(("work", *others), rows)
 
 
 def _verdicts(results: Results) -> list[str]:
@@ -108,7 +109,7 @@ def _verdicts(results: Results) -> list[str]:
         (each.title, each.demand, each.measured, "yes" if each.reached else "**no**")
         for each in verdicts(results)
     ]
-    return _rows(("goal", "demand", "measured", "reached"), rows)
+    return rows_of(("goal", "demand", "measured", "reached"), rows)
 
 
 def _absent(results: Results) -> list[str]:

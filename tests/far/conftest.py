@@ -17,13 +17,13 @@ ANSWER = 10.0  # seconds within which what does not wait is done, on a busy mach
 
 
 class Slow:
-    """A directory served by `tests.far.server`."""
+    """A directory served by `bench.slow`."""
 
     def __init__(self, source, point, seconds):
         self.point = point
         point.mkdir()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.far.server", source, point, str(seconds)],
+            [sys.executable, "-m", "bench.slow", source, point, str(seconds)],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -88,14 +88,14 @@ def far(base):
     """Mount the union of an empty upper over *lower*, a literal, that a slow server serves."""
     made = []
 
-    def build(lower, seconds=0.0, *, upper=True, options=()):
+    def build(lower, seconds=0.0, *, upper=True, options=(), place=base):
         plant(base / "lower", lower)
         server = Slow(base / "lower", base / "far", seconds)
         places = {}
         if upper:
-            (base / "upper").mkdir()
-            (base / "work").mkdir()
-            places = {"upper": base / "upper", "work": base / "work"}
+            places = {"upper": place / "upper", "work": place / "work"}
+            for path in places.values():
+                path.mkdir()
         mount = Mount(base, lowers=[server.point], options=options, **places)
         made.append((mount, server))
         return mount.start(), server

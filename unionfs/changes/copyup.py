@@ -171,7 +171,7 @@ class CopyUp:
         lower = node.lowers[-1]
         self.foresee(node)
         source = lower.layer.open_content(lower.path, size)
-        staged, host_flags = b"", os.O_RDWR if flags is None else flags
+        staged, is_whole, host_flags = b"", False, os.O_RDWR if flags is None else flags
         try:
             st = shown = stat_file(source)
             copied = st.st_size if size is None else min(size, st.st_size)
@@ -182,7 +182,9 @@ class CopyUp:
             else:
                 staged = self.upper.temporaries.name()
                 self.union.acting.as_root()
-                target = work.create(staged, host_flags, 0o600)
+                if size is None and self.union.far_content(node) is not None:
+                    is_whole = self._is_named(source, staged)
+                target = self._staged(staged, host_flags, exists=is_whole)
         except BaseException:
             os.close(source)
             raise
@@ -195,13 +197,30 @@ class CopyUp:
         try:
             if not staged:
                 self.upper.fills.begin(job, *self.upper.place(node))
-            job.shared = copied == st.st_size > 0 and content.share(source, target)
+            job.shared = is_whole or (copied == st.st_size > 0 and content.share(source, target))
             if not job.shared:
                 self._require_room(work, min(copied, st.st_blocks * _BLOCK))
         except BaseException:
             self.abandon(job)
             raise
         return job
+
+    def _is_named(self, fetched: int, staged: bytes) -> bool:
+        """Give the copy that a thread has made of a far file a name, if that can be."""
+        try:
+            self.upper.work.give_name(fetched, staged)
+        except OSError:  # ENOENT: it has had a name (`fetched`), or there is no /proc
+            return False
+        return True
+
+    def _staged(self, staged: bytes, flags: int, *, exists: bool) -> int:
+        if not exists:
+            return self.upper.work.create(staged, flags, 0o600)
+        try:
+            return self.upper.work.open_to_write(staged, flags)
+        except BaseException:
+            self.upper.temporaries.drop(staged)
+            raise
 
     def _fills_in_place(self, node: Node) -> bool:
         """Tell whether upper's copy has further names, so that no rename can replace it."""

@@ -2,7 +2,7 @@
 
 A thread opens files there, reads them and closes them, since each of that may take as
 long as the server likes.  The rest of the daemon sees bytes, or a descriptor of a
-copy: a file without a name in work.
+copy: a file without a name in work, which a copy-up gives one.
 """
 
 import errno
@@ -78,11 +78,14 @@ def copy(source: int, most: int | None, stash: int) -> int:
 
 
 def _nameless(stash: int) -> int:
-    """Return a file without a name on the file system of work: open(2), O_TMPFILE."""
+    """Return a file without a name on the file system of work, which may get one there.
+
+    Open(2), O_TMPFILE.
+    """
     if stash < 0:
         return os.memfd_create("fetched")
     try:
-        return os.open(".", os.O_TMPFILE | _NEW, 0o600, dir_fd=stash)
+        return os.open(temporaries.DIRECTORY, os.O_TMPFILE | _NEW, 0o600, dir_fd=stash)
     except OSError as exc:
         if exc.errno not in {errno.EOPNOTSUPP, errno.EISDIR}:  # not on FUSE, say
             raise

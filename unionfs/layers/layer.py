@@ -203,6 +203,13 @@ class WritableLayer(Layer):
         except OSError as exc:
             return self.closer(exc, path, WritableLayer.create_unnamed, flags, mode)
 
+    def give_name(self, fd: int, path: bytes) -> None:
+        """Give an open file without a name the name *path*: open(2), O_TMPFILE."""
+        try:
+            os.link(b"/proc/self/fd/%d" % fd, path, dst_dir_fd=self.at, follow_symlinks=True)
+        except OSError as exc:
+            self.closer(exc, path, lambda near, name: near.give_name(fd, name))
+
     def open_to_write(self, path: bytes, flags: int) -> int:
         """Open an existing file for writing; O_TRUNC among *flags* truncates it.
 

@@ -30,6 +30,14 @@ def _closed(fd):
     os.close(fd)
 
 
+def _name_a_new_one(layer, path):
+    fd = layer.create_unnamed(b".", os.O_RDWR, 0o600)
+    try:
+        layer.give_name(fd, path)
+    finally:
+        os.close(fd)
+
+
 def _mark_nodump(layer, path):
     data = iflags.read(layer, path, iflags.FLAGS)
     layer.set_flags(path, iflags.FLAGS.write, bytes([data[0] | 0x40]) + data[1:])
@@ -52,6 +60,7 @@ ONE_PATH = {
     "find_attribute": ("f", lambda layer, path: layer.find_attribute(path, "trusted.b")),
     "create": ("new", lambda layer, path: _closed(layer.create(path, os.O_RDWR, 0o600))),
     "create_unnamed": ("e", lambda layer, path: _closed(layer.create_unnamed(path, os.O_RDWR, 0))),
+    "give_name": ("new", _name_a_new_one),
     "open_to_write": (
         "f",
         lambda layer, path: _closed(layer.open_to_write(path, os.O_RDWR | os.O_TRUNC)),
