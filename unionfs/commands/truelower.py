@@ -40,7 +40,10 @@ def find(mounted: live.LiveMount) -> Place:
             f"'{mounted.mountpoint}' has {len(lowers)} lower layers: changes can be carried into"
             " a single one only"
         )
-    wanted = os.stat(f"/proc/{mounted.pid}/fd/{lowers[0]['fd']}")
+    try:
+        wanted = os.stat(f"/proc/{mounted.pid}/fd/{lowers[0]['fd']}")
+    except OSError as exc:  # its server is gone
+        raise Refused(f"lower '{lowers[0]['name']}' cannot be read: {exc.strerror}") from None
     for name in (lowers[0]["name"], _BOOTED):
         if os.path.isdir(name) and os.path.samestat(os.stat(name), wanted):
             return places.find("lower", name)
