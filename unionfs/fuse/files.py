@@ -18,6 +18,7 @@ from unionfs.fuse import content_copies
 from unionfs.fuse.backing import Backings, Registry
 from unionfs.fuse.consent import Consent
 from unionfs.fuse.content_copies import ContentCopies
+from unionfs.fuse.partial_content import PartialContent
 from unionfs.fuse.passthrough import Passthrough
 from unionfs.fuse.reading import Reading
 from unionfs.fuse.session import leases
@@ -71,12 +72,15 @@ class Files:
         self.passthrough = Passthrough(union, self.backings, of_lowers=passthrough == "all")
         self._registry = registry
         self._copyup = copyup
+        self.partials = copyup.partials
+        self.partials.is_barred = self.backings.is_through
         self.copies = ContentCopies(union, copyup)
         self._attributes = Attributes(union, copyup)
         self.consent = Consent(union, self._attributes, self._is_written)
         # The numbers of files that were changed since somebody opened them to read.
         self._unread: set[int] = set()
         self.reading = Reading()
+        self.partial_content = PartialContent(union, self.partials, self.reading)
         self._open: dict[int, OpenFile] = {}  # descriptor -> what is known of it
 
     def begin(self, granted: Granted) -> None:
@@ -140,9 +144,9 @@ class Files:
         """Tell whether content has to be copied up first, or much to be cut off."""
         if flags & (os.O_ACCMODE | os.O_TRUNC) == os.O_RDONLY:
             return False
-        return self.union.has_lower_content(node) or bool(
-            flags & os.O_TRUNC and self._cuts_much(node, 0)
-        )
+        if self.union.has_lower_content(node):
+            return bool(flags & os.O_TRUNC) or not self.partials.suits(node)
+        return bool(flags & os.O_TRUNC and self._cuts_much(node, 0))
 
     def open_unopened(self, node: Node) -> Opened | None:
         """Answer an open for reading, where that needs no descriptor; None where it does.
@@ -171,10 +175,16 @@ class Files:
                 return self._answer(node, self.union.open_to_read(node), flags)
             self.union.require_upper()
             self._copyup.metadata(node)
+            self.begin_partial(node)
             with self._permitting_truncation(node, flags, requester):
                 layer, path = self.union.upper.place(node)
                 fd = layer.open_to_write(path, host_flags(flags))
             return self._answer(node, fd, flags)
+
+    def begin_partial(self, node: Node) -> None:
+        """Let a file whose content is in a lower come to upper as it is written."""
+        if self.union.has_lower_content(node):
+            self._copyup.by_blocks(node)
 
     def _permitting_truncation(
         self, node: Node, flags: int, requester: Requester
@@ -246,6 +256,8 @@ class Files:
     def waits_to_change(self, node: Node, new: NewAttributes) -> bool:
         """Tell whether content has to be copied up before attributes change, or much cut off."""
         if new.size is None and self.union.features.metacopy:
+            return False
+        if new.size is not None and self._copyup.cuts_by_blocks(node, new.size):
             return False
         return self.union.has_lower_content(node) or (
             new.size is not None and self._cuts_much(node, new.size)
@@ -364,6 +376,8 @@ class Files:
         self.passthrough.forget(ino)
         self._unread.discard(ino)
         self.backings.forget(ino)
+        if self.union.has_partials:
+            self.union.upper.partials.forget(ino)
 
 
 def _told_of_leases(flags: int) -> contextlib.AbstractContextManager[None]:

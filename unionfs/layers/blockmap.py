@@ -77,12 +77,24 @@ class BlockMap(NamedTuple):
             return self.limit, True
         return min((block + _zeros(marks)) << self.shift, self.limit), True
 
+    def has(self, start: int, end: int) -> bool:
+        """Tell whether all blocks that hold bytes from *start* to *end* are the copy's."""
+        end = min(end, self.limit)
+        if start >= end:
+            return True
+        first, last = start >> self.shift, (end - 1) >> self.shift
+        return not ~(self.marks >> first) & ((1 << last - first + 1) - 1)
+
+    def beginning(self, at: int) -> int:
+        """Return where the block begins that has the byte *at*."""
+        return at >> self.shift << self.shift
+
     def missing(self, start: int, end: int) -> tuple[Run, Run]:
         """Return what a write from *start* to *end* needs of the lower, before and behind it.
 
         That is the rest of the blocks that it writes to in part; mostly nothing.
         """
-        first = start >> self.shift << self.shift
+        first = self.beginning(start)
         if start >= self.limit:
             return Run(start, start, lower=True), Run(end, end, lower=True)
         last = min(-(-end >> self.shift) << self.shift, self.limit)

@@ -110,6 +110,7 @@ def _prepared(
         redirect_dir=options.redirect_dir == "on",
         whiteout=options.whiteout,
         fsync=options.fsync,
+        copyup=options.copyup or "whole",
     )
     far = any(isinstance(layer, FarLayer) for layer in stack.lowers)
     session = Session(

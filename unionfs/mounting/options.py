@@ -43,6 +43,11 @@ class Options:
     redirect_dir: Annotated[OnOff | None, "rename directories of lower layers in one step [on]"] = (
         None
     )
+    copyup: Annotated[
+        Literal["whole", "blocks"] | None,
+        "what a large lower file that is written to brings up: all, or the blocks written"
+        " [blocks with --ram]",
+    ] = None
     whiteout: Annotated[
         Literal["overlay", "aufs"],
         'how upper says "deleted": as overlayfs does, or by names .wh.* [overlay]',
@@ -299,6 +304,7 @@ def settled(options: Options) -> Options:
     _check_places(options)
     if options.noopen == "on":
         options = _without_opens(options)
+    options = replace(options, copyup=_copyup(options))
     features = {"metacopy": options.metacopy, "redirect_dir": options.redirect_dir}
     if options.whiteout == "aufs":
         for key, value in features.items():
@@ -310,6 +316,20 @@ def settled(options: Options) -> Options:
         raise Refused("metacopy=on needs redirect_dir=on: leave redirect_dir=off out")
     metacopy = options.metacopy or redirect_dir
     return replace(options, metacopy=metacopy, redirect_dir=redirect_dir)
+
+
+def _copyup(options: Options) -> Literal["whole", "blocks"]:
+    """Return how files are copied up.
+
+    What a copy by blocks says of itself need not survive a power cut in RAM alone; and it takes a
+    metadata-only copy.
+    """
+    without = "off" in (options.metacopy, options.redirect_dir) or options.whiteout == "aufs"
+    if options.copyup == "blocks" and options.ram is None:
+        raise Refused("copyup=blocks is for a RAM upper: add --ram, or leave it out")
+    if options.copyup == "blocks" and without:
+        raise Refused("copyup=blocks needs metacopy=on: leave one of them out")
+    return options.copyup or ("whole" if without or options.ram is None else "blocks")
 
 
 def _without_opens(options: Options) -> Options:

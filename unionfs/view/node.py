@@ -70,6 +70,7 @@ class Node:
     orphan: bool = False  # it lost its last name, or has none yet
     protection: int = 0  # on upper: `iflags.IMMUTABLE` and `APPEND`
     superseded: bool = False  # its name has another node now; only open files still know it
+    partial: bool = False  # upper has some blocks of the content, or is about to: `partials`
 
     @property
     def path(self) -> bytes:
@@ -224,6 +225,7 @@ class NodeTable(dict[int, Node]):
             result.link,
             result.links,
             protection=result.protection,
+            partial=result.partial,
         )
         if result.upper and ino != result.st.st_ino:  # copied up; who knew if synced is gone
             node.unsynced = UNKNOWN_COPY

@@ -82,6 +82,7 @@ def test_a_map_tells_where_each_byte_is(size, changes, asked):
     found, model = changed(size, changes)
     assert list(found.runs(*asked)) == model.runs(*asked)
     assert list(found.runs(0, END)) == model.runs(0, END)
+    assert found.has(*asked) == (1 not in model.lower[asked[0] : asked[1]])
     assert found.is_complete == (1 not in model.lower)
 
 
