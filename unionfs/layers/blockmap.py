@@ -75,7 +75,7 @@ class BlockMap(NamedTuple):
             return (block + _ones(marks)) << self.shift, False
         if not marks:
             return self.limit, True
-        return min((block + _zeros(marks)) << self.shift, self.limit), True
+        return (block + _zeros(marks)) << self.shift, True
 
     def has(self, start: int, end: int) -> bool:
         """Tell whether all blocks that hold bytes from *start* to *end* are the copy's."""
