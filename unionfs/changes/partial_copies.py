@@ -12,12 +12,16 @@ are at one block.  Who has much to copy reads in a thread, then looks what is st
 import errno
 import logging
 import os
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from unionfs.host.syscalls import PUNCH_HOLE, ZERO_RANGE
 from unionfs.layers import markers
 from unionfs.layers.blockmap import BlockMap, Run
+from unionfs.layers.layer import WritableLayer, join
+from unionfs.layers.rules import Found
+from unionfs.layers.whiteouts import LayerEntry
 from unionfs.view.node import Node
 from unionfs.view.partials import Partial
 
@@ -163,6 +167,31 @@ class PartialCopies:
         while (run := self.rest(node)) is not None:
             self.take(node, run.start, read_lower(self._upper.partials.of(node).source, run))
 
+    def bring_unknown(self) -> None:
+        """Make all copies whole that the kernel knows nothing of."""
+        if not self.union.has_partials:
+            return
+        known = {node.host_ino for node in self.union.nodes.values() if node.partial}
+        upper = self._upper
+        places = [(upper.layer, path) for path in _files(upper.layer)]
+        places += [(upper.work, path) for path in upper.links.paths()]
+        for layer, path in places:
+            if markers.read(layer, path).partial and layer.stat(path).st_ino not in known:
+                self._bring_unknown(layer, path)
+
+    def _bring_unknown(self, layer: WritableLayer, path: bytes) -> None:
+        st, marks = layer.stat(path), markers.read(layer, path)
+        entry = LayerEntry(Found.METACOPY, self._upper.layer, path, st, marks)
+        content = self.union.columns.shown_from(entry, (), b"")[-1].place
+        node = Node(0, stat.S_IFREG, st.st_ino, None, b"", upper=True, below=(content,))
+        node.partial, node.pin = True, layer.hold(path)
+        try:
+            self.require_room(node)
+            self.bring(node)
+        finally:
+            self._upper.partials.forget(node.ino)
+            os.close(node.pin)
+
     def require_room(self, node: Node) -> None:
         """Raise ENOSPC where upper has not the room for the rest of a file."""
         partial = self._upper.partials.of(node)
@@ -222,6 +251,19 @@ class PartialCopies:
         node.below, node.redirect, node.partial = (), b"", False
         self.union.readers_go_on(node, partial.target)
         self._upper.partials.forget(node.ino)
+
+
+def _files(layer: WritableLayer) -> Iterator[bytes]:
+    """Yield the paths of all regular files."""
+    directories = [b"."]
+    while directories:
+        directory = directories.pop()
+        for entry in layer.scan(directory):
+            path = join(directory, entry.name)
+            if entry.is_dir(follow_symlinks=False):
+                directories.append(path)
+            elif entry.is_file(follow_symlinks=False):
+                yield path
 
 
 def _write(fd: int, parts: list[bytes | memoryview], start: int) -> tuple[int, OSError | None]:

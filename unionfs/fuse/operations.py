@@ -100,7 +100,7 @@ class Operations(pyfuse3.Operations):
         self.durability = Durability(union)
         self.files = Files(union, self._copyup, session, passthrough)
         self.descriptors = Descriptors(union)
-        self.maintenance = Maintenance(union, self.descriptors)
+        self.maintenance = Maintenance(union, self.descriptors, self.files)
         self.listings = Listings(union)
 
     def explain(self, error: Exception, request: str, subject: Callable[[], Node]) -> int:
