@@ -9,6 +9,7 @@ are at one block.  Who has much to copy reads in a thread, then looks what is st
 `take`).
 """
 
+import contextlib
 import errno
 import logging
 import os
@@ -89,7 +90,7 @@ class PartialCopies:
         if node.partial:
             return
         self._upper.partials.of(node)  # what prevents that is said now
-        node.partial = self.union.has_partials = True
+        node.partial = self.union.nodes.has_partials = True
 
     # Changes of content
 
@@ -109,12 +110,14 @@ class PartialCopies:
             return os.pwrite(partial.target, data, offset)
         head, tail = blocks.missing(offset, end)
         parts = [read(partial.source, head), data, read(partial.source, tail)]
-        position, error = _write(partial.target, parts, head.start)
-        if error is not None and position < blocks.limit:
-            position = blocks.beginning(position)
-        if error is not None and position <= offset:
-            raise error
-        self._mark(node, partial, blocks.marked(offset, min(position, end)))
+        with _time_kept(partial.target):
+            position, error = _write(partial.target, parts, head.start)
+            if error is not None and position < blocks.limit:
+                position = blocks.beginning(position)
+            if error is not None and position <= offset:
+                raise error
+            self._store(node, partial, blocks.marked(offset, min(position, end)))
+        self._finish_complete(node, partial)
         return min(position, end) - offset
 
     def cut(self, node: Node, size: int) -> None:
@@ -136,10 +139,12 @@ class PartialCopies:
         """Do fallocate(2) with a mode that turns content into zeros."""
         partial, end = self._upper.partials.of(node), offset + length
         self._record(node, partial)
-        for run in partial.blocks.missing(offset, min(end, partial.blocks.limit)):
-            _write_all(partial.target, read(partial.source, run), run.start)
-        self._upper.layer.allocate(partial.target, mode, offset, length)
-        self._mark(node, partial, partial.blocks.marked(offset, end))
+        with _time_kept(partial.target):
+            for run in partial.blocks.missing(offset, min(end, partial.blocks.limit)):
+                _write_all(partial.target, read(partial.source, run), run.start)
+            self._upper.layer.allocate(partial.target, mode, offset, length)
+            self._store(node, partial, partial.blocks.marked(offset, end))
+        self._finish_complete(node, partial)
 
     def record(self, node: Node) -> None:
         """Say on disk that a copy is partial, before anything else changes its file."""
@@ -155,10 +160,6 @@ class PartialCopies:
         markers.set_blocks(*self._upper.place(node), blocks)
         partial.blocks, partial.recorded = blocks, True
 
-    def _mark(self, node: Node, partial: Partial, blocks: BlockMap) -> None:
-        self._store(node, partial, blocks)
-        self._finish_complete(node, partial)
-
     # All of the content
 
     def bring(self, node: Node) -> None:
@@ -169,7 +170,7 @@ class PartialCopies:
 
     def bring_unknown(self) -> None:
         """Make all copies whole that the kernel knows nothing of."""
-        if not self.union.has_partials:
+        if not self.union.nodes.has_partials:
             return
         known = {node.host_ino for node in self.union.nodes.values() if node.partial}
         upper = self._upper
@@ -233,7 +234,8 @@ class PartialCopies:
             layer.utime(path, before.st_atime_ns, before.st_mtime_ns)
             if capability is not None:
                 layer.set_attribute(path, markers.CAPABILITY, capability)
-        self._mark(node, partial, partial.blocks.marked(start, start + len(data)))
+        self._store(node, partial, partial.blocks.marked(start, start + len(data)))
+        self._finish_complete(node, partial)
 
     def _finish_complete(self, node: Node, partial: Partial) -> None:
         if partial.blocks.is_complete and node.partial:
@@ -251,6 +253,18 @@ class PartialCopies:
         node.below, node.redirect, node.partial = (), b"", False
         self.union.readers_go_on(node, partial.target)
         self._upper.partials.forget(node.ino)
+
+
+@contextlib.contextmanager
+def _time_kept(fd: int) -> Iterator[None]:
+    """Give a file its modification time again where a change fails, of which nothing shows."""
+    before = os.fstat(fd)
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # the other error is told
+            os.utime(fd, ns=(before.st_atime_ns, before.st_mtime_ns))
+        raise
 
 
 def _files(layer: WritableLayer) -> Iterator[bytes]:

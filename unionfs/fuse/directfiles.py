@@ -159,7 +159,7 @@ class DirectFiles:
         self, unique: int, number: int, body: memoryview, _uid: int, _gid: int
     ) -> memoryview | bytes | Soon | Later:
         handle, offset, size = messages.READ_IN.unpack_from(body)
-        if self._union.has_partials and self._nodes[number].partial:
+        if self._nodes.has_partials and self._nodes[number].partial:
             return self._partial.read(unique, self._nodes[number], offset, size)
         if not handle and self._union.far:
             far = self._union.far_content(self._nodes[number])
@@ -200,7 +200,7 @@ class DirectFiles:
 
     def _lseek(self, unique: int, number: int, body: memoryview, _uid: int, _gid: int) -> bytes:
         handle, offset, whence = messages.LSEEK_IN.unpack_from(body)
-        if self._union.has_partials and self._nodes[number].partial:
+        if self._nodes.has_partials and self._nodes[number].partial:
             return self._partial.seek(unique, self._nodes[number], offset, whence)
         if not handle and self._union.far:
             far = self._union.far_content(self._nodes[number])
@@ -220,7 +220,7 @@ class DirectFiles:
         data = body[start : start + size]
         self._union.acting.write_as(uid, gid)
         if handle:
-            if not self._union.has_partials or not self._nodes[number].partial:
+            if not self._nodes.has_partials or not self._nodes[number].partial:
                 return messages.count(unique, self._files.write(handle, offset, data))
 
             def plain(data: memoryview) -> bytes:
@@ -295,7 +295,7 @@ class DirectFiles:
         source_handle, start, target_number, handle, offset, length, _ = (
             messages.COPY_FILE_RANGE_IN.unpack_from(body)
         )
-        if self._union.has_partials and self._are_partial(number, target_number):
+        if self._nodes.has_partials and self._are_partial(number, target_number):
             return messages.error(unique, errno.EXDEV)
         far = not source_handle and self._union.far
         if far and self._union.far_content(self._nodes[number]) is not None:

@@ -128,7 +128,7 @@ class Files:
         kept = host_flags(flags) & ~os.O_TRUNC
         self._copyup.foresee_content(node, 0)
         with self._permitting_truncation(node, flags, requester):
-            job = await self.copies.bring(node, 0, kept)
+            job = await self.copies.bring(node, 0, kept) if not node.partial else None
             if job is not None:
                 return self._answer(node, job.target, flags)
             layer, path = self.union.upper.place(node)
@@ -285,7 +285,9 @@ class Files:
 
     async def _cut(self, node: Node, layer: WritableLayer, fd: int, size: int) -> None:
         """Set the size of a file on upper, in a thread where that takes long."""
-        if self._cuts_much(node, size):
+        if node.partial:
+            self.partials.cut(node, size)
+        elif self._cuts_much(node, size):
             await trio.to_thread.run_sync(layer.truncate, fd, size)
         else:
             layer.truncate(fd, size)
@@ -376,7 +378,7 @@ class Files:
         self.passthrough.forget(ino)
         self._unread.discard(ino)
         self.backings.forget(ino)
-        if self.union.has_partials:
+        if self.union.nodes.has_partials:
             self.union.upper.partials.forget(ino)
 
 

@@ -142,6 +142,7 @@ class NodeTable(dict[int, Node]):
         super().__init__({ROOT_INO: root})
         self.root = root
         self.orphans: dict[int, Node] = {}  # those that have no name
+        self.has_partials = False  # has any node been `partial`?
 
     def __missing__(self, ino: int) -> Node:
         """Raise ESTALE: the kernel should know better."""
@@ -227,6 +228,8 @@ class NodeTable(dict[int, Node]):
             protection=result.protection,
             partial=result.partial,
         )
+        if result.partial:
+            self.has_partials = True
         if result.upper and ino != result.st.st_ino:  # copied up; who knew if synced is gone
             node.unsynced = UNKNOWN_COPY
         return self.add(node, parent)

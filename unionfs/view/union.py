@@ -57,7 +57,6 @@ class Union:
         self.features = features
         self.acting = Acting()
         self.access = AccessTimes(stack.copy)
-        self.has_partials = False  # has any node been `partial`?
         self.readers = LowerReaders()
         self.lowers = stack.lowers
         self.far = tuple(layer for layer in stack.lowers if isinstance(layer, FarLayer))
