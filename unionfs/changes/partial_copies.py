@@ -92,6 +92,19 @@ class PartialCopies:
         self._upper.partials.of(node)  # what prevents that is said now
         node.partial = self.union.nodes.has_partials = True
 
+    def give_up(self, node: Node) -> bool:
+        """Let a partial copy be a metadata-only one again, if nothing was written; say if it is.
+
+        Nobody may have it open for writing.
+        """
+        if not node.partial:
+            return True
+        if self._upper.partials.of(node).recorded:
+            return False
+        self._upper.partials.forget(node.ino)
+        node.partial = False
+        return True
+
     # Changes of content
 
     def needed(self, node: Node, start: int, end: int) -> list[Run]:

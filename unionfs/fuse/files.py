@@ -76,7 +76,7 @@ class Files:
         self.partials.is_barred = self.backings.is_through
         self.copies = ContentCopies(union, copyup)
         self._attributes = Attributes(union, copyup)
-        self.consent = Consent(union, self._attributes, self._is_written)
+        self.consent = Consent(union, self._attributes, self.is_written)
         # The numbers of files that were changed since somebody opened them to read.
         self._unread: set[int] = set()
         self.reading = Reading()
@@ -303,7 +303,8 @@ class Files:
     def _cuts_much(self, node: Node, size: int) -> bool:
         return closing.takes_long(self.union.attributes(node), size)
 
-    def _is_written(self, node: Node) -> bool:
+    def is_written(self, node: Node) -> bool:
+        """Tell whether somebody has a file open for writing."""
         self._registry.catch_up()
         return any(file.writes and file.node is node for file in self._open.values())
 

@@ -75,7 +75,7 @@ class Maintenance:
         partials.suspended = True
         try:
             for node in [node for node in self._union.nodes.values() if node.partial]:
-                if node.partial:
+                if self._files.is_written(node) or not partials.give_up(node):
                     await self._files.copies.bring(node)
             partials.bring_unknown()
         except BaseException:
