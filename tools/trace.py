@@ -28,11 +28,13 @@ from unionfs.mounting.options import Options
 _PACKAGE = os.path.dirname(unionfs.__file__)
 _MARK = b"mark-of-trace."  # the client looks such names up, each once
 _ANSWER = dispatch.Dispatcher._answer.__code__  # noqa: SLF001 - where each request begins
+_TAKE = dispatch.Dispatcher._take.__code__  # noqa: SLF001 - where the next one has come
 # What goes on between requests.
 _WAITING = ("fuse/session/loop.py", "fuse/session/patience.py", "fuse/foresight.py")
 _WAITING_FUNCTIONS = frozenset(
     {"serve", "_is_asked", "_is_made_ready", "foresee", "tidy", "_attempt"}
 )
+_WAITING_FUNCTIONS |= {"use_pause", "_leave_to_threads", "_wait_after_init"}
 _PAUSING = inspect.CO_COROUTINE | inspect.CO_GENERATOR
 _POSIX = frozenset({"posix", "fcntl"})
 
@@ -56,7 +58,7 @@ def _is_of_request(code: CodeType) -> bool:
     name = code.co_filename
     if not name.startswith(_PACKAGE) or name.endswith(_WAITING):
         return False
-    waits = name.endswith(("dispatch.py", "temporaries.py"))
+    waits = name.endswith(("dispatch.py", "session.py", "temporaries.py"))
     return not (waits or name.endswith("direct.py")) or code.co_name not in _WAITING_FUNCTIONS
 
 
@@ -75,6 +77,8 @@ class Tracer:
         code = frame.f_code
         if event == "call" and code is _ANSWER:
             self._begin(frame.f_locals["opcode"], bytes(frame.f_locals["body"]))
+        elif event == "call" and code is _TAKE:
+            self._cost = None
         if self._cost is None or not _is_of_request(code):
             return
         if event == "call" and not self._is_resumed(frame):

@@ -48,7 +48,7 @@ def test_the_lower_becomes_what_the_union_shows(union, change):
     assert (done.status, done.err) == (0, "")
     assert portrait(union.at("lower")) == shown
     assert portrait(union.at("mnt")) == shown
-    shell(union, "echo 2 >/proc/sys/vm/drop_caches")
+    shell(union, "echo 3 >/proc/sys/vm/drop_caches")
     assert portrait(union.at("mnt")) == shown
     assert union.unionfs("diff mnt") == Result(0, "", "")
 

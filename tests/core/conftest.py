@@ -1,17 +1,20 @@
 """A union on temporary directories, without a mount; its invariants hold after every test."""
 
 import os
+import shutil
 
 import pytest
 
-from tests.core.driver import Driver
+from tests.core.driver import Driver, stack_in
 from tests.core.invariants import check
-from tests.layers import opened
 from tests.trees import harvest, plant
+from unionfs.changes import scaffolds
 from unionfs.host import syscalls
-from unionfs.layers.layer import Layer, WritableLayer
-from unionfs.layers.stack import Stack
 from unionfs.view.union import Features
+
+
+def _nothing():
+    pass
 
 
 @pytest.fixture
@@ -20,33 +23,38 @@ def union(tmp_path):
     drivers = []
     cwd, umask = os.getcwd(), os.umask(0o22)
 
-    def build(upper, *lowers, **features):
+    def build(upper, *lowers, state=None, rules=(), **features):
         for index, tree in enumerate(lowers):
             plant(tmp_path / f"lower{index}", tree)
         if upper is not None:
             plant(tmp_path / "upper", upper)
             (tmp_path / "work").mkdir()
-        return remount(**features)
+        if rules:
+            plant(tmp_path / "state", state or {})
+            (tmp_path / "state-work").mkdir()
+        return remount(rules, **features)
 
-    def remount(**features):
-        lowers = sorted(tmp_path.glob("lower*"))
-        upper = work = None
-        if (tmp_path / "upper").exists():
-            fds = opened(tmp_path / "upper", tmp_path / "work")
-            upper, work = WritableLayer(fds[0], name="upper"), WritableLayer(fds[1], name="work")
-        stack = Stack(
-            upper,
-            work,
-            tuple(
-                Layer(*opened(path), number=len(lowers) - index, name=str(path))
-                for index, path in enumerate(lowers)
-            ),
-        )
+    def remount(rules, **features):
+        stack = stack_in(tmp_path, rules)
         features = {"fsync": "off", **features}  # what reaches the disk is for tests/crash
         driver = Driver(stack, Features(**features), tmp_path)
-        driver.remount = lambda: remount(**features)
+        driver.remount = lambda: remount(rules, **features)
+        driver.reboot = lambda between=_nothing: reboot(driver, between, rules, **features)
         drivers.append(driver)
         return driver
+
+    def reboot(driver, between, rules, **features):
+        """Mount again with an empty scratch; *between* something happens to the lowers."""
+        check(driver)
+        driver.close()
+        drivers.remove(driver)
+        between()
+        for name in ("upper", "work"):
+            shutil.rmtree(tmp_path / name)
+            (tmp_path / name).mkdir()
+        again = remount(rules, **features)
+        scaffolds.make_again(again.union, again.changes)
+        return again
 
     yield build
     before = [harvest(path) for path in sorted(tmp_path.glob("lower*"))]

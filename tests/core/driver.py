@@ -3,21 +3,49 @@
 import os
 from stat import S_IFIFO, S_ISDIR, S_ISLNK, S_ISREG, filemode
 
+from tests.layers import opened
 from unionfs.changes.attributes import Attributes, NewAttributes
-from unionfs.changes.changes import ROOT, Changes
-from unionfs.changes.copyup import CopyUp
-from unionfs.view.union import Union
+from unionfs.changes.changes import ROOT
+from unionfs.changes.sides import verbs_of
+from unionfs.layers.layer import Layer, WritableLayer
+from unionfs.layers.persistence import Rules
+from unionfs.layers.stack import Stack, State
+from unionfs.view.sides import union_of
+
+
+def stack_in(directory, rules=()):
+    """Open lower0, lower1, ..., upper with work, and with *rules* state with state-work."""
+    lowers = sorted(directory.glob("lower*"))
+    upper = work = state = None
+    if (directory / "upper").exists():
+        fds = opened(directory / "upper", directory / "work")
+        upper, work = WritableLayer(fds[0], name="upper"), WritableLayer(fds[1], name="work")
+    if rules:
+        fds = opened(directory / "state", directory / "state-work")
+        layers = WritableLayer(fds[0], name="state"), WritableLayer(fds[1], name="state-work")
+        state = State(*layers, Rules.parse(rules))
+    return Stack(
+        upper,
+        work,
+        tuple(
+            Layer(*opened(path), number=len(lowers) - index, name=str(path))
+            for index, path in enumerate(lowers)
+        ),
+        state=state,
+    )
 
 
 class Driver:
     def __init__(self, stack, features, directory):
         self.stack = stack
         self.directory = directory  # holds lower0, lower1, ..., upper, work
-        self.union = Union(stack, features)
-        self.copyup = CopyUp(self.union)
-        self.changes = Changes(self.union, self.copyup)
+        self.union = union_of(stack, features)
+        self.copyup, self.changes = verbs_of(self.union)
         self.attributes = Attributes(self.union, self.copyup)
-        self.open_fds = []
+        self.open_fds = {}  # descriptor -> its node
+        self.union.holders.append(
+            lambda node: [fd for fd, opened in self.open_fds.items() if opened is node]
+        )
 
     def close(self):
         for fd in self.open_fds:
@@ -32,6 +60,14 @@ class Driver:
     @property
     def work(self):
         return self.directory / "work"
+
+    @property
+    def state(self):
+        return self.directory / "state"
+
+    @property
+    def state_work(self):
+        return self.directory / "state-work"
 
     def node(self, path):
         node = self.union.root
@@ -66,8 +102,9 @@ class Driver:
         return sorted(os.fsdecode(name) for name in self.union.listing(self.node(path)))
 
     def open(self, path):
-        fd = self.union.open_to_read(self.node(path))
-        self.open_fds.append(fd)
+        node = self.node(path)
+        fd = self.union.open_to_read(node)
+        self.open_fds[fd] = node
         return fd
 
     def read(self, path):
@@ -79,7 +116,7 @@ class Driver:
         self.copyup.whole(node, 0 if truncate else None)
         layer, place = self.union.upper.place(node)
         fd = layer.open_to_write(place, os.O_RDWR | (os.O_TRUNC if truncate else 0))
-        self.open_fds.append(fd)
+        self.open_fds[fd] = node
         return fd
 
     def write(self, path, text):
@@ -126,6 +163,9 @@ class Driver:
 
     def change(self, path, **attributes):
         return self.attributes.change(self.node(path), NewAttributes(**attributes))
+
+    def chmod(self, path, mode):
+        self.change(path, mode=mode)
 
     def tree(self, path=""):
         tree = {}

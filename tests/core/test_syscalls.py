@@ -81,7 +81,7 @@ def test_lookup(stacked, counted, path):
 def test_opening_to_read_is_one_call(stacked, counted, path):
     node = stacked.node(path)
     with counted() as calls:
-        stacked.open_fds.append(stacked.union.open_to_read(node))
+        stacked.open_fds[stacked.union.open_to_read(node)] = node
     assert calls == ["open"]
 
 
@@ -130,7 +130,7 @@ def test_change(stacked, counted, change):
     assert calls == expected
     if made:
         made[0].lookups += 1
-        stacked.open_fds.extend(made[2:])
+        stacked.open_fds |= dict.fromkeys(made[2:])
 
 
 @pytest.mark.parametrize("entries", [10, 2000])

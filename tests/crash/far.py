@@ -14,7 +14,7 @@ from unionfs.layers.far import PINNED, Ask, FarLayer, Memo
 from .client import Client
 from .gate import Gate
 
-_CORE = {"chattr", "files", "changes"}  # what the verbs use beside the handlers
+_CORE = {"chattr", "files", "copies", "changes"}  # what the verbs use beside the handlers
 
 
 class Stopped(Exception):  # noqa: N818 - it says what happened

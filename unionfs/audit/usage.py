@@ -43,11 +43,11 @@ class Room(NamedTuple):
             said += f", {self.inodes_used} of {self.inodes} inodes ({share} %)"
         return said
 
-    def trouble(self) -> str:
+    def trouble(self, layer: str = "upper") -> str:
         """Say of what there is too little: upper is 82 % full, 420M of 512M."""
         if _percent(self.used, self.size) == self.percent:
-            return f"upper is {self.percent} % full, {shown(self.used)} of {shown(self.size)}"
-        return f"upper is {self.percent} % full, {self.inodes_used} of {self.inodes} inodes"
+            return f"{layer} is {self.percent} % full, {shown(self.used)} of {shown(self.size)}"
+        return f"{layer} is {self.percent} % full, {self.inodes_used} of {self.inodes} inodes"
 
 
 def _percent(part: int, whole: int) -> int:

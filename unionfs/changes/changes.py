@@ -50,10 +50,11 @@ class Changes:
     def __init__(self, union: Union, copyup: CopyUp) -> None:
         self.union = union
         self.upper = union.upper
-        self._names = Names(union, copyup)
-        self._removals = Removals(self._names)
+        self.names = Names(union, copyup)
+        self._removals = Removals(self.names)
         self.unlink, self.rmdir = self._removals.unlink, self._removals.rmdir
-        self.rename = Renames(self._names).rename
+        self.renames = Renames(self.names)
+        self.rename = self.renames.rename
         self._acting = union.acting
 
     # Making objects
@@ -82,7 +83,7 @@ class Changes:
 
         It is a file without a name in upper too, so nothing is left of one that never gets any.
         """
-        upper = self._names.directory(parent)
+        upper = self.names.directory(parent)
         if caller != self._acting.now:
             self._acting.become(caller)
         fd = upper.create_unnamed(parent.path, flags, mode)
@@ -165,7 +166,7 @@ class Changes:
     def _place(self, parent: Node, name: bytes, caller: Caller) -> tuple[WritableLayer, bytes]:
         """Return where in upper an object of the caller's is to be made, when all is ready."""
         self._require_unused_below(parent, name)
-        upper = self._names.directory(parent)
+        upper = self.names.directory(parent)
         if caller != self._acting.now:
             self._acting.become(caller)
         return upper, child_path(parent, name)
@@ -205,6 +206,7 @@ class Changes:
         if ino in nodes:
             return nodes.adopt(parent, name, plain(ino, st))
         node = Node(ino, stat.S_IFMT(st.st_mode), st.st_ino, parent, name, upper=True, below=())
+        node.persisted = parent.persisted
         return nodes.add(node, parent)
 
     def stand_alone(self, node: Node) -> None:
@@ -215,14 +217,24 @@ class Changes:
         """
         self.union.require_upper()
         if node.is_directory and node is not self.union.root:
-            self._names.bring_tree(node)
+            self.names.bring_tree(node)
         else:
-            self._names.copyup.whole(node)
+            self.names.copyup.whole(node)
         names = [(node.parent, node.name), *(node.aliases or ())] if node.link else []
         for parent, name in names:
             if parent is not None:
-                self._names.directory(parent)
-                self._names.give_name(node, child_path(parent, name))
+                self.names.directory(parent)
+                self.names.give_name(node, child_path(parent, name))
+        self.union.known.lowers_change()
+
+    def renew_link(self, old: bytes, new: bytes) -> None:
+        """Take note that a lower file with several names has another key: `links`."""
+        self.union.require_upper()
+        if not self.upper.links.renew(old, new):
+            return
+        for node in self.union.nodes.all():
+            if node.link == old:
+                node.link = new
         self.union.known.lowers_change()
 
     # Giving names, and preparing for that lowers change
@@ -235,12 +247,12 @@ class Changes:
         upper = self.upper.layer
         if node.orphan and not node.upper:
             raise error(errno.ENOENT)
-        self._names.copyup.foresee(node)  # the reply, too, takes what it asks for
+        self.names.copyup.foresee(node)  # the reply, too, takes what it asks for
         self._require_unused(parent, name)
-        self._names.directory(parent)
+        self.names.directory(parent)
         protection.require(self.union, node)
-        self._names.copyup.metadata(node)
-        self._names.anchor(node, absolute=True)
+        self.names.copyup.metadata(node)
+        self.names.anchor(node, absolute=True)
         if node.link:
             self.upper.links.require_settled(node.link)
         path, covered = child_path(parent, name), False
@@ -257,7 +269,7 @@ class Changes:
             parent, name, LookupResult(node.ino, st, upper=True, named=True, below=node.lowers)
         )
         if not node.superseded:
-            self._names.unpin(node)
+            self.names.unpin(node)
         return st
 
     def _link_over_whiteout(

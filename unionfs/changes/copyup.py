@@ -141,10 +141,10 @@ class CopyUp:
     # Objects without content
 
     def _bring(self, node: Node) -> None:
-        work = self.upper.work
+        work, parent = self.upper.work, node.parent
         self.foresee(node)
-        if not node.orphan and node.parent is not None:
-            self.directories(node.parent)
+        if parent is not None and not parent.upper and not node.orphan:
+            self.directories(parent)
         staged = self.upper.temporaries.name()
         layer, path, _ = node.lowers[0]
         model = Model(layer, path, layer.stat(path))
@@ -266,7 +266,8 @@ class CopyUp:
             self.abandon(job)
             return
         node.below, node.redirect, job.published = (), b"", True
-        self.union.readers_go_on(node, job.target)
+        if node in self.union.readers:
+            self.union.readers_go_on(node, job.target)
         job.close()
 
     def _is_wanted(self, job: Job) -> bool:
@@ -278,8 +279,9 @@ class CopyUp:
 
     def _publish_staged(self, job: Job) -> None:
         node = job.node
-        if not node.orphan and node.parent is not None:
-            self.directories(node.parent)
+        parent = node.parent
+        if parent is not None and not parent.upper and not node.orphan:
+            self.directories(parent)
         layer, path = self.union.place(node)
         model = Model(layer, path, layer.stat(path))
         times = model.st if job.whole else os.fstat(job.target)

@@ -150,14 +150,15 @@ class Names:
         """Take note that a directory shows nothing of a lower any more, by what is on disk."""
         node.below, node.redirect = (), b""
 
-    def make_way(self, node: Node | None, path: bytes, whiteouts: Sequence[bytes]) -> None:
+    def make_way(
+        self, node: Node | None, path: bytes, st: os.stat_result, whiteouts: Sequence[bytes]
+    ) -> None:
         """Take the last *whiteouts* out of a directory in upper that shows nothing.
 
-        So another can take its place, or it can be removed.  It shows nothing at each step, and
+        So another can take its place.  It shows nothing at each step, has the times of *st*, and
         goes on so where a step fails: nothing is to be undone.
         """
         upper = self.upper.layer
-        st = upper.stat(path)
         self.union.whiteouts.cut_off(upper, path)
         if node is not None:
             self._stands_alone(node)
@@ -202,7 +203,7 @@ class Names:
         of the union (overlayfs.rst, "redirect_dir").  Where that is too long for the
         host, nothing is left in the lower.
         """
-        if not node.lowers or node.redirect.startswith(b"/") or (node.redirect and not absolute):
+        if not node.below or node.redirect.startswith(b"/") or (node.redirect and not absolute):
             return
         redirect = node.lower_path if absolute else node.name
         layer, path = self.upper.place(node)

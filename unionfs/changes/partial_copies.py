@@ -185,7 +185,7 @@ class PartialCopies:
         """Make all copies whole that the kernel knows nothing of."""
         if not self.union.nodes.has_partials:
             return
-        known = {node.host_ino for node in self.union.nodes.values() if node.partial}
+        known = {node.host_ino for node in self.union.nodes.all() if node.partial}
         upper = self._upper
         places = [(upper.layer, path) for path in _files(upper.layer)]
         places += [(upper.work, path) for path in upper.links.paths()]

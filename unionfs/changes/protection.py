@@ -17,25 +17,18 @@ from typing import TYPE_CHECKING
 
 from unionfs.layers import iflags
 from unionfs.layers.iflags import IMMUTABLE, PROTECTING
-from unionfs.layers.layer import Layer
 from unionfs.view.lookup_result import LookupResult
 from unionfs.view.node import Node
 
 if TYPE_CHECKING:
     from unionfs.view.union import Union
 
-_KINDS = frozenset({stat.S_IFREG, stat.S_IFDIR})  # that have flags
-
 
 def of(union: "Union", node: Node) -> int:
     """Return what protects *node*: `IMMUTABLE`, `APPEND`, both or 0."""
     if node.upper:
         return node.protection
-    return _of_lower(*union.place(node), node.format)
-
-
-def _of_lower(layer: Layer, path: bytes, kind: int) -> int:
-    return iflags.protection(layer, path) if kind in _KINDS else 0
+    return iflags.protection(*union.place(node), node.format)
 
 
 def require(union: "Union", node: Node, protection: int = PROTECTING) -> None:
@@ -51,7 +44,7 @@ def require_removable(union: "Union", parent: Node, result: LookupResult) -> Non
     protection = result.protection
     if not result.upper:
         layer, path, _ = result.lowers[0]
-        protection = _of_lower(layer, path, stat.S_IFMT(result.st.st_mode))
+        protection = iflags.protection(layer, path, stat.S_IFMT(result.st.st_mode))
     if protection:
         raise _refused()
 

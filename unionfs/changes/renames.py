@@ -21,7 +21,7 @@ from unionfs.view.node import Node, child_path
 _Name = tuple[Node, bytes]
 
 
-class _Target(NamedTuple):
+class Target(NamedTuple):
     """What a new name shows, which is to give way."""
 
     result: LookupResult
@@ -65,10 +65,10 @@ class Renames:
             raise error(errno.EEXIST)
         if target is not None and target.ino == source.ino:
             return  # links of one file keep both names: rename(2)
-        giving_way = self._giving_way(source, new, target)
+        giving_way = self.giving_way(source, new, target)
         if self._make_removable(old, new, giving_way):
             source, target = union.lookup.require(*old), union.lookup.find(*new)
-            giving_way = self._giving_way(source, new, target)
+            giving_way = self.giving_way(source, new, target)
         self._rename(source, old, new, giving_way)
 
     def _permit(
@@ -82,16 +82,16 @@ class Renames:
             protection.require_removable(self.union, new[0], target)
         protection.require_removable(self.union, *old)
 
-    def _giving_way(
+    def giving_way(
         self, source: LookupResult, new: _Name, target: LookupResult | None
-    ) -> _Target | None:
+    ) -> Target | None:
         """Return what is to give way to *source*; raise what rename(2) does where it must not."""
         if target is None:
             return None
         node = self.union.nodes.of(target)
         is_directory, over = stat.S_ISDIR(source.st.st_mode), stat.S_ISDIR(target.st.st_mode)
         if not is_directory and not over:
-            return _Target(target, node)
+            return Target(target, node)
         held, empty = [], False
         if is_directory and over:
             path = child_path(*new)
@@ -100,9 +100,9 @@ class Renames:
         rules.require_replaceable(
             source_is_directory=is_directory, target_is_directory=over, target_is_empty=empty
         )
-        return _Target(target, node, over, [entry.name for entry in held])
+        return Target(target, node, over, [entry.name for entry in held])
 
-    def _make_removable(self, old: _Name, new: _Name, target: _Target | None) -> bool:
+    def _make_removable(self, old: _Name, new: _Name, target: Target | None) -> bool:
         """See that the old name, and a directory under the new one, can be taken away.
 
         Say whether the layers of one of them changed by that.
@@ -112,7 +112,7 @@ class Renames:
             changed = self.names.make_removable(*new) or changed
         return changed
 
-    def _rename(self, source: LookupResult, old: _Name, new: _Name, target: _Target | None) -> None:
+    def _rename(self, source: LookupResult, old: _Name, new: _Name, target: Target | None) -> None:
         self.names.directory(new[0])
         node = self.union.nodes.adopt(*old, source)
         node.lookups += 1  # as `NodeTable.held` does, which takes 2 us
@@ -120,8 +120,10 @@ class Renames:
             if not _is_in_upper(source):  # else nothing is to be copied up, marked or decided
                 self._make_ready(node, source, old, new)
             if target is not None and not target.is_directory:
-                target = self._counted(new, target)
-            self._move(node, old, new, target)
+                target = self.counted(new, target)
+            # What upper does not hold shows from a lower, and would do so again.
+            cover = not source.named or self.union.lookup.shows_below(*old)
+            self._move(node, old, new, target, cover=cover)
         finally:
             node.lookups -= 1
             self.union.nodes.drop_if_unknown(node)
@@ -131,7 +133,8 @@ class Renames:
 
         At the old one the marks say nothing new.
         """
-        self.names.directory(old[0])
+        if old[0] is not new[0]:
+            self.names.directory(old[0])
         is_directory = node.is_directory
         if is_directory and node.below and not self.union.features.redirect_dir:
             self.names.bring_tree(node)
@@ -144,22 +147,23 @@ class Renames:
         elif is_directory and self.union.lookup.shows_below(*new):
             self.union.whiteouts.make_opaque(*self.upper.place(node))
 
-    def _counted(self, new: _Name, target: _Target) -> _Target:
+    def counted(self, new: _Name, target: Target) -> Target:
         """See that the link which a file loses is counted."""
         result = self.names.counted(*new, target.result)
-        return target if result is target.result else _Target(result, self.union.nodes.of(result))
+        return target if result is target.result else Target(result, self.union.nodes.of(result))
 
-    def _move(self, node: Node, old: _Name, new: _Name, target: _Target | None) -> None:
+    def _move(
+        self, node: Node, old: _Name, new: _Name, target: Target | None, *, cover: bool
+    ) -> None:
         """Change the names in one visible step, when all else is ready; if it fails, none has."""
         nodes, whiteouts, path = self.union.nodes, self.union.whiteouts, child_path(*new)
         uncovers = node.is_directory and target is None  # perhaps a whiteout
         move = whiteouts.move_directory if uncovers else whiteouts.move_file
         pinned = None
         try:
-            cover = self.union.lookup.shows_below(*old)
             if target is not None:
                 if target.spent:
-                    self.names.make_way(target.node, path, target.spent)
+                    self.names.make_way(target.node, path, target.result.st, target.spent)
                 pinned = self.names.pin(target.node, target.result, path)
             move(self.upper.layer, child_path(*old), path, cover=cover)
         except BaseException:
@@ -177,6 +181,7 @@ class Renames:
         if source.ino == target.ino:
             return
         upper, nodes = self.upper.layer, self.union.nodes
+        self.names.directory(new[0])
         with nodes.held(*old, source) as one, nodes.held(*new, target) as two:
             self._make_ready(one, source, old, new)
             self._make_ready(two, target, new, old)

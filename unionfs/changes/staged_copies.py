@@ -67,8 +67,11 @@ class StagedCopies:
             work.chmod(staged, stat.S_IMODE(st.st_mode))
         # After the owner: chown(2) takes capabilities away.
         markers.copy_attributes(layer, path, work, staged, private=node.upper)
-        if node.format in {stat.S_IFREG, stat.S_IFDIR}:
-            _copy_flags(node, layer, path, work, staged)
+        if node.format in iflags.KINDS:
+            protection = iflags.copy(layer, path, work, staged)
+            if protection and not node.upper:
+                markers.set_protection(work, staged, protection)
+                node.protection = protection
         entry = b""
         if not node.upper:
             markers.set_origin(work, staged, inodes.origin(layer, st, node.ino))
@@ -142,15 +145,10 @@ class StagedCopies:
             log.exception("%r: its times are those of the copy-up", directory)
 
 
-def _copy_flags(node: Node, layer: Layer, path: bytes, work: WritableLayer, staged: bytes) -> None:
-    protection = iflags.copy(layer, path, work, staged)
-    if protection and not node.upper:
-        markers.set_protection(work, staged, protection)
-        node.protection = protection
-
-
 def foresee(node: Node) -> None:
     """Have a far layer asked for what `make` and `dress` copy of an object."""
+    if not node.below:  # a directory that shows nothing of a lower: `sides`
+        return
     layer, path, _ = node.lowers[0]
     if not layer.asks:
         return
@@ -158,7 +156,7 @@ def foresee(node: Node) -> None:
     for name in layer.attributes(path):
         if not markers.is_private(name):
             layer.attribute(path, name)
-    if node.format in {stat.S_IFREG, stat.S_IFDIR}:
+    if node.format in iflags.KINDS:
         iflags.find(layer, path, iflags.FLAGS)
     elif node.format == stat.S_IFLNK:
         layer.readlink(path)

@@ -13,12 +13,23 @@ options of -o (separated by commas; \\, \\: and \\\\ stand for themselves in nam
   lowerdir=A:B          lower layers, top first; lowerdir+=C adds one below
   upperdir=U,workdir=W  the writable layer and its staging directory
   ram[=SIZE]            a writable layer in RAM: 512M, 50%
+  statedir=S,persist=A:B
+                        a second writable layer, for the paths A and B; all else goes to the first
+                        one, which is emptied at each mount; stateworkdir=W, state-required
   ro rw nosuid nodev noexec noatime nodiratime relatime sync dirsync ...
                         as in mount(8); remount (with ro or rw) changes them on a live mount
   fsname=NAME           the source shown in the mount table [unionfs]
 """
 _COLUMN = 24  # where a meaning begins
 _WIDTH = 97
+
+# Words of the command line that name one directory -> the word of `-o`.
+_DIRECTORIES = {
+    "upper": "upperdir",
+    "work": "workdir",
+    "state": "statedir",
+    "state_work": "stateworkdir",
+}
 
 _LOOKS_LIKE_SIZE = re.compile(r"[0-9]+[a-zA-Z%]*")
 
@@ -96,10 +107,13 @@ def options_from(arguments: argparse.Namespace, base: Options | None = None) -> 
         options = replace(options, lowers=tuple(arguments.lower))
     if arguments.ram is not None:
         options = replace(options, ram=checked_size(arguments.ram))
-    for key in ("upper", "work"):
+    for key, word in _DIRECTORIES.items():
         said = getattr(arguments, key, None)
         if said is not None:
             if getattr(options, key) is not None:
-                raise Refused(f"{key} is given twice, by --{key} and by {key}dir=: use one")
+                dashed = key.replace("_", "-")
+                raise Refused(f"{dashed} is given twice, by --{dashed} and by {word}=: use one")
             options = replace(options, **{key: said})
-    return options
+    persist = (*options.persist, *getattr(arguments, "persist", ()))
+    required = options.state_required or getattr(arguments, "state_required", False)
+    return replace(options, persist=persist, state_required=required)

@@ -26,6 +26,7 @@ from typing import NamedTuple
 from unionfs.audit import comparison, paths
 from unionfs.audit.comparison import Change
 from unionfs.commands import diff, offline, truelower
+from unionfs.commands.committedlinks import CommittedLinks
 from unionfs.fuse.rootattributes import ALONE
 from unionfs.host import content
 from unionfs.layers import markers
@@ -69,6 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
     stack = mounted.open_stack()
     if stack.upper is None:
         raise Refused(f"'{mounted.mountpoint}' is mounted without an upper: nothing can change")
+    if stack.state is not None or (mounted.status and mounted.status.get("state_lost")):
+        raise Refused(f"'{mounted.mountpoint}' has two writable sides: nothing of them is carried")
     found = list(comparison.changes(stack, diff.whiteout_of(mounted)))
     chosen = list(_chosen(found, wanted))
     paths.let_stdout_write_any_name()
@@ -144,24 +147,29 @@ class _Commit:
         self._number = 0
         self._changed = {change.path for change in found}
         self._found = found
+        self._links = CommittedLinks(union, lower)
 
     def carry(self, chosen: list[Change]) -> int:
         """Carry what is chosen; return how many changes are left."""
         if self._lower.find(_STAGING) is not None:  # of one that was broken off
             _remove_tree(self._lower, _STAGING)
         self._lower.mkdir(_STAGING, 0o700)
-        left = 0
         try:
-            self._make_independent(chosen)
-            for change in (*_with(chosen, deleted=False), *_with(chosen, deleted=True)):
-                try:
-                    self._carry(change)
-                except OSError as exc:
-                    left += 1
-                    print(f"unionfs: {paths.shown(change.path)}: {exc.strerror}", file=sys.stderr)
+            with self._links.held(_files(self._lower)):
+                return self._carry_all(chosen)
         finally:
             _remove_tree(self._lower, _STAGING)
             os.sync()
+
+    def _carry_all(self, chosen: list[Change]) -> int:
+        left = 0
+        self._make_independent(chosen)
+        for change in (*_with(chosen, deleted=False), *_with(chosen, deleted=True)):
+            try:
+                self._carry(change)
+            except OSError as exc:
+                left += 1
+                print(f"unionfs: {paths.shown(change.path)}: {exc.strerror}", file=sys.stderr)
         return left
 
     def _make_independent(self, chosen: list[Change]) -> None:
@@ -202,6 +210,7 @@ class _Commit:
             staged = self._staged()
             self._lower.move(path, self._lower, staged)
             _remove_tree(self._lower, staged)
+            self._links.renew()
 
     def _put(self, staged: bytes, path: bytes) -> None:
         """Give a staged object its name, in place of what has it, of whatever kind."""
@@ -209,9 +218,10 @@ class _Commit:
         new = self._lower.stat(staged)
         if old is None or not (stat.S_ISDIR(old.st_mode) or stat.S_ISDIR(new.st_mode)):
             self._lower.move(staged, self._lower, path)
-            return
-        self._lower.exchange(staged, self._lower, path)
-        _remove_tree(self._lower, staged)
+        else:
+            self._lower.exchange(staged, self._lower, path)
+            _remove_tree(self._lower, staged)
+        self._links.renew()
 
     # Directories
 

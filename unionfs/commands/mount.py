@@ -22,6 +22,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--work", metavar="DIR", help="an empty directory beside upper, for staging"
     )
+    parser.add_argument("--state", metavar="DIR", help="the layer that takes what persists")
+    parser.add_argument(
+        "--state-work",
+        metavar="DIR",
+        help="its directory for staging, on the same mount [.unionfs-work in it]",
+    )
+    parser.add_argument(
+        "--persist",
+        metavar="PATH",
+        action="append",
+        default=[],
+        help="a path that persists with all below it, or a glob; !PATH takes one out again; may be"
+        " repeated, and the last that speaks of a path holds",
+    )
+    parser.add_argument(
+        "--state-required", action="store_true", help="no mount where state is not to be had"
+    )
     parser.add_argument("-f", "--foreground", action="store_true", help="stay in the foreground")
     parser.add_argument("mountpoint", metavar="MOUNTPOINT", help="where to mount")
     parser.epilog = f"Without an upper the union is read-only.\n\n{words.layer_options()}"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from unionfs.audit import paths, usage
-from unionfs.audit.usage import Contents, Room
+from unionfs.audit.usage import Contents
 from unionfs.commands import liveview, survey
 from unionfs.commands.liveview import Report
 from unionfs.mounting import unions
@@ -24,15 +24,17 @@ _SHOWN = (
     "max_readahead", "max_write", "refused",
 )  # fmt: skip
 
+_STATE = ("state", "state_work")
+
 _LEVELS = dict(zip(usage.LEVELS, ("warning", "critical"), strict=True))
 
 _EPILOG = """\
 Of one union: where its layers are, how full their file systems are, by bytes and by inodes, and
 the ten largest files in upper.
 
-The exit status is 0 when all is well; 1 when a union is dead or does not answer, or an upper has
-reached 80 % (a warning) or 95 % (critical) of its bytes or inodes; 2 for bad input.  In --json
-'level' is 0, 80 or 95.
+The exit status is 0 when all is well; 1 when a union is dead or does not answer, or an upper,
+or state, has reached 80 % (a warning) or 95 % (critical) of its bytes or inodes, or state is lost;
+2 for bad input.  In --json 'level' is 0, 80 or 95.
 """
 
 
@@ -80,8 +82,12 @@ def _one(mountpoint: str) -> Report:
         return Report([_row("daemon", _trouble(union))], document, None, is_well=False)
     room = survey.complete(document)
     found = survey.add_changes(document)
-    lines = [*_lines(document), *_changes(found), *_warnings(room)]
-    return Report(lines, document, room, is_well=not document["level"])
+    lines = [*_lines(document), *_changes(found), *_warnings(document)]
+    return Report(lines, document, room, is_well=_is_well(document))
+
+
+def _is_well(status: dict[str, Any]) -> bool:
+    return not status["level"] and not status.get("state_lost")  # which older daemons do not say
 
 
 def _trouble(union: Union) -> str:
@@ -105,6 +111,7 @@ def _lines(status: dict[str, Any]) -> Iterator[str]:
 def _placed_rows(layers: dict[str, Any]) -> Iterator[str]:
     """Yield a row for each layer, and one below the first of each file system: its room."""
     named = [(key, layers[key]) for key in ("upper", "work")]
+    named += [(key.replace("_", " "), layers[key]) for key in _STATE if layers.get(key)]
     told = set()
     for key, layer in [*named, *(("lower", layer) for layer in layers["lowers"])]:
         if layer is None:
@@ -125,12 +132,18 @@ def _changes(found: Contents | None) -> Iterator[str]:
         yield f"{usage.shown(large.size):>12} {paths.shown(large.path)}"
 
 
-def _warnings(room: Room | None) -> Iterator[str]:
-    if room is not None and room.level:
-        yield _row(_LEVELS[room.level], room.trouble())
+def _warnings(status: dict[str, Any]) -> Iterator[str]:
+    for role in ("upper", "state"):
+        room = survey.room_of(status["layers"].get(role))
+        if room is not None and room.level:
+            yield _row(_LEVELS[room.level], room.trouble(role))
+    if status.get("state_lost"):
+        yield _row("critical", f"nothing persists: {status['state_lost']}")
 
 
 def _said(key: str, value: object) -> str:
+    if isinstance(value, list):
+        value = ":".join(value)
     return key if value is True else f"{key}={value}"
 
 
@@ -163,7 +176,7 @@ def _all() -> Report:
         if union.status is not None:
             survey.complete(union.status, union.root)
     document = [union._asdict() for union in found]
-    is_well = all(union.status and not union.status["level"] for union in found)
+    is_well = all(union.status and _is_well(union.status) for union in found)
     return Report(list(_table(found)), document, None, is_well=is_well)
 
 

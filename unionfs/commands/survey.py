@@ -23,7 +23,8 @@ def complete(status: dict[str, Any], root: str = "") -> Room | None:
     `level`.
     """
     layers = status["layers"]
-    for layer in filter(None, (layers["upper"], layers["work"], *layers["lowers"])):
+    writable = (layers.get(key) for key in ("upper", "work", "state", "state_work"))
+    for layer in filter(None, (*writable, *layers["lowers"])):
         layer.update(place=None, deleted=False, device=None, room=None)
         if layer.get("far"):  # asking for it may take as long as its server likes
             layer["place"] = layer["name"]
@@ -31,7 +32,8 @@ def complete(status: dict[str, Any], root: str = "") -> Room | None:
         with contextlib.suppress(OSError):  # not permitted, or the daemon has just ended
             _complete_layer(layer, _link(status, layer), root)
     room = room_of(layers["upper"])
-    status["level"] = room.level if room else 0
+    rooms = filter(None, (room, room_of(layers.get("state"))))
+    status["level"] = max((room.level for room in rooms), default=0)
     return room
 
 

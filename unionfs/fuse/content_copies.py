@@ -33,11 +33,13 @@ class ContentCopies:
 
         That is: for no thread, no disk, no other request.
         """
+        if size != 0 and self._copyup.syncs:
+            return False
         if node in self._ends or not self._union.has_lower_content(node):
             return False
-        if node.partial or self._union.attributes(node).st_size >= THREAD_BYTES:
-            return False
-        return size == 0 or not self._copyup.syncs
+        if node.partial:
+            return size == 0
+        return self._union.attributes(node).st_size < THREAD_BYTES
 
     async def bring(
         self, node: Node, size: int | None = None, flags: int | None = None
@@ -47,7 +49,6 @@ class ContentCopies:
         With *flags* it is kept open.  None: another request was faster, which knew neither of
         *size* nor of *flags*.
         """
-        self._union.require_upper()
         while self._union.has_lower_content(node):
             event = self._ends.get(node)
             if event is not None:

@@ -39,6 +39,7 @@ class Descriptors:
         self._held: dict[int, int] = {}  # inode number -> descriptor of what no path leads to
         self._closing = False  # idle ones are looked for
         self._most = _MOST
+        union.holders.append(self._descriptors_of)
 
     def keep(self, most: int = _MOST) -> None:
         """Keep *most* descriptors from now on, and those by which alone a file can be reached."""
@@ -48,6 +49,10 @@ class Descriptors:
                 self._held[ino] = self._kept.pop(ino).fd
         while len(self._kept) > most:
             self.forget(next(iter(self._kept)))
+
+    def _descriptors_of(self, node: Node) -> list[int]:
+        kept, held = self._kept.get(node.ino), self._held.get(node.ino)
+        return [kept.fd] if kept else [] if held is None else [held]
 
     def to_read(self, node: Node) -> int:
         """Return a descriptor to read *node*."""

@@ -19,7 +19,8 @@ from unionfs.fuse.directfiles import DirectFiles
 from unionfs.fuse.directioctl import DirectIoctl
 from unionfs.fuse.directlistings import DirectListings
 from unionfs.fuse.foresight import Foresight
-from unionfs.fuse.operations import ALONE, MAINTAINED, Operations
+from unionfs.fuse.operations import Operations
+from unionfs.fuse.own_attributes import OwnAttributes
 from unionfs.fuse.session import messages
 from unionfs.fuse.session.crew import Waiting, at_once
 from unionfs.fuse.session.dispatch import NO_REPLY, Handler
@@ -65,7 +66,7 @@ class Direct:
         self._foresight = Foresight(operations.union, operations.listings, self._forget_one)
         self._tidy: Callable[[], bool] = lambda: False
         if self._union.upper:
-            self._tidy = self._union.upper.temporaries.tidy
+            self._tidy = self._union.upper.tidy
         self._content = DirectFiles(operations)
         listings = DirectListings(operations, self._foresight, self._shown, self._forget_one)
         self.table: Mapping[int, Handler] = {
@@ -311,7 +312,7 @@ class Direct:
         name, value = _name(body[:start], messages.SETXATTR_IN.size), bytes(body[start:])
         requester, node = self._operations.session.requester(unique, uid, gid), self._nodes[number]
         self._files.changed(node)
-        if self._union.features.metacopy and name not in (ALONE, MAINTAINED):
+        if self._union.features.metacopy and name not in OwnAttributes.names:
             self._files.sets_attribute()
             self._attributes.set(node, name, value, flags, requester)
             return messages.empty(unique)
@@ -327,8 +328,8 @@ class Direct:
         self._files.consent.remove_attribute(self._nodes[number], _name(body), requester)
         return messages.empty(unique)
 
-    def _statfs(self, unique: int, _node: int, _body: memoryview, _uid: int, _gid: int) -> bytes:
-        return messages.room(unique, self._union.statvfs())
+    def _statfs(self, unique: int, node: int, _body: memoryview, _uid: int, _gid: int) -> bytes:
+        return messages.room(unique, self._union.statvfs(self._nodes[node]))
 
 
 def _sized(unique: int, value: bytes, room: int) -> bytes:

@@ -39,6 +39,7 @@ _KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE, include/uapi/linux/falloc.h
 
 # Bytes that one copy_file_range(2) copies at most; the reply has 32 bits for their number.
 _MOST_COPIED = 1 << 30
+_MOST_AT_ONCE = 16 << 20  # where everybody waits for it: some 5 ms
 
 
 def _open_flags(opened: Opened) -> int:
@@ -276,7 +277,7 @@ class DirectFiles:
                 return messages.empty(unique)
 
             def plain() -> Reply:
-                return _later(job, target.fd)
+                return self._written_by(job, target.fd)
 
             if not target.node.partial:
                 return plain()
@@ -314,14 +315,18 @@ class DirectFiles:
                 )
 
             def job(source: int, fd: int) -> bytes:
-                most = min(length, _MOST_COPIED)
+                most = min(length, _MOST_AT_ONCE if self._union.moves_files else _MOST_COPIED)
                 copied = with_room(lambda: layer.copy_range(source, start, fd, offset, most))
                 return messages.count(unique, copied)
 
-            return _later(job, source, target.fd)
+            return self._written_by(job, source, target.fd)
 
         requester = self._session.requester(unique, uid, gid)
         return self._on_target(handle, target_number, requester, copy, IMMUTABLE)
+
+    def _written_by(self, job: Callable[..., bytes], *fds: int) -> Reply:
+        """Have a thread write, unless the file may move meanwhile (`crossings`)."""
+        return job(*fds) if self._union.moves_files else _later(job, *fds)
 
     def _on_target(
         self,

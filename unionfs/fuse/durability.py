@@ -45,11 +45,13 @@ class Durability:
 
     async def sync_directory(self, node: Node) -> None:
         """Write a directory's names to disk."""
-        if not self.union.upper or not node.upper or self.union.features.fsync == "off":
+        if not self.union.upper or self.union.features.fsync == "off":
             return
-        layer, path = self.union.upper.place(node)
-        await _sync_and_close(layer.open(path, os.O_RDONLY | os.O_DIRECTORY))
-        await self._sync_names(node)
+        for at in self.union.faces(node):
+            if at.upper:
+                layer, path = self.union.upper.place(at)
+                await _sync_and_close(layer.open(path, os.O_RDONLY | os.O_DIRECTORY))
+                await self._sync_names(at)
 
     async def _sync_names(self, node: Node) -> None:
         """Sync the directories that hold names which copy-up made, from *node* up.

@@ -82,12 +82,16 @@ class Files:
         self.reading = Reading()
         self.partial_content = PartialContent(union, self.partials, self.reading)
         self._open: dict[int, OpenFile] = {}  # descriptor -> what is known of it
+        union.holders.append(self._descriptors_of)
 
     def begin(self, granted: Granted) -> None:
         """Take note of what the kernel granted, before the first request comes."""
         self.granted = self.consent.granted = granted
         self.told = granted.kill_privileges
         self.backings.enabled &= granted.passthrough
+
+    def _descriptors_of(self, node: Node) -> list[int]:
+        return [fd for fd, file in self._open.items() if file.node is node]
 
     def _open_upper_to_read(self, node: Node) -> int:
         layer, path = self.union.place(node)
@@ -196,7 +200,8 @@ class Files:
 
     def _answer(self, node: Node, fd: int, flags: int) -> Opened:
         try:
-            self._leave_to_old_readers(node)
+            if self.backings.is_outdated(node):
+                self._leave_to_old_readers(node)
             eligible = self.passthrough.may_pass(node, fd, flags)
         except BaseException:
             self.union.readers.discard(fd)
@@ -210,14 +215,13 @@ class Files:
         return opened
 
     def _leave_to_old_readers(self, node: Node) -> None:
-        """Give the name of *node* a new inode where the kernel still reads the lower file.
+        """Give the name of *node* a new inode, as the kernel still reads the lower file.
 
         At ESTALE the kernel looks the name up again and opens what it finds then
         (fs/namei.c, do_filp_open, LOOKUP_REVAL).
         """
-        if self.backings.is_outdated(node):
-            self.union.supersede(node)
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        self.union.supersede(node)
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
     def _enter(self, node: Node, fd: int, *, writes: bool, eligible: bool) -> Opened:
         backing, keep = self.backings.open(node, fd, eligible=eligible, writes=writes)
@@ -301,6 +305,8 @@ class Files:
         return contextlib.nullcontext()
 
     def _cuts_much(self, node: Node, size: int) -> bool:
+        if self.union.moves_files:
+            return False
         return closing.takes_long(self.union.attributes(node), size)
 
     def is_written(self, node: Node) -> bool:

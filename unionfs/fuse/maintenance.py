@@ -65,16 +65,16 @@ class Maintenance:
     async def _kernel_has_dropped(self) -> None:
         """Wait until the kernel says no more of what it has dropped."""
         for _ in range(_LOOKS):
-            known = len(self._union.nodes)
+            known = len(self._union.nodes.all())
             await trio.sleep(_PAUSE)
-            if len(self._union.nodes) == known:
+            if len(self._union.nodes.all()) == known:
                 return
 
     async def _bring_partial_copies(self) -> None:
         partials = self._files.partials
         partials.suspended = True
         try:
-            for node in [node for node in self._union.nodes.values() if node.partial]:
+            for node in [node for node in self._union.nodes.all() if node.partial]:
                 if self._files.is_written(node) or not partials.give_up(node):
                     await self._files.copies.bring(node)
             partials.bring_unknown()
@@ -85,7 +85,7 @@ class Maintenance:
     async def _hold(self) -> None:
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
         self._descriptors.keep(most)
-        files = [node for node in self._union.nodes.values() if self._is_to_be_held(node)]
+        files = [node for node in self._union.nodes.all() if self._is_to_be_held(node)]
         if len(files) > most:
             log.warning("%d files of lowers are in use: %d of them are held", len(files), most)
         for number, node in enumerate(files[:most]):

@@ -23,14 +23,15 @@ import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
 from unionfs.changes.attributes import Attributes, NewAttributes
-from unionfs.changes.changes import Caller, Changes
-from unionfs.changes.copyup import CopyUp
+from unionfs.changes.changes import Caller
+from unionfs.changes.sides import verbs_of
 from unionfs.fuse import entries, rootattributes
 from unionfs.fuse.chattr import Chattr
 from unionfs.fuse.descriptors import Descriptors
 from unionfs.fuse.durability import Durability
 from unionfs.fuse.files import Files, Opened, host_flags
 from unionfs.fuse.maintenance import Maintenance
+from unionfs.fuse.own_attributes import OwnAttributes
 from unionfs.fuse.session import Granted, Session
 from unionfs.fuse.session.fullness import tried
 from unionfs.fuse.session.leases import insisted
@@ -48,8 +49,7 @@ _OF_FILES = frozenset({"read", "write", "release", "fsync"})
 # Not done again where there was no room: `session.dispatch`.
 _DONE_ONCE = frozenset({"release", "releasedir", "fsync", "fsyncdir"})
 
-STATUS, ALONE = rootattributes.STATUS.encode(), rootattributes.ALONE.encode()
-MAINTAINED = rootattributes.MAINTAINED.encode()
+STATUS = rootattributes.STATUS.encode()
 
 _Handler = TypeVar("_Handler", bound=Callable[..., Awaitable[Any]])
 
@@ -93,14 +93,15 @@ class Operations(pyfuse3.Operations):
         self.session = session
         self.status = rootattributes.Status(status)
         self.trouble = Trouble()
-        self._copyup = CopyUp(union)
-        self.changes = Changes(union, self._copyup)
+        self._copyup, self.changes = verbs_of(union)
         self.attributes = Attributes(union, self._copyup)
         self.chattr = Chattr(union, self._copyup)
         self.durability = Durability(union)
         self.files = Files(union, self._copyup, session, passthrough)
         self.descriptors = Descriptors(union)
-        self.maintenance = Maintenance(union, self.descriptors, self.files)
+        self._own_attributes = OwnAttributes(
+            union, self.changes, self.files.copies, Maintenance(union, self.descriptors, self.files)
+        )
         self.listings = Listings(union)
 
     def explain(self, error: Exception, request: str, subject: Callable[[], Node]) -> int:
@@ -130,7 +131,7 @@ class Operations(pyfuse3.Operations):
         self.status.document["kernel"] = granted.as_json()
         self.files.begin(granted)
         if self.union.upper and granted.direct:
-            self.union.upper.temporaries.defer_removals()
+            self.union.upper.defer_removals()
         if self.union.far and self.session.ask(self.union.far):
             for layer in self.union.far:
                 layer.ask_from_now_on(self.union.upper.work.fd if self.union.upper else -1)
@@ -371,12 +372,8 @@ class Operations(pyfuse3.Operations):
         self, node: Node, name: bytes, value: bytes, flags: int, requester: Requester
     ) -> None:
         """Set an extended attribute, also where a file has to be copied up with its content."""
-        if name == ALONE:
-            await self.files.copies.bring(node)
-            self.changes.stand_alone(node)
-            return
-        if name == MAINTAINED and node is self.union.root:
-            await self.maintenance.turn(value)
+        if name in OwnAttributes.names:
+            await self._own_attributes.set(node, name, value)
             return
         await self.files.copies.bring_wholly(node)
         self.files.sets_attribute()
@@ -388,7 +385,7 @@ class Operations(pyfuse3.Operations):
 
     @_replying
     async def statfs(self, _ctx: RequestContext) -> pyfuse3.StatvfsData:
-        return entries.of_filesystem(self.union.statvfs())
+        return entries.of_filesystem(self.union.statvfs(self.union.root))
 
 
 def _requester(ctx: RequestContext) -> Requester:

@@ -17,6 +17,9 @@ ALONE = "trusted.unionfs.alone"
 MAINTAINED = "trusted.unionfs.maintained"
 BEGIN, END = b"begin", b"end"
 
+# Set by `unionfs commit` to the old and the new key of a lower file: `LinkIndex.renew`.
+RENEWED = "trusted.unionfs.renewed"
+
 _LONGEST = 1 << 16  # bytes that an attribute may have: xattr(7)
 
 

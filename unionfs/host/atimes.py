@@ -21,9 +21,9 @@ log = logging.getLogger(__name__)
 class AccessTimes:
     """The access times of one union."""
 
-    def __init__(self, copy: int = -1) -> None:
-        """Rule over the detached mount whose root is open as *copy*; -1: there is none."""
-        self._copy = copy
+    def __init__(self, *copies: int) -> None:
+        """Rule over the detached mounts whose roots are open as *copies*; -1: there is none."""
+        self._copies = [copy for copy in copies if copy >= 0]
         self.count = False  # are they set at all?
         self.strict = False  # at each read?
 
@@ -39,14 +39,13 @@ class AccessTimes:
             attributes = mountcalls.MOUNT_ATTR_STRICTATIME
         if flags & mountcalls.MS_NODIRATIME:
             attributes |= mountcalls.MOUNT_ATTR_NODIRATIME
-        if self._copy < 0:
-            return
-        try:
-            mountcalls.set_attributes(
-                self._copy, add=attributes, remove=mountcalls.MOUNT_ATTR_ALL_OF_ATIME, private=False
-            )
-        except OSError as exc:  # mount_setattr(2): locked by a user namespace
-            log.warning("access times are set as on upper's own mount: %s", exc.strerror)
+        for copy in self._copies:
+            try:
+                mountcalls.set_attributes(
+                    copy, add=attributes, remove=mountcalls.MOUNT_ATTR_ALL_OF_ATIME, private=False
+                )
+            except OSError as exc:  # mount_setattr(2): locked by a user namespace
+                log.warning("access times are set as on upper's own mount: %s", exc.strerror)
 
     def follow_mount(self, device: str) -> None:
         """Set them as the mount of the file system *device* says by now; it may be remounted."""

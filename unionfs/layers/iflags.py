@@ -8,9 +8,12 @@ object from any change; they have the same values here as in FS_IOC_GETFLAGS.
 
 import errno
 import fcntl
+import stat
 from typing import NamedTuple
 
 from unionfs.layers.layer import Layer, WritableLayer
+
+KINDS = frozenset({stat.S_IFREG, stat.S_IFDIR})  # that have flags
 
 # include/uapi/linux/fs.h, FS_*_FL
 IMMUTABLE = 0x10
@@ -76,7 +79,7 @@ def read(layer: Layer, path: bytes, form: Form) -> bytes:
 def find(layer: Layer, path: bytes, form: Form) -> bytes:
     """Return the same, or zeros where the file system has no flags."""
     try:
-        return read(layer, path, form)
+        return layer.flags(path, form.read, form.size)
     except OSError as exc:
         if exc.errno not in _UNKNOWN:
             raise
@@ -93,13 +96,13 @@ def find_open(fd: int, form: Form) -> bytes:
         return bytes(form.size)
 
 
-def protection(layer: Layer, path: bytes) -> int:
-    """Return what protects a file or directory of a lower layer: `IMMUTABLE`, `APPEND`.
+def protection(layer: Layer, path: bytes, kind: int) -> int:
+    """Return what protects an object of a lower layer, of that *kind*: `IMMUTABLE`, `APPEND`.
 
     statx(2) costs a third of opening it, and says no of nearly all; its yes is not to be trusted:
     erofs means by it that nothing can change there at all.
     """
-    if not layer.is_guarded(path):
+    if kind not in KINDS or not layer.is_guarded(path):
         return 0
     return FLAGS.flags(find(layer, path, FLAGS)) & PROTECTING
 

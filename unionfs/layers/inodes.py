@@ -109,11 +109,14 @@ def _families(stack: Stack) -> list[list[Layer]]:
     families: dict[int | Layer, list[Layer]] = {}
     for layer in reversed(stack.lowers):
         families.setdefault(layer if layer in stack.within else layer.device, []).append(layer)
-    upper, work = stack.upper, stack.work
-    if upper is not None and work is not None:
-        families.setdefault(upper if upper in stack.within else upper.device, []).extend(
-            (upper, work)
-        )
+    pairs = [(stack.upper, stack.work)]
+    if stack.state is not None:
+        pairs.append((stack.state.upper, stack.state.work))
+    for upper, work in pairs:
+        if upper is not None and work is not None:
+            families.setdefault(upper if upper in stack.within else upper.device, []).extend(
+                (upper, work)
+            )
     return list(families.values())
 
 

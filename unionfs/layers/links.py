@@ -93,6 +93,18 @@ class LinkIndex:
         self.work.link(staged, self.work, self.path(entry))
         self._keys.add(entry)
 
+    def renew(self, old: bytes, new: bytes) -> bool:
+        """Let an entry have the key that its lower file has now; say whether there is one."""
+        if old not in self._keys:
+            return False
+        markers.set_link(self.work, self.path(old), new)
+        self.work.move(self.path(old), self.work, self.path(new))
+        for entries in (self._keys, self._unsettled):
+            if old in entries:
+                entries.remove(old)
+                entries.add(new)
+        return True
+
     def settle(self, entry: bytes) -> None:
         """End a change of an entry's link count; what is left undone here, the next mount does."""
         try:

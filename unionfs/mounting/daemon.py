@@ -7,6 +7,7 @@ what was written before umount(8) survives a power cut that comes after the daem
 has gone.
 """
 
+import dataclasses
 import logging
 import os
 import signal
@@ -16,14 +17,15 @@ from typing import TYPE_CHECKING
 from unionfs.host import mountcalls, mountinfo
 from unionfs.layers.far import FarLayer
 from unionfs.layers.stack import Stack
-from unionfs.mounting import claims, live, motd, opening
+from unionfs.mounting import claims, live, motd, opening, stateside
 from unionfs.mounting.options import Options, Refused
 
 if TYPE_CHECKING:
     from unionfs.fuse.direct import Direct
     from unionfs.fuse.operations import Operations
     from unionfs.fuse.session import Session
-    from unionfs.mounting.guard import Guard
+    from unionfs.mounting.guard import Watch
+    from unionfs.view.union import Union
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +45,7 @@ def open_and_serve(options: Options, mountpoint: str, started: Callable[[], None
         raise Refused(f"the layers cannot be opened: {exc.strerror}") from exc
     try:
         status = serve(stack, options, mountpoint, started)
-        claims.release(stack.upper, stack.work)
+        claims.release(*stack.writable())
         return status or sync(stack, options)
     finally:
         stack.close()
@@ -63,8 +65,9 @@ def serve(
     """
     os.chdir("/")  # a daemon keeps no directory busy
     os.umask(0)  # modes come with the requests
-    session, operations, direct = _prepared(stack, options, mountpoint)
-    guard = _guard(stack, "/" if options.boot == "on" else mountpoint)
+    union, stack = _union(stack, options)
+    session, operations, direct = _prepared(stack, union, options, mountpoint)
+    watches = _watches(stack, "/" if options.boot == "on" else mountpoint)
 
     def welcome() -> None:
         operations.serve_with(session.granted)
@@ -75,15 +78,15 @@ def serve(
     try:
         session.mount(operations, direct)
         log.info("mounted at %s", mountpoint)
-        _serve(session, mountpoint, guard, welcome, before_unmounting)
+        _serve(session, mountpoint, watches, welcome, before_unmounting)
     except OSError as exc:
         log.error("cannot mount at '%s': %s", mountpoint, exc.strerror or exc)  # noqa: TRY400
         return _FAILED
     finally:
         session.close()
         direct.close()
-        if guard is not None:
-            guard.leave()
+        for watch in watches:
+            watch.leave()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _ending())
     log.info("unmounted from %s", mountpoint)
     return 0
@@ -96,13 +99,12 @@ def _ending() -> tuple[signal.Signals, ...]:
     return signal.SIGTERM, *heard
 
 
-def _prepared(
-    stack: Stack, options: Options, mountpoint: str
-) -> tuple["Session", "Operations", "Direct"]:
-    """Import what is slow to import, and build the union."""
-    from unionfs.fuse.direct import Direct  # noqa: PLC0415 - so that bad input is told at once
-    from unionfs.fuse.operations import Operations  # noqa: PLC0415
-    from unionfs.fuse.session import BACKGROUND_REQUESTS, Session, Switches  # noqa: PLC0415
+def _union(stack: Stack, options: Options) -> "tuple[Union, Stack]":
+    """Build the union; where state fails in that, without it (`stateside`).
+
+    Returns the stack that the union has, too.
+    """
+    from unionfs.view.sides import union_of  # noqa: PLC0415 - as in `_prepared`
     from unionfs.view.union import Features, Union  # noqa: PLC0415
 
     features = Features(
@@ -112,6 +114,27 @@ def _prepared(
         fsync=options.fsync,
         copyup=options.copyup or "whole",
     )
+    try:
+        return union_of(stack, features), stack
+    except OSError as exc:
+        if stack.state is None:
+            raise
+        name = stack.state.upper.name
+        why = stateside.Lost(f"state '{name}' is damaged: {exc.strerror}")
+    without = dataclasses.replace(stack, state=None, state_lost=stateside.told(options, why))
+    return Union(without, features), without
+
+
+def _prepared(
+    stack: Stack, union: "Union", options: Options, mountpoint: str
+) -> tuple["Session", "Operations", "Direct"]:
+    """Import what is slow to import, and prepare what serves."""
+    from unionfs.changes import scaffolds  # noqa: PLC0415
+    from unionfs.fuse.direct import Direct  # noqa: PLC0415 - so that bad input is told at once
+    from unionfs.fuse.operations import Operations  # noqa: PLC0415
+    from unionfs.fuse.session import BACKGROUND_REQUESTS, Session, Switches  # noqa: PLC0415
+    from unionfs.view.sides import TwoSided  # noqa: PLC0415
+
     far = any(isinstance(layer, FarLayer) for layer in stack.lowers)
     session = Session(
         mountpoint,
@@ -128,7 +151,6 @@ def _prepared(
         stack_depth=2 if _has_overlay(stack) else 1,
         background=_FAR_BACKGROUND if far else BACKGROUND_REQUESTS,
     )
-    union = Union(stack, features)
     union.access.follow(options.flags)
     operations = Operations(
         union,
@@ -136,30 +158,38 @@ def _prepared(
         passthrough=options.passthrough,
         status=live.describe(stack, options),
     )
+    if isinstance(union, TwoSided):
+        scaffolds.make_again(union, operations.changes)
     return session, operations, Direct(operations)
 
 
 def _has_overlay(stack: Stack) -> bool:
     """Tell whether a layer lies on a kernel overlay, which takes a passthrough of depth two."""
     overlays = {mount.device for mount in mountinfo.mounts() if mount.kind == "overlay"}
-    layers = filter(None, (stack.upper, *stack.lowers))
+    layers = (*stack.writable(), *stack.lowers)
     devices = {f"{os.major(layer.device)}:{os.minor(layer.device)}" for layer in layers}
     return not overlays.isdisjoint(devices)
 
 
-def _guard(stack: Stack, mountpoint: str) -> "Guard | None":
-    """Return the guard of upper, which opens what it needs: before there is a mount."""
-    from unionfs.mounting.guard import Guard  # noqa: PLC0415 - as in `_prepared`
+def _watches(stack: Stack, mountpoint: str) -> "list[Watch]":
+    """Return the guards of the uppers, which open what they need: before there is a mount."""
+    from unionfs.mounting.guard import Guard, Loss, Watch  # noqa: PLC0415 - as in `_prepared`
 
     if stack.upper is None:
-        return None
-    return Guard(stack.upper.fd, mountpoint, motd.of_this_namespace())
+        return []
+    said = motd.of_this_namespace()
+    watches: list[Watch] = [Guard(stack.upper.fd, mountpoint, said)]
+    if stack.state is not None:
+        watches.append(Guard(stack.state.upper.fd, mountpoint, said, "state"))
+    elif stack.state_lost:
+        watches.append(Loss(stack.state_lost, mountpoint, said))
+    return watches
 
 
 def _serve(
     session: "Session",
     mountpoint: str,
-    guard: "Guard | None",
+    watches: "list[Watch]",
     started: Callable[[], None],
     before_unmounting: Callable[[], None],
 ) -> None:
@@ -180,8 +210,8 @@ def _serve(
     async def life() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(unmount_on_signal)
-            if guard is not None:
-                nursery.start_soon(guard.watch)
+            for watch in watches:
+                nursery.start_soon(watch.watch)
             await session.serve(started)
             nursery.cancel_scope.cancel()
 
@@ -202,11 +232,19 @@ def _unmount(mountpoint: str, ours: mountinfo.MountInfo | None) -> None:
 
 def sync(stack: Stack, options: Options) -> int:
     """Have all that was written on upper's disk, unless fsync=off; return the exit status."""
-    if stack.upper is None or options.fsync == "off" or options.ram is not None:
+    if options.fsync == "off":
         return 0
-    try:
-        mountcalls.sync_filesystem(stack.upper.fd)
-    except OSError as exc:
-        log.error("upper '%s' is not all on disk: %s", stack.upper.name, exc)  # noqa: TRY400
-        return _FAILED
-    return 0
+    # Scratch is emptied at the next mount.
+    uppers = {"upper": stack.upper} if options.ram is None and not options.state else {}
+    if stack.state is not None:
+        uppers["state"] = stack.state.upper
+    failed = False
+    for role, upper in uppers.items():
+        if upper is None:
+            continue
+        try:
+            mountcalls.sync_filesystem(upper.fd)
+        except OSError as exc:
+            log.error("%s '%s' is not all on disk: %s", role, upper.name, exc)  # noqa: TRY400
+            failed = True
+    return _FAILED if failed else 0

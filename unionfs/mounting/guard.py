@@ -19,15 +19,13 @@ _SECONDS = 10.0  # between two looks, of a microsecond each
 _LEFT = 5  # percent below a level at which it is left
 
 
-class Guard:
-    """The guard of one upper."""
+class Watch:
+    """Something to be said of a union for as long as it holds."""
 
-    def __init__(self, fd: int, mountpoint: str, motd: Motd | None) -> None:
-        """Watch the file system of *fd*; None: nobody who logs in would see the union."""
-        self._fd = fd
-        self._name = paths.shown(os.fsencode(mountpoint).lstrip(b"/"))
+    def __init__(self, about: str, motd: Motd | None) -> None:
+        """Take what it is about; None: nobody who logs in would see the union."""
+        self._about = about
         self._motd = motd
-        self._level = 0
         self._wanted = ""  # in the message of the day
         self._said: str | None = None  # None: a daemon before this one may have left something
 
@@ -38,11 +36,7 @@ class Guard:
             self.look()
 
     def look(self) -> None:
-        """Say so if a level was reached or left since the last look."""
-        try:
-            self._judge(usage.room(self._fd))
-        except OSError as exc:  # a failing disk is no reason for a daemon to end
-            log.debug("%s: upper does not tell how full it is: %s", self._name, exc.strerror)
+        """Say what is to be said by now."""
         self._announce()
 
     def leave(self) -> None:
@@ -50,19 +44,57 @@ class Guard:
         self._wanted = ""
         self._announce()
 
+    def _announce(self) -> None:
+        if self._motd is None or self._wanted == self._said:
+            return
+        if self._motd.say(self._about, self._wanted):
+            self._said = self._wanted
+
+
+class Guard(Watch):
+    """The guard of one upper, which is called its *role*."""
+
+    def __init__(self, fd: int, mountpoint: str, motd: Motd | None, role: str = "upper") -> None:
+        """Watch the file system of *fd*."""
+        self._name = _shown(mountpoint)
+        super().__init__(self._name if role == "upper" else f"{self._name} ({role})", motd)
+        self._fd = fd
+        self._role = role
+        self._level = 0
+
+    def look(self) -> None:
+        """Say so if a level was reached or left since the last look."""
+        try:
+            self._judge(usage.room(self._fd))
+        except OSError as exc:  # a failing disk is no reason for a daemon to end
+            log.debug("%s does not tell how full it is: %s", self._about, exc.strerror)
+        self._announce()
+
     def _judge(self, room: usage.Room) -> None:
         level = room.level
         if level < self._level and room.percent > self._level - _LEFT:
             return
-        words = f"{room.trouble()}: 'unionfs status {self._name}' lists what takes most"
+        trouble = room.trouble(self._role)
+        words = f"{trouble}: 'unionfs status {self._name}' lists what takes most"
         if level > self._level:
             log.warning("%s: %s", self._name, words)
         if level != self._level:
             self._level = level
             self._wanted = words if level else ""
 
-    def _announce(self) -> None:
-        if self._motd is None or self._wanted == self._said:
-            return
-        if self._motd.say(self._name, self._wanted):
-            self._said = self._wanted
+
+class Loss(Watch):
+    """The word that nothing persists, as state is lost."""
+
+    def __init__(self, why: str, mountpoint: str, motd: Motd | None) -> None:
+        super().__init__(f"{_shown(mountpoint)} (state)", motd)
+        self._wanted = f"NOTHING PERSISTS, what is changed now is lost at the next boot: {why}"
+
+    async def watch(self) -> None:
+        """Say it at once, and go on until it is said."""
+        self.look()
+        await super().watch()
+
+
+def _shown(mountpoint: str) -> str:
+    return paths.shown(os.fsencode(mountpoint).lstrip(b"/"))

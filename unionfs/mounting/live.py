@@ -15,14 +15,17 @@ from unionfs.fuse.rootattributes import STATUS, document
 from unionfs.host import copies, mountinfo
 from unionfs.layers.far import FarLayer
 from unionfs.layers.layer import Layer, WritableLayer
-from unionfs.layers.stack import Stack
+from unionfs.layers.persistence import Rules
+from unionfs.layers.stack import Stack, State
 from unionfs.mounting.options import Options, Refused
 
 # What a mount answers whose daemon is dead.
 _DEAD = frozenset({errno.ENOTCONN, errno.ECONNABORTED, errno.EIO})
 
 # Not in the status: they are about the command, or are shown with the layers.
-_UNSHOWN = frozenset({"flags", "remount", "lowers", "upper", "work"})
+_UNSHOWN = frozenset({"flags", "remount", "lowers", "upper", "work", "state", "state_work"})
+
+_UNSAID = (None, (), False)
 
 
 class LiveMount(NamedTuple):
@@ -41,15 +44,8 @@ class LiveMount(NamedTuple):
         if self.status is None:
             raise Refused(f"the daemon of '{self.mountpoint}' is dead: unmount it")
         layers = self.status["layers"]
-        fds = [self._open(layer) for layer in (layers["upper"], layers["work"]) if layer]
-        upper, work = (
-            (
-                WritableLayer(fds[0], name=layers["upper"]["name"]),
-                WritableLayer(fds[1], name=layers["work"]["name"]),
-            )
-            if fds
-            else (None, None)
-        )
+        upper, work = self._writable(layers["upper"]), self._writable(layers["work"])
+        state, state_work = map(self._writable, map(layers.get, ("state", "state_work")))
         lowers = layers["lowers"]
         return Stack(
             upper,
@@ -58,7 +54,15 @@ class LiveMount(NamedTuple):
                 Layer(self._open(layer), number=len(lowers) - index, name=layer["name"])
                 for index, layer in enumerate(lowers)
             ),
+            state=State(state, state_work, self._rules()) if state and state_work else None,
         )
+
+    def _rules(self) -> Rules:
+        """Return the rules for what persists."""
+        return Rules.parse(self.status["options"]["persist"] if self.status else ())
+
+    def _writable(self, layer: dict[str, Any] | None) -> WritableLayer | None:
+        return WritableLayer(self._open(layer), name=layer["name"]) if layer else None
 
     def _open(self, layer: dict[str, Any]) -> int:
         return os.open(f"/proc/{self.pid}/fd/{layer['fd']}", copies.DIRECTORY)
@@ -71,12 +75,15 @@ def describe(stack: Stack, options: Options) -> dict[str, Any]:
         "layers": {
             "upper": _layer(stack.upper),
             "work": _layer(stack.work),
+            "state": _layer(stack.state.upper if stack.state else None),
+            "state_work": _layer(stack.state.work if stack.state else None),
             "lowers": [_lower(layer) for layer in stack.lowers],
         },
+        "state_lost": stack.state_lost,
         "options": {
             key: value
             for key, value in dataclasses.asdict(options).items()
-            if key not in _UNSHOWN and value is not None
+            if key not in _UNSHOWN and value not in _UNSAID
         },
     }
 

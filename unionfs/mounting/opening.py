@@ -15,8 +15,8 @@ import os
 from unionfs.host import copies
 from unionfs.layers.far import Memo
 from unionfs.layers.layer import Layer, WritableLayer
-from unionfs.layers.stack import Stack
-from unionfs.mounting import distance, places, uppers
+from unionfs.layers.stack import Stack, State
+from unionfs.mounting import distance, places, stateside, uppers
 from unionfs.mounting.options import Options, Refused
 from unionfs.mounting.places import Place
 
@@ -76,9 +76,14 @@ def open_stack(options: Options, mountpoint: str | None = None) -> Stack:
             undo.callback(os.close, layer.fd)
         if copy >= 0:
             undo.callback(os.close, copy)
+        state, lost = named.open_state(options, attached)
+        if state is not None:
+            undo.callback(state.close)
         named.check_mountpoint(attached)
+        if options.state and options.upper and upper is not None and work is not None:
+            stateside.empty_scratch(upper, work, lowers[0].fd)
         undo.pop_all()
-        return Stack(upper, work, lowers, named.within(upper, lowers), copy)
+        return Stack(upper, work, lowers, named.within(upper, lowers, state), copy, state, lost)
 
 
 class _Named:
@@ -96,19 +101,46 @@ class _Named:
         self.upper = find("upper", options.upper) if options.upper else None
         self.work = find("work", options.work) if options.work else None
         places.check_layers(self.upper, self.work, self.lowers)
+        self.state: list[Place] = []  # and its work; none where it is lost
+        self._lost = ""
+        if options.state:
+            self._find_state(options, held)
         self.mountpoint = find("mount point", mountpoint) if mountpoint else None
 
-    def within(self, upper: Layer | None, lowers: tuple[Layer, ...]) -> frozenset[Layer]:
-        """Return those of the opened layers that lie within another; upper stands for work too."""
+    def _find_state(self, options: Options, held: contextlib.ExitStack) -> None:
+        try:
+            self.state = stateside.find(options, held)
+        except stateside.Lost as exc:
+            self._lost = stateside.told(options, exc)
+            return
+        places.check_layers(self.state[0], self.state[1], self.lowers)
+        places.check_sides([*filter(None, (self.upper, self.work))], self.state)
+
+    def open_state(self, options: Options, attached: list[Place]) -> tuple[State | None, str]:
+        """Open state, if one was named; return it, or why it is lost."""
+        if not self.state:
+            return None, self._lost
+        try:
+            return stateside.open_state(options, self.state, attached), ""
+        except stateside.Lost as exc:
+            self.state = []
+            return None, stateside.told(options, exc)
+
+    def within(
+        self, upper: Layer | None, lowers: tuple[Layer, ...], state: State | None
+    ) -> frozenset[Layer]:
+        """Return those of the opened layers that lie within another; uppers stand for works too."""
         opened = dict(zip(self.lowers, lowers, strict=True))
         if upper is not None and self.upper is not None and self.work is not None:
             opened |= {self.upper: upper, self.work: upper}
+        if state is not None:
+            opened[self.state[0]] = state.upper
         return frozenset(opened[place] for place in places.within_another(list(opened)))
 
     def check_mountpoint(self, attached: list[Place]) -> None:
         """Check where the union is to be mounted; *attached* layers are no detached copies."""
         if self.mountpoint is not None:
-            layers = [*self.lowers, *filter(None, (self.upper, self.work))]
+            layers = [*self.lowers, *filter(None, (self.upper, self.work)), *self.state]
             places.check_mountpoint(self.mountpoint, layers, attached)
 
 

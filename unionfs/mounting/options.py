@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
-from unionfs.host import mountcalls
+from unionfs.layers.persistence import Rules
+from unionfs.mounting import words
 
 OnOff = Literal["on", "off"]
 
@@ -32,6 +33,12 @@ class Options:
     upper: str | None = None
     work: str | None = None
     ram: str | None = None  # the size as tmpfs(5) takes it, "" for tmpfs's default
+    # The second writable side: its upper, its work, the rules for what persists, and whether there
+    # is to be no mount without it.
+    state: str | None = None
+    state_work: str | None = None
+    persist: tuple[str, ...] = ()
+    state_required: bool = False
     flags: int = 0  # MS_* of mount(2)
     remount: bool = False
     source: str = "unionfs"
@@ -91,72 +98,6 @@ def _words(type_: object) -> tuple[str, ...]:
     return _words(said[0]) if type(None) in said else said
 
 
-# Option of mount(8) -> the MS_* bits that it clears and the ones that it sets.  noatime, relatime
-# and strictatime do not clear each other: of those that are said the kernel takes the strictest,
-# strictatime, or else noatime.
-_FLAGS: dict[str, tuple[int, int]] = {
-    "ro": (0, mountcalls.MS_RDONLY),
-    "rw": (mountcalls.MS_RDONLY, 0),
-    "nosuid": (0, mountcalls.MS_NOSUID),
-    "suid": (mountcalls.MS_NOSUID, 0),
-    "nodev": (0, mountcalls.MS_NODEV),
-    "dev": (mountcalls.MS_NODEV, 0),
-    "noexec": (0, mountcalls.MS_NOEXEC),
-    "exec": (mountcalls.MS_NOEXEC, 0),
-    "sync": (0, mountcalls.MS_SYNCHRONOUS),
-    "async": (mountcalls.MS_SYNCHRONOUS, 0),
-    "dirsync": (0, mountcalls.MS_DIRSYNC),
-    "noatime": (0, mountcalls.MS_NOATIME),
-    "atime": (mountcalls.MS_NOATIME, 0),
-    "relatime": (0, mountcalls.MS_RELATIME),
-    "norelatime": (mountcalls.MS_RELATIME, 0),
-    "strictatime": (0, mountcalls.MS_STRICTATIME),
-    "nostrictatime": (mountcalls.MS_STRICTATIME, 0),
-    "nodiratime": (0, mountcalls.MS_NODIRATIME),
-    "diratime": (mountcalls.MS_NODIRATIME, 0),
-    "defaults": (0, 0),
-}
-
-# The kernel shows them in the mount table, from where mount(8) takes them for a remount.
-_IN_MOUNT_TABLE = ("user_id=", "group_id=", "max_read=", "blksize=")
-
-# They speak to mount(8), systemd or libfuse, or ask for what we do anyway.
-_IGNORED = frozenset(
-    {
-        "_netdev",
-        "allow_other",
-        "auto",
-        "default_permissions",
-        "loud",
-        "noauto",
-        "nofail",
-        "noiversion",
-        "nolazytime",
-        "nomand",
-        "nouser",
-        "nousers",
-        "silent",
-    }
-)
-_IGNORED_PREFIXES = ("x-", "X-", "comment=", "uhelper=", "helper=", *_IN_MOUNT_TABLE)
-
-# Options of others that a user may bring along -> what to say.
-_EXPLAINED = {
-    **dict.fromkeys(
-        ("user", "users", "owner", "group", "allow_root"),
-        "only root can mount a union; leave the option out",
-    ),
-    "index": "hard links are always kept; leave the option out",
-    "xino": "inode numbers are always stable; leave the option out",
-    "volatile": "say fsync=off",
-    "userxattr": "markers are trusted.* attributes or, with whiteout=aufs, names",
-    "nfs_export": "a union cannot be exported by NFS",
-    "uuid": "leave the option out",
-    "verity": "fs-verity digests are not checked",
-    "lazytime": "a union has no times of its own; leave the option out",
-    "mand": "Linux has no mandatory locks any more",
-}
-
 _CHOICES = choices()
 
 _SIZE = re.compile(r"[1-9][0-9]*[kKmMgGtTpPeE]?|([1-9][0-9]?|100)%")
@@ -208,12 +149,12 @@ def _pairs(strings: Iterable[str]) -> Iterator[tuple[str, str | None]]:
 
 
 def _add(options: Options, key: str, value: str | None) -> Options:
-    if value is None and key in _FLAGS:
-        clear, add = _FLAGS[key]
+    if value is None and key in words.FLAGS:
+        clear, add = words.FLAGS[key]
         return replace(options, flags=options.flags & ~clear | add)
-    if value is None and key in _IGNORED:
+    if value is None and key in words.IGNORED:
         return options
-    if f"{key}={value or ''}".startswith(_IGNORED_PREFIXES):
+    if f"{key}={value or ''}".startswith(words.IGNORED_PREFIXES):
         return options
     if key in _CHOICES:
         return replace(options, **{key: _chosen(key, value)})  # type: ignore[arg-type]
@@ -232,7 +173,7 @@ def _chosen(key: str, value: str | None) -> str:
 
 def _unknown(key: str, value: str | None) -> str:
     said = key if value is None else f"{key}={value}"
-    hint = _EXPLAINED.get(key, "see unionfs mount --help for those there are")
+    hint = words.EXPLAINED.get(key, "see unionfs mount --help for those there are")
     return f"unknown option '{said}': {hint}"
 
 
@@ -273,6 +214,17 @@ def _places(key: str, value: str | None) -> str:
     return value
 
 
+def _add_persist(options: Options, value: str | None) -> Options:
+    rules = map(unescape, split_escaped(_needed("persist", value), ":"))
+    return replace(options, persist=(*options.persist, *rules))
+
+
+def _require_state(options: Options, value: str | None) -> Options:
+    if value is not None:
+        raise Refused(_unknown("state-required", value))
+    return replace(options, state_required=True)
+
+
 def _set_remount(options: Options, value: str | None) -> Options:
     if value is not None:
         raise Refused(_unknown("remount", value))
@@ -285,6 +237,12 @@ _OWN: dict[str, Callable[[Options, str | None], Options]] = {
     "upperdir": lambda options, value: replace(options, upper=unescape(_needed("upperdir", value))),
     "workdir": lambda options, value: replace(options, work=unescape(_needed("workdir", value))),
     "ram": lambda options, value: replace(options, ram=checked_size(value or "")),
+    "statedir": lambda options, value: replace(options, state=unescape(_needed("statedir", value))),
+    "stateworkdir": lambda options, value: replace(
+        options, state_work=unescape(_needed("stateworkdir", value))
+    ),
+    "persist": _add_persist,
+    "state-required": _require_state,
     "remount": _set_remount,
     "far": lambda options, value: replace(options, far=_places("far", value)),
     "near": lambda options, value: replace(options, near=_places("near", value)),
@@ -302,6 +260,8 @@ def settled(options: Options) -> Options:
     """
     _check_upper(options)
     _check_places(options)
+    if options.state or options.persist or options.state_work or options.state_required:
+        options = _with_state(options)
     if options.noopen == "on":
         options = _without_opens(options)
     options = replace(options, copyup=_copyup(options))
@@ -321,15 +281,43 @@ def settled(options: Options) -> Options:
 def _copyup(options: Options) -> Literal["whole", "blocks"]:
     """Return how files are copied up.
 
-    What a copy by blocks says of itself need not survive a power cut in RAM alone; and it takes a
-    metadata-only copy.
+    What a copy by blocks says of itself need not survive a power cut in RAM alone; it takes a
+    metadata-only copy; and it does not move to another side.
     """
     without = "off" in (options.metacopy, options.redirect_dir) or options.whiteout == "aufs"
+    if options.copyup == "blocks" and options.state:
+        raise Refused("copyup=blocks and a state directory exclude each other: leave one out")
     if options.copyup == "blocks" and options.ram is None:
         raise Refused("copyup=blocks is for a RAM upper: add --ram, or leave it out")
     if options.copyup == "blocks" and without:
         raise Refused("copyup=blocks needs metacopy=on: leave one of them out")
-    return options.copyup or ("whole" if without or options.ram is None else "blocks")
+    fits = options.ram is not None and not options.state and not without
+    return options.copyup or ("blocks" if fits else "whole")
+
+
+def _with_state(options: Options) -> Options:
+    """Check what was said of the second side, and against it.
+
+    Nothing passes through: an open file may move to the other side, but not in the kernel's hands.
+    """
+    if not options.state:
+        raise Refused("what persists needs a state directory: add --state DIR (or statedir=DIR)")
+    if not options.persist:
+        raise Refused(f"state '{options.state}' has nothing to keep: add --persist PATH")
+    if options.upper is None and options.ram is None:
+        raise Refused(
+            f"state '{options.state}' takes only what persists: add --ram for all else"
+            " (or --upper DIR and --work DIR, which are emptied at each mount)"
+        )
+    if options.whiteout == "aufs":
+        raise Refused("whiteout=aufs and a state directory exclude each other: leave one out")
+    if options.passthrough == "all":
+        raise Refused("passthrough=all and a state directory exclude each other: leave one out")
+    try:
+        Rules.parse(options.persist)
+    except ValueError as exc:
+        raise Refused(str(exc)) from None
+    return replace(options, passthrough="off")
 
 
 def _without_opens(options: Options) -> Options:

@@ -14,6 +14,7 @@ import logging
 import os
 from typing import NamedTuple
 
+from unionfs.layers.stack import OWN_WORK
 from unionfs.mounting.options import Refused
 
 log = logging.getLogger(__name__)
@@ -126,7 +127,7 @@ def _check_pair(upper: Place, work: Place) -> None:
     if upper.chain[0] == work.chain[0]:
         raise Refused(f"{upper.label} and {work.label} are the same directory: give two")
     for inner, outer in ((upper, work), (work, upper)):
-        if inner.is_within(outer):
+        if inner.is_within(outer) and not _is_own_work(inner, outer):
             raise Refused(
                 f"{inner.label} is inside {outer.label}: put them side by side,"
                 " on the same file system"
@@ -141,6 +142,22 @@ def _check_pair(upper: Place, work: Place) -> None:
             f"{upper.label} and {work.label} are on different mounts of one file system:"
             " name them through the same mount, files cannot be renamed between two"
         )
+
+
+def _is_own_work(work: Place, state: Place) -> bool:
+    """Tell whether a work directory is the one that a state directory has in itself."""
+    own = os.path.basename(work.name) == OWN_WORK and state.role == "state"
+    return own and work.chain[1:2] == state.chain[:1]
+
+
+def check_sides(scratch: list[Place], state: list[Place]) -> None:
+    """Refuse a state that would be emptied with scratch, or scratch that would be kept in it."""
+    for one in scratch:
+        for other in state:
+            if one.is_within(other) or other.is_within(one):
+                raise Refused(
+                    f"{one.label} and {other.label} are one in the other: keep them apart"
+                )
 
 
 def _mount_number(fd: int) -> int:

@@ -34,9 +34,14 @@ class Job:
     kept_open: bool = False  # `target` is for who wants the file, once it is published
     shared: bool = False
     over: bool = False  # published or abandoned
+    persisted: bool = False  # it was begun on that side
     published: bool = False
     _filled: bool = False
     _filling: threading.Lock = dataclasses.field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        """Take note of the side, which the node may leave (`sides`)."""
+        self.persisted = self.node.persisted
 
     def fill(self) -> None:
         """Copy the content; may run in a thread, and whoever else calls it waits for that."""

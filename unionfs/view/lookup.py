@@ -44,7 +44,7 @@ _ABSENT = os.strerror(errno.ENOENT)
 Finder = Callable[[bytes, int], tuple[Node, os.stat_result] | None]
 
 
-def _find_nothing(_name: bytes, _hint: int) -> None:
+def find_nothing(_name: bytes, _hint: int) -> None:
     """Leave all to others."""
 
 
@@ -314,7 +314,7 @@ class Lookup:
         """
         directory, nodes = self._bottom(parent), self._nodes
         if directory is None:
-            return _find_nothing
+            return find_nothing
         layer, prefix = directory.layer, join(directory.path, b"")
 
         def find(name: bytes, hint: int) -> tuple[Node, os.stat_result] | None:
@@ -329,6 +329,7 @@ class Lookup:
                 return None
             format_ = stat.S_IFMT(st.st_mode)
             node = Node(ino, format_, st.st_ino, parent, name, upper=False, below=directory)
+            node.persisted = parent.persisted
             return nodes.add(node, parent), st
 
         return find

@@ -71,6 +71,7 @@ class Node:
     protection: int = 0  # on upper: `iflags.IMMUTABLE` and `APPEND`
     superseded: bool = False  # its name has another node now; only open files still know it
     partial: bool = False  # upper has some blocks of the content, or is about to: `partials`
+    persisted: bool = False  # it is of the side *state*: `sides`
 
     @property
     def path(self) -> bytes:
@@ -147,6 +148,10 @@ class NodeTable(dict[int, Node]):
     def __missing__(self, ino: int) -> Node:
         """Raise ESTALE: the kernel should know better."""
         raise OSError(errno.ESTALE, f"inode {ino} is not known")
+
+    def all(self) -> list[Node]:
+        """Return all nodes."""
+        return [*self.values()]
 
     def unmarked(self, ino: int, st: os.stat_result, lower: Layer | None = None) -> Node | None:
         """Return the node of an object, of upper or of *lower*, that is known to bear no marks."""
@@ -227,6 +232,7 @@ class NodeTable(dict[int, Node]):
             result.links,
             protection=result.protection,
             partial=result.partial,
+            persisted=parent.persisted,
         )
         if result.partial:
             self.has_partials = True

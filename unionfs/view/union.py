@@ -22,6 +22,7 @@ from unionfs.layers.layer import Layer, WritableLayer, join
 from unionfs.layers.stack import Stack
 from unionfs.layers.whiteouts import LayerPath, Whiteouts
 from unionfs.view.columns import Columns
+from unionfs.view.fills import Fills
 from unionfs.view.handle import LowerReaders
 from unionfs.view.known import Known
 from unionfs.view.lookup import Lookup
@@ -30,7 +31,7 @@ from unionfs.view.node import Node, NodeTable
 from unionfs.view.upper import NoUpper, Upper
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 log = logging.getLogger(__name__)
 
@@ -48,27 +49,45 @@ class Features:
     copyup: Literal["whole", "blocks"] = "whole"
 
 
+class Common:
+    """What a union has once, also where it has two sides (`sides`)."""
+
+    def __init__(self, stack: Stack) -> None:
+        divide(stack)
+        self.acting = Acting()
+        self.access = AccessTimes(stack.copy, stack.state.copy if stack.state else -1)
+        self.readers = LowerReaders()
+        self.known = Known(stack.lowers)
+        self.fills = Fills()
+
+
 class Union:
     """A stack of layers seen as one tree."""
 
-    def __init__(self, stack: Stack, features: Features) -> None:
-        divide(stack)
+    persisted = False  # is it the side of what persists: `sides`?
+    moves_files = False  # may a file become another one of the host's: no thread writes to it then
+    table: type[NodeTable] = NodeTable
+
+    def __init__(self, stack: Stack, features: Features, common: Common | None = None) -> None:
+        common = common or Common(stack)
         kind = Whiteouts if features.whiteout == "overlay" else AufsWhiteouts
         self.features = features
-        self.acting = Acting()
-        self.access = AccessTimes(stack.copy)
-        self.readers = LowerReaders()
+        self.acting = common.acting
+        self.access = common.access
+        self.readers = common.readers
+        self.known = common.known
+        # Each tells which descriptors are open on a file.
+        self.holders: list[Callable[[Node], list[int]]] = []
         self.lowers = stack.lowers
         self.far = tuple(layer for layer in stack.lowers if isinstance(layer, FarLayer))
         self._top: Layer = stack.upper or stack.lowers[0]
         self.whiteouts = kind(stack.work, self.acting)
         self.columns = Columns(stack, self.whiteouts)
-        self.nodes = NodeTable(self._root(stack))
-        self.known = Known(stack.lowers)
+        self.nodes = self.table(self._root(stack))
         self.upper: Upper = NoUpper()
         if stack.upper is not None and stack.work is not None:
             os.umask(0)
-            self.upper = Upper(stack.upper, stack.work, self.acting)
+            self.upper = Upper(stack.upper, stack.work, self.acting, common.fills)
             self._record_layers(stack.upper, stack.work)
         self.lookup = Lookup(stack, self.upper, self.columns, self.nodes, self.known)
 
@@ -83,6 +102,7 @@ class Union:
             b"",
             upper=upper,
             below=self.columns.roots(() if hidden else stack.lowers),
+            persisted=self.persisted,
         )
 
     def _record_layers(self, upper: WritableLayer, work: WritableLayer) -> None:
@@ -114,6 +134,10 @@ class Union:
         if isinstance(below, LayerPath):
             return below.layer, join(below.path, node.name)
         return below[0][:2]
+
+    def faces(self, node: Node) -> tuple[Node, ...]:
+        """Return all nodes that stand for a directory: of two sides there may be two (`sides`)."""
+        return (node,)
 
     def supersede(self, node: Node) -> None:
         """Let the kernel's readers keep *node*; its name gets a new one at its next look-up."""
@@ -207,11 +231,12 @@ class Union:
         """
         if node.orphan:
             return {}
-        shown = self._listing(node)
+        shown = self.names_in(node)
         self.known.note_listing(node, shown)
         return shown
 
-    def _listing(self, node: Node) -> dict[bytes, int]:
+    def names_in(self, node: Node) -> dict[bytes, int]:
+        """Do so, and take no note of it."""
         places = list(node.lowers)
         if node.upper:
             places.insert(0, LayerPath(self._top, node.path))
@@ -241,8 +266,11 @@ class Union:
             listings.insert(0, self.whiteouts.listing(LayerPath(self._top, path), held))
         return not rules.merged(listings)
 
-    def statvfs(self) -> os.statvfs_result:
-        """Return the figures of upper's file system (of the top lower's without an upper)."""
+    def statvfs(self, node: Node) -> os.statvfs_result:  # noqa: ARG002 (`sides`)
+        """Return the figures of upper's file system (of the top lower's without an upper).
+
+        Of two uppers, it is that to which changes of *node* go.
+        """
         figures, name_max = self._top.statvfs(), self.lookup.name_max
         if figures.f_namemax == name_max:
             return figures

@@ -21,7 +21,9 @@ from unionfs.view.pins import Pins, path_of_pin
 class Upper:
     """The upper side of one union."""
 
-    def __init__(self, layer: WritableLayer, work: WritableLayer, acting: Acting) -> None:
+    def __init__(
+        self, layer: WritableLayer, work: WritableLayer, acting: Acting, fills: Fills
+    ) -> None:
         self.layer = layer
         self.work = work
         self.pins = Pins()
@@ -29,7 +31,7 @@ class Upper:
         self.temporaries = Temporaries(work)
         self.links = LinkIndex(work)
         self.stand_ins = inheritance.StandIns(self.temporaries, layer, acting)
-        self.fills = Fills()
+        self.fills = fills
         self.partials = Partials(self.place)
 
     def place(self, node: Node) -> tuple[WritableLayer, bytes]:
@@ -41,6 +43,14 @@ class Upper:
         if node.link:
             return self.work, self.links.path(node.link)
         return self.layer, node.path
+
+    def defer_removals(self) -> None:
+        """Let what is deleted wait to be removed, as somebody calls `tidy` now and then."""
+        self.temporaries.defer_removals()
+
+    def tidy(self) -> bool:
+        """Remove one name of what waits for that; say False where there is nothing."""
+        return self.temporaries.tidy()
 
 
 class NoUpper(Upper):

@@ -90,7 +90,7 @@ def child(driver, parent, name):
 
 def content(driver, node):
     fd = driver.union.open_to_read(node)
-    driver.open_fds.append(fd)
+    driver.open_fds[fd] = None
     return os.pread(fd, 99, 0)
 
 

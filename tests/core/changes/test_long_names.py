@@ -181,7 +181,7 @@ def test_statfs_tells_the_longest_name_that_any_layer_can_hold(union, tmp_path):
     u = union({}, {})
     host = os.statvfs(tmp_path)
     u.union.lookup.name_max = 1530  # FAT's
-    shown = u.union.statvfs()
+    shown = u.union.statvfs(u.union.root)
     assert (shown.f_namemax, shown.f_frsize, shown.f_blocks) == (1530, host.f_frsize, host.f_blocks)
     with pytest.raises(OSError, match="too long"):
         u.mkdir("n" * 300)

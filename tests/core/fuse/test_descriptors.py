@@ -17,6 +17,9 @@ class Layers:
 
     readers = Readers()
 
+    def __init__(self):
+        self.holders = []
+
     def open_to_read(self, _node):
         return os.open("/dev/null", os.O_RDONLY)
 

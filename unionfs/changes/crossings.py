@@ -1,0 +1,234 @@
+"""Files that go from one side of a union to the other (`view/sides`): rename, exchange, link.
+
+An object comes to the other side as a copy with all that it has, staged in work there, on disk if
+that side has one; one rename gives it its name.  Then the old name goes.  A crash in between leaves
+both names with the same content, or scratch is gone anyway.  To who uses the union it is one step:
+its node, with its number, and the descriptors that are open go along.  Where a step fails, all is
+as before.
+
+A file lives in state as long as it has a name there: of its further names see `view/twins`.
+So a new name on the other side is one of these:
+
+* in state: a link, or, for a file of scratch, the file itself: its names in scratch stay behind as
+  those of its placeholder;
+* in scratch: a link of the placeholder; or, where the last name in state is to go, the file itself,
+  which becomes its placeholder, if it has one.
+"""
+
+import contextlib
+import errno
+import logging
+import os
+from collections.abc import Iterator
+
+from unionfs.changes import protection
+from unionfs.changes.arrivals import Arrival, Link, Merge, Merger, Move, NewPlaceholder, Place, put
+from unionfs.changes.changes import Changes
+from unionfs.changes.names import error
+from unionfs.changes.renames import Target
+from unionfs.host import syscalls
+from unionfs.view.lookup_result import LookupResult
+from unionfs.view.node import Node
+from unionfs.view.sides import Side, TwoSided
+
+log = logging.getLogger(__name__)
+
+
+class Crossings:
+    """The crossings of one union."""
+
+    def __init__(self, union: TwoSided, scratch: Changes, state: Changes) -> None:
+        self.union = union
+        self.twins = union.twins
+        self._scratch, self._state = scratch, state
+
+    def _changes(self, side: Side) -> Changes:
+        return self._state if side.persisted else self._scratch
+
+    # The verbs
+
+    def rename(self, old: Place, new: Place, flags: int) -> None:
+        """Rename a file to a name of the other side: renameat2(2)."""
+        source, target = old.require(), new.find()
+        self._permit(old, source, new, target)
+        if flags == syscalls.RENAME_EXCHANGE:
+            self._exchange(old, source, new, target)
+            return
+        if flags & ~syscalls.RENAME_NOREPLACE:
+            raise error(errno.EINVAL)
+        if flags and target is not None:
+            raise error(errno.EEXIST)
+        with old.side.nodes.held(old.parent, old.name, source) as held:
+            node = self.twins.file(held)
+            if target is None or self._file_of(new, target) is not node:
+                self._rename(node, source, old, new)
+        # Else they are links of one file, which keep both names: rename(2).
+        self.union.nodes.drop_if_unknown(node)
+        self.settle()
+
+    def _rename(self, node: Node, source: LookupResult, old: Place, new: Place) -> None:
+        with self.retiring(new):
+            giving_way = self._changes(new.side).renames.giving_way
+            target = giving_way(source, new[1:], new.find())
+            with self._arriving(node, new, target, leaves=True):
+                self._changes(old.side).unlink(old.parent, old.name)
+
+    def link(self, node: Node, new: Place) -> os.stat_result:
+        """Give a file a name on the other side: link(2)."""
+        if node.orphan:
+            self._require_linkable(node)
+        if new.find() is not None:
+            raise error(errno.EEXIST)
+        protection.require(self.union, node)
+        with self._arriving(node, new, None):
+            pass  # it keeps its other names
+        return self.union.attributes(node)
+
+    @contextlib.contextmanager
+    def retiring(self, place: Place) -> Iterator[None]:
+        """See to a file that is about to lose a name, before it loses the last one in state."""
+        file = self._losing_last(place)
+        placeholder = self.twins.placeholder(file) if file is not None else None
+        if file is None or placeholder is None:
+            yield
+            return
+        self._make_ready(file)
+        merger = Merger(self.union, file, placeholder, self._scratch)
+        try:
+            merger.fill()
+            with contextlib.ExitStack() as undo:
+                merger.merge(undo)
+                yield
+                undo.pop_all()
+            merger.finish()
+        finally:
+            merger.close()
+
+    def _losing_last(self, place: Place) -> Node | None:
+        if not self.twins or not place.side.persisted:
+            return None
+        result = place.find()
+        node = result and place.side.nodes.of(result)
+        return node if node is not None and self._is_last(node) else None
+
+    def _is_last(self, file: Node) -> bool:
+        """Tell whether a file of state has but one name there."""
+        return not file.orphan and self.union.links(file) == 1
+
+    def settle(self) -> None:
+        """Let go of placeholders that have no name any more."""
+        for placeholder in self.twins.nameless():
+            if placeholder.orphan and self.union.links(placeholder) == 0:
+                file = self.twins.file(placeholder)
+                self.twins.part(file, placeholder)
+                for node in (placeholder, file):
+                    self.union.nodes.drop_if_unknown(node)
+
+    # What may be done
+
+    def _permit(
+        self, old: Place, source: LookupResult, new: Place, target: LookupResult | None
+    ) -> None:
+        protection.require_removable(old.side, old.parent, source)
+        if target is not None:
+            protection.require_removable(new.side, new.parent, target)
+
+    def _file_of(self, place: Place, result: LookupResult) -> Node | None:
+        node = place.side.nodes.of(result)
+        return None if node is None else self.twins.file(node)
+
+    def _require_linkable(self, node: Node) -> None:
+        """Raise ENOENT for a file that has lost its last name; one that had none can get one."""
+        if not node.upper:
+            raise error(errno.ENOENT)
+        upper = self.union.side_of(node).upper
+        layer, path = upper.place(node)
+        staged = upper.temporaries.name()
+        layer.link(path, upper.work, staged)
+        upper.work.unlink(staged)
+
+    # A name on the other side
+
+    @contextlib.contextmanager
+    def _arriving(
+        self, node: Node, new: Place, target: Target | None, *, leaves: bool = False
+    ) -> Iterator[None]:
+        """Give a file a name on the other side, in the place of *target*; take it back on error.
+
+        Another of its names *leaves* meanwhile.
+        """
+        names = self._changes(new.side).names
+        self._make_ready(node)
+        names.directory(new.parent)
+        if target is not None:
+            target = self._changes(new.side).renames.counted(new[1:], target)
+        arrival = self._arrival(node, new, leaves=leaves)
+        with arrival, contextlib.ExitStack() as undo:
+            if target is not None:
+                undo.callback(names.unpin, names.pin(target.node, target.result, new.path))
+            put(new, arrival.staged, undo)
+            arrival.arrive(undo)
+            yield
+            undo.pop_all()
+            if target is not None:
+                names.removed(new.parent, new.name, target.result, target.node)
+            arrival.finish()
+
+    def _make_ready(self, node: Node) -> None:
+        """Have far content near, and see that no thread is at it."""
+        copyup = self._changes(self.union.side_of(node)).names.copyup
+        copyup.foresee_content(node)
+        if node in self.union.upper.fills:
+            copyup.whole(node)
+
+    def _arrival(self, node: Node, new: Place, *, leaves: bool) -> Arrival:
+        """Choose how a file gets its name: see above."""
+        changes = self._changes(new.side)
+        if new.side.persisted:
+            if node.persisted:
+                return Link(self.union, node, new, changes, node)
+            return Move(self.union, node, new, changes, keeps=self.union.links(node) > leaves)
+        placeholder = self.twins.placeholder(node)
+        if node.orphan or (leaves and self._is_last(node)):
+            if placeholder is None:
+                return Move(self.union, node, new, changes, keeps=False)
+            return Merge(self.union, node, new, changes, placeholder)
+        if placeholder is None:
+            return NewPlaceholder(self.union, node, new, changes)
+        return Link(self.union, node, new, changes, placeholder)
+
+    # Both at once
+
+    def _exchange(
+        self, old: Place, source: LookupResult, new: Place, target: LookupResult | None
+    ) -> None:
+        """Exchange two files; of one that has further names, EXDEV."""
+        if target is None:
+            raise error(errno.ENOENT)
+        with (
+            old.side.nodes.held(old.parent, old.name, source) as one,
+            new.side.nodes.held(new.parent, new.name, target) as two,
+        ):
+            if self.twins.file(one) is self.twins.file(two):
+                return
+            for node in (one, two):
+                if self.union.links(node) > 1 or self.twins.has(node):
+                    raise error(errno.EXDEV)
+            for place, node in ((old, one), (new, two)):
+                self._changes(place.side).names.directory(place.parent)
+                self._make_ready(node)
+            there = Move(self.union, one, new, self._changes(new.side), keeps=False)
+            with there, contextlib.ExitStack() as undo:
+                back = Move(self.union, two, old, self._changes(old.side), keeps=False)
+                with back:
+                    put(new, there.staged, undo)
+                    put(old, back.staged, undo)
+                    there.arrive(undo)
+                    back.arrive(undo)
+                    undo.pop_all()
+                    there.leave()
+                    back.leave()
+                    there.finish()
+                    back.finish()
+        for node in (one, two):
+            self.union.nodes.drop_if_unknown(node)

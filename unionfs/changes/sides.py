@@ -1,0 +1,315 @@
+"""Changing names in a union with two writable sides (`view/sides`).
+
+Each side has verbs of its own, and knows nothing of the other.  Here it is said which side a change
+goes to, and seen to what concerns both: a split directory is brought up where a name in it changes,
+and has one time of modification; what would carry names of one side along to the other is EXDEV,
+as between two disks.  What goes to the other side by itself is in `crossings`.
+"""
+
+import contextlib
+import errno
+import logging
+import os
+from collections.abc import Iterator
+
+from unionfs.changes import protection
+from unionfs.changes.arrivals import Place
+from unionfs.changes.changes import Caller, Changes
+from unionfs.changes.copyup import CopyUp
+from unionfs.changes.crossings import Crossings
+from unionfs.changes.names import error
+from unionfs.changes.partial_copies import PartialCopies
+from unionfs.host import content, syscalls
+from unionfs.layers import markers
+from unionfs.layers.iflags import IMMUTABLE, PROTECTING
+from unionfs.layers.layer import WritableLayer
+from unionfs.view.job import Job
+from unionfs.view.node import Node
+from unionfs.view.sides import Side, Split, TwoSided
+from unionfs.view.union import Union
+
+log = logging.getLogger(__name__)
+
+
+def verbs_of(union: Union) -> tuple[CopyUp, Changes]:
+    """Return the verbs that copy up, and those that change names, of a union."""
+    if isinstance(union, TwoSided):
+        copyups = _CopyUps(union)
+        return copyups, _Changes(union, copyups)
+    copyup = CopyUp(union)
+    return copyup, Changes(union, copyup)
+
+
+class _SideCopyUp(CopyUp):
+    """The copy-up of one side."""
+
+    def __init__(self, side: Side) -> None:
+        super().__init__(side)
+        self._whole = side.whole
+
+    def _bring(self, node: Node) -> None:
+        split = self._whole.companions.get(node)
+        if split is None:
+            super()._bring(node)
+        else:
+            self._bring_scaffold(split)
+
+    def _bring_scaffold(self, split: Split) -> None:
+        """Make a split directory in the other upper, in its likeness.
+
+        All that counts of it is its name, and what it takes to make it again: `scaffolds`.
+        """
+        node, work = split.companion, self.upper.work
+        staged = self.upper.temporaries.name()
+        self.union.acting.as_root()
+        try:
+            self._make_alike(split.shown, work, staged)
+            self._publish_scaffold(node, work, staged)
+        except BaseException:
+            self.upper.temporaries.drop(staged)
+            raise
+        node.upper = True
+        self.union.known.names_change()
+
+    def _make_alike(self, shown: Node, work: WritableLayer, staged: bytes) -> None:
+        layer, path = self._whole.place(shown)
+        st = layer.stat(path)
+        work.mkdir(staged, 0o700)
+        work.chown(staged, st.st_uid, st.st_gid)
+        work.chmod(staged, st.st_mode & 0o7777)
+        markers.copy_attributes(layer, path, work, staged, private=False)
+        work.utime(staged, st.st_atime_ns, st.st_mtime_ns)
+
+    def _publish_scaffold(self, node: Node, work: WritableLayer, staged: bytes) -> None:
+        upper, path = self.upper.layer, node.path
+        if upper.find(path) is None:
+            self._copies.publish(node, staged, b"", work.stat(staged))
+        else:  # a whiteout of the time when other rules held
+            self.union.whiteouts.make_opaque(work, staged)
+            self.union.whiteouts.publish(work, staged, upper, path)
+        if self.syncs and node.parent is not None:  # once for ever
+            fd = upper.open(node.parent.path, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                content.sync(fd)
+            finally:
+                os.close(fd)
+
+
+class _CopyUps(CopyUp):
+    """The copy-up of both sides: each node's own does it."""
+
+    def __init__(self, union: TwoSided) -> None:
+        self.union = union
+        self.scratch, self.state = _SideCopyUp(union.scratch), _SideCopyUp(union.state)
+        self.syncs = self.scratch.syncs or self.state.syncs
+        self.partials = PartialCopies(union)  # none: `options.settled`
+
+    def of(self, thing: Node | Job | Side) -> CopyUp:
+        """Return the copy-up of the side to which something belongs."""
+        return self.state if thing.persisted else self.scratch
+
+    def foresee(self, node: Node) -> None:
+        """Ask far layers for all that *node*, and bringing it up, takes."""
+        self.of(node).foresee(node)
+
+    def foresee_content(self, node: Node, size: int | None = None) -> None:
+        """Do so, and have the first *size* bytes of the content near."""
+        self.of(node).foresee_content(node, size)
+
+    def metadata(self, node: Node) -> None:
+        """Bring *node* to upper; the content of a file may stay where it is."""
+        self.of(node).metadata(node)
+
+    def whole(self, node: Node, size: int | None = None) -> bool:
+        """Bring *node* to upper with its content, or with its first *size* bytes."""
+        return self.of(node).whole(node, size)
+
+    def directories(self, node: Node) -> None:
+        """Bring a directory and its parents to upper."""
+        self.of(node).directories(node)
+
+    def begin(self, node: Node, size: int | None = None, flags: int | None = None) -> Job:
+        """Stage the copy of a file's content."""
+        return self.of(node).begin(node, size, flags)
+
+    def publish(self, job: Job) -> None:
+        """Put a filled copy in its place, if it still can be."""
+        self.of(job).publish(job)
+
+    def abandon(self, job: Job) -> None:
+        """Drop a copy that is not wanted any more."""
+        self.of(job).abandon(job)
+
+
+class _Changes(Changes):
+    """The verbs of both sides; parents are as the kernel knows them."""
+
+    def __init__(self, union: TwoSided, copyups: _CopyUps) -> None:
+        self.union: TwoSided = union
+        self._copyups = copyups
+        self._scratch = Changes(union.scratch, copyups.scratch)
+        self._state = Changes(union.state, copyups.state)
+        self._crossings = Crossings(union, self._scratch, self._state)
+
+    def _of(self, side: Side) -> Changes:
+        return self._state if side.persisted else self._scratch
+
+    @contextlib.contextmanager
+    def _changing(
+        self, parent: Node, name: bytes, barred: int = IMMUTABLE
+    ) -> Iterator[tuple[Changes, Node]]:
+        """Yield the verbs that are to change a name, and its parent as they know it.
+
+        EPERM where the directory has one of the flags *barred*, which a companion never has.
+        """
+        side, at = self.union.at(parent, name)
+        if at is parent:
+            yield self._of(side), at
+            return
+        protection.require(self.union, parent, barred)
+        self._copyups.directories(parent)
+        self._copyups.directories(at)
+        yield self._of(side), at
+        self._date(parent, at)
+
+    def _date(self, shown: Node, companion: Node) -> None:
+        """Give a split directory the time at which a name in it has changed on the other side."""
+        self.union.known.names_change(shown)
+        try:
+            layer, path = self.union.upper.place(companion)
+            mtime_ns = layer.stat(path).st_mtime_ns
+            layer, path = self.union.upper.place(shown)
+            layer.utime(path, layer.stat(path).st_atime_ns, mtime_ns)
+        except OSError:  # the name is changed: no error may say otherwise
+            log.exception("%r has its old time", shown.path)
+
+    # Making objects
+
+    def create(
+        self, parent: Node, name: bytes, flags: int, mode: int, caller: Caller
+    ) -> tuple[Node, os.stat_result, int]:
+        """Create a regular file; return its node, its attributes and an open descriptor."""
+        with self._changing(parent, name) as (changes, at):
+            return changes.create(at, name, flags, mode, caller)
+
+    def create_unnamed(
+        self, parent: Node, flags: int, mode: int, caller: Caller
+    ) -> tuple[Node, os.stat_result, int]:
+        """Create a regular file that has no name, on the side of *parent*."""
+        changes = self._of(self.union.side_of(parent))
+        return changes.create_unnamed(parent, flags, mode, caller)
+
+    def mknod(
+        self, parent: Node, name: bytes, mode: int, device: int, caller: Caller
+    ) -> tuple[Node, os.stat_result]:
+        """Make a FIFO, socket, device or empty regular file; EPERM for what is a whiteout."""
+        with self._changing(parent, name) as (changes, at):
+            return changes.mknod(at, name, mode, device, caller)
+
+    def symlink(
+        self, parent: Node, name: bytes, target: bytes, caller: Caller
+    ) -> tuple[Node, os.stat_result]:
+        """Make a symlink."""
+        with self._changing(parent, name) as (changes, at):
+            return changes.symlink(at, name, target, caller)
+
+    def mkdir(
+        self, parent: Node, name: bytes, mode: int, caller: Caller
+    ) -> tuple[Node, os.stat_result]:
+        """Make a directory."""
+        with self._changing(parent, name) as (changes, at):
+            made = changes.mkdir(at, name, mode, caller)
+        return self.union.entered(parent, name, *made)
+
+    # Removing and moving
+
+    def unlink(self, parent: Node, name: bytes) -> None:
+        """Remove a name that is not a directory."""
+        with (
+            self._changing(parent, name, PROTECTING) as (changes, at),
+            self._crossings.retiring(self._at(parent, name)),
+        ):
+            changes.unlink(at, name)
+        self._crossings.settle()
+
+    def _at(self, parent: Node, name: bytes) -> Place:
+        return Place(*self.union.at(parent, name), name)
+
+    def rmdir(self, parent: Node, name: bytes) -> None:
+        """Remove a directory that shows no name."""
+        split = self._split_under(parent, name)
+        with self._changing(parent, name, PROTECTING) as (changes, at):
+            changes.rmdir(at, name)
+        if split is not None:
+            self._remove_scaffold(split)
+
+    def _split_under(self, parent: Node, name: bytes) -> Split | None:
+        """Return the split directory under a name, if it is one."""
+        if not self.union.leads(parent, name):
+            return None
+        found = self.union.lookup.node(parent, name)
+        return found and self.union.splits.get(found[0])
+
+    def _remove_scaffold(self, split: Split) -> None:
+        """Remove what a directory that is gone has left on the other side.
+
+        Over a lower it stays: whiteouts in it say what does not persist any more.
+        """
+        self.union.join(split.shown)
+        if split.companion.upper and not split.companion.below:
+            with contextlib.suppress(OSError):  # what stays there shows nothing
+                layer, path = self.union.upper.place(split.companion)
+                layer.rmdir(path)
+
+    def rename(
+        self, parent: Node, name: bytes, new_parent: Node, new_name: bytes, flags: int
+    ) -> None:
+        """Rename as renameat2(2) with RENAME_NOREPLACE or RENAME_EXCHANGE."""
+        old, new = self._at(parent, name), self._at(new_parent, new_name)
+        self._require_one_side((parent, old), (new_parent, new), flags)
+        with (
+            self._changing(parent, name, PROTECTING) as (changes, _),
+            self._changing(new_parent, new_name),
+        ):
+            if old.side is not new.side:
+                self._crossings.rename(old, new, flags)
+                return
+            with self._crossings.retiring(new) if not flags else contextlib.nullcontext():
+                changes.rename(old.parent, old.name, new.parent, new.name, flags)
+        self._crossings.settle()
+
+    def _require_one_side(
+        self, old: tuple[Node, Place], new: tuple[Node, Place], flags: int
+    ) -> None:
+        """Raise EXDEV where a directory would go to the other side, or take names there."""
+        across = old[1].side is not new[1].side
+        led = self.union.leads(old[0], old[1].name) or self.union.leads(new[0], new[1].name)
+        if not across and not led:
+            return
+        if self._is_directory(old[1]):
+            raise error(errno.EXDEV)
+        if flags == syscalls.RENAME_EXCHANGE and self._is_directory(new[1]):
+            raise error(errno.EXDEV)
+
+    @staticmethod
+    def _is_directory(place: Place) -> bool:
+        return place.side.lookup.require(place.parent, place.name).is_directory
+
+    # Others
+
+    def link(self, node: Node, parent: Node, name: bytes) -> os.stat_result:
+        """Give a file one more name, as link(2) does; return its attributes."""
+        place = self._at(parent, name)
+        with self._changing(parent, name) as (changes, at):
+            if place.side is self.union.side_of(node):
+                return changes.link(node, at, name)
+            return self._crossings.link(node, place)
+
+    def renew_link(self, old: bytes, new: bytes) -> None:
+        """Take note that a lower file with several names has another key: `links`."""
+        self._scratch.renew_link(old, new)
+        self._state.renew_link(old, new)
+
+    def stand_alone(self, node: Node) -> None:
+        """Make an object independent of the lowers, in which its name is going to change."""
+        self._of(self.union.side_of(node)).stand_alone(node)

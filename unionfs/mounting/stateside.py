@@ -1,0 +1,122 @@
+"""The second writable side of a union, opened: state, and why there is none where it is lost.
+
+A machine must boot though its state disk does not: where state is missing, read-only, damaged or in
+use, the union is made without it, all goes to scratch, and it is said loudly
+(`Stack.state_lost`).  `--state-required` refuses instead.  What is refused in any case are
+directories that are state and scratch at once, as scratch is emptied.
+
+Scratch on disk is emptied here, before each mount: a directory that we have not marked as ours,
+when it was empty, is refused.
+"""
+
+import contextlib
+import logging
+import os
+
+from unionfs.layers import inheritance, links
+from unionfs.layers.layer import Layer, WritableLayer, join
+from unionfs.layers.persistence import RuleNode, Rules
+from unionfs.layers.stack import OWN_WORK, State
+from unionfs.layers.temporaries import Temporaries
+from unionfs.layers.whiteouts import is_whiteout
+from unionfs.mounting import places, uppers
+from unionfs.mounting.options import Options, Refused
+from unionfs.mounting.places import Place
+
+log = logging.getLogger(__name__)
+
+# On the root of a scratch directory: all that is in it is ours.
+_SCRATCH = "trusted.overlay.unionfs.scratch"
+
+
+class Lost(Exception):  # noqa: N818 - it says what has become of state
+    """State is not to be had: says why."""
+
+
+def told(options: Options, why: Lost) -> str:
+    """Say in the log that state is lost, and return why; refuse where it is required."""
+    if options.state_required:
+        raise Refused(str(why)) from None
+    log.error("%s; NOTHING PERSISTS, all goes to scratch", why)
+    return str(why)
+
+
+def find(options: Options, held: contextlib.ExitStack) -> list[Place]:
+    """Hold state and its work open; `Lost` where they are not there."""
+    name = options.state or ""
+    try:
+        state = places.find("state", name)
+        held.callback(os.close, state.fd)
+        if not options.state_work:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(OWN_WORK, 0o700, dir_fd=state.fd)
+        work = places.find("state work", options.state_work or os.path.join(state.name, OWN_WORK))
+        held.callback(os.close, work.fd)
+    except Refused as exc:
+        raise Lost(str(exc)) from None
+    except OSError as exc:
+        raise Lost(f"state '{name}' cannot be written to: {exc.strerror}") from None
+    return [state, work]
+
+
+def open_state(options: Options, found: list[Place], attached: list[Place]) -> State:
+    """Open, claim and try state; `Lost` where it cannot be used."""
+    place, work_place = found
+    try:
+        upper, work, copy = uppers.open_upper(place, work_place, attached)
+    except Refused as exc:
+        raise Lost(str(exc)) from None
+    except OSError as exc:
+        raise Lost(f"{place.label} cannot be opened: {exc.strerror}") from None
+    own = os.path.basename(work_place.name) == OWN_WORK and not options.state_work
+    rules = Rules.parse((*options.persist, *([f"!/{OWN_WORK}"] if own else ())))
+    state = State(upper, work, rules, copy)
+    try:
+        inheritance.prepare(work, upper)
+        _require_ways(place, upper, b".", rules.root)
+    except OSError as exc:
+        state.close()
+        raise Lost(f"{place.label} is damaged or full: {exc.strerror}") from None
+    except BaseException:
+        state.close()
+        raise
+    return state
+
+
+def _require_ways(place: Place, state: Layer, directory: bytes, rule: RuleNode) -> None:
+    """Raise `Lost` for what is no directory where the rules speak of paths below it."""
+    for entry in state.scan(directory):
+        here, path = rule.child(entry.name), join(directory, entry.name)
+        if not here.leads:
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            _require_ways(place, state, path, here)
+        elif not here.persisted and not is_whiteout(state.stat(path)):
+            name = os.fsdecode(path)
+            raise Lost(f"{place.label} has a file '/{name}' where rules want a directory: move it")
+
+
+def empty_scratch(upper: WritableLayer, work: WritableLayer, like: int) -> None:
+    """Remove all that a scratch directory holds of the last mount; refuse what is not ours.
+
+    It takes after the directory *like* then, as a new one in RAM.
+    """
+    entries = list(upper.scan(b"."))
+    if entries and upper.find_attribute(b".", _SCRATCH) is None:
+        raise Refused(
+            f"upper '{upper.name}' is not empty, and no scratch of a former mount: all in it would"
+            " be deleted; empty it, or choose another directory"
+        )
+    upper.set_attribute(b".", _SCRATCH, b"y")
+    inheritance.prepare(work, upper)
+    staging = Temporaries(work)
+    for entry in entries:
+        staged = staging.name()
+        upper.move(entry.name, work, staged)
+        staging.discard(staged)
+    for entry in work.scan(links.DIRECTORY):
+        work.unlink(join(links.DIRECTORY, entry.name))
+    for name in upper.attributes(b"."):
+        if name != _SCRATCH and not name.startswith("security."):
+            upper.remove_attribute(b".", name)
+    uppers.resemble(upper.fd, like)

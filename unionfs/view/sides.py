@@ -1,0 +1,340 @@
+"""A union with two writable sides: *state* for what persists, *scratch* for all else.
+
+Each side is an upper with its work over the same lowers, and a union of its own (`Side`).  A name
+belongs to one of them, by the rules (`layers/persistence`), and what it shows is read from that one
+alone: of the other upper's objects nothing is seen under it.  `TwoSided` is both as one tree.  For
+each name it asks the side that has it.
+
+Only a directory with names of both sides in it is on both: it is *split*.  The kernel knows it by
+the node of the side that it belongs to, whose attributes count.  On the other side it has a
+*companion*, a node that is in no table: the parent of the names that belong there, with that side's
+places.  So a side meets parents of its own alone, and does as a union of one side.  In the other
+side's upper such a directory is a *scaffold*, which is there to be walked through.
+
+Numbers are of both sides together, so no two nodes of them have the same.
+"""
+
+import dataclasses
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from unionfs.layers.inodes import ROOT_INO
+from unionfs.layers.stack import Stack, State
+from unionfs.view.lookup import Finder, Lookup, find_nothing
+from unionfs.view.node import Node, NodeTable
+from unionfs.view.twins import Twins
+from unionfs.view.union import Common, Features, Union
+from unionfs.view.upper import Upper
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from unionfs.layers.layer import WritableLayer
+    from unionfs.layers.persistence import RuleNode
+    from unionfs.view.lookup_result import LookupResult
+
+
+# What a node says of where a file is.
+_WHERE = (
+    "host_ino", "parent", "name", "upper", "below", "redirect", "link", "links", "aliases", "pin",
+    "unsynced", "orphan", "persisted",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Split:
+    """A directory with names of both sides in it."""
+
+    shown: Node
+    companion: Node
+    rule: "RuleNode"
+
+    def on(self, side: Union) -> Node:
+        """Return its node on one side."""
+        return self.shown if self.shown.persisted == side.persisted else self.companion
+
+
+class _SideTable(NodeTable):
+    """The nodes of one side; a number that the other has is taken here, too."""
+
+    other: NodeTable
+
+    def __contains__(self, ino: object) -> bool:
+        return super().__contains__(ino) or dict.__contains__(self.other, ino)
+
+
+class Side(Union):
+    """One side of a union, which it knows as `whole`."""
+
+    table = _SideTable
+
+    def __init__(
+        self,
+        stack: Stack,
+        features: Features,
+        common: Common,
+        whole: "TwoSided",
+        *,
+        persisted: bool,
+    ) -> None:
+        self.persisted = persisted
+        self.whole = whole
+        super().__init__(stack, features, common)
+
+    def is_empty(
+        self,
+        directory: "LookupResult",
+        node: Node | None,
+        path: bytes,
+        held: "Sequence[os.DirEntry[bytes]] | None" = None,
+    ) -> bool:
+        """Tell whether a directory shows no name, also none of the other side's."""
+        if node is not None and node in self.whole.splits:
+            return not self.whole.listing(node)
+        return super().is_empty(directory, node, path, held)
+
+
+class _Tables(NodeTable):
+    """The nodes of both sides, as the kernel knows them."""
+
+    def __init__(self, scratch: NodeTable, state: NodeTable) -> None:
+        super().__init__(scratch.root)
+        self._scratch, self._state = scratch, state
+
+    def __missing__(self, ino: int) -> Node:
+        node = self._state.get(ino)
+        return self._scratch[ino] if node is None else node
+
+    def get(self, ino: int, default: Node | None = None) -> Node | None:  # type: ignore[override]
+        """Return the node of that number, or *default*."""
+        return self._state.get(ino) or self._scratch.get(ino, default)
+
+    def all(self) -> list[Node]:
+        """Return all nodes."""
+        return [*self._scratch.values(), *self._state.values()]
+
+    def drop_if_unknown(self, node: Node | None) -> None:
+        """Let go of a node that the kernel does not know, and of parents kept for it alone."""
+        if node is not None:
+            (self._state if node.persisted else self._scratch).drop_if_unknown(node)
+
+
+class _Uppers(Upper):
+    """The uppers of both sides."""
+
+    def __init__(self, scratch: Upper, state: Upper) -> None:
+        self._scratch, self._state = scratch, state
+        # What is done by descriptor may be done by either layer.
+        self.layer, self.work = scratch.layer, scratch.work
+        self.fills = scratch.fills
+
+    def place(self, node: Node) -> "tuple[WritableLayer, bytes]":
+        """Return where a node on upper is; EROFS for one that is not."""
+        return (self._state if node.persisted else self._scratch).place(node)
+
+    def defer_removals(self) -> None:
+        """Let what is deleted wait to be removed."""
+        self._scratch.defer_removals()
+        self._state.defer_removals()
+
+    def tidy(self) -> bool:
+        """Remove one name of what waits for that; say False where there is nothing."""
+        return self._scratch.tidy() or self._state.tidy()
+
+
+class _Lookups(Lookup):
+    """The look-ups of both sides; parents are as the kernel knows them."""
+
+    def __init__(self, union: "TwoSided") -> None:
+        self._union = union
+        self.name_max = max(union.scratch.lookup.name_max, union.state.lookup.name_max)
+
+    def find(self, parent: Node, name: bytes) -> "LookupResult | None":
+        """Return what shows under *name*, or None; no node is made."""
+        side, at = self._union.at(parent, name)
+        return side.lookup.find(at, name)
+
+    def node(self, parent: Node, name: bytes) -> tuple[Node, os.stat_result] | None:
+        """Return the node under *name*, a new one if need be, and its attributes; or None."""
+        side, at = self._union.at(parent, name)
+        found = side.lookup.node(at, name)
+        return found and self._union.entered(parent, name, *found)
+
+    def listed_node(
+        self, parent: Node, name: bytes, hint: int
+    ) -> tuple[Node, os.stat_result] | None:
+        """Look up a name that a listing of this moment has with *hint*."""
+        side, at = self._union.at(parent, name)
+        found = side.lookup.listed_node(at, name, hint)
+        return found and self._union.entered(parent, name, *found)
+
+    def finder(self, parent: Node) -> Finder:
+        """Return what looks up most names of a directory's listing, in half the time."""
+        if parent in self._union.splits:
+            return find_nothing
+        return self._union.side_of(parent).lookup.finder(parent)
+
+    def shows_below(self, parent: Node, name: bytes) -> bool:
+        """Tell whether *name* would show from a lower layer, were it not in upper."""
+        side, at = self._union.at(parent, name)
+        return side.lookup.shows_below(at, name)
+
+    def plain_below(self, parent: Node, name: bytes) -> "LookupResult | None":
+        """Return the plain file of one name that the only lower of a directory holds."""
+        side, at = self._union.at(parent, name)
+        return side.lookup.plain_below(at, name)
+
+
+class TwoSided(Union):
+    """A stack with two writable sides seen as one tree."""
+
+    moves_files = True
+
+    def __init__(self, stack: Stack, state: State, features: Features) -> None:
+        """Take the stack, and its state."""
+        common = Common(stack)
+        self.scratch = Side(stack, features, common, self, persisted=False)
+        other = Stack(state.upper, state.work, stack.lowers, stack.within, state.copy)
+        self.state = Side(other, features, common, self, persisted=True)
+        self.features = features
+        self.acting, self.access, self.readers = common.acting, common.access, common.readers
+        self.known = common.known
+        self.lowers, self.far = self.scratch.lowers, self.scratch.far
+        self.nodes = self._paired(self.scratch.nodes, self.state.nodes)
+        self.upper = _Uppers(self.scratch.upper, self.state.upper)
+        self.lookup = _Lookups(self)
+        root = Split(self.scratch.root, self.state.root, state.rules.root)
+        self.holders = []
+        self.twins = Twins()
+        # The split directories, by the node that the kernel knows, and by the companion.
+        self.splits = {root.shown: root}
+        self.companions = {root.companion: root}
+
+    @staticmethod
+    def _paired(scratch: NodeTable, state: NodeTable) -> _Tables:
+        for table, other in ((scratch, state), (state, scratch)):
+            if isinstance(table, _SideTable):
+                table.other = other
+        del state[ROOT_INO]  # the companion of the root
+        return _Tables(scratch, state)
+
+    # Which side
+
+    def side_of(self, node: Node) -> Side:
+        """Return the side that a node belongs to."""
+        return self.state if node.persisted else self.scratch
+
+    def other_side(self, node: Node) -> Side:
+        """Return the side that it does not belong to."""
+        return self.scratch if node.persisted else self.state
+
+    def at(self, parent: Node, name: bytes) -> tuple[Side, Node]:
+        """Return the side that has a name, and that side's node of the directory it is in."""
+        split = self.splits.get(parent)
+        if split is None:
+            return self.side_of(parent), parent
+        side = self.state if split.rule.child(name).persisted else self.scratch
+        return side, split.on(side)
+
+    def leads(self, parent: Node, name: bytes) -> bool:
+        """Tell whether something below a name may belong to the other side than the name."""
+        split = self.splits.get(parent)
+        return split is not None and split.rule.child(name).leads
+
+    # What is split
+
+    def entered(
+        self, parent: Node, name: bytes, node: Node, st: os.stat_result
+    ) -> tuple[Node, os.stat_result]:
+        """Return what a side has found under a name, as the kernel is to know it."""
+        if node.format == stat.S_IFDIR and node not in self.splits and self.leads(parent, name):
+            self._split(self.splits[parent], name, node)
+        if self.twins:
+            file = self.twins.file(node)
+            return (node, st) if file is node else (file, self.attributes(file))
+        return node, st
+
+    def _split(self, above: Split, name: bytes, node: Node) -> None:
+        """Give a directory its companion, and keep it for as long as it has a name."""
+        side = self.other_side(node)
+        over = above.on(side)
+        companion = Node(node.ino, stat.S_IFDIR, 0, over, name, upper=False, below=())
+        companion.persisted = side.persisted
+        result = side.lookup.find(over, name)
+        if result is not None and result.is_directory:
+            companion.upper, companion.below = result.upper, result.below
+            companion.redirect = result.redirect
+        split = Split(node, companion, above.rule.child(name))
+        self.splits[node] = self.companions[companion] = split
+        node.children += 1
+
+    def join(self, node: Node) -> None:
+        """Take note that a split directory has lost its name."""
+        split = self.splits.pop(node)
+        del self.companions[split.companion]
+        node.children -= 1
+        self.nodes.drop_if_unknown(node)
+
+    def swap(self, node: Node, other: Node, number: int) -> None:
+        """Let two nodes of one file, one a side, change sides; the *other* is to have that number.
+
+        What else is known of *node* goes with it: it is the one that the kernel knows.
+        """
+        for one in (node, other):
+            table = self.side_of(one).nodes
+            if table.get(one.ino) is one:
+                del table[one.ino]
+            table.orphans.pop(one.ino, None)
+        for field in _WHERE:
+            here, there = getattr(node, field), getattr(other, field)
+            setattr(node, field, there)
+            setattr(other, field, here)
+        other.ino = number
+        for one in (node, other):
+            table = self.side_of(one).nodes
+            table[one.ino] = one
+            if one.orphan:
+                table.orphans[one.ino] = one
+        self.known.names_change()
+
+    # What is known of a node
+
+    def faces(self, node: Node) -> tuple[Node, ...]:
+        """Return all nodes that stand for a directory: a split one has its companion, too."""
+        split = self.splits.get(node)
+        return (node,) if split is None else (node, split.companion)
+
+    def shown(self, node: Node, st: os.stat_result) -> tuple[int, int]:
+        """Return st_nlink and st_blocks as the union shows them."""
+        links, blocks = super().shown(node, st)
+        if node in self.splits:
+            return 1, blocks
+        twin = self.twins.placeholder(node) if self.twins else None
+        return links + (self.links(twin) if twin else 0), blocks
+
+    def links(self, node: Node) -> int:
+        """Return how many names a file has on its own side."""
+        side = self.side_of(node)
+        return side.shown(node, side.attributes(node))[0]
+
+    def listing(self, node: Node) -> dict[bytes, int]:
+        """Return the visible names of a directory, each with its hint."""
+        split = self.splits.get(node)
+        if split is None:
+            return self.side_of(node).listing(node)
+        return {
+            name: hint
+            for side in (self.scratch, self.state)
+            for name, hint in side.names_in(split.on(side)).items()
+            if split.rule.child(name).persisted == side.persisted
+        }
+
+    def statvfs(self, node: Node) -> os.statvfs_result:
+        """Return the figures of the file system to which changes of *node* go."""
+        return self.side_of(node).statvfs(node)
+
+
+def union_of(stack: Stack, features: Features) -> Union:
+    """Return the union of a stack, which has one side or two."""
+    return TwoSided(stack, stack.state, features) if stack.state else Union(stack, features)
