@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Bytes from which a file is copied by blocks.  A smaller one is copied in 60 us, and is then read
+# Bytes from which a file is copied by blocks.  A smaller one is copied in 75 us, and is then read
 # and written without the daemon.
 LEAST = 128 << 10
 

@@ -29,6 +29,7 @@ class DirectPartials:
         self._content = operations.files.partial_content
         self._copies = operations.files.partials
         self._read_at_once = read_at_once
+        self._reply = memoryview(b"")  # of reads; it grows with the largest
 
     def target(self, node: Node) -> int:
         """Return a descriptor of upper's file."""
@@ -50,9 +51,11 @@ class DirectPartials:
             (start, end, lower), partial = runs[0], self._union.upper.partials.of(node)
             fd = partial.source if lower else partial.target
             return self._read_at_once(unique, fd, end - start, start)
-        head = messages.HEADER_BYTES
-        reply = memoryview(bytearray(head + runs[-1].end - runs[0].start))
-        count = self._content.read_at_once(node, runs, reply[head:])
+        head, reply = messages.HEADER_BYTES, self._reply
+        size = head + runs[-1].end - runs[0].start
+        if len(reply) < size:
+            reply = self._reply = memoryview(bytearray(size))
+        count = self._content.read_at_once(node, runs, reply[head:size])
         if count is None:
             return None
         messages.put_header(reply, unique, head + count)

@@ -39,10 +39,12 @@ class PartialContent:
         done = 0
         for run in runs:
             room = buffer[done : done + run.end - run.start]
-            fd = partial.source if run.lower else partial.target
-            count = self._reading.at_once(fd, room, run.start)
-            if count is None or (run.lower and count < len(room)):
-                return None
+            if run.lower:
+                count = self._reading.at_once(partial.source, room, run.start)
+                if count != len(room):
+                    return None
+            else:
+                count = os.preadv(partial.target, [room], run.start)  # upper is in RAM
             done += count
             if count < len(room):
                 break
