@@ -95,7 +95,7 @@ boot-quick: setup
 boot-native: setup
 	tools/packages.sh $(IMAGE_PACKAGES)
 	$(BIN)pytest -p no:cacheprovider -o faulthandler_timeout=0 tests/boot/test_namespaces.py \
-		tests/boot/test_readme.py tests/boot/test_cycles.py -k 'not trixie and not squashfs and not twenty'
+		tests/boot/test_state.py tests/boot/test_readme.py tests/boot/test_cycles.py -k 'not trixie and not squashfs and not twenty'
 
 bench-boot: setup
 	tools/packages.sh $(BOOT_PACKAGES)
@@ -162,7 +162,7 @@ install: man
 install-boot:
 	install -D -m 755 -t $(DESTDIR)/usr/lib/unionfs boot/init boot/stage
 	install -D -m 644 -t $(DESTDIR)/usr/lib/unionfs boot/words.sh boot/messages.sh boot/identity.sh \
-		boot/initramfs.sh
+		boot/sides.sh boot/initramfs.sh
 	install -D -m 755 -t $(DESTDIR)/usr/share/initramfs-tools/hooks boot/initramfs-tools/hooks/unionfs
 	install -D -m 755 -t $(DESTDIR)/usr/share/initramfs-tools/scripts/init-bottom \
 		boot/initramfs-tools/scripts/init-bottom/unionfs

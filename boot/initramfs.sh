@@ -43,7 +43,7 @@ stage_in() {
     stage=/usr/lib/unionfs/stage
     if [ ! -e "$1$stage" ]; then
         mkdir -p "$1/run/unionfs/scripts"
-        for script in stage words.sh messages.sh identity.sh; do
+        for script in stage words.sh messages.sh identity.sh sides.sh; do
             cat "/usr/lib/unionfs/$script" >"$1/run/unionfs/scripts/$script"
         done
         stage=/run/unionfs/scripts/stage

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import subprocess
 
 import pytest
 
@@ -86,4 +87,39 @@ def test_twenty_boots_and_shutdowns_in_a_row_with_all_processes_busy(image, tmp_
         said = values(ended)
         assert (ended.status, said["state"], said["failed"]) == (POWER_OFF, "running", ""), turn
         assert int(said["busy"]) >= 4
+        assert is_clean(disk)
+
+
+def test_debian_with_two_sides_keeps_what_persists_and_leaves_the_disk_clean(
+    image, tmp_path, group
+):
+    toml = tmp_path / "unionfs.toml"
+    disk = make_ext4(str(tmp_path / "state.ext4"), "state", "64M")
+    root = str(tmp_path / "root.ext4")
+    subprocess.run(["cp", "--sparse=always", "--reflink=auto", image.ext4, root], check=True)
+    for name in ("first", "second"):
+        with attached(disk) as device:
+            toml.write_text(
+                'persist = ["/etc/passwd", "/etc/shadow", "/etc/group", "/etc/gshadow",'
+                f' "/etc/machine-id", "/var/log/journal"]\nstate.disk = "{device}"\n'
+            )
+            words = f"rm /etc/unionfs.toml\nwrite {toml} /etc/unionfs.toml\n"
+            subprocess.run(["debugfs", "-w", root], input=words.encode(), check=True)
+            script = with_systemd(
+                "echo was=$(id -un anna 2>&-)\nuseradd anna\nmkdir -p /var/log/journal\n"
+                "journalctl --flush\necho marks=$(journalctl -q -t mark | wc -l)\n"
+                "logger -t mark now\n"
+                "echo mode=$(cat /run/unionfs/mode)"
+            )
+            (tmp_path / name).mkdir()
+            ended = namespaces.boot(
+                root, tmp_path / name, "unionfs=state", script, disk=device, group=group
+            )
+            expected = (
+                {"was": "", "marks": "0"} if name == "first" else {"was": "anna", "marks": "1"}
+            )
+            mode = f"RAM upper, state {device}"
+            assert (ended.status, values(ended)) == (
+                POWER_OFF, {**expected, "mode": mode, "state": "running", "failed": ""},
+            )  # fmt: skip
         assert is_clean(disk)

@@ -114,7 +114,7 @@ def test_without_a_word_nothing_changes(image, tmp_path, words):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("unionfs=state", f"{LOST}: 'state' on the kernel command line is unknown"),
+        ("unionfs=status", f"{LOST}: 'status' on the kernel command line is unknown"),
         (
             "unionfs=LABEL=none unionfs.wait=1",
             "the disk LABEL=none did not appear within 1 seconds",
@@ -217,7 +217,15 @@ def test_a_machine_whose_processes_are_all_stopped_shuts_down(image, tmp_path):
 
 def test_the_scripts_are_sound():
     root = os.path.join(os.path.dirname(namespaces.HERE), "..")
-    scripts = ["init", "stage", "words.sh", "messages.sh", "identity.sh", "initramfs.sh"]
+    scripts = [
+        "init",
+        "stage",
+        "words.sh",
+        "messages.sh",
+        "identity.sh",
+        "sides.sh",
+        "initramfs.sh",
+    ]
     scripts += [f"dracut/90unionfs/{name}.sh" for name in ("module-setup", "pre-pivot")]
     scripts += [f"initramfs-tools/{kind}/unionfs" for kind in ("hooks", "scripts/init-bottom")]
     subprocess.run(

@@ -171,6 +171,12 @@ def test_the_words_for_the_kernel(root, words, said):
     assert root.boot("status").out.splitlines()[0].split(None, 1) == ["GRUB", said]
 
 
+def test_state_is_as_the_configuration_says_which_has_to_be_right(root):
+    root.write("etc/unionfs.toml", "persist = ['/etc/passwd']\nstate.disk = 'LABEL=state'\n")
+    assert root.boot("enable --state").status == 0
+    assert root.boot("status").out.splitlines()[0].split(None, 1) == ["GRUB", "unionfs=state"]
+
+
 def test_the_menu_alone(root):
     assert root.boot("enable --menu-only").status == 0
     assert not os.path.exists(f"{root.path}/etc/default/grub.d/unionfs.cfg")
@@ -264,6 +270,8 @@ def test_the_raspberry_pi_gets_a_word_on_its_line(root):
         ("enable --upper sda1", "UUID=..., LABEL=... or /dev/..."),
         ("enable --upper /dev/sda1 --size 1G", "exclude each other"),
         ("enable --size big", "bad size"),
+        ("enable --state", "there is neither /etc/unionfs.toml nor"),
+        ("enable --state --size 1G", "--state excludes --upper and --size"),
     ],
 )
 def test_bad_input_changes_nothing(root, words, told):

@@ -53,6 +53,17 @@ def test_the_lower_becomes_what_the_union_shows(union, change):
     assert union.unionfs("diff mnt") == Result(0, "", "")
 
 
+def test_names_of_one_file_stay_so_whatever_the_kernel_forgets_meanwhile(union):
+    shell(union, "mv mnt/dir mnt/moved; mkdir mnt/dir")
+    forgetting = "while :; do echo 3 >/proc/sys/vm/drop_caches; sleep 0.03; done"
+    with subprocess.Popen(["sh", "-c", forgetting]) as forgetful:
+        done = union.unionfs("commit --yes mnt")
+        forgetful.kill()
+    assert (done.status, done.err) == (0, "")
+    shell(union, "echo more >>mnt/moved/two")
+    assert union.read("mnt/one") == "1\nmore\n"
+
+
 def test_what_was_committed_can_be_deleted_again(union):
     shell(union, "mkdir mnt/new; echo 1 >mnt/new/a; echo 2 >mnt/b; ls -l mnt mnt/new >/dev/null")
     assert union.unionfs("commit --yes mnt").status == 0

@@ -18,6 +18,7 @@ from unionfs.host.mountinfo import MountInfo, parse, top_at
                 "/dev/root",
                 {"rw": "", "errors": "continue"},
                 frozenset({"rw", "noatime"}),
+                "/mnt1",
             ),
         ),
         (

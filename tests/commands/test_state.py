@@ -180,3 +180,21 @@ def test_a_union_with_two_sides_is_not_committed(sides):
     assert (result.status, result.out) == (2, "")
     assert "two writable sides" in result.err
     assert sides.unionfs("umount mnt").status == 0
+
+
+def test_state_is_an_upper_that_can_be_checked_and_compared(sides):
+    mount = f"mount --lower lower --ram {STATE} --persist /etc/keep mnt"
+    assert sides.unionfs(mount).status == 0
+    change(sides)
+    os.link(sides.at("mnt/etc/passwd"), sides.at("mnt/etc/backup"))
+    os.rename(sides.at("mnt/etc/hosts"), sides.at("mnt/etc/keep"))
+    assert sides.unionfs("umount mnt").status == 0
+    checked = sides.unionfs("check state")
+    assert (checked.status, checked.err) == (0, "")
+    assert "clean" in checked.out
+    assert sides.unionfs("diff state").out.splitlines() == [
+        "added    /etc/keep",
+        "changed  /etc/passwd (content)",
+        "added    /srv",
+        "added    /srv/data",
+    ]

@@ -15,6 +15,10 @@ from tests.mounted import disks
 from tests.mounted.mount import ROOT, Mount
 from unionfs.host.mountinfo import top_at
 
+# Seconds after which the clock of file systems has gone on: clock_getres(2).
+_CLOCK_REALTIME_COARSE = 5
+TICK = 2 * time.clock_getres(_CLOCK_REALTIME_COARSE)
+
 OPTIONS = [
     "relatime", "noatime", "strictatime", "nodiratime", "strictatime,nodiratime",
     "noatime,atime", "strictatime,noatime",
@@ -30,7 +34,7 @@ def twice(path):
     try:
         os.pread(fd, 100, 0)
         before = os.stat(path).st_atime_ns
-        time.sleep(0.02)
+        time.sleep(TICK)
         os.pread(fd, 100, 0)
     finally:
         os.close(fd)
@@ -103,7 +107,7 @@ RELATIME = frozenset({"rw", "relatime"})
 
 def told(top):
     """Tell after which steps the access time is another."""
-    time.sleep(0.02)
+    time.sleep(TICK)
     return {
         (name, step): _is_changed(top / name, call)
         for name, steps in STEPS.items()
@@ -113,7 +117,7 @@ def told(top):
 
 def _is_changed(path, call):
     before = os.lstat(path).st_atime_ns
-    time.sleep(0.02)
+    time.sleep(TICK)
     result = call(path)
     if isinstance(result, int):  # what was meant is the time since then
         before = result
@@ -235,13 +239,13 @@ def test_none_is_set_while_the_union_is_read_only(base):
         remount(mount, "ro")
         paths = [mount.path / name for name in ("small", "large", "d", "l")]
         before = [os.lstat(path).st_atime_ns for path in paths]
-        time.sleep(0.02)
+        time.sleep(TICK)
         for path, call in zip(paths, (read, read, os.listdir, os.readlink), strict=True):
             call(path)
         assert [os.lstat(path).st_atime_ns for path in paths] == before
         remount(mount, "rw")
         (mount.path / "small").chmod(0o600)
-        time.sleep(0.02)
+        time.sleep(TICK)
         read(mount.path / "small")
         assert (mount.path / "small").stat().st_atime_ns != before[0]
 

@@ -54,9 +54,9 @@ def test_the_group_is_the_one_that_upper_gives_to_any_new_object(base, options):
 
 
 def test_whiteouts_are_names_of_one_device_until_it_can_have_no_more(base):
-    names = [str(number) for number in range(65_100)]  # ext4 has at most 65,000
+    names = [str(number) for number in range(300)]
     with disks.writable("ext4", base, mib=64) as disk:
-        for name in ("upper", "work"):
+        for name in ("upper", "work", "others"):
             (disk / name).mkdir()
         lower = base / "lower"
         lower.mkdir()
@@ -65,12 +65,16 @@ def test_whiteouts_are_names_of_one_device_until_it_can_have_no_more(base):
         mount = Mount(base, lowers=[lower], upper=disk / "upper", work=disk / "work")
         try:
             mount.start()
-            for name in names:
+            (mount.path / names[0]).unlink()
+            device = disk / "upper" / names[0]
+            for number in range(64_900 - device.lstat().st_nlink):  # ext4 has at most 65,000
+                os.link(device, disk / "others" / str(number))
+            for name in names[1:]:
                 (mount.path / name).unlink()
             assert os.listdir(mount.path) == []
             numbers = {os.lstat(disk / "upper" / name).st_ino for name in names}
             mount.stop()
-            assert len(numbers) < 5
+            assert len(numbers) == 3  # the device, the whiteout that found that, the next device
             assert harvest(disk / "upper") == dict.fromkeys(names, WHITEOUT)
         finally:
             mount.kill()

@@ -136,6 +136,10 @@ class Place:
         self._mounts.append(mount)
         return mount
 
+    def leave_too(self, mount: Mount) -> None:
+        """Let a union be left with this place."""
+        self._mounts.append(mount)
+
     def leave(self) -> None:
         for mount in self._mounts:
             mount.leave()

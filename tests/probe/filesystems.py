@@ -126,6 +126,22 @@ def unionfs(base: Path) -> Iterator[Path]:
         yield point
 
 
+def unionfs_sides(*rules: str) -> Callable[[Path], contextlib.AbstractContextManager[Path]]:
+    """Return what mounts a union over the same lowers in which the paths of *rules* persist."""
+
+    @contextlib.contextmanager
+    def mounted(base: Path) -> Iterator[Path]:
+        (base / "state").mkdir()
+        words = [f"--lower={base}/lower1", f"--lower={base}/lower2", "--ram"]
+        words += [f"--state={base}/state", *(f"--persist={rule}" for rule in rules)]
+        own = [sys.executable, "-m", "unionfs.cli"]
+        with _unmounted(base / "mnt", *own, "umount") as point:
+            _command(*own, "mount", *words, point)
+            yield point
+
+    return mounted
+
+
 PLAIN = FileSystem("ext4", "", plain, layered=False)
 TMPFS = FileSystem("tmpfs", "", lambda base: tmpfs(base / "mnt"), layered=False)
 OVERLAY = FileSystem("overlayfs", "", overlay)

@@ -42,8 +42,8 @@ def test_under_a_flood_timers_threads_and_signals_make_progress(mirror, switches
             for number in range(1, 6):
                 served.process.send_signal(signal.SIGUSR1)
                 until(lambda number=number: served.ask()["signals"] == number)
-            until(lambda: served.ask()["ticks"] > 50)
-            until(lambda: served.ask()["thread_rounds"] > 50)
+            until(lambda: served.ask()["ticks"] > 10)
+            until(lambda: served.ask()["thread_rounds"] > 10)
             until(lambda: served.counts("open")[0] - before["counts"]["open"] > 1000)
             after = served.ask()
         finally:

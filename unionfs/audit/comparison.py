@@ -26,7 +26,7 @@ from typing import Literal, NamedTuple
 from unionfs.audit import differences, paths
 from unionfs.layers import markers
 from unionfs.layers.layer import Layer, join
-from unionfs.layers.stack import Stack
+from unionfs.layers.stack import Stack, is_own_work
 from unionfs.layers.whiteouts import LayerPath
 from unionfs.view.lookup_result import LookupResult
 from unionfs.view.node import directory_of
@@ -139,6 +139,8 @@ class _Comparison:
     def _visit_all(self, directory: _Directory) -> None:
         names = self.union.whiteouts.listing(directory.upper)
         for name, hint in names.items():
+            if is_own_work(directory.path, name):
+                continue
             with self._reporting(join(directory.path, name), join(directory.old, name)):
                 self._visit(directory, name, shows=hint != 0)
         if directory.before and not directory.merged:

@@ -24,7 +24,7 @@ from unionfs.audit.faults import Problem, unlist
 from unionfs.layers import links, markers, whiteouts
 from unionfs.layers.layer import Layer, WritableLayer, join
 from unionfs.layers.markers import Marks
-from unionfs.layers.stack import Stack
+from unionfs.layers.stack import Stack, is_own_work
 from unionfs.layers.whiteouts import LayerPath
 from unionfs.view.lookup_result import LookupResult
 from unionfs.view.node import directory_of
@@ -78,7 +78,8 @@ class Examination:
             directory = self._directories.pop()
             names = sorted(entry.name for entry in self.upper.scan(directory.path))
             for name in names:
-                self._visit(directory, name)
+                if not is_own_work(directory.path, name):
+                    self._visit(directory, name)
         for redirected in self._redirected:
             self._judge_old_place(*redirected)
         self.problems.sort(key=lambda problem: problem.path.split(b"/"))

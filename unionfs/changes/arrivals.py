@@ -262,6 +262,7 @@ class Merger:
     def finish(self) -> None:
         """Do what follows when all has gone well."""
         self._open.move()
+        self.union.nodes.drop_if_unknown(self.placeholder)
 
     def close(self) -> None:
         """Close what is not needed any more."""

@@ -18,6 +18,7 @@ from unionfs.changes.changes import Caller, Changes
 from unionfs.changes.copyup import CopyUp
 from unionfs.changes.crossings import Crossings
 from unionfs.changes.names import error
+from unionfs.changes.remembering import Memory
 from unionfs.host import content, syscalls
 from unionfs.layers import markers
 from unionfs.layers.iflags import IMMUTABLE, PROTECTING
@@ -45,13 +46,21 @@ class _SideCopyUp(CopyUp):
     def __init__(self, side: Side) -> None:
         super().__init__(side)
         self._whole = side.whole
+        self._memory = Memory(side) if side.persisted else None
 
     def _bring(self, node: Node) -> None:
         split = self._whole.companions.get(node)
         if split is None:
+            if self._memory is not None:
+                self._memory.before_change_of(node)
             super()._bring(node)
         else:
             self._bring_scaffold(split)
+
+    def _publish_staged(self, job: Job) -> None:
+        if self._memory is not None:
+            self._memory.before_change_of(job.node)
+        super()._publish_staged(job)
 
     def _bring_scaffold(self, split: Split) -> None:
         """Make a split directory in the other upper, in its likeness.
@@ -147,6 +156,7 @@ class _Changes(Changes):
         self._copyups = copyups
         self._scratch = Changes(union.scratch, copyups.scratch)
         self._state = Changes(union.state, copyups.state)
+        self._memory = Memory(union.state)
         self._crossings = Crossings(union, self._scratch, self._state)
 
     def _of(self, side: Side) -> Changes:
@@ -161,6 +171,8 @@ class _Changes(Changes):
         EPERM where the directory has one of the flags *barred*, which a companion never has.
         """
         side, at = self.union.at(parent, name)
+        if side.persisted:
+            self._memory.before_change(at, name)
         if at is parent:
             yield self._of(side), at
             return

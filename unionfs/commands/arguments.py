@@ -1,9 +1,10 @@
 """The words on the command line that `mount` and `run` share."""
 
 import argparse
+import os
 import re
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from unionfs.mounting.options import Options, Refused, checked_size, choices, parse
@@ -16,6 +17,7 @@ options of -o (separated by commas; \\, \\: and \\\\ stand for themselves in nam
   statedir=S,persist=A:B
                         a second writable layer, for the paths A and B; all else goes to the first
                         one, which is emptied at each mount; stateworkdir=W, state-required
+  config[=FILE]         what a configuration says, as --config
   ro rw nosuid nodev noexec noatime nodiratime relatime sync dirsync ...
                         as in mount(8); remount (with ro or rw) changes them on a live mount
   fsname=NAME           the source shown in the mount table [unionfs]
@@ -31,7 +33,21 @@ _DIRECTORIES = {
     "state_work": "stateworkdir",
 }
 
+# Options of which the operand may be left out -> what the next word has to be to be taken for it.
 _LOOKS_LIKE_SIZE = re.compile(r"[0-9]+[a-zA-Z%]*")
+
+
+def _may_be_file(word: str) -> bool:
+    """Tell whether a word is not the mount point: that is a directory."""
+    return not word.startswith("-") and not os.path.isdir(word)
+
+
+_OPTIONAL: dict[str, Callable[[str], object]] = {
+    "--ram": _LOOKS_LIKE_SIZE.fullmatch,
+    "--config": _may_be_file,
+    "--readonly-root": _may_be_file,
+    "--check": _may_be_file,
+}
 
 
 def add_lowers(parser: argparse.ArgumentParser, meaning: str) -> None:
@@ -63,6 +79,25 @@ def add_layers(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_configuration(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name a file which says what to mount."""
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        nargs="?",
+        const="",
+        help="mount what a configuration says: unionfs-config(1) [/etc/unionfs.toml]; what is said"
+        " here as well wins",
+    )
+    parser.add_argument(
+        "--readonly-root",
+        metavar="FILE",
+        nargs="?",
+        const="",
+        help="do so by the files of Fedora's readonly-root [/etc/sysconfig/readonly-root]",
+    )
+
+
 def layer_options() -> str:
     """Return what --help says of `-o`."""
     return _LAYER_OPTIONS + "".join(
@@ -80,9 +115,9 @@ def _help_line(said: str, meaning: str) -> str:
 
 
 def before_parsing(arguments: Iterable[str]) -> list[str]:
-    """Return the arguments with an optional SIZE joined to its --ram.
+    """Return the arguments with operands that may be left out joined to their options.
 
-    argparse would take any next word for the SIZE, also the mount point.  Words
+    argparse would take any next word for the SIZE of --ram, also the mount point.  Words
     after `--` are left alone.
     """
     joined: list[str] = []
@@ -91,10 +126,9 @@ def before_parsing(arguments: Iterable[str]) -> list[str]:
         joined.append(word)
         if word == "--":
             break
-        if joined[-2:-1] == ["--ram"]:
-            joined[-2:] = (
-                [f"--ram={word}"] if _LOOKS_LIKE_SIZE.fullmatch(word) else ["--ram=", word]
-            )
+        if joined[-2:-1] and joined[-2] in _OPTIONAL:
+            option, fits = joined[-2], _OPTIONAL[joined[-2]]
+            joined[-2:] = [f"{option}={word}"] if fits(word) else [f"{option}=", word]
     return [*joined, *rest]
 
 

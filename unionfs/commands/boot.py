@@ -11,6 +11,7 @@ import sys
 from unionfs.commands import bootloaders, initramfs, offline
 from unionfs.commands.bootsteps import Failed, Step, carry_out, needed
 from unionfs.host import mountinfo
+from unionfs.mounting import configurations
 from unionfs.mounting.options import Refused, checked_size
 
 _FAILED = 1  # exit status
@@ -19,6 +20,7 @@ _EPILOG = """\
 enable         the root is a union from the next boot on: the real root is only read, and shows
                at /ro; changes go to RAM, which shows at /rw, and are gone at the next boot
   --upper DEV  changes go to a disk, and stay: UUID=..., LABEL=... or /dev/...
+  --state      as the configuration says: what persists, and where (unionfs-config(1))
   --size SIZE  of the RAM, as tmpfs(5) has it: 512M, 50% [50%]
   --menu-only  the menu's default stays as it is
   --once       the next boot alone
@@ -40,6 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="enable, disable or status",
     )  # fmt: skip
     parser.add_argument("--upper", metavar="DEV", help="a disk that keeps changes")
+    parser.add_argument("--state", action="store_true", help="as the configuration says")
     parser.add_argument("--size", metavar="SIZE", help="how much RAM changes may take [50%%]")
     parser.add_argument("--menu-only", action="store_true", help="leave the menu's default")
     parser.add_argument("--once", action="store_true", help="the next boot alone")
@@ -89,15 +92,21 @@ def _refuse_union(root: str) -> None:
 
 
 def _words(arguments: argparse.Namespace) -> str:
+    return _upper_word(arguments) + (f" init={initramfs.LIBRARY}/init" if arguments.init else "")
+
+
+def _upper_word(arguments: argparse.Namespace) -> str:
+    if arguments.state:
+        if arguments.upper or arguments.size:
+            raise Refused("--state excludes --upper and --size: the configuration says them")
+        configurations.read(None, arguments.root)  # what is wrong with it is better known now
+        return "unionfs=state"
     if arguments.upper and arguments.size:
         raise Refused("--upper and --size exclude each other: a disk has its own size")
     if arguments.upper and not arguments.upper.startswith(("UUID=", "LABEL=", "/dev/")):
         raise Refused(f"bad --upper '{arguments.upper}': give UUID=..., LABEL=... or /dev/...")
     size = f":size={checked_size(arguments.size)}" if arguments.size else ""
-    words = f"unionfs={arguments.upper or f'tmpfs{size}'}"
-    if arguments.init:
-        words += f" init={initramfs.LIBRARY}/init"
-    return words
+    return f"unionfs={arguments.upper or f'tmpfs{size}'}"
 
 
 def _enabling(arguments: argparse.Namespace) -> list[Step]:

@@ -103,7 +103,7 @@ def _opened(arguments: argparse.Namespace) -> Iterator[_Layers]:
         upper = hold(offline.find_upper(arguments.upper))
         lowers, work_name = _companions(arguments, upper)
         work = hold(places.find("work", work_name)) if work_name else None
-        if work is not None:
+        if work is not None and not places.is_own_work(work, upper):
             places.check_layers(upper, work, [])
         claimed = [upper] if work is None else [upper, work]
         layers = [_claim(fd, place, held) for fd, place in _open_together(claimed)]

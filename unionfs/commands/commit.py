@@ -31,6 +31,7 @@ from unionfs.fuse.rootattributes import ALONE
 from unionfs.host import content
 from unionfs.layers import markers
 from unionfs.layers.layer import Layer, WritableLayer, join
+from unionfs.layers.whiteouts import BOTTOM
 from unionfs.mounting import live
 from unionfs.mounting.options import Refused
 
@@ -85,7 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
     with truelower.writable(lower, mounted.mountpoint) as place:
         fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            left = _Commit(union, WritableLayer(fd, name=lower.name), found).carry(chosen)
+            layer = WritableLayer(fd, number=BOTTOM, name=lower.name)
+            left = _Commit(union, layer, found).carry(chosen)
         finally:
             os.fchdir(union.fd)  # not in the lower, which is to be read-only again
             os.close(fd)

@@ -2,13 +2,14 @@
 
 import argparse
 import json
+from collections.abc import Iterator
 from typing import Any
 
-from unionfs.audit import paths
-from unionfs.audit.comparison import Whiteout, changes
+from unionfs.audit import paths, upgrades
+from unionfs.audit.comparison import Change, Whiteout, changes
 from unionfs.commands import offline
 from unionfs.layers.layer import WritableLayer
-from unionfs.layers.stack import Stack
+from unionfs.layers.stack import Stack, State
 from unionfs.mounting import live
 from unionfs.mounting.options import Refused
 
@@ -18,6 +19,10 @@ it was last mounted over, as recorded on it, if they are not given.
 
 A line says added, changed or deleted, the path, and what changed.  Of a deleted
 directory, only the directory itself is listed; of a renamed one, both paths.
+
+Of a union with two sides it lists what scratch changes.  With --state it lists the paths
+that persist, of a mounted union, and whether they hide what an upgrade of the lower has brought:
+"differs from the new lower" where that is not what the lower had when the path was first changed.
 """
 
 
@@ -26,12 +31,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _HELP
     parser.add_argument("directory", metavar="DIR", help="a mounted union, or an upper directory")
     offline.add_layers(parser)
+    parser.add_argument(
+        "--state", action="store_true", help="what persists, and what it hides of a new lower"
+    )
     parser.add_argument("--json", action="store_true", help=paths.JSON_HELP)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the changes."""
     offline.require_root()
+    if arguments.state:
+        return _print_state(arguments)
     stack, whiteout = _open(arguments)
     if stack.upper is None:
         raise Refused(f"'{arguments.directory}' is mounted without an upper: nothing can change")
@@ -44,15 +54,42 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _print_state(arguments: argparse.Namespace) -> int:
+    if arguments.lower or arguments.whiteout:
+        raise Refused("--state is for a mounted union: leave --lower and --whiteout out")
+    stack = live.find(arguments.directory).open_stack()
+    if stack.state is None:
+        raise Refused(f"'{arguments.directory}' is mounted without a state side: nothing persists")
+    paths.let_stdout_write_any_name()
+    found = upgrades.persisted(stack.state, stack)
+    if arguments.json:
+        print(json.dumps(_state_document(stack, stack.state, found), indent=2))
+        return 0
+    for one in found:
+        print(one.line())
+    return 0
+
+
+def _state_document(
+    stack: Stack, state: State, found: Iterator[upgrades.Persisted]
+) -> dict[str, Any]:
+    return {
+        "state": state.upper.name,
+        "lowers": [layer.name for layer in stack.lowers],
+        "changes": [{**_as_json(one.change), "lower": one.below.name.lower()} for one in found],
+    }
+
+
 def _document(stack: Stack, whiteout: Whiteout) -> dict[str, Any]:
     return {
         "upper": stack.upper.name if stack.upper else None,
         "lowers": [layer.name for layer in stack.lowers],
-        "changes": [
-            {"path": paths.absolute(change.path), "kind": change.kind, "detail": change.detail}
-            for change in changes(stack, whiteout)
-        ],
+        "changes": [_as_json(change) for change in changes(stack, whiteout)],
     }
+
+
+def _as_json(change: Change) -> dict[str, str]:
+    return {"path": paths.absolute(change.path), "kind": change.kind, "detail": change.detail}
 
 
 def _open(arguments: argparse.Namespace) -> tuple[Stack, Whiteout]:

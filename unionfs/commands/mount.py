@@ -8,11 +8,12 @@ import argparse
 import dataclasses
 import os
 import sys
+from dataclasses import replace
 
 from unionfs.commands import arguments as words
 from unionfs.commands import background
 from unionfs.host import inherited
-from unionfs.mounting.options import Options, settled
+from unionfs.mounting.options import Options, Refused, parse, settled
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--state-required", action="store_true", help="no mount where state is not to be had"
     )
+    words.add_configuration(parser)
     parser.add_argument("-f", "--foreground", action="store_true", help="stay in the foreground")
     parser.add_argument("mountpoint", metavar="MOUNTPOINT", help="where to mount")
     parser.epilog = f"Without an upper the union is read-only.\n\n{words.layer_options()}"
@@ -52,11 +54,37 @@ def run(arguments: argparse.Namespace) -> int:
         from unionfs.commands import remount  # noqa: PLC0415 - a mount does not need it
 
         return remount.remount(arguments.mountpoint, arguments.options)
+    if options.config is not None or _configuration(arguments) is not None:
+        options = _configured(arguments, options, base)
     options = settled(options)
     mountpoint = os.path.realpath(arguments.mountpoint)
     if arguments.foreground:
         return _in_foreground(options, mountpoint, arguments.verbose)
     return _in_background(options, mountpoint, arguments)
+
+
+def _configuration(arguments: argparse.Namespace) -> str | None:
+    """Return the configuration's file that the command line names, "" for the machine's own."""
+    from_fedora: str | None = getattr(arguments, "readonly_root", None)
+    if from_fedora is None:
+        return getattr(arguments, "config", None)
+    if getattr(arguments, "config", None) is not None:
+        raise Refused("--config and --readonly-root exclude each other: leave one out")
+    return from_fedora or "/etc/sysconfig/readonly-root"
+
+
+def _configured(arguments: argparse.Namespace, options: Options, base: Options) -> Options:
+    """Return the options with all that the configuration says, and say what it lacks."""
+    from unionfs.mounting import configurations, opening, sides  # noqa: PLC0415 - few have one
+
+    opening.require_privileges()
+    file = _configuration(arguments)
+    found = configurations.read((options.config if file is None else file) or None)
+    options = words.options_from(arguments, parse(found.options, base))
+    options, troubles = sides.filled(replace(options, config=os.path.abspath(found.source)), found)
+    for trouble in troubles:
+        print(f"unionfs: warning: {trouble}", file=sys.stderr)
+    return options
 
 
 def _in_background(options: Options, mountpoint: str, arguments: argparse.Namespace) -> int:

@@ -22,6 +22,7 @@ class MountInfo(NamedTuple):
     source: str
     options: dict[str, str]  # of the file system, "" where an option has no value
     flags: frozenset[str] = frozenset()  # of this mount alone: ro, noatime, ...
+    root: str = "/"  # which directory of the file system it shows
 
 
 def mounts(pid: int | None = None) -> Iterator[MountInfo]:
@@ -34,7 +35,7 @@ def mounts(pid: int | None = None) -> Iterator[MountInfo]:
 def parse(line: str) -> MountInfo:
     """Return what one line of the file says."""
     left, _, right = line.rstrip("\n").partition(" - ")
-    number, _, device, _, target, flags, *_ = left.split(" ")
+    number, _, device, root, target, flags, *_ = left.split(" ")
     kind, source, options = right.split(" ", 2)
     pairs = (option.partition("=") for option in options.split(","))
     return MountInfo(
@@ -45,6 +46,7 @@ def parse(line: str) -> MountInfo:
         _unescape(source),
         {key: _unescape(value) for key, _, value in pairs},
         frozenset(flags.split(",")),
+        _unescape(root),
     )
 
 

@@ -59,10 +59,14 @@ class _Branch:
             self.globs[component] = _Glob(pattern, _Branch())
         return self.globs[component].branch
 
-    def overtaken(self, verdict: _Verdict) -> bool:
-        """Tell whether no rule below here can change what *verdict* says."""
+    def may_change(self, verdict: _Verdict) -> bool:
+        """Tell whether a rule below here says the contrary of *verdict*, and outweighs it."""
         last = self.last_to_drop if verdict.persists else self.last_to_keep
-        return last <= verdict.order
+        return last > verdict.order
+
+    def may_speak(self, verdict: _Verdict) -> bool:
+        """Tell whether a rule below here outweighs *verdict*, whatever it says."""
+        return max(self.last_to_drop, self.last_to_keep) > verdict.order
 
 
 class _Glob(NamedTuple):
@@ -98,8 +102,9 @@ NOTHING_PERSISTS = RuleNode(persisted=False, leads=False, _verdict=_UNSAID, _bra
 
 
 def _node(verdict: _Verdict, branches: Iterable[_Branch]) -> RuleNode:
-    heard = tuple(branch for branch in branches if not branch.overtaken(verdict))
-    if heard:
+    # One that says the same may be what another, which says the contrary, is to outweigh later.
+    heard = tuple(branch for branch in branches if branch.may_speak(verdict))
+    if any(branch.may_change(verdict) for branch in heard):
         return RuleNode(verdict.persists, leads=True, _verdict=verdict, _branches=heard)
     return ALL_PERSISTS if verdict.persists else NOTHING_PERSISTS
 

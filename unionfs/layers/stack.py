@@ -16,6 +16,11 @@ from unionfs.layers.persistence import Rules
 OWN_WORK = ".unionfs-work"
 
 
+def is_own_work(directory: bytes, name: bytes) -> bool:
+    """Tell whether a name in a directory of state is that of its work, which is no content."""
+    return directory == b"." and os.fsdecode(name) == OWN_WORK
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """The second writable side of a union, for the paths that *rules* say."""

@@ -44,6 +44,10 @@ def open_and_serve(options: Options, mountpoint: str, started: Callable[[], None
     except OSError as exc:  # as few descriptors as this process may have
         raise Refused(f"the layers cannot be opened: {exc.strerror}") from exc
     try:
+        if options.planted:
+            from unionfs.mounting import planting  # noqa: PLC0415 - few mounts have anything of it
+
+            planting.plant(stack, options)
         status = serve(stack, options, mountpoint, started)
         claims.release(*stack.writable())
         return status or sync(stack, options)

@@ -23,7 +23,9 @@ from unionfs.mounting.options import Options, Refused
 _DEAD = frozenset({errno.ENOTCONN, errno.ECONNABORTED, errno.EIO})
 
 # Not in the status: they are about the command, or are shown with the layers.
-_UNSHOWN = frozenset({"flags", "remount", "lowers", "upper", "work", "state", "state_work"})
+_UNSHOWN = frozenset(
+    {"flags", "remount", "lowers", "upper", "work", "state", "state_work", "planted"}
+)
 
 _UNSAID = (None, (), False)
 

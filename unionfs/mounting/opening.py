@@ -80,7 +80,8 @@ def open_stack(options: Options, mountpoint: str | None = None) -> Stack:
         if state is not None:
             undo.callback(state.close)
         named.check_mountpoint(attached)
-        if options.state and options.upper and upper is not None and work is not None:
+        emptied = options.state or options.wipe == "on"
+        if emptied and options.upper and upper is not None and work is not None:
             stateside.empty_scratch(upper, work, lowers[0].fd)
         undo.pop_all()
         return Stack(upper, work, lowers, named.within(upper, lowers, state), copy, state, lost)

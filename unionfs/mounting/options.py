@@ -41,6 +41,7 @@ class Options:
     state_required: bool = False
     flags: int = 0  # MS_* of mount(2)
     remount: bool = False
+    config: str | None = None  # the file that says the rest, "" for the one that the machine has
     source: str = "unionfs"
     subtype: str = "unionfs"
     # Those that are chosen from a few words, each with its name in `-o` and its line in --help.
@@ -73,6 +74,9 @@ class Options:
         Literal["reboot", "panic", "halt", "nothing"],
         "what to do when the daemon of a boot=on mount dies [reboot]",
     ] = "reboot"
+    wipe: Annotated[OnOff, "upper is emptied first: what is in it is gone [off]"] = "off"
+    # Directories that upper begins with, of a configuration: "empty" or "dirs", and a path.
+    planted: tuple[tuple[str, str], ...] = ()
     far: str | None = None  # lowers that may keep one waiting: "all", or "1:3", the first being 1
     near: str | None = None
 
@@ -239,6 +243,7 @@ _OWN: dict[str, Callable[[Options, str | None], Options]] = {
     "persist": _add_persist,
     "state-required": _require_state,
     "remount": _set_remount,
+    "config": lambda options, value: replace(options, config=unescape(value or "")),
     "far": lambda options, value: replace(options, far=_places("far", value)),
     "near": lambda options, value: replace(options, near=_places("near", value)),
     "fsname": lambda options, value: replace(options, source=unescape(_needed("fsname", value))),
@@ -257,6 +262,8 @@ def settled(options: Options) -> Options:
     _check_places(options)
     if options.state or options.persist or options.state_work or options.state_required:
         options = _with_state(options)
+    if options.wipe == "on" and not options.upper:
+        raise Refused("wipe=on without an upper directory: there is nothing to empty")
     if options.noopen == "on":
         options = _without_opens(options)
     features = {"metacopy": options.metacopy, "redirect_dir": options.redirect_dir}

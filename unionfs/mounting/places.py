@@ -127,7 +127,7 @@ def _check_pair(upper: Place, work: Place) -> None:
     if upper.chain[0] == work.chain[0]:
         raise Refused(f"{upper.label} and {work.label} are the same directory: give two")
     for inner, outer in ((upper, work), (work, upper)):
-        if inner.is_within(outer) and not _is_own_work(inner, outer):
+        if inner.is_within(outer) and not (outer.role == "state" and is_own_work(inner, outer)):
             raise Refused(
                 f"{inner.label} is inside {outer.label}: put them side by side,"
                 " on the same file system"
@@ -144,10 +144,9 @@ def _check_pair(upper: Place, work: Place) -> None:
         )
 
 
-def _is_own_work(work: Place, state: Place) -> bool:
+def is_own_work(work: Place, state: Place) -> bool:
     """Tell whether a work directory is the one that a state directory has in itself."""
-    own = os.path.basename(work.name) == OWN_WORK and state.role == "state"
-    return own and work.chain[1:2] == state.chain[:1]
+    return os.path.basename(work.name) == OWN_WORK and work.chain[1:2] == state.chain[:1]
 
 
 def check_sides(scratch: list[Place], state: list[Place]) -> None:

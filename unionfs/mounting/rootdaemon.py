@@ -36,22 +36,23 @@ def serve(options: Options, mountpoint: str, ready: int) -> int:
 
     survival.spare_from_oom_killer()
     survival.rename("@unionfs")
-    with _upper_held(options):
+    with _held(options.upper), _held(options.state):
         return daemon.open_and_serve(options, mountpoint, started)
 
 
 @contextlib.contextmanager
-def _upper_held(options: Options) -> Iterator[None]:
-    """Keep the mount that upper is named in busy, so that nobody can unmount it: not for RAM.
+def _held(layer: str | None) -> Iterator[None]:
+    """Keep the mount that a writable layer is named in busy, so that nobody can unmount it.
 
-    The layer itself is in a copy of that mount: unmounted, its disk would stay
-    writable to the end, and be left with a journal to recover.  As it is, a
-    shutdown has to make it read-only.
+    The layer itself is in a copy of that mount: unmounted, its disk would stay writable to the
+    end, and be left with a journal to recover.  As it is, a shutdown has to make it read-only.
+    RAM need not be held, and what is not there cannot.
     """
     with contextlib.ExitStack() as held:
-        fd = os.open(options.upper or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        if syscalls.is_tmpfs(fd):
-            os.close(fd)
-        else:
-            held.callback(os.close, fd)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            fd = os.open(layer or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            if syscalls.is_tmpfs(fd):
+                os.close(fd)
+            else:
+                held.callback(os.close, fd)
         yield

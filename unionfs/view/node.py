@@ -168,11 +168,11 @@ class NodeTable(dict[int, Node]):
     def of(self, result: LookupResult) -> Node | None:
         """Return the node of what was seen, if there is one."""
         node = self.get(result.ino)
-        if node is None or node is result.node or _same(node, result):
+        if node is None or node is result.node or is_of(node, result):
             return node
         for spare in self._spares(result):
             node = self.get(spare)
-            if node is None or _same(node, result):
+            if node is None or is_of(node, result):
                 return node
         return None
 
@@ -329,7 +329,8 @@ def _top(below: Below) -> LayerPath:
     return below if isinstance(below, LayerPath) else below[0]
 
 
-def _same(node: Node, result: LookupResult) -> bool:
+def is_of(node: Node, result: LookupResult) -> bool:
+    """Tell whether what was seen is the object of *node*."""
     st = result.st
     return (
         node.host_ino == st.st_ino

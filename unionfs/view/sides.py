@@ -14,6 +14,7 @@ side's upper such a directory is a *scaffold*, which is there to be walked throu
 Numbers are of both sides together, so no two nodes of them have the same.
 """
 
+import contextlib
 import dataclasses
 import os
 import stat
@@ -23,6 +24,7 @@ from unionfs.layers.inodes import ROOT_INO
 from unionfs.layers.stack import Stack, State
 from unionfs.view.lookup import Finder, Lookup, find_nothing
 from unionfs.view.node import Node, NodeTable
+from unionfs.view.sidetables import SideTable, Tables
 from unionfs.view.twins import Twins
 from unionfs.view.union import Common, Features, Union
 from unionfs.view.upper import Upper
@@ -55,19 +57,10 @@ class Split:
         return self.shown if self.shown.persisted == side.persisted else self.companion
 
 
-class _SideTable(NodeTable):
-    """The nodes of one side; a number that the other has is taken here, too."""
-
-    other: NodeTable
-
-    def __contains__(self, ino: object) -> bool:
-        return super().__contains__(ino) or dict.__contains__(self.other, ino)
-
-
 class Side(Union):
     """One side of a union, which it knows as `whole`."""
 
-    table = _SideTable
+    table = SideTable
 
     def __init__(
         self,
@@ -93,31 +86,6 @@ class Side(Union):
         if node is not None and node in self.whole.splits:
             return not self.whole.listing(node)
         return super().is_empty(directory, node, path, held)
-
-
-class _Tables(NodeTable):
-    """The nodes of both sides, as the kernel knows them."""
-
-    def __init__(self, scratch: NodeTable, state: NodeTable) -> None:
-        super().__init__(scratch.root)
-        self._scratch, self._state = scratch, state
-
-    def __missing__(self, ino: int) -> Node:
-        node = self._state.get(ino)
-        return self._scratch[ino] if node is None else node
-
-    def get(self, ino: int, default: Node | None = None) -> Node | None:  # type: ignore[override]
-        """Return the node of that number, or *default*."""
-        return self._state.get(ino) or self._scratch.get(ino, default)
-
-    def all(self) -> list[Node]:
-        """Return all nodes."""
-        return [*self._scratch.values(), *self._state.values()]
-
-    def drop_if_unknown(self, node: Node | None) -> None:
-        """Let go of a node that the kernel does not know, and of parents kept for it alone."""
-        if node is not None:
-            (self._state if node.persisted else self._scratch).drop_if_unknown(node)
 
 
 class _Uppers(Upper):
@@ -196,7 +164,9 @@ class TwoSided(Union):
         common = Common(stack)
         self.scratch = Side(stack, features, common, self, persisted=False)
         other = Stack(state.upper, state.work, stack.lowers, stack.within, state.copy)
-        self.state = Side(other, features, common, self, persisted=True)
+        # A copy of metadata alone would be over another content after an upgrade of the lower.
+        kept = dataclasses.replace(features, metacopy=False)
+        self.state = Side(other, kept, common, self, persisted=True)
         self.features = features
         self.acting, self.access, self.readers = common.acting, common.access, common.readers
         self.known = common.known
@@ -212,12 +182,12 @@ class TwoSided(Union):
         self.companions = {root.companion: root}
 
     @staticmethod
-    def _paired(scratch: NodeTable, state: NodeTable) -> _Tables:
+    def _paired(scratch: NodeTable, state: NodeTable) -> Tables:
         for table, other in ((scratch, state), (state, scratch)):
-            if isinstance(table, _SideTable):
+            if isinstance(table, SideTable):
                 table.other = other
         del state[ROOT_INO]  # the companion of the root
-        return _Tables(scratch, state)
+        return Tables(scratch, state)
 
     # Which side
 
@@ -296,7 +266,15 @@ class TwoSided(Union):
             table[one.ino] = one
             if one.orphan:
                 table.orphans[one.ino] = one
+            else:
+                self._note_number(one, table)
         self.known.names_change()
+
+    def _note_number(self, node: Node, table: NodeTable) -> None:
+        with contextlib.suppress(OSError):  # then it may get another node: who has it open has it
+            found = node.parent and self.side_of(node).lookup.find(node.parent, node.name)
+            if found and isinstance(table, SideTable):
+                table.note_number(node, found)
 
     # What is known of a node
 

@@ -16,7 +16,7 @@ installkernel() {
 
 install() {
     inst_multiple chroot cat mkdir mount modprobe
-    for script in initramfs.sh stage words.sh messages.sh identity.sh; do
+    for script in initramfs.sh stage words.sh messages.sh identity.sh sides.sh; do
         inst_simple "/usr/lib/unionfs/$script"
     done
     # shellcheck disable=SC2154 # dracut's

@@ -333,3 +333,17 @@ def test_what_has_lost_its_names_gets_none(union):
     with pytest.raises(FileNotFoundError):
         u.changes.link(node, u.node("keep"), b"a")
     assert harvest(u.state) == {}
+
+
+def test_a_number_that_state_uses_again_is_of_a_file_that_crossed(union):
+    """Its disk gives the next file the number of the one that has gone to scratch."""
+    u = union({}, LOWER, rules=RULES)
+    for text in "012345":
+        made, old = u.create("keep/new", text), u.node("tmp/t")
+        if text > "2":
+            u.union.nodes.forget(old.ino, old.lookups)
+        u.rename("keep/new", "tmp/t")
+        assert u.node("tmp/t") is made
+        assert u.read("tmp/t") == text
+        if text == "2":
+            u.union.nodes.forget(old.ino, old.lookups)

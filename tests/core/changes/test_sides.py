@@ -88,7 +88,7 @@ CHANGES = {  # name: (what is done, what scratch holds then, what state does)
     "rename within state": (
         lambda u: u.rename("etc/ssh/key", "etc/passwd"),
         {"etc": {}},
-        {"etc": {"ssh": {"key": WHITEOUT}, "passwd": "\0" * 6}},
+        {"etc": {"ssh": {"key": WHITEOUT}, "passwd": "secret"}},
     ),
     "rename within scratch": (
         lambda u: (u.create("etc/tmp", "t"), u.rename("etc/tmp", "etc/hosts")),
