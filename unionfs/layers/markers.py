@@ -54,6 +54,7 @@ KEPT_CAPABILITY = _PREFIX + "unionfs.capability"
 BLOCKS = _PREFIX + "unionfs.blocks"
 LOWERS = _PREFIX + "unionfs.lowerdir"
 WORK = _PREFIX + "unionfs.workdir"
+SCRATCH = _PREFIX + "unionfs.scratch"  # all in this upper is emptied at the next mount
 
 _READ = frozenset({OPAQUE, REDIRECT, METACOPY, NLINK, PROTATTR, INO, LINK, UNSETTLED, BLOCKS})
 _PROTECTIONS = {b"a": APPEND, b"i": IMMUTABLE}  # in the kernel's order
