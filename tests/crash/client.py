@@ -78,11 +78,15 @@ class Client:
         fds = opened(dirs.upper, dirs.work)
         upper = WritableLayer(fds[0], name=dirs.upper)
         work = WritableLayer(fds[1], name=dirs.work)
-        self.union = Union(Stack(upper, work, lowers), features or Features())
+        self.union = self.joined(Stack(upper, work, lowers), features or Features())
         self.operations = Operations(self.union, _NoSession(), passthrough="off", status={})
         self._lookups: Counter[int] = Counter()
         self._keeps = False
         self.numbers: dict[str, int] = {}  # path -> its inode number at the last `harvest`
+
+    def joined(self, stack: Stack, features: Features) -> Union:
+        """Return the union of the layers."""
+        return Union(stack, features)
 
     def close(self) -> None:
         """Let go of everything, as the end of the process would."""

@@ -202,4 +202,5 @@ _JUDGES: dict[str, _Judge] = {
     markers.LINK: _link,
     markers.LOWERS: _of_root,
     markers.WORK: _of_root,
+    markers.SCRATCH: _of_root,
 }

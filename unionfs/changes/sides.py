@@ -179,17 +179,22 @@ class _Changes(Changes):
         protection.require(self.union, parent, barred)
         self._copyups.directories(parent)
         self._copyups.directories(at)
+        before = self._dated(at)
         yield self._of(side), at
-        self._date(parent, at)
+        self._date(parent, at, before)
 
-    def _date(self, shown: Node, companion: Node) -> None:
+    def _dated(self, companion: Node) -> int:
+        layer, path = self.union.upper.place(companion)
+        return layer.stat(path).st_mtime_ns
+
+    def _date(self, shown: Node, companion: Node, before: int) -> None:
         """Give a split directory the time at which a name in it has changed on the other side."""
         self.union.known.names_change(shown)
         try:
-            layer, path = self.union.upper.place(companion)
-            mtime_ns = layer.stat(path).st_mtime_ns
-            layer, path = self.union.upper.place(shown)
-            layer.utime(path, layer.stat(path).st_atime_ns, mtime_ns)
+            mtime_ns = self._dated(companion)
+            if mtime_ns != before:  # else it was renamed to a link of itself: nothing has changed
+                layer, path = self.union.upper.place(shown)
+                layer.utime(path, layer.stat(path).st_atime_ns, mtime_ns)
         except OSError:  # the name is changed: no error may say otherwise
             log.exception("%r has its old time", shown.path)
 

@@ -51,6 +51,7 @@ MTIME = _PREFIX + "unionfs.mtime"
 KEPT_CAPABILITY = _PREFIX + "unionfs.capability"
 LOWERS = _PREFIX + "unionfs.lowerdir"
 WORK = _PREFIX + "unionfs.workdir"
+SCRATCH = _PREFIX + "unionfs.scratch"  # all in this upper is emptied at the next mount
 
 _READ = frozenset({OPAQUE, REDIRECT, METACOPY, NLINK, PROTATTR, INO, LINK, UNSETTLED})
 _PROTECTIONS = {b"a": APPEND, b"i": IMMUTABLE}  # in the kernel's order

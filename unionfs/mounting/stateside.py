@@ -13,7 +13,7 @@ import contextlib
 import logging
 import os
 
-from unionfs.layers import inheritance, links
+from unionfs.layers import inheritance, links, markers
 from unionfs.layers.layer import Layer, WritableLayer, join
 from unionfs.layers.persistence import RuleNode, Rules
 from unionfs.layers.stack import OWN_WORK, State
@@ -24,9 +24,6 @@ from unionfs.mounting.options import Options, Refused
 from unionfs.mounting.places import Place
 
 log = logging.getLogger(__name__)
-
-# On the root of a scratch directory: all that is in it is ours.
-_SCRATCH = "trusted.overlay.unionfs.scratch"
 
 
 class Lost(Exception):  # noqa: N818 - it says what has become of state
@@ -102,12 +99,12 @@ def empty_scratch(upper: WritableLayer, work: WritableLayer, like: int) -> None:
     It takes after the directory *like* then, as a new one in RAM.
     """
     entries = list(upper.scan(b"."))
-    if entries and upper.find_attribute(b".", _SCRATCH) is None:
+    if entries and upper.find_attribute(b".", markers.SCRATCH) is None:
         raise Refused(
             f"upper '{upper.name}' is not empty, and no scratch of a former mount: all in it would"
             " be deleted; empty it, or choose another directory"
         )
-    upper.set_attribute(b".", _SCRATCH, b"y")
+    upper.set_attribute(b".", markers.SCRATCH, b"y")
     inheritance.prepare(work, upper)
     staging = Temporaries(work)
     for entry in entries:
@@ -117,6 +114,6 @@ def empty_scratch(upper: WritableLayer, work: WritableLayer, like: int) -> None:
     for entry in work.scan(links.DIRECTORY):
         work.unlink(join(links.DIRECTORY, entry.name))
     for name in upper.attributes(b"."):
-        if name != _SCRATCH and not name.startswith("security."):
+        if name != markers.SCRATCH and not name.startswith("security."):
             upper.remove_attribute(b".", name)
     uppers.resemble(upper.fd, like)

@@ -347,3 +347,14 @@ def test_a_number_that_state_uses_again_is_of_a_file_that_crossed(union):
         assert u.read("tmp/t") == text
         if text == "2":
             u.union.nodes.forget(old.ino, old.lookups)
+
+
+def test_a_rename_that_changes_nothing_leaves_the_time_of_the_directory(union):
+    u = union({}, {"etc": {"a": ""}}, rules=("/etc/keep*",))
+    u.create("etc/keep1")
+    u.link("etc/keep1", "etc/keep2")
+    u.link("etc/keep1", "etc/other")
+    u.change("etc", mtime_ns=10**18)
+    u.rename("etc/keep1", "etc/keep2")
+    u.rename("etc/other", "etc/keep2")
+    assert u.stat("etc").st_mtime_ns == 10**18
