@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from bench import daemon, data, far, machine, memory, names, rounds, stacks, tables, trees
+from bench import daemon, data, far, machine, memory, names, partial, rounds, stacks, tables, trees
 from bench.contenders import CONTENDERS, PEERS, PROJECT, USUAL, UnionfsBefore
 from bench.figures import Results, load
 from bench.goals import OURS, verdicts
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from bench.sizes import Sizes
     from bench.workload import Workload
 
+_MODULES = (trees, names, data, partial, stacks, daemon)
 WORKLOADS: dict[str, type[Workload]] = {
-    kind.name: kind for module in (trees, names, data, stacks, daemon) for kind in module.WORKLOADS
+    kind.name: kind for module in _MODULES for kind in module.WORKLOADS
 }
 PERFORMANCE = PROJECT / "docs" / "performance.md"
 FULL_ROUNDS, QUICK_ROUNDS = 4, 2

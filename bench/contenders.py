@@ -280,6 +280,17 @@ class UnionfsNoopen(Unionfs):
     options = "noopen=on"
 
 
+class UnionfsRam(Unionfs):
+    """Ours, with a RAM upper: files are copied up by blocks."""
+
+    name = "unionfs ram"
+
+    def command(self, ground: Ground) -> tuple[str | Path, ...]:
+        lowers = [word for path in ground.lowers for word in ("--lower", path)]
+        program = (sys.executable, "-P", "-m", "unionfs.cli", "mount")
+        return (*program, *lowers, "--ram=2g", ground.mountpoint)
+
+
 class UnionfsBefore(Unionfs):
     """Ours, as it is in another tree: a checkout of the commit before."""
 
@@ -299,8 +310,10 @@ CONTENDERS: tuple[Contender, ...] = (
     Unionfs(),
     UnionfsAll(),
     UnionfsNoopen(),
+    UnionfsRam(),
     OverlayfsMetacopy(),
 )
 # without those that are only measured when asked for by name
-USUAL = tuple(entry.name for entry in CONTENDERS if not isinstance(entry, OverlayfsMetacopy))
+_ASKED_FOR = (OverlayfsMetacopy, UnionfsRam)
+USUAL = tuple(entry.name for entry in CONTENDERS if not isinstance(entry, _ASKED_FOR))
 PEERS = frozenset(entry.name for entry in CONTENDERS if entry.peer)

@@ -138,10 +138,10 @@ def _figures(contender: Contender, base: Path) -> Figures:
     with _far_union(contender, base, "tree") as (root, server):
         alone, beside = _changes(root, server)
     with _union(contender, base, base / "tree") as root:
-        _walk(None, root)
+        subprocess.run(_looking(root), check=True)
         near = _second_walks(root, None)
     with _far_union(contender, base, "tree") as (root, server):
-        _walk(server, root)
+        subprocess.run(_looking(root), check=True)
         far = _second_walks(root, server)
     with _far_union(contender, base, "few") as (root, server):
         server.take(SECONDS)
@@ -179,10 +179,15 @@ def _change(directory: Path, server: Server) -> Changes:
         return None
 
 
+def _looking(path: Path) -> tuple[str | Path, ...]:
+    """Return a command that asks for the attributes of all that is below a path."""
+    return ("find", path, "-size", "+1000G")
+
+
 def _walk(server: Server | None, *paths: Path) -> float | None:
     """Return the seconds in which clients, one a path, look at all below; None: too many."""
     begun = time.perf_counter()
-    clients = [subprocess.Popen(("find", path, "-size", "+1000G")) for path in paths]
+    clients = [subprocess.Popen(_looking(path)) for path in paths]
     try:
         for client in clients:
             client.wait(MOST)

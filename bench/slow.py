@@ -3,9 +3,9 @@
     python -m bench.slow SOURCE MOUNTPOINT SECONDS
 
 says `serving`, then takes orders from stdin, and answers each by a line: `hang`, `go`,
-`take SECONDS` (for each call from now on), `count OPERATION` (how often that was asked for),
-`last OPERATION NAME` likewise for one name.  Nothing of it stays in the kernel's caches but what
-has been read.  The tests use it, too.
+`take SECONDS` (for each call from now on), `fail OPERATION` (EIO from now on), `count OPERATION`
+(how often that was asked for), `last OPERATION NAME` likewise for one name.  Nothing of it stays
+in the kernel's caches but what has been read.  The tests use it, too.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ def _handler(method: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, An
         if name == "lookup":
             self.counts[name, args[1].decode()] += 1
         await self.patience()
+        if name == self.failing:
+            raise FUSEError(errno.EIO)
         try:
             return method(self, *args)
         except OSError as exc:
@@ -51,6 +53,7 @@ class Server(pyfuse3.Operations):
         super().__init__()
         self.paths = {pyfuse3.ROOT_INODE: os.fsencode(source)}
         self.seconds = seconds
+        self.failing = ""  # an operation
         self.going = trio.Event()
         self.going.set()
         self.counts: Counter[Any] = Counter()
@@ -151,6 +154,8 @@ class Server(pyfuse3.Operations):
             self.going.set()
         elif word == "take":
             self.seconds = float(rest[0])
+        elif word == "fail":
+            (self.failing,) = rest
         elif word == "count":
             return str(self.counts[rest[0]])
         elif word == "last":

@@ -30,7 +30,7 @@ _MARK = b"mark-of-trace."  # the client looks such names up, each once
 _ANSWER = dispatch.Dispatcher._answer.__code__  # noqa: SLF001 - where each request begins
 _TAKE = dispatch.Dispatcher._take.__code__  # noqa: SLF001 - where the next one has come
 # What goes on between requests.
-_WAITING = ("fuse/session/loop.py", "fuse/session/patience.py", "fuse/foresight.py")
+_WAITING = ("fuse/session/loop.py", "fuse/session/polling.py", "fuse/foresight.py")
 _WAITING_FUNCTIONS = frozenset(
     {"serve", "_is_asked", "_is_made_ready", "foresee", "tidy", "_attempt"}
 )

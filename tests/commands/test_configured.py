@@ -51,6 +51,8 @@ def disk(bench):
             )
             device = done.stdout.strip()
             undo.callback(subprocess.run, ["losetup", "-d", device], check=True)
+            place = f"/run/unionfs/disks/{device.replace('/', '-').strip('-')}"
+            undo.callback(subprocess.run, ["rmdir", place], capture_output=True, check=False)
             undo.callback(subprocess.run, ["umount", device], capture_output=True, check=False)
             return device
 

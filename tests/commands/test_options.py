@@ -144,6 +144,26 @@ def test_what_was_not_said_is_decided(said, metacopy, redirect_dir):
     assert (options.metacopy, options.redirect_dir) == (metacopy, redirect_dir)
 
 
+@pytest.mark.parametrize(
+    ("said", "copyup"),
+    [
+        ({"ram": ""}, "blocks"),
+        ({"ram": "", "noopen": "on"}, "blocks"),
+        ({"ram": "", "copyup": "blocks"}, "blocks"),
+        ({"ram": "", "copyup": "whole"}, "whole"),
+        ({"ram": "", "metacopy": "off"}, "whole"),
+        ({"ram": "", "redirect_dir": "off"}, "whole"),
+        ({"ram": "", "whiteout": "aufs"}, "whole"),
+        ({"ram": "", "state": "/s", "persist": ("/x",)}, "whole"),
+        ({"upper": "/u", "work": "/w"}, "whole"),
+        ({}, "whole"),
+    ],
+    ids=str,
+)
+def test_a_ram_upper_gets_copies_by_blocks(said, copyup):
+    assert settled(Options(lowers=("/a",), **said)).copyup == copyup
+
+
 def test_what_is_not_opened_does_not_pass_through():
     assert settled(Options(noopen="on")).passthrough == "off"
     assert settled(Options()).passthrough == "upper"
@@ -167,6 +187,14 @@ def test_what_is_not_opened_does_not_pass_through():
         ({"noopen": "on", "direct": "off"}, "noopen=on needs direct=on"),
         ({"noopen": "on", "loop": "off"}, "noopen=on needs loop=on"),
         ({"noopen": "on", "handshake": "off"}, "noopen=on needs handshake=on"),
+        ({"copyup": "blocks"}, "copyup=blocks is for a RAM upper"),
+        ({"copyup": "blocks", "upper": "/u", "work": "/w"}, "copyup=blocks is for a RAM upper"),
+        ({"copyup": "blocks", "ram": "", "metacopy": "off"}, "copyup=blocks needs metacopy=on"),
+        ({"copyup": "blocks", "ram": "", "whiteout": "aufs"}, "copyup=blocks needs metacopy=on"),
+        (
+            {"copyup": "blocks", "ram": "", "state": "/s", "persist": ("/x",)},
+            "copyup=blocks and a state directory",
+        ),
     ],
 )
 def test_contradictions_are_refused(said, message):

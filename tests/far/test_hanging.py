@@ -192,3 +192,27 @@ def test_a_copy_that_nobody_waits_for_any_more_is_not_made(far, clients):
     time.sleep(0.5)
     assert not (mount.upper / "f").exists()
     assert (mount.path / "f").read_text() == "x" * 300_000
+
+
+@pytest.mark.parametrize("words", [("diff",), ("commit",), ("maintain", "--union")])
+def test_commands_say_that_a_server_is_gone(far, words):
+    mount, server = far(TREE)
+    server.process.kill()
+    server.process.wait()
+    done = subprocess.run(
+        mount.command(*words, mount.path), capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert str(server.point) in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_error_of_the_server_is_not_kept(far):
+    mount, server = far(TREE)
+    server.tell("fail lookup")
+    for _ in range(2):
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+            os.stat(mount.path / "g")
+    server.tell("fail nothing")
+    assert os.stat(mount.path / "g").st_size == len("other")
+    assert mount.take_log().count(os.strerror(errno.EIO)) == 1

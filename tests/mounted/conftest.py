@@ -147,6 +147,7 @@ class Shared:
         self.layer, options = VARIANTS[variant]
         self.base = base
         self.mount = None
+        self.used = set()  # names of the trees whose tests this process has run
         for item in items:
             self._plant(item)
         if self.layer:
@@ -176,10 +177,15 @@ class Shared:
         """Unmount; what the tests left looks the same after a remount."""
         if self.mount is None:
             return
-        before = portrait(self.mount.path)
+        before = self._portraits()
         self.mount.remount()
-        assert portrait(self.mount.path) == before
+        assert self._portraits() == before
         self.mount.stop()
+
+    def _portraits(self):
+        """Return what there is, and what the trees of the tests that ran here look like."""
+        used = {name: portrait(self.mount.path / name) for name in self.used}
+        return sorted(os.listdir(self.mount.path)), used
 
 
 def place(item):
@@ -231,6 +237,7 @@ def tree(shared, variant, request):
     """A directory that holds what the test's mark `tree` says; lower layers stay as they are."""
     one = shared(variant)
     name = place(request.node)
+    one.used.add(name)
     path = one.base / "mnt" / name
     lower = one.base / "lower1" / name
     before = portrait(lower)

@@ -20,7 +20,7 @@ PACKED = {
 }
 
 
-def _run(*words):
+def run(*words):
     done = subprocess.run(
         [str(word) for word in words], capture_output=True, text=True, check=False
     )
@@ -32,11 +32,11 @@ def _run(*words):
 def mounted(point, *words):
     """Run mount(8) with *words*, and unmount *point* at the end."""
     point.mkdir(exist_ok=True)
-    _run("mount", *words, point)
+    run("mount", *words, point)
     try:
         yield point
     finally:
-        _run("umount", "-l", point)
+        run("umount", "-l", point)
 
 
 @contextlib.contextmanager
@@ -51,7 +51,7 @@ def writable(kind, base, mib=None):
     image = base / f"{kind}.img"
     with image.open("wb") as file:
         file.truncate((mib or size) * MIB)
-    _run(*command, image)
+    run(*command, image)
     with mounted(point, "-o", "loop", image) as path:
         if kind.startswith("ext4"):
             (path / "lost+found").rmdir()
@@ -63,7 +63,7 @@ def writable(kind, base, mib=None):
 def packed(kind, base, tree):
     """Yield a read-only file system of *kind* that holds what the directory *tree* does."""
     image = base / f"{kind}.img"
-    _run(*PACKED[kind](tree, image))
+    run(*PACKED[kind](tree, image))
     with mounted(base / kind, "-t", kind, "-o", "loop,ro", image) as path:
         yield path
     image.unlink()

@@ -14,7 +14,7 @@ from tests.session.kernel import reply, request
 from unionfs.fuse.session import messages
 from unionfs.fuse.session.crew import Later, Soon, Waiting, at_once
 from unionfs.fuse.session.dispatch import NO_REPLY, Dispatcher
-from unionfs.fuse.session.patience import Patience
+from unionfs.fuse.session.polling import Polling
 
 pytestmark = pytest.mark.trio
 
@@ -112,7 +112,7 @@ def soon():
 async def dispatched(kernel):
     device, sent = kernel
     answers = Answers()
-    dispatcher = Dispatcher(device, answers, 1 << 20, Patience())
+    dispatcher = Dispatcher(device, answers, 1 << 20, Polling())
     yield dispatcher, answers, device, sent
     dispatcher.close()
 

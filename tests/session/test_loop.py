@@ -1,4 +1,4 @@
-"""The wait for requests: fair under a flood, patient within bounds, idle when idle."""
+"""The wait for requests: fair under a flood, polled within bounds, idle when idle."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from unionfs.fuse.session.loop import FastLoop
-from unionfs.fuse.session.patience import SPIN_SECONDS, Patience
+from unionfs.fuse.session.polling import SPIN_SECONDS, Polling
 
 FLOOD = """
 import os, sys
@@ -132,36 +132,36 @@ def test_many_handlers_may_wait_at_once(mirror):
     assert served.counts("read")[0] >= 20
 
 
-def test_patience_is_whole_as_long_as_requests_come_in_time():
-    patience = Patience()
-    patience.missed()
-    patience.hit()
-    assert patience.seconds == SPIN_SECONDS
+def test_the_time_to_poll_is_whole_as_long_as_requests_come_in_time():
+    polling = Polling()
+    polling.missed()
+    polling.hit()
+    assert polling.seconds == SPIN_SECONDS
 
 
-def misses_until_tired(patience):
+def misses_until_tired(polling):
     count = 0
-    while patience.seconds:
-        patience.missed()
+    while polling.seconds:
+        polling.missed()
         count += 1
     return count
 
 
-def test_patience_ends_after_some_misses_and_costs_a_bounded_time():
-    patience = Patience()
-    assert misses_until_tired(patience) < 6
-    patience.slept(1.0)
-    assert patience.seconds == 0
+def test_polling_ends_after_some_misses_and_costs_a_bounded_time():
+    polling = Polling()
+    assert misses_until_tired(polling) < 6
+    polling.slept(1.0)
+    assert polling.seconds == 0
 
 
-def test_patience_comes_back_with_short_sleeps_each_time_harder():
-    patience = Patience()
+def test_polling_comes_back_with_short_sleeps_each_time_harder():
+    polling = Polling()
     asked = []
     for _ in range(8):
-        misses_until_tired(patience)
+        misses_until_tired(polling)
         sleeps = 0
-        while not patience.seconds:
-            patience.slept(10e-6)
+        while not polling.seconds:
+            polling.slept(10e-6)
             sleeps += 1
         asked.append(sleeps)
     assert asked == [2, 4, 8, 16, 32, 64, 64, 64]

@@ -4,11 +4,18 @@ import struct
 
 import pytest
 
-from unionfs.fuse.session.protocol import Init, Offer, Wish, add_wishes, read_answer, read_offer
+from unionfs.fuse.session.protocol import (
+    Init,
+    InitPatch,
+    Offer,
+    patch_init,
+    read_answer,
+    read_offer,
+)
 
 NEW = Offer((7, 45), 131072, Init.INIT_EXT | Init.CACHE_SYMLINKS | Init.PASSTHROUGH)
 OLD = Offer((7, 31), 131072, Init.CACHE_SYMLINKS)
-WISH = Wish(Init.CACHE_SYMLINKS | Init.PASSTHROUGH | Init.DONT_MASK, Init(0), 64, 1)
+PATCH = InitPatch(Init.CACHE_SYMLINKS | Init.PASSTHROUGH | Init.DONT_MASK, Init(0), 64, 1)
 
 
 def request(*, opcode=26, major=7, minor=45, flags=0, flags2=None, size=None):
@@ -60,7 +67,7 @@ def test_an_offer_is_read_or_left_to_libfuse(message, offer):
 )
 def test_what_is_wished_and_offered_is_added(offer, message, granted, depth):
     length = len(message)
-    add_wishes(message, offer, WISH)
+    patch_init(message, offer, PATCH)
     answer = read_answer(message)
     assert (answer.flags, answer.max_stack_depth, len(message)) == (granted, depth, length)
 
@@ -68,7 +75,7 @@ def test_what_is_wished_and_offered_is_added(offer, message, granted, depth):
 def test_what_libfuse_answered_stays():
     message = reply(1 << 30 | 1 << 12)
     before = read_answer(message)
-    add_wishes(message, NEW, WISH)
+    patch_init(message, NEW, PATCH)
     after = read_answer(message)
     assert after.flags & before.flags == before.flags
     assert (after.max_write, after.max_readahead) == (before.max_write, before.max_readahead)
@@ -76,12 +83,12 @@ def test_what_libfuse_answered_stays():
 
 def test_what_is_unwanted_is_removed():
     message = reply(1 << 12 | 1)
-    add_wishes(message, NEW, Wish(Init(0), Init.AUTO_INVAL_DATA, 0, 0))
+    patch_init(message, NEW, InitPatch(Init(0), Init.AUTO_INVAL_DATA, 0, 0))
     assert read_answer(message).flags == Init.ASYNC_READ
 
 
 def test_an_error_stays_an_error():
     message = reply(0, length=0, error=-71)
     before = bytes(message)
-    add_wishes(message, NEW, WISH)
+    patch_init(message, NEW, PATCH)
     assert (bytes(message), read_answer(message)) == (before, None)

@@ -61,12 +61,18 @@ def _target(place: LayerPath) -> bytes:
 
 
 def _content_differs(old: LookupResult, new: LookupResult) -> bool:
-    if old.st.st_size != new.st.st_size:
+    if old.st.st_size != new.st.st_size or _is_partial(new):
         return True
     one, other = old.lowers[-1], new.lowers[-1]
     if (one.layer, one.path) == (other.layer, other.path):
         return False
     return any(left != right for left, right in zip(_chunks(one), _chunks(other), strict=False))
+
+
+def _is_partial(result: LookupResult) -> bool:
+    """Tell whether a file has blocks of its own over the content of a lower one."""
+    layer, path, _ = result.lowers[0]
+    return len(result.lowers) > 1 and markers.read(layer, path).partial
 
 
 def _chunks(place: LayerPath) -> Iterator[bytes]:

@@ -211,7 +211,7 @@ class Examination:
         if links.is_key(marks.link):
             self._judge_link(path, marks.link, st)
         if marks.metacopy and stat.S_ISREG(st.st_mode) and self._knows(directory, marks):
-            self._judge_content(directory, name, st)
+            self._judge_content(directory, name, st, marks)
 
     def _knows(self, directory: _Directory, marks: Marks) -> bool:
         """Tell whether it is known what a metadata-only copy should find."""
@@ -219,7 +219,9 @@ class Examination:
             return len(self.union.lowers) > 1
         return directory.certain
 
-    def _judge_content(self, directory: _Directory, name: bytes, st: os.stat_result) -> None:
+    def _judge_content(
+        self, directory: _Directory, name: bytes, st: os.stat_result, marks: Marks
+    ) -> None:
         path = join(directory.path, name)
         try:
             result = self.union.lookup.find(
@@ -234,7 +236,7 @@ class Examination:
         if result is not None:
             content = result.lowers[-1]
             size = content.layer.stat(content.path).st_size
-            if size != st.st_size:
+            if size != st.st_size and not marks.partial:
                 words = f"has {st.st_size} bytes, but its content in the lower layer {size}"
                 self._report(path, "metacopy", words)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from unionfs.layers import links, markers
+from unionfs.layers.blockmap import BlockMap
 from unionfs.layers.layer import Layer, WritableLayer
 
 Mend = Callable[[WritableLayer, bytes], None]
@@ -165,6 +166,16 @@ def _mtime(subject: _Subject) -> tuple[str, bool] | None:
     return f"damaged modification time {subject.value!r}", True
 
 
+def _blocks(subject: _Subject) -> tuple[str, bool] | None:
+    if not subject.is_file:
+        return "is marked as a copy of some blocks but is no file", True
+    try:
+        BlockMap.decoded(subject.value)
+    except ValueError as exc:
+        return f"the mark of its blocks cannot be read: {exc}", False
+    return None
+
+
 def _capability(subject: _Subject) -> tuple[str, bool] | None:
     if subject.is_file and len(subject.value) in _CAPABILITY_BYTES:
         return None
@@ -198,6 +209,7 @@ _JUDGES: dict[str, _Judge] = {
     markers.UNSETTLED: _unsettled,
     markers.MTIME: _mtime,
     markers.KEPT_CAPABILITY: _capability,
+    markers.BLOCKS: _blocks,
     markers.INO: _ino,
     markers.LINK: _link,
     markers.LOWERS: _of_root,

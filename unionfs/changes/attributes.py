@@ -199,6 +199,9 @@ class Attributes:
 
     def _resize(self, node: Node, size: int, fd: int) -> None:
         """Set a file's size; of a lower one, no byte beyond it is copied."""
+        if self.copyup.cuts_by_blocks(node, size) and self.copyup.by_blocks(node):
+            self.copyup.partials.cut(node, size)
+            return
         if self.union.has_lower_content(node) and self.copyup.whole(node, size):
             return
         layer, path = self.union.upper.place(node)

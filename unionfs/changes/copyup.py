@@ -18,6 +18,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from unionfs.changes import staged_copies
+from unionfs.changes.partial_copies import LEAST, PartialCopies
 from unionfs.changes.staged_copies import Model, StagedCopies
 from unionfs.host import content, syscalls
 from unionfs.layers import markers
@@ -41,6 +42,7 @@ class CopyUp:
         self.union = union
         self.upper = union.upper
         self._copies = StagedCopies(union)
+        self.partials = PartialCopies(union)
         self._numbers = itertools.count(UNKNOWN_COPY + 1)
         # A tmpfs has no disk to wait for.
         self.syncs = (
@@ -100,6 +102,9 @@ class CopyUp:
         if not self.union.has_lower_content(node):
             self.metadata(node)
             return False
+        if node.partial:
+            self._rest(node, size)
+            return size is not None
         running = self.upper.fills.get(node)  # by a thread: two would write to one file
         job = self.begin(node, size) if running is None or running.over else running
         try:
@@ -109,6 +114,26 @@ class CopyUp:
             raise
         self.publish(job)
         return job is not running
+
+    def _rest(self, node: Node, size: int | None) -> None:
+        """Bring the content, up to *size* bytes, that a partial copy has not got yet."""
+        if size is not None:
+            self.partials.cut(node, size)
+        if node.partial:
+            self.partials.require_room(node)
+            self.partials.bring(node)
+
+    def cuts_by_blocks(self, node: Node, size: int) -> bool:
+        """Tell whether a file that is cut to *size* leaves its content in the lower."""
+        return node.partial or (size >= LEAST and self.partials.suits(node))
+
+    def by_blocks(self, node: Node) -> bool:
+        """Bring *node* to upper so that its content follows as it is written; no: it came whole."""
+        self.metadata(node)
+        if not self.union.has_lower_content(node):
+            return False
+        self.partials.begin(node)
+        return True
 
     def _can_leave_content(self, node: Node) -> bool:
         return self.union.features.metacopy and self.union.attributes(node).st_size > 0
@@ -226,7 +251,12 @@ class CopyUp:
         """Tell whether upper's copy has further names, so that no rename can replace it."""
         if not node.upper:
             return False
-        return bool(node.link) or node.pin >= 0 or self.union.attributes(node).st_nlink > 1
+        return (
+            node.partial
+            or bool(node.link)
+            or node.pin >= 0
+            or self.union.attributes(node).st_nlink > 1
+        )
 
     @staticmethod
     def _require_room(work: WritableLayer, size: int) -> None:
@@ -256,7 +286,7 @@ class CopyUp:
             return
         node.below, node.redirect, job.published = (), b"", True
         if node in self.union.readers:
-            self._take_readers_along(node, job.target)
+            self.union.readers_go_on(node, job.target)
         job.close()
 
     def _is_wanted(self, job: Job) -> bool:
@@ -265,20 +295,6 @@ class CopyUp:
         if not lowers or lowers[-1] != job.lower:
             return False
         return not job.staged or not self._fills_in_place(job.node)
-
-    def _take_readers_along(self, node: Node, target: int) -> None:
-        """Let who reads the lower file go on in the copy, open as *target*."""
-        readers = self.union.readers
-        layer, path = self.upper.place(node)
-        try:  # one that can write would keep upper's disk from being remounted read-only
-            fd = layer.open(path, os.O_RDONLY)
-        except OSError:  # EMFILE
-            readers.move(node, target)
-            return
-        try:
-            readers.move(node, fd)
-        finally:
-            os.close(fd)
 
     def _publish_staged(self, job: Job) -> None:
         node = job.node

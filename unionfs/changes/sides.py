@@ -18,6 +18,7 @@ from unionfs.changes.changes import Caller, Changes
 from unionfs.changes.copyup import CopyUp
 from unionfs.changes.crossings import Crossings
 from unionfs.changes.names import error
+from unionfs.changes.partial_copies import PartialCopies
 from unionfs.changes.remembering import Memory
 from unionfs.host import content, syscalls
 from unionfs.layers import markers
@@ -110,6 +111,7 @@ class _CopyUps(CopyUp):
         self.union = union
         self.scratch, self.state = _SideCopyUp(union.scratch), _SideCopyUp(union.state)
         self.syncs = self.scratch.syncs or self.state.syncs
+        self.partials = PartialCopies(union)  # none: `options.settled`
 
     def of(self, thing: Node | Job | Side) -> CopyUp:
         """Return the copy-up of the side to which something belongs."""

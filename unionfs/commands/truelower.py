@@ -40,7 +40,10 @@ def find(mounted: live.LiveMount) -> Place:
             f"'{mounted.mountpoint}' has {len(lowers)} lower layers: changes can be carried into"
             " a single one only"
         )
-    wanted = os.stat(f"/proc/{mounted.pid}/fd/{lowers[0]['fd']}")
+    try:
+        wanted = os.stat(f"/proc/{mounted.pid}/fd/{lowers[0]['fd']}")
+    except OSError as exc:  # its server is gone
+        raise Refused(f"lower '{lowers[0]['name']}' cannot be read: {exc.strerror}") from None
     for name in (lowers[0]["name"], _BOOTED):
         if os.path.isdir(name) and os.path.samestat(os.stat(name), wanted):
             return places.find("lower", name)
@@ -65,7 +68,7 @@ def writable(lower: Place, union: str) -> Iterator[str]:
     except OSError as exc:
         raise Refused(f"{lower.label} cannot be mounted once more: {exc.strerror}") from None
     read_only = bool(os.statvfs(at).f_flag & os.ST_RDONLY)
-    _tell(union, BEGIN)
+    _begin(union)
     if read_only:
         _remount(at, "rw", lower)
     try:
@@ -76,12 +79,28 @@ def writable(lower: Place, union: str) -> Iterator[str]:
             _make_read_only(at, lower)
 
 
+def _begin(union: str) -> None:
+    try:
+        os.setxattr(union, MAINTAINED, BEGIN)
+    except OSError as exc:
+        if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise Refused(
+                f"'{union}' has not the room in its upper for the files that are there in part,"
+                " and must be whole before the lower changes: remove some, or reboot"
+            ) from None
+        _say_untold(union, exc)
+
+
 def _tell(union: str, turn: bytes) -> None:
     """Tell a daemon that its lower is going to be changed, or was."""
     try:
         os.setxattr(union, MAINTAINED, turn)
     except OSError as exc:  # its daemon may have died; the lower is to be read-only all the same
-        print(f"unionfs: '{union}' was not told: {exc.strerror}", file=sys.stderr)
+        _say_untold(union, exc)
+
+
+def _say_untold(union: str, error: OSError) -> None:
+    print(f"unionfs: '{union}' was not told: {error.strerror}", file=sys.stderr)
 
 
 def _mount_once_more(lower: Place, at: str) -> None:

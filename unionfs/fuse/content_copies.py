@@ -4,9 +4,13 @@ What takes long is done by a thread, and one request at a time brings a file: ot
 that need it wait for its end.  Threads see descriptors alone.
 """
 
+import os
+
 import trio
 
 from unionfs.changes.copyup import CopyUp
+from unionfs.changes.partial_copies import read_lower
+from unionfs.layers.blockmap import Run
 from unionfs.view.job import Job
 from unionfs.view.node import Node
 from unionfs.view.union import Union
@@ -33,6 +37,8 @@ class ContentCopies:
             return False
         if node in self._ends or not self._union.has_lower_content(node):
             return False
+        if node.partial:
+            return size == 0
         return self._union.attributes(node).st_size < THREAD_BYTES
 
     async def bring(
@@ -48,6 +54,9 @@ class ContentCopies:
             if event is not None:
                 await event.wait()
                 continue
+            if node.partial:
+                await self._bring_rest(node, size)
+                continue
             job = self._copyup.begin(node, size, flags)
             # To copy nothing takes no time, and a file that is emptied has none in between.
             if not job.size or (not job.sync and (job.size < THREAD_BYTES or job.shared)):
@@ -57,6 +66,25 @@ class ContentCopies:
             if job.published:
                 return job
         return None
+
+    async def _bring_rest(self, node: Node, size: int | None) -> None:
+        """Cut a partial copy to *size* bytes, and bring what it has not got yet."""
+        partials = self._copyup.partials
+        if size is not None:
+            partials.cut(node, size)
+        if node.partial:
+            partials.require_room(node)
+        while (run := partials.rest(node)) is not None:
+            data = await self._read_lower(node, run)
+            if node.partial:
+                partials.take(node, run.start, data)
+
+    async def _read_lower(self, node: Node, run: Run) -> bytes:
+        own = os.dup(self._union.upper.partials.of(node).source)
+        try:
+            return await trio.to_thread.run_sync(read_lower, own, run)
+        finally:
+            os.close(own)
 
     async def bring_wholly(self, node: Node) -> None:
         """Copy a file up with its content, where metadata alone does not do: metacopy=off."""

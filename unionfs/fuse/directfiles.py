@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from unionfs.changes import protection
 from unionfs.changes.changes import Caller
+from unionfs.changes.partial_copies import frees
+from unionfs.fuse.directpartials import DirectPartials
 from unionfs.fuse.files import UNOPENED, Opened, host_flags
 from unionfs.fuse.operations import Operations
 from unionfs.fuse.session import messages
@@ -60,6 +62,7 @@ class DirectFiles:
         self._files = operations.files
         self._changes = operations.changes
         self._durability = operations.durability
+        self._partial = DirectPartials(operations, self._read_at_once)
         self._reply = memoryview(bytearray(_READ_BYTES))
         self.table: Mapping[int, Handler] = {
             messages.OPEN: self._open,
@@ -157,6 +160,8 @@ class DirectFiles:
         self, unique: int, number: int, body: memoryview, _uid: int, _gid: int
     ) -> memoryview | bytes | Soon | Later:
         handle, offset, size = messages.READ_IN.unpack_from(body)
+        if self._nodes.has_partials and self._nodes[number].partial:
+            return self._partial.read(unique, self._nodes[number], offset, size)
         if not handle and self._union.far:
             far = self._union.far_content(self._nodes[number])
             if far is not None:
@@ -196,6 +201,8 @@ class DirectFiles:
 
     def _lseek(self, unique: int, number: int, body: memoryview, _uid: int, _gid: int) -> bytes:
         handle, offset, whence = messages.LSEEK_IN.unpack_from(body)
+        if self._nodes.has_partials and self._nodes[number].partial:
+            return self._partial.seek(unique, self._nodes[number], offset, whence)
         if not handle and self._union.far:
             far = self._union.far_content(self._nodes[number])
             if far is not None:
@@ -214,19 +221,31 @@ class DirectFiles:
         data = body[start : start + size]
         self._union.acting.write_as(uid, gid)
         if handle:
-            return messages.count(unique, self._files.write(handle, offset, data))
+            if not self._nodes.has_partials or not self._nodes[number].partial:
+                return messages.count(unique, self._files.write(handle, offset, data))
+
+            def plain(data: memoryview) -> bytes:
+                return messages.count(unique, self._files.write(handle, offset, data))
+
+            return self._partial.write(unique, self._nodes[number], data, offset, plain)
         node, kills = self._nodes[number], how & messages.WRITE_KILL_SUIDGID
         requester = self._session.requester(unique, uid, gid) if kills else None
         self._files.permit_open(node, os.O_WRONLY | flags)
-        if self._union.has_lower_content(node):
+        if self._union.has_lower_content(node) and not self._files.partials.suits(node):
             data = memoryview(bytes(data))  # the request's is valid during this call only
 
-        def write() -> bytes:
+        def write(data: memoryview = data) -> bytes:
             fd = self.descriptors.to_write(node)
             layer = self._files.ready_to_write(node, fd, requester)
             return messages.count(unique, layer.write(fd, data, offset, flags))
 
-        return self._on_upper(node, write)
+        def write_any() -> bytes | Waiting:
+            if not node.partial:
+                return write()
+            self._files.ready_to_write(node, self._partial.target(node), requester)
+            return self._partial.write(unique, node, data, offset, write)
+
+        return self._on_upper(node, write_any)
 
     def _fsync(self, unique: int, number: int, body: memoryview, _uid: int, _gid: int) -> Waiting:
         handle, how = messages.FSYNC_IN.unpack_from(body)
@@ -250,14 +269,22 @@ class DirectFiles:
     ) -> Reply | Waiting:
         handle, offset, length, mode = messages.FALLOCATE_IN.unpack_from(body)
 
-        def allocate(target: _Target) -> Reply:
+        def allocate(target: _Target) -> Reply | Waiting:
             layer = self._files.ready_to_write(*target)
 
             def job(fd: int) -> bytes:
                 with_room(lambda: layer.allocate(fd, mode, offset, length))
                 return messages.empty(unique)
 
-            return self._written_by(job, target.fd)
+            def plain() -> Reply:
+                return self._written_by(job, target.fd)
+
+            if not target.node.partial:
+                return plain()
+            if frees(mode):
+                return self._partial.free(unique, target.node, mode, offset, length, plain)
+            self._files.partials.record(target.node)
+            return plain()
 
         barred = PROTECTING if mode & ~_KEEP_SIZE else IMMUTABLE
         requester = self._session.requester(unique, uid, gid)
@@ -269,11 +296,15 @@ class DirectFiles:
         source_handle, start, target_number, handle, offset, length, _ = (
             messages.COPY_FILE_RANGE_IN.unpack_from(body)
         )
+        if self._nodes.has_partials and self._are_partial(number, target_number):
+            return messages.error(unique, errno.EXDEV)
         far = not source_handle and self._union.far
         if far and self._union.far_content(self._nodes[number]) is not None:
             return messages.error(unique, errno.EXDEV)  # the kernel reads and writes then
 
-        def copy(target: _Target) -> Reply:
+        def copy(target: _Target) -> Reply | Waiting:
+            if target.node.partial:
+                return messages.error(unique, errno.EXDEV)
             layer = self._files.ready_to_write(*target)
             source = source_handle or self._source(number)
 
@@ -302,7 +333,7 @@ class DirectFiles:
         handle: int,
         number: int,
         requester: Requester,
-        reply: Callable[["_Target"], Reply],
+        reply: Callable[["_Target"], Reply | Waiting],
         barred: int,
     ) -> Reply | Waiting:
         """Make a reply that writes to a file, which `noopen` has not copied up yet.
@@ -320,12 +351,16 @@ class DirectFiles:
             node, lambda: reply(_Target(node, self.descriptors.to_write(node), requester))
         )
 
-    def _on_upper(self, node: Node, reply: Callable[[], Reply]) -> Reply | Waiting:
-        """Make the reply when the content of *node* is on upper."""
-        if not self._union.has_lower_content(node):
+    def _are_partial(self, *numbers: int) -> bool:
+        return any(self._nodes[number].partial for number in numbers)
+
+    def _on_upper(self, node: Node, reply: Callable[[], Reply | Waiting]) -> Reply | Waiting:
+        """Make the reply when the content of *node* is on upper, or may come there by blocks."""
+        if not self._union.has_lower_content(node) or self._files.partials.suits(node):
+            self._files.begin_partial(node)
             return reply()
 
-        async def job() -> Reply:
+        async def job() -> Reply | Waiting:
             await self._files.copies.bring(node)
             return reply()
 

@@ -5,6 +5,7 @@ node is looked at.
 """
 
 import contextlib
+import dataclasses
 import errno
 import os
 from typing import Literal, NamedTuple
@@ -18,6 +19,7 @@ from unionfs.fuse import content_copies
 from unionfs.fuse.backing import Backings, Registry
 from unionfs.fuse.consent import Consent
 from unionfs.fuse.content_copies import ContentCopies
+from unionfs.fuse.partial_content import PartialContent
 from unionfs.fuse.passthrough import Passthrough
 from unionfs.fuse.reading import Reading
 from unionfs.fuse.session import leases
@@ -25,7 +27,6 @@ from unionfs.fuse.session.grants import Granted
 from unionfs.host import closing
 from unionfs.host.credentials import Requester
 from unionfs.layers.layer import WritableLayer
-from unionfs.view.handle import OpenFile
 from unionfs.view.node import Node
 from unionfs.view.union import Union
 
@@ -44,6 +45,15 @@ class Opened(NamedTuple):
     fd: int  # the file handle
     backing: int  # the id of the backing file that the kernel is to use, or 0
     keep_cache: bool
+
+
+@dataclasses.dataclass(slots=True)
+class OpenFile:
+    """What is known of one descriptor handed to the kernel as a file handle."""
+
+    node: Node
+    through: bool  # the kernel passes its data to the backing file
+    writes: bool  # opened for writing
 
 
 class Files:
@@ -71,12 +81,15 @@ class Files:
         self.passthrough = Passthrough(union, self.backings, of_lowers=passthrough == "all")
         self._registry = registry
         self._copyup = copyup
+        self.partials = copyup.partials
+        self.partials.is_barred = self.backings.is_through
         self.copies = ContentCopies(union, copyup)
         self._attributes = Attributes(union, copyup)
-        self.consent = Consent(union, self._attributes, self._is_written)
+        self.consent = Consent(union, self._attributes, self.is_written)
         # The numbers of files that were changed since somebody opened them to read.
         self._unread: set[int] = set()
         self.reading = Reading()
+        self.partial_content = PartialContent(union, self.partials, self.reading)
         self._open: dict[int, OpenFile] = {}  # descriptor -> what is known of it
         union.holders.append(self._descriptors_of)
 
@@ -128,7 +141,7 @@ class Files:
         kept = host_flags(flags) & ~os.O_TRUNC
         self._copyup.foresee_content(node, 0)
         with self._permitting_truncation(node, flags, requester):
-            job = await self.copies.bring(node, 0, kept)
+            job = await self.copies.bring(node, 0, kept) if not node.partial else None
             if job is not None:
                 return self._answer(node, job.target, flags)
             layer, path = self.union.upper.place(node)
@@ -144,9 +157,9 @@ class Files:
         """Tell whether content has to be copied up first, or much to be cut off."""
         if flags & (os.O_ACCMODE | os.O_TRUNC) == os.O_RDONLY:
             return False
-        return self.union.has_lower_content(node) or bool(
-            flags & os.O_TRUNC and self._cuts_much(node, 0)
-        )
+        if self.union.has_lower_content(node):
+            return bool(flags & os.O_TRUNC) or not self.partials.suits(node)
+        return bool(flags & os.O_TRUNC and self._cuts_much(node, 0))
 
     def open_unopened(self, node: Node) -> Opened | None:
         """Answer an open for reading, where that needs no descriptor; None where it does.
@@ -175,10 +188,16 @@ class Files:
                 return self._answer(node, self.union.open_to_read(node), flags)
             self.union.require_upper()
             self._copyup.metadata(node)
+            self.begin_partial(node)
             with self._permitting_truncation(node, flags, requester):
                 layer, path = self.union.upper.place(node)
                 fd = layer.open_to_write(path, host_flags(flags))
             return self._answer(node, fd, flags)
+
+    def begin_partial(self, node: Node) -> None:
+        """Let a file whose content is in a lower come to upper as it is written."""
+        if self.union.has_lower_content(node):
+            self._copyup.by_blocks(node)
 
     def _permitting_truncation(
         self, node: Node, flags: int, requester: Requester
@@ -251,6 +270,8 @@ class Files:
         """Tell whether content has to be copied up before attributes change, or much cut off."""
         if new.size is None and self.union.features.metacopy:
             return False
+        if new.size is not None and self._copyup.cuts_by_blocks(node, new.size):
+            return False
         return self.union.has_lower_content(node) or (
             new.size is not None and self._cuts_much(node, new.size)
         )
@@ -277,7 +298,9 @@ class Files:
 
     async def _cut(self, node: Node, layer: WritableLayer, fd: int, size: int) -> None:
         """Set the size of a file on upper, in a thread where that takes long."""
-        if self._cuts_much(node, size):
+        if node.partial:
+            self.partials.cut(node, size)
+        elif self._cuts_much(node, size):
             await trio.to_thread.run_sync(layer.truncate, fd, size)
         else:
             layer.truncate(fd, size)
@@ -295,7 +318,8 @@ class Files:
             return False
         return closing.takes_long(self.union.attributes(node), size)
 
-    def _is_written(self, node: Node) -> bool:
+    def is_written(self, node: Node) -> bool:
+        """Tell whether somebody has a file open for writing."""
         self._registry.catch_up()
         return any(file.writes and file.node is node for file in self._open.values())
 
@@ -370,6 +394,8 @@ class Files:
         self.passthrough.forget(ino)
         self._unread.discard(ino)
         self.backings.forget(ino)
+        if self.union.nodes.has_partials:
+            self.union.upper.partials.forget(ino)
 
 
 def _told_of_leases(flags: int) -> contextlib.AbstractContextManager[None]:

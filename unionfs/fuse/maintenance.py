@@ -7,6 +7,9 @@ the kernel knows is opened, and kept open.
 
 A file system is not made read-only while a deleted file of it is open.  So at the end those which
 are still in use are copied to where the changes are, and the rest is closed.
+
+Files that are copied up by blocks would show blocks of the changed lower beside their own.  So
+they come up whole before, and until the end no more are begun.
 """
 
 import errno
@@ -19,6 +22,7 @@ import trio
 import trio.lowlevel
 
 from unionfs.fuse.descriptors import Descriptors
+from unionfs.fuse.files import Files
 from unionfs.fuse.rootattributes import BEGIN, END
 from unionfs.layers import fetched
 from unionfs.view.node import Node
@@ -36,12 +40,15 @@ _LOOKS = 40  # at most
 class Maintenance:
     """What one mount does for those who change its lowers."""
 
-    def __init__(self, union: Union, descriptors: Descriptors) -> None:
+    def __init__(self, union: Union, descriptors: Descriptors, files: Files) -> None:
         self._union = union
         self._descriptors = descriptors
+        self._files = files
 
     async def turn(self, value: bytes) -> None:
         """Begin or end it, as *value* of the root's attribute says; EINVAL where it says neither.
+
+        ENOSPC where upper has not the room for the files that are to come up whole.
 
         Before both, the kernel should have been told to drop what nobody uses.
         """
@@ -49,8 +56,10 @@ class Maintenance:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         await self._kernel_has_dropped()
         if value == BEGIN:
+            await self._bring_partial_copies()
             await self._hold()
         else:
+            self._files.partials.suspended = False
             await self._let_go()
 
     async def _kernel_has_dropped(self) -> None:
@@ -60,6 +69,18 @@ class Maintenance:
             await trio.sleep(_PAUSE)
             if len(self._union.nodes.all()) == known:
                 return
+
+    async def _bring_partial_copies(self) -> None:
+        partials = self._files.partials
+        partials.suspended = True
+        try:
+            for node in [node for node in self._union.nodes.all() if node.partial]:
+                if self._files.is_written(node) or not partials.give_up(node):
+                    await self._files.copies.bring(node)
+            partials.bring_unknown()
+        except BaseException:
+            partials.suspended = False
+            raise
 
     async def _hold(self) -> None:
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2

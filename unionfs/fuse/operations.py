@@ -100,7 +100,7 @@ class Operations(pyfuse3.Operations):
         self.files = Files(union, self._copyup, session, passthrough)
         self.descriptors = Descriptors(union)
         self._own_attributes = OwnAttributes(
-            union, self.changes, self.files.copies, Maintenance(union, self.descriptors)
+            union, self.changes, self.files.copies, Maintenance(union, self.descriptors, self.files)
         )
         self.listings = Listings(union)
 
@@ -291,10 +291,18 @@ class Operations(pyfuse3.Operations):
 
     @_replying
     async def read(self, fh: int, offset: int, size: int) -> bytes:
-        return cast("bytes", await self.files.reading.read(fh, size, offset))  # any buffer will do
+        node = self.files.opened(fh).node
+        if node.partial:
+            data = await self.files.partial_content.read(node, size, offset)
+        else:
+            data = await self.files.reading.read(fh, size, offset)
+        return cast("bytes", data)  # any buffer will do
 
     @_replying
     async def write(self, fh: int, offset: int, data: bytes) -> int:
+        node = self.files.opened(fh).node
+        if node.partial:
+            return await self.files.partial_content.write(node, fh, offset, data)
         return self.files.write(fh, offset, data)
 
     async def flush(self, _fh: int) -> None:

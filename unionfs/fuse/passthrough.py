@@ -39,7 +39,7 @@ class Passthrough:
         """Tell whether an open for reading passes through, or may."""
         if self._backings.is_through(node) or self._backings.may_be_mapped(node):
             return True
-        if not self._backings.enabled or (node.below and not self._of_lowers):
+        if not self._backings.enabled or node.partial or (node.below and not self._of_lowers):
             return False
         if self._union.far and self._union.far_content(node) is not None:
             return False  # threads read it
@@ -47,7 +47,7 @@ class Passthrough:
 
     def may_pass(self, node: Node, fd: int, flags: int) -> bool:
         """Tell whether the kernel may serve an open by itself, and should."""
-        if not self._backings.enabled or (node.below and not self._of_lowers):
+        if not self._backings.enabled or node.partial or (node.below and not self._of_lowers):
             return False
         st = stat_file(fd)
         if flags & os.O_ACCMODE == os.O_RDONLY:

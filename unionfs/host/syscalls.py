@@ -49,6 +49,11 @@ def renameat2(old_fd: int, old: bytes, new_fd: int, new: bytes, flags: int) -> N
         raise OSError(number, os.strerror(number), old, None, new)
 
 
+# FALLOC_FL_*: include/uapi/linux/falloc.h
+PUNCH_HOLE = 0x02
+ZERO_RANGE = 0x10
+
+
 def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
     """Call fallocate(2) with FALLOC_FL_* in *mode*; *offset* and *length* in bytes."""
     if _fallocate(fd, mode, offset, length) != 0:

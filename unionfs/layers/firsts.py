@@ -22,7 +22,7 @@ from unionfs.layers.layer import Layer, WritableLayer, join
 
 DIRECTORY = b"unionfs/first"
 
-# Bytes up to which content is read: 1 ms.  What persists is mostly configuration.
+# Bytes up to which content is read: 2 ms.  What persists is mostly configuration.
 MOST_READ = 1 << 20
 
 _FORM = re.compile(rb"1:([0-9a-f]+):(-?[0-9a-f]+):([0-9a-f]+):(-?[0-9a-f]+):([0-9a-f]*)")

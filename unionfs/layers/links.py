@@ -84,6 +84,10 @@ class LinkIndex:
         """Return the path of an entry in work."""
         return join(DIRECTORY, entry)
 
+    def paths(self) -> list[bytes]:
+        """Return the paths of all entries in work."""
+        return [self.path(entry) for entry in self._keys]
+
     def add(self, staged: bytes, entry: bytes) -> None:
         """Enter the file staged in work."""
         self.work.link(staged, self.work, self.path(entry))

@@ -19,7 +19,8 @@ hard link index that holds the file, and `.nlink`, in the kernel's form `U+2`: h
 many links the union shows beyond those that upper's inode has; `.unionfs.unsettled`
 (`N:L`) says that they are L as long as the inode has N; `.unionfs.mtime`, the
 modification time (ns) of a metadata-only copy while its content is filled in,
-and `.unionfs.capability`, its `security.capability`: `fills`.
+and `.unionfs.capability`, its `security.capability`: `fills`; `.unionfs.blocks`, which blocks
+of the content such a copy has itself: `blockmap`.
 
 Whiteouts themselves are made and read in `whiteouts`, aufs's in `aufs_whiteouts`.
 """
@@ -30,6 +31,7 @@ import os
 import re
 from typing import NamedTuple
 
+from unionfs.layers.blockmap import BlockMap
 from unionfs.layers.iflags import APPEND, IMMUTABLE
 from unionfs.layers.layer import Layer, WritableLayer
 
@@ -49,11 +51,12 @@ LINK = _PREFIX + "unionfs.link"
 UNSETTLED = _PREFIX + "unionfs.unsettled"
 MTIME = _PREFIX + "unionfs.mtime"
 KEPT_CAPABILITY = _PREFIX + "unionfs.capability"
+BLOCKS = _PREFIX + "unionfs.blocks"
 LOWERS = _PREFIX + "unionfs.lowerdir"
 WORK = _PREFIX + "unionfs.workdir"
 SCRATCH = _PREFIX + "unionfs.scratch"  # all in this upper is emptied at the next mount
 
-_READ = frozenset({OPAQUE, REDIRECT, METACOPY, NLINK, PROTATTR, INO, LINK, UNSETTLED})
+_READ = frozenset({OPAQUE, REDIRECT, METACOPY, NLINK, PROTATTR, INO, LINK, UNSETTLED, BLOCKS})
 _PROTECTIONS = {b"a": APPEND, b"i": IMMUTABLE}  # in the kernel's order
 _NUMBER = re.compile(rb"-?[0-9]{1,9}")
 _NAME_MAX = 255
@@ -63,7 +66,7 @@ _TOO_LONG = frozenset({errno.ENOSPC, errno.E2BIG, errno.ERANGE})
 
 # Of those that copying leaves behind, and those that it may not leave out
 # (fs/overlayfs/copy_up.c, ovl_must_copy_xattr).
-_MOVED = frozenset({METACOPY, REDIRECT, MTIME, KEPT_CAPABILITY})
+_MOVED = frozenset({METACOPY, REDIRECT, MTIME, KEPT_CAPABILITY, BLOCKS})
 _MUST_COPY = ("system.posix_acl_", "security.")
 
 CAPABILITY = "security.capability"
@@ -81,6 +84,7 @@ class Marks(NamedTuple):
     links: int = 0  # links that the union shows beyond upper's st_nlink
     mtime: int | None = None  # ns; of a metadata-only copy that was being filled
     protection: int = 0  # `iflags.IMMUTABLE` and `APPEND`; in lowers it says nothing
+    partial: bool = False  # of a metadata-only copy that has some of the content: `blocks`
 
 
 UNMARKED = Marks()
@@ -166,6 +170,7 @@ def read(layer: Layer, path: bytes) -> Marks:
         links=_read_links(layer, path, names),
         mtime=_read_number(layer, path, MTIME, 10, 1 << 63) if MTIME in names else None,
         protection=_read_protection(layer, path) if PROTATTR in names else 0,
+        partial=BLOCKS in names,
     )
 
 
@@ -232,12 +237,26 @@ def set_metacopy(layer: WritableLayer, path: bytes) -> None:
 def end_metacopy(layer: WritableLayer, path: bytes) -> None:
     """Say that *path* has its content now."""
     layer.remove_attribute(path, METACOPY)
-    for name in (REDIRECT, MTIME, KEPT_CAPABILITY):  # without METACOPY they mean nothing
+    for name in (REDIRECT, MTIME, KEPT_CAPABILITY, BLOCKS):  # without METACOPY they say nothing
         try:
             if layer.find_attribute(path, name) is not None:
                 layer.remove_attribute(path, name)
         except OSError:
             log.exception("%r keeps %s", path, name)
+
+
+def set_blocks(layer: WritableLayer, path: bytes, blocks: BlockMap) -> None:
+    """Say which blocks of its content a metadata-only copy has itself."""
+    layer.set_attribute(path, BLOCKS, blocks.encoded())
+
+
+def blocks(layer: Layer, path: bytes) -> BlockMap | None:
+    """Return which blocks those are, None where it has none; EIO, logged, where that is damaged."""
+    value = layer.find_attribute(path, BLOCKS)
+    try:
+        return None if value is None else BlockMap.decoded(value)
+    except ValueError as exc:
+        raise damaged(layer, path, f"the mark {short(BLOCKS)} cannot be read: {exc}") from None
 
 
 def set_mtime(layer: WritableLayer, path: bytes, mtime_ns: int) -> None:

@@ -116,6 +116,7 @@ def _union(stack: Stack, options: Options) -> "tuple[Union, Stack]":
         redirect_dir=options.redirect_dir == "on",
         whiteout=options.whiteout,
         fsync=options.fsync,
+        copyup=options.copyup or "whole",
     )
     try:
         return union_of(stack, features), stack

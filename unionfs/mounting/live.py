@@ -67,7 +67,10 @@ class LiveMount(NamedTuple):
         return WritableLayer(self._open(layer), name=layer["name"]) if layer else None
 
     def _open(self, layer: dict[str, Any]) -> int:
-        return os.open(f"/proc/{self.pid}/fd/{layer['fd']}", copies.DIRECTORY)
+        try:
+            return os.open(f"/proc/{self.pid}/fd/{layer['fd']}", copies.DIRECTORY)
+        except OSError as exc:  # the server of a far layer is gone
+            raise Refused(f"layer '{layer['name']}' cannot be opened: {exc.strerror}") from None
 
 
 def describe(stack: Stack, options: Options) -> dict[str, Any]:

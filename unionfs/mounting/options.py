@@ -51,6 +51,11 @@ class Options:
     redirect_dir: Annotated[OnOff | None, "rename directories of lower layers in one step [on]"] = (
         None
     )
+    copyup: Annotated[
+        Literal["whole", "blocks"] | None,
+        "what a large lower file that is written to brings up: all, or the blocks written"
+        " [blocks with --ram]",
+    ] = None
     whiteout: Annotated[
         Literal["overlay", "aufs"],
         'how upper says "deleted": as overlayfs does, or by names .wh.* [overlay]',
@@ -266,6 +271,7 @@ def settled(options: Options) -> Options:
         raise Refused("wipe=on without an upper directory: there is nothing to empty")
     if options.noopen == "on":
         options = _without_opens(options)
+    options = replace(options, copyup=_copyup(options))
     features = {"metacopy": options.metacopy, "redirect_dir": options.redirect_dir}
     if options.whiteout == "aufs":
         for key, value in features.items():
@@ -277,6 +283,23 @@ def settled(options: Options) -> Options:
         raise Refused("metacopy=on needs redirect_dir=on: leave redirect_dir=off out")
     metacopy = options.metacopy or redirect_dir
     return replace(options, metacopy=metacopy, redirect_dir=redirect_dir)
+
+
+def _copyup(options: Options) -> Literal["whole", "blocks"]:
+    """Return how files are copied up.
+
+    What a copy by blocks says of itself need not survive a power cut in RAM alone; it takes a
+    metadata-only copy; and it does not move to another side.
+    """
+    without = "off" in (options.metacopy, options.redirect_dir) or options.whiteout == "aufs"
+    if options.copyup == "blocks" and options.state:
+        raise Refused("copyup=blocks and a state directory exclude each other: leave one out")
+    if options.copyup == "blocks" and options.ram is None:
+        raise Refused("copyup=blocks is for a RAM upper: add --ram, or leave it out")
+    if options.copyup == "blocks" and without:
+        raise Refused("copyup=blocks needs metacopy=on: leave one of them out")
+    fits = options.ram is not None and not options.state and not without
+    return options.copyup or ("blocks" if fits else "whole")
 
 
 def _with_state(options: Options) -> Options:

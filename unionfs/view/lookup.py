@@ -239,6 +239,7 @@ class Lookup:
             link=marks.link if marks.link in self._upper.links else b"",
             links=marks.links,
             protection=marks.protection,
+            partial=marks.partial and bool(below),
         )
 
     def _linked(self, key: bytes, content: LayerPath) -> LookupResult:
@@ -261,6 +262,7 @@ class Lookup:
             link=key,
             links=marks.links,
             protection=marks.protection,
+            partial=marks.partial and marks.metacopy,
         )
 
     def _settled(
@@ -275,6 +277,8 @@ class Lookup:
         node = self._nodes.get(ino)
         if node is not None:
             return self._upper.fills.shown(node, copy.st)
+        if copy.marks.partial:
+            return copy.st
         size = content.layer.stat(content.path).st_size
         if not metacopies.is_half_way(copy.st, copy.marks, size):
             return copy.st

@@ -28,6 +28,7 @@ class LookupResult(NamedTuple):
     links: int = 0
     node: "Node | None" = None  # what was found out on the way: this is it
     protection: int = 0  # of an object in upper
+    partial: bool = False  # upper has some blocks of a file, `below` the others
 
     @property
     def lowers(self) -> tuple[LayerPath, ...]:
@@ -47,11 +48,13 @@ _tuple = tuple.__new__
 
 def plain(ino: int, st: "os.stat_result", node: "Node | None" = None) -> LookupResult:
     """Return the result of an object that is in upper alone, without marks."""
-    return _tuple(LookupResult, (ino, st, True, True, (), b"", b"", b"", 0, node, 0))
+    return _tuple(LookupResult, (ino, st, True, True, (), b"", b"", b"", 0, node, 0, False))
 
 
 def plain_lower(
     ino: int, st: "os.stat_result", directory: LayerPath, name: bytes, node: "Node | None" = None
 ) -> LookupResult:
     """Return the result of a file that is in one lower directory alone, without marks."""
-    return _tuple(LookupResult, (ino, st, False, False, directory, name, b"", b"", 0, node, 0))
+    return _tuple(
+        LookupResult, (ino, st, False, False, directory, name, b"", b"", 0, node, 0, False)
+    )

@@ -70,6 +70,7 @@ class Node:
     orphan: bool = False  # it lost its last name, or has none yet
     protection: int = 0  # on upper: `iflags.IMMUTABLE` and `APPEND`
     superseded: bool = False  # its name has another node now; only open files still know it
+    partial: bool = False  # upper has some blocks of the content, or is about to: `partials`
     persisted: bool = False  # it is of the side *state*: `sides`
 
     @property
@@ -142,6 +143,7 @@ class NodeTable(dict[int, Node]):
         super().__init__({ROOT_INO: root})
         self.root = root
         self.orphans: dict[int, Node] = {}  # those that have no name
+        self.has_partials = False  # has any node been `partial`?
 
     def __missing__(self, ino: int) -> Node:
         """Raise ESTALE: the kernel should know better."""
@@ -229,8 +231,11 @@ class NodeTable(dict[int, Node]):
             result.link,
             result.links,
             protection=result.protection,
+            partial=result.partial,
             persisted=parent.persisted,
         )
+        if result.partial:
+            self.has_partials = True
         if result.upper and ino != result.st.st_ino:  # copied up; who knew if synced is gone
             node.unsynced = UNKNOWN_COPY
         return self.add(node, parent)

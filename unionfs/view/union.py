@@ -23,10 +23,10 @@ from unionfs.layers.stack import Stack
 from unionfs.layers.whiteouts import LayerPath, Whiteouts
 from unionfs.view.columns import Columns
 from unionfs.view.fills import Fills
-from unionfs.view.handle import LowerReaders
 from unionfs.view.known import Known
 from unionfs.view.lookup import Lookup
 from unionfs.view.lookup_result import LookupResult
+from unionfs.view.lower_readers import LowerReaders
 from unionfs.view.node import Node, NodeTable
 from unionfs.view.upper import NoUpper, Upper
 
@@ -46,6 +46,7 @@ class Features:
     redirect_dir: bool = True
     whiteout: Literal["overlay", "aufs"] = "overlay"
     fsync: Literal["auto", "strict", "off"] = "auto"
+    copyup: Literal["whole", "blocks"] = "whole"
 
 
 class Common:
@@ -177,7 +178,8 @@ class Union:
         if not below or isinstance(below, LayerPath) or node.format != stat.S_IFREG:
             return links, st.st_blocks
         if node.upper or len(below) > 1:  # only the metadata was copied up
-            return links, _blocks(below[-1], st)
+            blocks = _blocks(below[-1], st)
+            return links, _with_own(blocks, st) if node.partial else blocks
         return links, st.st_blocks
 
     def has_lower_content(self, node: Node) -> bool:
@@ -206,6 +208,21 @@ class Union:
         fd = place.layer.open(place.path, os.O_RDONLY)
         self.readers.add(node, fd)
         return fd
+
+    def readers_go_on(self, node: Node, target: int) -> None:
+        """Let who reads the lower file go on in the copy, open as *target*."""
+        if node not in self.readers:
+            return
+        layer, path = self.upper.place(node)
+        try:  # one that can write would keep upper's disk from being remounted read-only
+            fd = layer.open(path, os.O_RDONLY)
+        except OSError:  # EMFILE
+            self.readers.move(node, target)
+            return
+        try:
+            self.readers.move(node, fd)
+        finally:
+            os.close(fd)
 
     def listing(self, node: Node) -> dict[bytes, int]:
         """Return the visible names of a directory, in no order that matters, each with its hint.
@@ -266,3 +283,9 @@ def _blocks(content: LayerPath, st: os.stat_result) -> int:
         return content.layer.stat(content.path).st_blocks
     except OSError:  # a figure that nobody relies on: who reads the content is told
         return st.st_blocks
+
+
+def _with_own(blocks: int, st: os.stat_result) -> int:
+    """Return st_blocks of a partial copy: of both files, but of no more than its size takes."""
+    page = 4096 // 512
+    return min(blocks + st.st_blocks, -(-st.st_size // 4096) * page)

@@ -14,6 +14,7 @@ from unionfs.layers.links import LinkIndex
 from unionfs.layers.temporaries import Temporaries
 from unionfs.view.fills import Fills
 from unionfs.view.node import Node
+from unionfs.view.partials import Partials
 from unionfs.view.pins import Pins, path_of_pin
 
 
@@ -31,6 +32,7 @@ class Upper:
         self.links = LinkIndex(work)
         self.stand_ins = inheritance.StandIns(self.temporaries, layer, acting)
         self.fills = fills
+        self.partials = Partials(self.place)
 
     def place(self, node: Node) -> tuple[WritableLayer, bytes]:
         """Return where a node on upper is; EROFS for one that is not."""

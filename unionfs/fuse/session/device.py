@@ -47,11 +47,11 @@ from unionfs.fuse.session.protocol import (
     FOPEN_KEEP_CACHE,
     FOPEN_PASSTHROUGH,
     Answer,
+    InitPatch,
     Offer,
     OpenPatch,
-    Wish,
-    add_wishes,
     is_notification,
+    patch_init,
     patch_open,
     read_answer,
     read_offer,
@@ -126,11 +126,11 @@ class Device(PlainReplies):
         os.write(self._peer, request)
         return self._offer
 
-    def answer(self, wish: Wish) -> Answer | None:
-        """Send libfuse's INIT reply to the kernel, changed by *wish*; then get out of the way."""
+    def answer(self, patch: InitPatch) -> Answer | None:
+        """Send libfuse's INIT reply to the kernel, changed by *patch*; then get out of the way."""
         reply = bytearray(os.read(self._peer, _REQUEST_BYTES))
         if self._offer is not None:
-            add_wishes(reply, self._offer, wish)
+            patch_init(reply, self._offer, patch)
         os.write(self.device, reply)
         os.dup2(self.device, self.fd, inheritable=False)
         os.set_blocking(self._peer, False)

@@ -38,7 +38,7 @@ from unionfs.fuse.session.crew import Crew, Later, Soon, Waiting
 from unionfs.fuse.session.device import Device
 from unionfs.fuse.session.fullness import is_full, tried, tried_again
 from unionfs.fuse.session.leases import after_pause, insisted, repeated
-from unionfs.fuse.session.patience import Patience
+from unionfs.fuse.session.polling import Polling
 from unionfs.fuse.session.protocol import IN_HEADER
 from unionfs.layers.far import FarLayer
 
@@ -50,7 +50,7 @@ Handler = Callable[[int, int, memoryview, int, int], "Reply | Soon | Waiting"]
 NO_REPLY: Final = b""
 
 # What nobody waits for, and how many of them may be put off: the kernel counts the releases among
-# its background requests (`Wish.max_background`), and closing gives room back.
+# its background requests (`InitPatch.max_background`), and closing gives room back.
 _PUT_OFF = frozenset({messages.RELEASE, messages.FORGET, messages.BATCH_FORGET})
 _MOST_PUT_OFF = 16
 
@@ -104,10 +104,10 @@ class Dispatcher:
     """Takes the requests of one mount from the kernel."""
 
     def __init__(
-        self, device: Device, handlers: Handlers, max_write: int, patience: Patience
+        self, device: Device, handlers: Handlers, max_write: int, polling: Polling
     ) -> None:
         self._device = device
-        self._patience = patience
+        self._polling = polling
         self._handlers: Mapping[int, Handler] = {messages.INTERRUPT: _ignore, **handlers.table}
         self._asking: Asking | None = None
         self.wake_fd = -1  # readable when threads have answers of far layers
@@ -193,7 +193,7 @@ class Dispatcher:
             elif self.begun:
                 return False
             elif not self._is_made_ready():
-                return self._patience.poll_on(poll)
+                return self._polling.poll_on(poll)
         return True
 
     def _is_made_ready(self) -> bool:

@@ -6,7 +6,7 @@ stays the runtime.  What changes is the wait between two requests:
 
 - **No pass through trio while requests come in.**  The device is polled with
   time zero first.  A pass costs about 15 us, the poll 0.4 us.
-- **Poll on for a while** after a reply (`patience`).  Then a short sleep in
+- **Poll on for a while** after a reply (`polling`).  Then a short sleep in
   poll(2), and idle, the process sleeps in epoll.
 - **A pass is made in time all the same**, by the clock: timers, signals,
   cancellation and finished threads wait no longer than `PASS_SECONDS`, or
@@ -38,7 +38,7 @@ from typing import Any, Protocol
 import trio
 
 from unionfs.fuse.session.dispatch import Dispatcher
-from unionfs.fuse.session.patience import Patience
+from unionfs.fuse.session.polling import Polling
 
 # Seconds after which a loop under load makes a pass through trio.  A pass costs
 # about 15 us, so 2 ms cost less than 1 %.
@@ -130,7 +130,7 @@ class FastLoop(Loop):
 
     def __init__(self, replies: Replies) -> None:
         super().__init__(replies)
-        self.patience = Patience()
+        self.polling = Polling()
         self._dispatcher: Dispatcher | None = None
         self._poll = self._poll_to_nap = select.poll().poll
         self._waking = -1
@@ -179,7 +179,7 @@ class FastLoop(Loop):
                     self._dispatcher.use_pause()
             if self._closed:
                 raise trio.ClosedResourceError
-            if not (self._poll(0) or self.patience.poll_on(self._poll) or self._nap()):
+            if not (self._poll(0) or self.polling.poll_on(self._poll) or self._nap()):
                 await self._sleep()
             if self._dispatcher is None or self._dispatcher.serve(
                 min(self._next_pass, time.perf_counter() + PASS_SECONDS)
@@ -217,7 +217,7 @@ class FastLoop(Loop):
         ready = self._poll_to_nap(_NAP_MILLISECONDS)
         if not ready or self._is_woken(ready):
             return False
-        self.patience.slept(time.perf_counter() - before)
+        self.polling.slept(time.perf_counter() - before)
         return True
 
     def _is_woken(self, ready: list[tuple[int, int]]) -> bool:
@@ -245,7 +245,7 @@ class FastLoop(Loop):
             raise trio.ClosedResourceError
         before = time.perf_counter()
         await trio.lowlevel.wait_readable(self._device)
-        self.patience.slept(time.perf_counter() - before)
+        self.polling.slept(time.perf_counter() - before)
 
     def notify_closing(self, fd: int) -> None:
         """Wake who waits, one after the other as each leaves the watch to the next."""

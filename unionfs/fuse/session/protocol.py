@@ -102,7 +102,7 @@ class Answer(NamedTuple):
     max_stack_depth: int
 
 
-class Wish(NamedTuple):
+class InitPatch(NamedTuple):
     """What to change in libfuse's INIT reply."""
 
     flags: Init  # to add, as far as the kernel offers them
@@ -133,34 +133,34 @@ def read_offer(request: bytes) -> Offer | None:
     return Offer((major, minor), max_readahead, Init(flags))
 
 
-def add_wishes(reply: bytearray, offer: Offer, wish: Wish) -> None:
-    """Change an INIT reply as wished, as far as offered; what else libfuse answered stays.
+def patch_init(reply: bytearray, offer: Offer, patch: InitPatch) -> None:
+    """Change an INIT reply by *patch*, as far as offered; what else libfuse answered stays.
 
     An error reply, and one of a protocol too old for flags, is left alone.
     """
     if _is_error(reply) or len(reply) < _FLAGS_OUT + _UINT.size:
         return
-    flags = _allowed(_flags(reply), offer, wish)
+    flags = _allowed(_flags(reply), offer, patch)
     if len(reply) < _DEPTH_OUT + _UINT.size:
         flags &= ~(Init.INIT_EXT | Init.PASSTHROUGH) & 0xFFFFFFFF
     _UINT.pack_into(reply, _FLAGS_OUT, flags & 0xFFFFFFFF)
-    if len(reply) >= _BACKGROUND_OUT + _BACKGROUND.size and wish.max_background:
-        limits = wish.max_background, wish.max_background * 3 // 4
+    if len(reply) >= _BACKGROUND_OUT + _BACKGROUND.size and patch.max_background:
+        limits = patch.max_background, patch.max_background * 3 // 4
         _BACKGROUND.pack_into(reply, _BACKGROUND_OUT, *limits)
     if flags & Init.INIT_EXT:
         _UINT.pack_into(reply, _FLAGS2_OUT, flags >> 32)
     if flags & Init.PASSTHROUGH:
-        _UINT.pack_into(reply, _DEPTH_OUT, wish.max_stack_depth)
+        _UINT.pack_into(reply, _DEPTH_OUT, patch.max_stack_depth)
 
 
-def _allowed(answered: Init, offer: Offer, wish: Wish) -> Init:
-    """Return the flags to answer with: those answered, and those wished, offered and sensible."""
-    added = wish.flags & offer.flags
+def _allowed(answered: Init, offer: Offer, patch: InitPatch) -> Init:
+    """Return the flags to answer with: those answered, and those wanted, offered and sensible."""
+    added = patch.flags & offer.flags
     if answered & Init.WRITEBACK_CACHE:
         added &= ~Init.PASSTHROUGH  # process_init_reply() in fs/fuse/inode.c refuses both
     if added >> 32 and offer.flags & Init.INIT_EXT:
         added |= Init.INIT_EXT
-    return answered & ~wish.unwanted | added
+    return answered & ~patch.unwanted | added
 
 
 def read_answer(reply: bytes | bytearray) -> Answer | None:

@@ -16,7 +16,7 @@ from unionfs.fuse.session.dispatch import Dispatcher, Handlers
 from unionfs.fuse.session.grants import Granted, Switches, granted
 from unionfs.fuse.session.lines import can_ask
 from unionfs.fuse.session.loop import FastLoop, Loop
-from unionfs.fuse.session.protocol import Init, Offer, Wish
+from unionfs.fuse.session.protocol import Init, InitPatch, Offer
 from unionfs.host import mountcalls, mountinfo
 from unionfs.host.credentials import Requester
 from unionfs.layers.far import FarLayer
@@ -26,7 +26,7 @@ from unionfs.layers.far import FarLayer
 _IDLE_WORKERS = 1
 _MOST_WORKERS = 100
 
-_WISHED = (
+_WANTED = (
     Init.PARALLEL_DIROPS
     | Init.DONT_MASK
     | Init.CACHE_SYMLINKS
@@ -196,7 +196,7 @@ class Session:
         self._started()
 
     def _finish(self, device: Device) -> Granted:
-        answer = device.answer(self._wish())
+        answer = device.answer(self._init_patch())
         self._loop.watch(device.device)
         result = granted(self._offer, answer, loop=self._switches.loop)
         if result.passthrough and not device.can_register():
@@ -209,7 +209,7 @@ class Session:
             and isinstance(self._loop, FastLoop)
         ):
             self._dispatcher = Dispatcher(
-                device, self._handlers, result.max_write, self._loop.patience
+                device, self._handlers, result.max_write, self._loop.polling
             )
             self._loop.serve_with(self._dispatcher)
             result = dataclasses.replace(result, direct=True, noopen=self._leaves_opens_out())
@@ -230,7 +230,7 @@ class Session:
         offered = self._offer is not None and Init.NO_OPEN_SUPPORT in self._offer.flags
         return offered and self._switches.noopen and self._dispatches()
 
-    def _wish(self) -> Wish:
+    def _init_patch(self) -> InitPatch:
         """Say what to change in the INIT reply.
 
         AUTO_INVAL_DATA drops all that is cached of a file after each write to it, as
@@ -238,7 +238,7 @@ class Session:
         An open that is not asked for cannot truncate: without ATOMIC_O_TRUNC the
         kernel sends a SETATTR of its own.
         """
-        flags, unwanted = _WISHED, Init.AUTO_INVAL_DATA
+        flags, unwanted = _WANTED, Init.AUTO_INVAL_DATA
         if self._passes():
             flags |= Init.PASSTHROUGH
         if self._leaves_opens_out():
@@ -247,7 +247,7 @@ class Session:
             flags, unwanted = flags & ~Init.CACHE_SYMLINKS, unwanted | Init.CACHE_SYMLINKS
         if self._dispatches():
             flags |= Init.READDIRPLUS_AUTO  # pyfuse3 knows READDIRPLUS alone
-        return Wish(flags, unwanted, self._background, self._depth)
+        return InitPatch(flags, unwanted, self._background, self._depth)
 
     def register(self, fd: int) -> int:
         """Return a backing id for *fd*, to be given to `unregister`; OSError when not granted.

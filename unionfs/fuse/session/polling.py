@@ -17,7 +17,7 @@ _SHORT_SLEEP = 150e-6
 _MAX_SHORT_SLEEPS = 64
 
 
-class Patience:
+class Polling:
     """The time to poll on, which adapts.
 
     A hit restores the whole time.  A miss halves it, down to nothing.  Then only

@@ -1,12 +1,11 @@
-"""Open files: a FUSE file handle is the host's descriptor itself.
+"""The descriptors that are open on content in a lower layer.
 
-A file of a lower layer that is open when it is copied up must show what is
-written afterwards.  Such descriptors are remembered by node and replaced in
-place with dup2(2), so that a handle's number never changes and a thread in the
-middle of a read simply finishes it on the old file.
+A FUSE file handle is the host's descriptor itself.  A file of a lower layer that is open
+when it is copied up must show what is written afterwards.  Such descriptors are
+remembered by node and replaced in place with dup2(2), so that a handle's number never
+changes and a thread in the middle of a read simply finishes it on the old file.
 """
 
-import dataclasses
 import fcntl
 import os
 from collections.abc import Iterable
@@ -18,7 +17,7 @@ Identity: TypeAlias = tuple[int, int]  # st_dev and st_ino
 
 
 class LowerReaders:
-    """The descriptors that are open on content in a lower layer."""
+    """Those of one union."""
 
     def __init__(self) -> None:
         self._nodes: dict[int, Node] = {}  # descriptor -> its node
@@ -80,12 +79,3 @@ def _deleted(fd: int) -> Identity | None:
     if st.st_nlink or fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY:
         return None
     return st.st_dev, st.st_ino
-
-
-@dataclasses.dataclass(slots=True)
-class OpenFile:
-    """What is known of one descriptor handed to the kernel as a file handle."""
-
-    node: Node
-    through: bool  # the kernel passes its data to the backing file
-    writes: bool  # opened for writing

@@ -1,0 +1,116 @@
+"""The map of a partial copy, against a file that is one list of places."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unionfs.layers.blockmap import SHIFT, BlockMap, Run
+
+BLOCK = 1 << SHIFT
+NEAR = st.builds(
+    lambda block, more: max(0, block * BLOCK + more),
+    st.integers(0, 6),
+    st.sampled_from([-BLOCK // 2, -2, -1, 0, 1, 2, BLOCK // 3]),
+)
+RANGES = st.tuples(NEAR, NEAR).map(sorted).filter(lambda pair: pair[0] < pair[1])
+CHANGES = st.lists(
+    st.one_of(
+        st.tuples(st.just("write"), RANGES),
+        st.tuples(st.just("cut"), NEAR),
+    ),
+    max_size=8,
+)
+END = 8 * BLOCK  # no change reaches so far
+
+
+class Model:
+    """For each byte of a file: is it the lower's?  By bytes of which nothing is special."""
+
+    def __init__(self, size):
+        self.lower = bytearray(b"\1" * size + b"\0" * (END - size))
+
+    def write(self, start, end):
+        """Fill the blocks that are written to, up to where the lower shows."""
+        first = start // BLOCK * BLOCK
+        filled = self.lower[:start].rfind(1) + 1 if 1 in self.lower[start:end] else 0
+        if 1 in self.lower[start:end]:
+            last = -(-(self.lower[:end].rfind(1) + 1) // BLOCK) * BLOCK
+            assert filled <= start
+            self.lower[first:last] = bytes(last - first)
+
+    def cut(self, size):
+        self.lower[size:] = bytes(END - size)
+
+    def runs(self, start, end):
+        found = []
+        while start < end:
+            stop = self.lower.find(1 - self.lower[start], start, end)
+            stop = end if stop < 0 else stop
+            found.append(Run(start, stop, lower=bool(self.lower[start])))
+            start = stop
+        return found
+
+
+def changed(size, changes):
+    """Return the map and the model after *changes*, with what each needed of the lower."""
+    found, model = BlockMap.unmarked(size), Model(size)
+    for what, arguments in changes:
+        if what == "cut":
+            found = found.cut(arguments)
+            model.cut(arguments)
+            continue
+        start, end = arguments
+        before = model.lower[:]
+        model.write(start, end)
+        head, tail = found.missing(start, end)
+        gone = [at for at in range(0, END, BLOCK // 8) if before[at] and not model.lower[at]]
+        needed = [at for at in gone if not start <= at < end]
+        asked = [at for at in range(0, END, BLOCK // 8) if _within(at, head) or _within(at, tail)]
+        assert asked == needed
+        assert before[head.start : head.end] == b"\1" * (head.end - head.start)
+        assert before[tail.start : tail.end] == b"\1" * (tail.end - tail.start)
+        found = found.marked(start, end)
+    return found, model
+
+
+def _within(at, run):
+    return run.start <= at < run.end
+
+
+@given(NEAR, CHANGES, RANGES)
+def test_a_map_tells_where_each_byte_is(size, changes, asked):
+    found, model = changed(size, changes)
+    assert list(found.runs(*asked)) == model.runs(*asked)
+    assert list(found.runs(0, END)) == model.runs(0, END)
+    assert found.has(*asked) == (1 not in model.lower[asked[0] : asked[1]])
+    assert found.is_complete == (1 not in model.lower)
+
+
+@given(NEAR, CHANGES)
+def test_a_map_comes_back_from_the_disk_as_it_was(size, changes):
+    found, _ = changed(size, changes)
+    assert BlockMap.decoded(found.encoded()) == found
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\1\x10",
+        b"\2" + BlockMap.unmarked(5 * BLOCK).encoded()[1:],
+        BlockMap(5 * BLOCK, 0, 8).encoded(),
+        BlockMap(5 * BLOCK, 1 << 7).encoded(),
+        BlockMap(5 * BLOCK, 1 << 4).encoded(),
+        BlockMap(1 << 63).encoded(),
+    ],
+    ids=["nothing", "short", "version", "shift", "beyond", "trailing", "limit"],
+)
+def test_what_is_no_map_is_told(data):
+    with pytest.raises(ValueError, match="it"):
+        BlockMap.decoded(data)
+
+
+@pytest.mark.parametrize("size", [1, 10 << 30, 1 << 40, (1 << 62) + 1])
+def test_a_map_fits_into_an_attribute_however_large_the_file(size):
+    found = BlockMap.unmarked(size).marked(0, size // 2)
+    assert len(found.encoded()) <= 32 << 10

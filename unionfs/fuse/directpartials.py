@@ -1,0 +1,120 @@
+"""Requests for the content of partial copies, answered directly: see `directfiles`."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from unionfs.fuse.operations import Operations
+from unionfs.fuse.partial_content import Cold
+from unionfs.fuse.session import messages
+from unionfs.fuse.session.crew import Later, Waiting
+from unionfs.fuse.session.dispatch import Reply
+from unionfs.layers.blockmap import Run
+from unionfs.view.node import Node
+
+
+class ReadAtOnce(Protocol):
+    """What answers a read of one file, or returns None where that would wait."""
+
+    def __call__(
+        self, unique: int, fd: int, size: int, offset: int, /
+    ) -> memoryview | bytes | None:
+        """Answer."""
+
+
+class DirectPartials:
+    """The direct handlers of one mount for partial copies; each takes the node of one."""
+
+    def __init__(self, operations: Operations, read_at_once: ReadAtOnce) -> None:
+        self._union = operations.union
+        self._content = operations.files.partial_content
+        self._copies = operations.files.partials
+        self._read_at_once = read_at_once
+        self._reply = memoryview(b"")  # of reads; it grows with the largest
+
+    def target(self, node: Node) -> int:
+        """Return a descriptor of upper's file."""
+        return self._union.upper.partials.of(node).target
+
+    def read(self, unique: int, node: Node, offset: int, size: int) -> memoryview | bytes | Later:
+        """Answer a READ."""
+        runs = self._content.runs(node, offset, size)
+        if not runs:
+            return messages.data(unique, b"")
+        reply = self._at_once(unique, node, runs)
+        if reply is not None:
+            return reply
+        read = self._content.reader(node, runs)
+        return Later(lambda: messages.data(unique, read()))
+
+    def _at_once(self, unique: int, node: Node, runs: list[Run]) -> memoryview | bytes | None:
+        if len(runs) == 1:
+            (start, end, lower), partial = runs[0], self._union.upper.partials.of(node)
+            fd = partial.source if lower else partial.target
+            return self._read_at_once(unique, fd, end - start, start)
+        head, reply = messages.HEADER_BYTES, self._reply
+        size = head + runs[-1].end - runs[0].start
+        if len(reply) < size:
+            reply = self._reply = memoryview(bytearray(size))
+        count = self._content.read_at_once(node, runs, reply[head:size])
+        if count is None:
+            return None
+        messages.put_header(reply, unique, head + count)
+        return reply[: head + count]
+
+    def seek(self, unique: int, node: Node, offset: int, whence: int) -> bytes:
+        """Answer an LSEEK."""
+        return messages.sought(unique, self._content.seek(node, offset, whence))
+
+    def write(
+        self,
+        unique: int,
+        node: Node,
+        data: memoryview,
+        offset: int,
+        plain: Callable[[memoryview], bytes],
+    ) -> bytes | Waiting:
+        """Answer a WRITE; *plain* does where the copy has become whole meanwhile."""
+        try:
+            return messages.count(unique, self._content.write_at_once(node, data, offset))
+        except Cold:
+            own = memoryview(bytes(data))  # the request's is valid during this call only
+        return self._when_warm(
+            node,
+            offset,
+            len(own),
+            lambda: messages.count(unique, self._copies.write(node, own, offset)),
+            lambda: plain(own),
+        )
+
+    def free(  # noqa: PLR0913, PLR0917 - fallocate(2)'s
+        self,
+        unique: int,
+        node: Node,
+        mode: int,
+        offset: int,
+        length: int,
+        plain: Callable[[], Reply],
+    ) -> Reply | Waiting:
+        """Answer a FALLOCATE that turns content into zeros; *plain* as above."""
+
+        def free() -> bytes:
+            self._copies.free(node, mode, offset, length)
+            return messages.empty(unique)
+
+        try:
+            self._content.free_at_once(node, mode, offset, length)
+        except Cold:
+            return self._when_warm(node, offset, length, free, plain)
+        return messages.empty(unique)
+
+    def _when_warm(
+        self,
+        node: Node,
+        offset: int,
+        length: int,
+        act: Callable[[], Reply],
+        otherwise: Callable[[], Reply],
+    ) -> Waiting:
+        return Waiting(
+            lambda: self._content.when_warm(node, offset, offset + length, act, otherwise)
+        )

@@ -1,0 +1,75 @@
+"""Partial copies in use: their maps, and the descriptors of both files that hold the content.
+
+A node is `partial` while upper has some blocks of its content, or may be about to get them; its
+`below` is the place of the others.  What is known of such a node stands on disk, so it can be let
+go at any time: a record is made when it is needed, and the latest few are kept.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+
+from unionfs.layers import markers
+from unionfs.layers.blockmap import BlockMap, Run
+from unionfs.layers.layer import WritableLayer
+from unionfs.view.node import Node
+
+# Each has two descriptors.
+_MOST = 128
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Partial:
+    """One partial copy."""
+
+    blocks: BlockMap
+    recorded: bool  # the map is on disk
+    source: int  # descriptor of the lower file
+    target: int  # descriptor of the copy, to read and to write
+
+    def runs(self, start: int, end: int) -> Iterator[Run]:
+        """Yield where the content is, up to the end of the file."""
+        return self.blocks.runs(start, min(end, os.fstat(self.target).st_size))
+
+    def close(self) -> None:
+        """Close the descriptors."""
+        os.close(self.source)
+        os.close(self.target)
+
+
+class Partials(dict[int, Partial]):
+    """Those of one union, by inode number, the one used last at the end."""
+
+    def __init__(self, place: Callable[[Node], tuple[WritableLayer, bytes]]) -> None:
+        super().__init__()
+        self._place = place
+        self._most = _MOST
+
+    def of(self, node: Node) -> Partial:
+        """Return what is known of a partial node; it holds until another is asked for."""
+        partial = self.pop(node.ino, None) or self._open(node)
+        self[node.ino] = partial
+        if len(self) > self._most:
+            self.forget(next(iter(self)))
+        return partial
+
+    def _open(self, node: Node) -> Partial:
+        layer, path = self._place(node)
+        blocks = markers.blocks(layer, path)
+        lower = node.lowers[-1]
+        source = lower.layer.open(lower.path, os.O_RDONLY)
+        try:
+            target = layer.open_to_write(path, os.O_RDWR)
+        except BaseException:
+            os.close(source)
+            raise
+        if blocks is not None:
+            return Partial(blocks, recorded=True, source=source, target=target)
+        size = min(os.fstat(source).st_size, os.fstat(target).st_size)
+        return Partial(BlockMap.unmarked(size), recorded=False, source=source, target=target)
+
+    def forget(self, ino: int) -> None:
+        """Let go of what is known of a node."""
+        partial = self.pop(ino, None)
+        if partial is not None:
+            partial.close()
