@@ -52,6 +52,13 @@ class Driver:
             self.union.readers.discard(fd)
             os.close(fd)
         self.stack.close()
+        for union in (
+            self.union,
+            *(getattr(self.union, side, None) for side in ("scratch", "state")),
+        ):
+            pins = vars(union.upper).get("pins") if union is not None else None
+            if pins is not None:
+                os.close(pins.fd)
 
     @property
     def upper(self):
