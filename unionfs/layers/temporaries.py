@@ -103,7 +103,10 @@ class Temporaries:
         try:
             if names:
                 self._many -= 1
+                st = self.work.stat(path)
                 self.work.unlink(join(path, names.pop()))
+                # Who has the directory open sees the times that it had when it was removed.
+                self.work.utime(path, st.st_atime_ns, st.st_mtime_ns)
             else:
                 self._left.popleft()
                 self.work.rmdir(path)
@@ -124,7 +127,7 @@ class Temporaries:
 
         Directories come up first, so no path gets long, however deep they were.
         """
-        pending = [path]
+        pending, st = [path], self.work.stat(path)
         while pending:
             at = pending.pop()
             for entry in self.work.scan(at):
@@ -134,4 +137,6 @@ class Temporaries:
                     self.work.move(inner, self.work, pending[-1])
                 else:
                     self.work.unlink(inner)
+            if at == path:  # as in `tidy`
+                self.work.utime(path, st.st_atime_ns, st.st_mtime_ns)
             self.work.rmdir(at)

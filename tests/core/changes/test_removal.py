@@ -145,3 +145,20 @@ def test_what_cannot_be_removed_is_told_and_left(patient, monkeypatch, caplog):
         pass
     assert left(patient) == 1
     patient.remount()
+
+
+@pytest.mark.parametrize("deferred", [False, True])
+def test_a_removed_directory_that_is_open_keeps_its_times(union, deferred):
+    """It moved away from its lower, so the whiteouts in it go with it."""
+    u = union({}, {"d": {"a": "", "sub": {}}})
+    if deferred:
+        u.union.upper.defer_removals()
+    u.unlink("d/a")
+    u.rmdir("d/sub")
+    u.rename("d", "e")
+    u.change("e", mtime_ns=10**18)
+    node = u.node("e")
+    u.rmdir("e")
+    while u.union.upper.tidy():
+        pass
+    assert u.union.attributes(node).st_mtime_ns == 10**18
