@@ -104,7 +104,8 @@ class SidedDuel(Duel):
 
     def _refuses(self, name: str, plain: Player, step: Step) -> bool:
         """Tell whether a rename that the plain directory may carry out is EXDEV in the union."""
-        old, new, flags = step.args
+        old, new = (_true_path(plain.root, path) for path in step.args[:2])
+        flags = step.args[2]
         rules = [self.rules.at(os.fsencode(os.path.join(name, path))) for path in (old, new)]
         across = rules[0].persisted != rules[1].persisted
         if not across and not rules[0].leads and not rules[1].leads:
@@ -142,6 +143,12 @@ def _find(path: str) -> os.stat_result | None:
     with contextlib.suppress(OSError):
         return os.lstat(path)
     return None
+
+
+def _true_path(root: str, path: str) -> str:
+    """Return a path below *root* that leads through no symlink."""
+    parent, name = os.path.split(os.path.join(root, path))
+    return os.path.relpath(os.path.join(os.path.realpath(parent), name), os.path.realpath(root))
 
 
 def _parent_is_there(root: str, path: str) -> bool:
