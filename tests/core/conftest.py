@@ -53,6 +53,7 @@ def union(tmp_path):
             shutil.rmtree(tmp_path / name)
             (tmp_path / name).mkdir()
         again = remount(rules, **features)
+        again.upgraded = between is not _nothing
         scaffolds.make_again(again.union, again.changes)
         return again
 

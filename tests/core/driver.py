@@ -41,6 +41,7 @@ class Driver:
         self.union = union_of(stack, features)
         self.copyup, self.changes = verbs_of(self.union)
         self.attributes = Attributes(self.union, self.copyup)
+        self.upgraded = False  # are the lowers other ones than those that state was made over?
         self.open_fds = {}  # descriptor -> its node
         self.union.holders.append(
             lambda node: [fd for fd, opened in self.open_fds.items() if opened is node]

@@ -28,28 +28,30 @@ def _check_sides(driver, union):
             assert node.persisted == side.persisted
             _check_node(union, node)
         assert os.listdir(work / "work") == [], "work is empty when nothing is under way"
-        _check_tree(union, side, union.root, driver.stack.state.rules.root, directory)
+        _check_tree(driver, side, union.root, driver.stack.state.rules.root, directory)
     for number in set(union.scratch.nodes) & set(union.state.nodes):
         file = union.twins.file(union.scratch.nodes[number])
         assert file is union.state.nodes[number], "one number for two nodes"
 
 
-def _check_tree(union, side, parent, rule, directory):
+def _check_tree(driver, side, parent, rule, directory):
     """An upper holds what belongs to it, and the directories that lead there; whiteouts hide."""
+    union = driver.union
     for entry in os.scandir(os.fsencode(directory)):
         st, here = entry.stat(follow_symlinks=False), rule.child(entry.name)
         is_directory = entry.is_dir(follow_symlinks=False)
         own = here.persisted == side.persisted
         assert own or (is_directory and here.leads), f"{entry.path!r} is on the wrong side"
         if stat.S_ISCHR(st.st_mode) and st.st_rdev == 0:
-            assert union.lookup.shows_below(parent, entry.name), f"useless whiteout {entry.path!r}"
+            is_of_use = driver.upgraded or union.lookup.shows_below(parent, entry.name)
+            assert is_of_use, f"useless whiteout {entry.path!r}"
         elif is_directory:
             found = union.lookup.node(parent, entry.name)
             if found is None:  # it is gone, and tells what of it does not persist
                 assert not own
                 continue
             found[0].lookups += 1
-            _check_tree(union, side, found[0], here, entry.path)
+            _check_tree(driver, side, found[0], here, entry.path)
 
 
 def _check_node(union, node):

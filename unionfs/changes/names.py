@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from unionfs.changes import protection
 from unionfs.changes.copyup import CopyUp
@@ -19,10 +20,18 @@ from unionfs.view.union import Union
 
 log = logging.getLogger(__name__)
 
-# Names, and bytes, that are copied up at most because one of them is too long for a whiteout: it
-# takes a second or two, and everybody waits.
-_MOST_BROUGHT = 1000
-_MOST_BYTES_BROUGHT = 64 << 20
+
+class Most(NamedTuple):
+    """How much of a directory is copied up at most at once: everybody waits meanwhile."""
+
+    names: int
+    size: int  # bytes
+
+
+# Because a name is too long for a whiteout: it takes a second or two.
+_FOR_LONG_NAMES = Most(1000, 64 << 20)
+# Because what persists is renamed: each file of it is synced, and mv(1) can do it as well.
+FOR_STATE = Most(100, 16 << 20)
 
 
 def error(number: int) -> OSError:
@@ -176,13 +185,13 @@ class Names:
         """
         if len(name) <= self._longest or not self.union.lookup.shows_below(parent, name):
             return False
-        self._require_little(parent)
+        self.require_little(parent, _FOR_LONG_NAMES, errno.ENAMETOOLONG)
         self.directory(parent)
         self.bring_tree(parent)
         return True
 
-    def _require_little(self, directory: Node) -> None:
-        """Raise ENAMETOOLONG where a directory with all that it shows is no small thing to copy."""
+    def require_little(self, directory: Node, most: Most, number: int) -> None:
+        """Raise error *number* where a directory with all that it shows is more than *most*."""
         names = size = 0
         pending = [directory]
         while pending:
@@ -191,8 +200,8 @@ class Names:
                 result = self.union.lookup.require(node, name)
                 names += 1
                 size += result.st.st_size if result.below else 0
-                if names > _MOST_BROUGHT or size > _MOST_BYTES_BROUGHT:
-                    raise error(errno.ENAMETOOLONG)
+                if names > most.names or size > most.size:
+                    raise error(number)
                 if result.is_directory and result.below:
                     pending.append(passing(result, node, name))
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from unionfs.changes import protection
-from unionfs.changes.names import Names, error
+from unionfs.changes.names import FOR_STATE, Names, error
 from unionfs.host import syscalls
 from unionfs.layers import rules
 from unionfs.view.lookup_result import LookupResult
@@ -137,6 +137,8 @@ class Renames:
             self.names.directory(old[0])
         is_directory = node.is_directory
         if is_directory and node.below and not self.union.features.redirect_dir:
+            if self.union.persisted:
+                self.names.require_little(node, FOR_STATE, errno.EXDEV)
             self.names.bring_tree(node)
         else:
             self.names.copyup.metadata(node)

@@ -164,8 +164,9 @@ class TwoSided(Union):
         common = Common(stack)
         self.scratch = Side(stack, features, common, self, persisted=False)
         other = Stack(state.upper, state.work, stack.lowers, stack.within, state.copy)
-        # A copy of metadata alone would be over another content after an upgrade of the lower.
-        kept = dataclasses.replace(features, metacopy=False)
+        # State may not depend on a path of the lowers: an upgrade may put other content there, or
+        # take it away.
+        kept = dataclasses.replace(features, metacopy=False, redirect_dir=False)
         self.state = Side(other, kept, common, self, persisted=True)
         self.features = features
         self.acting, self.access, self.readers = common.acting, common.access, common.readers

@@ -61,10 +61,10 @@ def test_a_long_name_goes_and_all_else_stays(u, where):
     assert ".wh..wh..opq" in os.listdir(u.upper / where)
 
 
-@pytest.mark.parametrize("limit", ["_MOST_BROUGHT", "_MOST_BYTES_BROUGHT"])
+@pytest.mark.parametrize("limit", [names.Most(8, 1 << 20), names.Most(100, 8)])
 def test_where_that_would_be_too_much_a_long_name_stays(u, where, monkeypatch, limit):
     before = u.tree()
-    monkeypatch.setattr(names, limit, 8)
+    monkeypatch.setattr(names, "_FOR_LONG_NAMES", limit)
     for change in (lambda: u.unlink(_path(where, LONG)), lambda: u.rename(_path(where, LONG), "x")):
         with pytest.raises(OSError, match="File name too long"):
             change()

@@ -98,7 +98,7 @@ CHANGES = {  # name: (what is done, what scratch holds then, what state does)
     "rename a directory within state": (
         lambda u: u.rename("var/lib", "etc/ssh/lib"),
         {},
-        {"var": {"lib": WHITEOUT}, "etc": {"ssh": {"lib": {}}}},
+        {"var": {"lib": WHITEOUT}, "etc": {"ssh": {"lib": Opaque(db="data")}}},
     ),
     "link within state": (
         lambda u: (u.create("var/a", "a"), u.link("var/a", "etc/ssh/b")),

@@ -1,5 +1,6 @@
 """What persists when the image below is upgraded, and what `unionfs diff --state` tells of it."""
 
+import errno
 import os
 import shutil
 
@@ -209,3 +210,82 @@ def test_a_full_state_makes_no_change_fail_for_want_of_its_memory(union):
     u.write("etc/passwd", "mine")
     u.unlink("etc/ssh/key")
     assert u.read("etc/passwd") == "mine"
+
+
+TREES = {
+    "var": {
+        "lib": {"a": "a", "deep": {"b": "b", "c": {"d": "d"}}, "one": Link("x"), "gone": "g"},
+        "db": {"rows": "1"},
+        "empty": {},
+    },
+    "usr": {"x": ""},
+}  # fmt: skip
+
+RENAMES = {  # name: (what is renamed where /var persists, what persists of it, or all)
+    "in its directory": (lambda u: u.rename("var/lib", "var/new"), {"new": all}),
+    "to another directory": (
+        lambda u: u.rename("var/lib/deep", "var/deep"),
+        {"lib": {}, "deep": all},
+    ),
+    "below one that is renamed later": (
+        lambda u: (u.rename("var/lib/deep", "var/db/deep"), u.rename("var/db", "var/rows")),
+        {"lib": {}, "rows": all},
+    ),
+    "below one that was renamed before": (
+        lambda u: (u.rename("var/lib", "var/new"), u.rename("var/new/deep", "var/new/less")),
+        {"new": all},
+    ),
+    "with its content changed": (
+        lambda u: (
+            u.write("var/lib/a", "mine"),
+            u.unlink("var/lib/gone"),
+            u.rename("var/lib", "var/new"),
+            u.create("var/new/more", "m"),
+        ),
+        {"new": all},
+    ),
+    "over an empty one": (lambda u: u.rename("var/lib", "var/empty"), {"empty": all}),
+    "exchanged": (
+        lambda u: u.rename("var/lib", "var/db", syscalls.RENAME_EXCHANGE),
+        {"lib": all, "db": all},
+    ),
+    "there and back": (
+        lambda u: (u.rename("var/lib", "var/1"), u.rename("var/1", "var/lib")),
+        {"lib": all},
+    ),
+    "files": (
+        lambda u: (u.rename("var/lib/a", "var/lib/b"), u.rename("var/lib/gone", "var/gone")),
+        {"lib": {"b": "a"}, "gone": all},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RENAMES)
+def test_what_was_renamed_is_whole_after_an_upgrade_that_has_lost_it(union, name):
+    change, persists = RENAMES[name]
+    u = union({}, TREES, rules=("/var",))
+    change(u)
+    before = u.tree("var")
+    u = u.reboot(lambda: made_anew(u.directory / "lower0", empty_var))
+    assert u.tree("var") == {
+        name: before[name] if what is all else what for name, what in persists.items()
+    }
+
+
+def empty_var(lower):
+    shutil.rmtree(lower / "var")
+    (lower / "var").mkdir()
+
+
+def test_a_directory_too_large_to_be_copied_meanwhile_is_left_to_mv(union):
+    """mv(1) copies after EXDEV, and keeps nobody waiting."""
+    large = {"var": {"lib": {str(number): "" for number in range(1100)}, "mine": {}}}
+    u = union({}, large, rules=("/var",))
+    with pytest.raises(OSError, match=rf"Errno {errno.EXDEV}\b"):
+        u.rename("var/lib", "var/new")
+    assert harvest(u.state) == {"var": {}}
+    u.mkdir("var/mine/large")
+    for number in range(1100):
+        u.create(f"var/mine/large/{number}")
+    u.rename("var/mine/large", "var/large")
+    assert len(u.list("var/large")) == 1100
