@@ -117,6 +117,7 @@ def _union(stack: Stack, options: Options) -> "tuple[Union, Stack]":
         whiteout=options.whiteout,
         fsync=options.fsync,
         copyup=options.copyup or "whole",
+        volatile=options.ram is not None,
     )
     try:
         return union_of(stack, features), stack

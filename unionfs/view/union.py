@@ -47,6 +47,7 @@ class Features:
     whiteout: Literal["overlay", "aufs"] = "overlay"
     fsync: Literal["auto", "strict", "off"] = "auto"
     copyup: Literal["whole", "blocks"] = "whole"
+    volatile: bool = False  # upper ends with this process
 
 
 class Common:
