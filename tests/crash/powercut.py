@@ -194,6 +194,11 @@ def _apply(image: str, writes: list[tuple[int, bytes]]) -> None:
         os.close(fd)
 
 
+def left_in(work: str) -> list[str]:
+    """Return what is staged; that there may be files in part is said until all are whole."""
+    return [name for name in os.listdir(f"{work}/work") if name != "incompat"]
+
+
 class Progress(NamedTuple):
     """How far one actor was at a cut: the last step begun, the last one promised to last."""
 
@@ -237,7 +242,7 @@ def inspect(trial: Trial, recording: Recording, cut: Cut, place: Place) -> list[
     """Mount the union over the disk after a cut; return what is wrong with it."""
     words = []
     with CONTENDERS[trial.contender](place, trial.fsync):
-        staged = os.listdir(f"{place.work}/work")
+        staged = left_in(place.work)
         if staged and trial.contender == "union":
             words.append(f"work is not empty: {staged}")
         words += _broken(trial, recording, cut, harvest(place.mountpoint))
@@ -252,7 +257,7 @@ def inspect_core(trial: Trial, recording: Recording, cut: Cut, place: Place) -> 
         seen = {path: thing._replace(mtime=0) for path, thing in client.harvest().items()}
         words = _broken(trial, recording, cut, seen)
         words += _goes_on(client, [path for path in seen if "/" not in path])
-        staged = os.listdir(f"{place.work}/work")
+        staged = left_in(place.work)
     return [*words, f"work is not empty: {staged}"] if staged else words
 
 
