@@ -243,7 +243,7 @@ def inspect(trial: Trial, recording: Recording, cut: Cut, place: Place) -> list[
     words = []
     with CONTENDERS[trial.contender](place, trial.fsync):
         staged = left_in(place.work)
-        if staged and trial.contender == "union":
+        if staged and trial.contender != "overlay":
             words.append(f"work is not empty: {staged}")
         words += _broken(trial, recording, cut, harvest(place.mountpoint))
         words += _goes_on(Plain(place.mountpoint), os.listdir(place.mountpoint))
@@ -293,7 +293,7 @@ def judge(trial: Trial, recording: Recording, cuts: list[Cut], directory: str) -
     place = Place(recording.lower, f"{disk}/upper", f"{disk}/work", f"{directory}/union")
     for number, cut in enumerate(cuts):
         rebuilder.build(cut, image)
-        mounts = trial.contender != "union" or number % _MOUNT_EVERY == 0
+        mounts = trial.contender == "overlay" or number % _MOUNT_EVERY == 0
         try:
             with disks.mounted(trial.kind, image, disk):
                 look = inspect if mounts else inspect_core

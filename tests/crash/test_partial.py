@@ -40,9 +40,9 @@ def after_a_block() -> Iterator[Case]:
 KINDS = (corpus.copy_ups, corpus.after_metadata, corpus.links, corpus.file_renames, after_a_block)
 
 
-@pytest.fixture(params=[False, True], ids=["lasts", "volatile"])
-def field(directory, request):
-    field = Field(directory, Features(copyup="blocks", volatile=request.param))
+@pytest.fixture
+def field(directory):
+    field = Field(directory, Features(copyup="blocks"))
     yield field
     assert field.unchanged()
 

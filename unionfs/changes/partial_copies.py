@@ -117,7 +117,11 @@ class PartialCopies:
             return
         partial = self._upper.partials.of(node)  # what prevents that is said now
         if self.lasts:
-            self._record(node, partial)
+            try:
+                self._record(node, partial)
+            except BaseException:
+                self._upper.partials.forget(node.ino)
+                raise
         node.partial = self.union.nodes.has_partials = True
 
     def give_up(self, node: Node) -> bool:
