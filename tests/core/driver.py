@@ -4,13 +4,12 @@ import os
 from stat import S_IFIFO, S_ISDIR, S_ISLNK, S_ISREG, filemode
 
 from tests.layers import opened
+from unionfs.changes.assembly import union_of, verbs_of
 from unionfs.changes.attributes import Attributes, NewAttributes
 from unionfs.changes.changes import ROOT
-from unionfs.changes.sides import verbs_of
 from unionfs.layers.layer import Layer, WritableLayer
 from unionfs.layers.persistence import Rules
 from unionfs.layers.stack import Stack, State
-from unionfs.view.sides import union_of
 
 
 def stack_in(directory, rules=()):

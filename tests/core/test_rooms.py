@@ -1,6 +1,7 @@
 """The rooms of the package: imports go down between them, never up (docs/architecture.md)."""
 
 import ast
+import functools
 from pathlib import Path
 
 import unionfs
@@ -14,14 +15,16 @@ ROOMS = (
 KNOW_FUSE = {"fuse", "mounting"}  # pyfuse3 and trio
 
 
+@functools.cache
 def _imported(path):
-    """Yield the modules that a file names in its imports, anywhere in it."""
+    """Return the modules that a file names in its imports, anywhere in it."""
+    names = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return names
 
 
 def _room(module):

@@ -183,10 +183,10 @@ def test_a_write_for_which_there_is_no_room_changes_nothing(union):
     u = union(ram="1m", f=32 * BLOCK)
     model = before(u, "f")
     with (u.path / "f").open("r+b", buffering=0) as file:
-        for block in range(31, -1, -2):
-            data = bytes([block]) * 100
-            if failure(os.pwrite, file.fileno(), data, block * BLOCK + 500) == "":
-                model[block * BLOCK + 500 : block * BLOCK + 600] = data
+        for page in range(511, -1, -1):
+            data, at = bytes([page % 251]) * 100, page * mmap.PAGESIZE + 500
+            if failure(os.pwrite, file.fileno(), data, at) == "":
+                model[at : at + 100] = data
         assert failure(os.pwrite, file.fileno(), b"1", 0) == "ENOSPC"
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         assert (u.path / "f").read_bytes() == model

@@ -68,6 +68,7 @@ class PartialCopies:
         self.union = union
         self._upper = union.upper
         self._enabled = bool(union.upper) and union.features.copyup == "blocks"
+        self._volatile = union.features.volatile
         self.suspended = False  # new ones are not made: the lowers are being changed
         # Tells whether the kernel reads a lower file by itself, so that it would not see a change.
         self.is_barred: Callable[[Node], bool] = lambda _: False
@@ -117,10 +118,10 @@ class PartialCopies:
     ) -> int:
         """Write *data* at *offset*; return how much of it was written, as pwrite(2)."""
         partial, end = self._upper.partials.of(node), offset + len(data)
-        self._record(node, partial)
         blocks = partial.blocks
-        if blocks.has(offset, end):
+        if partial.recorded and blocks.has(offset, end):
             return os.pwrite(partial.target, data, offset)
+        self._record(node, partial)
         head, tail = blocks.missing(offset, end)
         parts = [read(partial.source, head), data, read(partial.source, tail)]
         with _time_kept(partial.target):
@@ -169,6 +170,9 @@ class PartialCopies:
 
     def _store(self, node: Node, partial: Partial, blocks: BlockMap) -> None:
         if partial.recorded and blocks == partial.blocks:
+            return
+        if self._volatile and partial.recorded:
+            partial.blocks, partial.stale = blocks, True
             return
         markers.set_blocks(*self._upper.place(node), blocks)
         partial.blocks, partial.recorded = blocks, True

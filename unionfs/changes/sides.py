@@ -27,18 +27,14 @@ from unionfs.layers.layer import WritableLayer
 from unionfs.view.job import Job
 from unionfs.view.node import Node
 from unionfs.view.sides import Side, Split, TwoSided
-from unionfs.view.union import Union
 
 log = logging.getLogger(__name__)
 
 
-def verbs_of(union: Union) -> tuple[CopyUp, Changes]:
-    """Return the verbs that copy up, and those that change names, of a union."""
-    if isinstance(union, TwoSided):
-        copyups = _CopyUps(union)
-        return copyups, _Changes(union, copyups)
-    copyup = CopyUp(union)
-    return copyup, Changes(union, copyup)
+def verbs_of(union: TwoSided) -> tuple[CopyUp, Changes]:
+    """Return the verbs that copy up, and those that change names, of both sides."""
+    copyups = _CopyUps(union)
+    return copyups, _Changes(union, copyups)
 
 
 class _SideCopyUp(CopyUp):

@@ -315,7 +315,7 @@ class DirectFiles:
                 )
 
             def job(source: int, fd: int) -> bytes:
-                most = min(length, _MOST_AT_ONCE if self._union.moves_files else _MOST_COPIED)
+                most = min(length, _MOST_AT_ONCE if self._union.two_sided else _MOST_COPIED)
                 copied = with_room(lambda: layer.copy_range(source, start, fd, offset, most))
                 return messages.count(unique, copied)
 
@@ -326,7 +326,7 @@ class DirectFiles:
 
     def _written_by(self, job: Callable[..., bytes], *fds: int) -> Reply:
         """Have a thread write, unless the file may move meanwhile (`crossings`)."""
-        return job(*fds) if self._union.moves_files else _later(job, *fds)
+        return job(*fds) if self._union.two_sided else _later(job, *fds)
 
     def _on_target(
         self,

@@ -314,7 +314,7 @@ class Files:
         return contextlib.nullcontext()
 
     def _cuts_much(self, node: Node, size: int) -> bool:
-        if self.union.moves_files:
+        if self.union.two_sided:
             return False
         return closing.takes_long(self.union.attributes(node), size)
 

@@ -22,9 +22,9 @@ from typing import Any, Literal, TypeVar, cast
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
+from unionfs.changes.assembly import verbs_of
 from unionfs.changes.attributes import Attributes, NewAttributes
 from unionfs.changes.changes import Caller
-from unionfs.changes.sides import verbs_of
 from unionfs.fuse import entries, rootattributes
 from unionfs.fuse.chattr import Chattr
 from unionfs.fuse.descriptors import Descriptors

@@ -14,20 +14,28 @@ bytes; `limit`, 8 bytes; the marks, a bit for each block from the lowest of the 
 zeros that are left out at their end.  Numbers are little-endian.
 """
 
+import re
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-# 64 KiB, which takes 17 us to fill: less than the request that needs it.  256 KiB take 144; with
-# 16 KiB, 7 us, maps are four times as long.
-SHIFT = 16
+# 4 KiB, a page: who writes whole pages, as databases do, needs nothing filled.  To fill 4 KiB takes
+# 3 us, 64 KiB 17 us and the room.
+SHIFT = 12
 
-# Of one map.  An attribute has room for 64 KiB (xattr(7)), and is written with each new mark.
-_MOST_BLOCKS = 1 << 17
+# Of one map.  An attribute has room for 64 KiB (xattr(7)).
+MOST_BLOCKS = (64 << 13) - 128
 _MOST_SHIFT = 47
 
 _HEAD = struct.Struct("<BBQ")
 _VERSION = 1
+
+# Of a part of a map that is looked at as a whole.
+_FEW_BLOCKS = 512
+
+# Where a run ends is in the next byte that has both kinds of blocks, or the other one alone.
+_HAS_LOWER = re.compile(rb"[^\xff]", re.DOTALL)
+_HAS_OWN = re.compile(rb"[^\0]", re.DOTALL)
 
 
 class Run(NamedTuple):
@@ -42,16 +50,13 @@ class BlockMap(NamedTuple):
     """The map of one partial copy."""
 
     limit: int  # bytes
-    marks: int = 0  # bit n: block n is the copy's
+    marks: bytes = b""  # bit n % 8 of byte n // 8: block n is the copy's; no zeros at the end
     shift: int = SHIFT
 
     @classmethod
-    def unmarked(cls, size: int) -> "BlockMap":
-        """Return the map of a copy of *size* bytes that holds none of them."""
-        shift = SHIFT
-        while size >> shift >= _MOST_BLOCKS:
-            shift += 1
-        return cls(size, 0, shift)
+    def unmarked(cls, size: int, most: int = MOST_BLOCKS) -> "BlockMap":
+        """Return the map of a copy of *size* bytes that holds none of them, of *most* blocks."""
+        return cls(size, b"", max(SHIFT, (size // most).bit_length()))
 
     @property
     def is_complete(self) -> bool:
@@ -59,23 +64,56 @@ class BlockMap(NamedTuple):
         return self.limit == 0
 
     def runs(self, start: int, end: int) -> Iterator[Run]:
-        """Yield where the bytes from *start* to *end* are, neighbours in different places."""
+        """Yield where the bytes from *start* to *end* are."""
+        if end - start <= _FEW_BLOCKS << self.shift:
+            yield from self._few_runs(start, end)
+            return
         while start < end:
-            stop, lower = self._run(start)
-            yield Run(start, min(stop, end), lower)
+            stop, lower = self._run(start, end)
+            yield Run(start, stop, lower)
             start = stop
 
-    def _run(self, start: int) -> tuple[int, bool]:
-        """Return where the run ends that *start* is in, and whether it is the lower's."""
+    def _few_runs(self, start: int, end: int) -> Iterator[Run]:
+        """Do so where the marks are few enough for one number."""
+        limit, shift = min(self.limit, end), self.shift
+        block = start >> shift
+        marks = int.from_bytes(self.marks[block >> 3 : (limit >> shift >> 3) + 1], "little")
+        marks >>= block & 7
+        while start < limit:
+            lower = not marks & 1
+            count = _zeros(marks if lower else ~marks) if marks else _FEW_BLOCKS + 1
+            block += count
+            marks >>= count
+            stop = min(block << shift, limit)
+            yield Run(start, stop, lower)
+            start = stop
+        if start < end:
+            yield Run(start, end, lower=False)
+
+    def _run(self, start: int, end: int) -> tuple[int, bool]:
+        """Return where the run ends that *start* is in, or *end*, and whether it is the lower's."""
         if start >= self.limit:
-            return _FOR_EVER, False
-        block = start >> self.shift
-        marks = self.marks >> block
-        if marks & 1:
-            return (block + _ones(marks)) << self.shift, False
-        if not marks:
-            return self.limit, True
-        return (block + _zeros(marks)) << self.shift, True
+            return end, False
+        block, last = start >> self.shift, (end - 1) >> self.shift
+        own = self._is_own(block)
+        stop = min(self._next(block, last, own=own) << self.shift, end)
+        return (stop, False) if own else (min(stop, self.limit), True)
+
+    def _is_own(self, block: int) -> int:
+        at = block >> 3
+        return at < len(self.marks) and self.marks[at] >> (block & 7) & 1
+
+    def _next(self, block: int, last: int, *, own: int) -> int:
+        """Return the first block from *block* on that is of the other kind; after *last*, any."""
+        marks, at, same = self.marks, block >> 3, 0xFF if own else 0
+        if at < len(marks):
+            others = (marks[at] ^ same) >> (block & 7)
+            if others:
+                return block + _zeros(others)
+            found = (_HAS_LOWER if own else _HAS_OWN).search(marks, at + 1, (last >> 3) + 1)
+            if found:
+                return found.start() * 8 + _zeros(marks[found.start()] ^ same)
+        return min(last + 1, len(marks) * 8) if own else last + 1
 
     def has(self, start: int, end: int) -> bool:
         """Tell whether all blocks that hold bytes from *start* to *end* are the copy's."""
@@ -83,11 +121,9 @@ class BlockMap(NamedTuple):
         if start >= end:
             return True
         first, last = start >> self.shift, (end - 1) >> self.shift
-        return not ~(self.marks >> first) & ((1 << last - first + 1) - 1)
-
-    def beginning(self, at: int) -> int:
-        """Return where the block begins that has the byte *at*."""
-        return at >> self.shift << self.shift
+        if not self._is_own(first):
+            return False
+        return first == last or self._next(first, last, own=1) > last
 
     def missing(self, start: int, end: int) -> tuple[Run, Run]:
         """Return what a write from *start* to *end* needs of the lower, before and behind it.
@@ -102,8 +138,12 @@ class BlockMap(NamedTuple):
         tail = last if end < last and self._is_lower(end) else end
         return Run(head, start, lower=True), Run(end, tail, lower=True)
 
+    def beginning(self, at: int) -> int:
+        """Return where the block begins that has the byte *at*."""
+        return at >> self.shift << self.shift
+
     def _is_lower(self, at: int) -> bool:
-        return at < self.limit and not self.marks >> (at >> self.shift) & 1
+        return at < self.limit and not self._is_own(at >> self.shift)
 
     def marked(self, start: int, end: int) -> "BlockMap":
         """Return the map when the copy has all blocks that hold bytes from *start* to *end*."""
@@ -111,26 +151,31 @@ class BlockMap(NamedTuple):
         if start >= end:
             return self
         first, last = start >> self.shift, (end - 1) >> self.shift
-        return self._trimmed(self.limit, self.marks | ((1 << last - first + 1) - 1) << first)
+        head, tail = first >> 3, (last >> 3) + 1
+        added = ((1 << last - first + 1) - 1) << (first & 7)
+        middle = int.from_bytes(self.marks[head:tail], "little") | added
+        changed = middle.to_bytes(tail - head, "little")
+        return self._trimmed(
+            self.limit, self.marks[:head].ljust(head, b"\0") + changed + self.marks[tail:]
+        )
 
     def cut(self, size: int) -> "BlockMap":
         """Return the map when the file has had no more than *size* bytes."""
         if size >= self.limit:
             return self
-        blocks = -(-size >> self.shift)
-        return self._trimmed(size, self.marks & ((1 << blocks) - 1))
+        return self._trimmed(size, _first_bits(self.marks, -(-size >> self.shift)))
 
-    def _trimmed(self, limit: int, marks: int) -> "BlockMap":
+    def _trimmed(self, limit: int, marks: bytes) -> "BlockMap":
         """Move the limit before the marked blocks at the end, of which it says all there is."""
         blocks = -(-limit >> self.shift)
-        unmarked = ((1 << blocks) - 1) & ~marks
-        kept = unmarked.bit_length()  # up to the last block that is not marked
-        return BlockMap(min(limit, kept << self.shift), marks & ((1 << kept) - 1), self.shift)
+        kept = _last_zero(marks, blocks)  # up to the last block that is not marked
+        if kept == blocks:
+            return BlockMap(limit, marks.rstrip(b"\0"), self.shift)
+        return BlockMap(kept << self.shift, _first_bits(marks, kept).rstrip(b"\0"), self.shift)
 
     def encoded(self) -> bytes:
         """Return its form on disk."""
-        marks = self.marks.to_bytes((self.marks.bit_length() + 7) // 8, "little")
-        return _HEAD.pack(_VERSION, self.shift, self.limit) + marks
+        return _HEAD.pack(_VERSION, self.shift, self.limit) + self.marks
 
     @classmethod
     def decoded(cls, data: bytes) -> "BlockMap":
@@ -140,13 +185,13 @@ class BlockMap(NamedTuple):
         version, shift, limit = _HEAD.unpack_from(data)
         if version != _VERSION or not SHIFT <= shift <= _MOST_SHIFT or limit >= 1 << 63:
             raise ValueError("it is of another version, or damaged")
-        found = cls(limit, int.from_bytes(data[_HEAD.size :], "little"), shift)
-        if found != found._trimmed(found.limit, found.marks):
+        found = cls(limit, data[_HEAD.size :].rstrip(b"\0"), shift)
+        blocks = -(-limit >> shift)
+        if _first_bits(found.marks, blocks) != found.marks or found != found._trimmed(
+            found.limit, found.marks
+        ):
             raise ValueError("its marks go beyond its limit")
         return found
-
-
-_FOR_EVER = 1 << 63  # behind any byte of a file
 
 
 def _zeros(number: int) -> int:
@@ -154,5 +199,22 @@ def _zeros(number: int) -> int:
     return (number & -number).bit_length() - 1
 
 
-def _ones(number: int) -> int:
-    return _zeros(~number)
+def _first_bits(marks: bytes, count: int) -> bytes:
+    """Return the first *count* bits, and zeros behind them up to a whole byte."""
+    kept, more = marks[: -(-count >> 3)], count & 7
+    if more and len(kept) > count >> 3:
+        return kept[:-1] + bytes((kept[-1] & (1 << more) - 1,))
+    return kept
+
+
+def _last_zero(marks: bytes, count: int) -> int:
+    """Return how many of the first *count* bits there are up to the last that is 0."""
+    if len(marks) * 8 < count or not count:
+        return count
+    last = count - 1
+    if not marks[last >> 3] >> (last & 7) & 1:
+        return count
+    above = 0xFF << (count & 7) & 0xFF if count & 7 else 0  # bits of the last byte behind them
+    full = marks[: last >> 3] + bytes((marks[last >> 3] | above,))
+    left = full.rstrip(b"\xff")
+    return (len(left) - 1) * 8 + (left[-1] ^ 0xFF).bit_length() if left else 0

@@ -250,6 +250,11 @@ def set_blocks(layer: WritableLayer, path: bytes, blocks: BlockMap) -> None:
     layer.set_attribute(path, BLOCKS, blocks.encoded())
 
 
+def put_blocks(fd: int, blocks: BlockMap) -> None:
+    """Say so of an open copy, wherever its name is."""
+    os.setxattr(fd, BLOCKS, blocks.encoded())
+
+
 def blocks(layer: Layer, path: bytes) -> BlockMap | None:
     """Return which blocks those are, None where it has none; EIO, logged, where that is damaged."""
     value = layer.find_attribute(path, BLOCKS)

@@ -8,9 +8,12 @@ first is *scratch* then.
 
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from unionfs.layers.layer import Layer, WritableLayer
-from unionfs.layers.persistence import Rules
+
+if TYPE_CHECKING:
+    from unionfs.layers.persistence import Rules
 
 # In state's root, its work where none is named: nobody sees the name.
 OWN_WORK = ".unionfs-work"
@@ -27,7 +30,7 @@ class State:
 
     upper: WritableLayer
     work: WritableLayer
-    rules: Rules
+    rules: "Rules"
     copy: int = -1  # as that of `Stack`
 
     def close(self) -> None:

@@ -108,7 +108,7 @@ def _union(stack: Stack, options: Options) -> "tuple[Union, Stack]":
 
     Returns the stack that the union has, too.
     """
-    from unionfs.view.sides import union_of  # noqa: PLC0415 - as in `_prepared`
+    from unionfs.changes.assembly import union_of  # noqa: PLC0415 - as in `_prepared`
     from unionfs.view.union import Features, Union  # noqa: PLC0415
 
     features = Features(
@@ -117,6 +117,7 @@ def _union(stack: Stack, options: Options) -> "tuple[Union, Stack]":
         whiteout=options.whiteout,
         fsync=options.fsync,
         copyup=options.copyup or "whole",
+        volatile=options.ram is not None,
     )
     try:
         return union_of(stack, features), stack
@@ -133,11 +134,10 @@ def _prepared(
     stack: Stack, union: "Union", options: Options, mountpoint: str
 ) -> tuple["Session", "Operations", "Direct"]:
     """Import what is slow to import, and prepare what serves."""
-    from unionfs.changes import scaffolds  # noqa: PLC0415
-    from unionfs.fuse.direct import Direct  # noqa: PLC0415 - so that bad input is told at once
+    from unionfs.changes import assembly  # noqa: PLC0415 - so that bad input is told at once
+    from unionfs.fuse.direct import Direct  # noqa: PLC0415
     from unionfs.fuse.operations import Operations  # noqa: PLC0415
     from unionfs.fuse.session import BACKGROUND_REQUESTS, Session, Switches  # noqa: PLC0415
-    from unionfs.view.sides import TwoSided  # noqa: PLC0415
 
     far = any(isinstance(layer, FarLayer) for layer in stack.lowers)
     session = Session(
@@ -162,8 +162,7 @@ def _prepared(
         passthrough=options.passthrough,
         status=live.describe(stack, options),
     )
-    if isinstance(union, TwoSided):
-        scaffolds.make_again(union, operations.changes)
+    assembly.make_ways(union, operations.changes)
     return session, operations, Direct(operations)
 
 

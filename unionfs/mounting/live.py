@@ -9,15 +9,17 @@ that another process of root may open the very same directories through
 import dataclasses
 import errno
 import os
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unionfs.fuse.rootattributes import STATUS, document
 from unionfs.host import copies, mountinfo
 from unionfs.layers.far import FarLayer
 from unionfs.layers.layer import Layer, WritableLayer
-from unionfs.layers.persistence import Rules
 from unionfs.layers.stack import Stack, State
 from unionfs.mounting.options import Options, Refused
+
+if TYPE_CHECKING:
+    from unionfs.layers.persistence import Rules
 
 # What a mount answers whose daemon is dead.
 _DEAD = frozenset({errno.ENOTCONN, errno.ECONNABORTED, errno.EIO})
@@ -59,8 +61,10 @@ class LiveMount(NamedTuple):
             state=State(state, state_work, self.rules()) if state and state_work else None,
         )
 
-    def rules(self) -> Rules:
+    def rules(self) -> "Rules":
         """Return the rules for what persists, or is to: without a state side it does not."""
+        from unionfs.layers.persistence import Rules  # noqa: PLC0415 - few mounts have state
+
         return Rules.parse(self.status["options"].get("persist", ()) if self.status else ())
 
     def _writable(self, layer: dict[str, Any] | None) -> WritableLayer | None:

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
-from unionfs.layers.persistence import Rules
 from unionfs.mounting import words
 
 OnOff = Literal["on", "off"]
@@ -320,6 +319,8 @@ def _with_state(options: Options) -> Options:
         raise Refused("whiteout=aufs and a state directory exclude each other: leave one out")
     if options.passthrough == "all":
         raise Refused("passthrough=all and a state directory exclude each other: leave one out")
+    from unionfs.layers.persistence import Rules  # noqa: PLC0415 - few mounts have state
+
     try:
         Rules.parse(options.persist)
     except ValueError as exc:

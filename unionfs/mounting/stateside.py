@@ -12,16 +12,19 @@ when it was empty, is refused.
 import contextlib
 import logging
 import os
+from typing import TYPE_CHECKING
 
 from unionfs.layers import inheritance, links, markers
 from unionfs.layers.layer import Layer, WritableLayer, join
-from unionfs.layers.persistence import RuleNode, Rules
 from unionfs.layers.stack import OWN_WORK, State
 from unionfs.layers.temporaries import Temporaries
 from unionfs.layers.whiteouts import is_whiteout
 from unionfs.mounting import places, uppers
 from unionfs.mounting.options import Options, Refused
 from unionfs.mounting.places import Place
+
+if TYPE_CHECKING:
+    from unionfs.layers.persistence import RuleNode
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +61,8 @@ def find(options: Options, held: contextlib.ExitStack) -> list[Place]:
 
 def open_state(options: Options, found: list[Place], attached: list[Place]) -> State:
     """Open, claim and try state; `Lost` where it cannot be used."""
+    from unionfs.layers.persistence import Rules  # noqa: PLC0415 - few mounts have state
+
     place, work_place = found
     try:
         upper, work, copy = uppers.open_upper(place, work_place, attached)
@@ -80,7 +85,7 @@ def open_state(options: Options, found: list[Place], attached: list[Place]) -> S
     return state
 
 
-def _require_ways(place: Place, state: Layer, directory: bytes, rule: RuleNode) -> None:
+def _require_ways(place: Place, state: Layer, directory: bytes, rule: "RuleNode") -> None:
     """Raise `Lost` for what is no directory where the rules speak of paths below it."""
     for entry in state.scan(directory):
         here, path = rule.child(entry.name), join(directory, entry.name)

@@ -2,10 +2,13 @@
 
 A node is `partial` while upper has some blocks of its content, or may be about to get them; its
 `below` is the place of the others.  What is known of such a node stands on disk, so it can be let
-go at any time: a record is made when it is needed, and the latest few are kept.
+go at any time: a record is made when it is needed, and the latest few are kept.  Where upper ends
+with the daemon, a map is put down when it is let go.
 """
 
+import contextlib
 import dataclasses
+import logging
 import os
 from collections.abc import Callable, Iterator
 
@@ -13,6 +16,8 @@ from unionfs.layers import markers
 from unionfs.layers.blockmap import BlockMap, Run
 from unionfs.layers.layer import WritableLayer
 from unionfs.view.node import Node
+
+log = logging.getLogger(__name__)
 
 # Each has two descriptors.
 _MOST = 128
@@ -26,10 +31,17 @@ class Partial:
     recorded: bool  # the map is on disk
     source: int  # descriptor of the lower file
     target: int  # descriptor of the copy, to read and to write
+    stale: bool = False  # the map on disk is another
 
     def runs(self, start: int, end: int) -> Iterator[Run]:
         """Yield where the content is, up to the end of the file."""
         return self.blocks.runs(start, min(end, os.fstat(self.target).st_size))
+
+    def put_down(self) -> None:
+        """Have the map on disk."""
+        if self.stale:
+            markers.put_blocks(self.target, self.blocks)
+            self.stale = False
 
     def close(self) -> None:
         """Close the descriptors."""
@@ -43,15 +55,23 @@ class Partials(dict[int, Partial]):
     def __init__(self, place: Callable[[Node], tuple[WritableLayer, bytes]]) -> None:
         super().__init__()
         self._place = place
-        self._most = _MOST
+        self.most = _MOST
 
     def of(self, node: Node) -> Partial:
         """Return what is known of a partial node; it holds until another is asked for."""
         partial = self.pop(node.ino, None) or self._open(node)
         self[node.ino] = partial
-        if len(self) > self._most:
-            self.forget(next(iter(self)))
+        if len(self) > self.most:
+            self._forget_one()
         return partial
+
+    def _forget_one(self) -> None:
+        """Let go of the one that was not used for longest, and can be; not of the latest."""
+        for ino in [*self][:-1]:
+            with contextlib.suppress(OSError):  # there is no room for its map
+                self[ino].put_down()
+                self.forget(ino)
+                return
 
     def _open(self, node: Node) -> Partial:
         layer, path = self._place(node)
@@ -70,6 +90,13 @@ class Partials(dict[int, Partial]):
 
     def forget(self, ino: int) -> None:
         """Let go of what is known of a node."""
-        partial = self.pop(ino, None)
-        if partial is not None:
-            partial.close()
+        partial = self.get(ino)
+        if partial is None:
+            return
+        try:
+            partial.put_down()
+        except OSError:  # it stays
+            log.exception("the map of inode %d stays in memory", ino)
+            return
+        del self[ino]
+        partial.close()

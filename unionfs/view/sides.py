@@ -157,7 +157,7 @@ class _Lookups(Lookup):
 class TwoSided(Union):
     """A stack with two writable sides seen as one tree."""
 
-    moves_files = True
+    two_sided = True
 
     def __init__(self, stack: Stack, state: State, features: Features) -> None:
         """Take the stack, and its state."""
@@ -334,8 +334,3 @@ class TwoSided(Union):
     def statvfs(self, node: Node) -> os.statvfs_result:
         """Return the figures of the file system to which changes of *node* go."""
         return self.side_of(node).statvfs(node)
-
-
-def union_of(stack: Stack, features: Features) -> Union:
-    """Return the union of a stack, which has one side or two."""
-    return TwoSided(stack, stack.state, features) if stack.state else Union(stack, features)

@@ -47,6 +47,7 @@ class Features:
     whiteout: Literal["overlay", "aufs"] = "overlay"
     fsync: Literal["auto", "strict", "off"] = "auto"
     copyup: Literal["whole", "blocks"] = "whole"
+    volatile: bool = False  # upper ends with this process
 
 
 class Common:
@@ -65,7 +66,9 @@ class Union:
     """A stack of layers seen as one tree."""
 
     persisted = False  # is it the side of what persists: `sides`?
-    moves_files = False  # may a file become another one of the host's: no thread writes to it then
+    two_sided = (
+        False  # is it one of two writable sides, whose files may move to the other: `sides`?
+    )
     table: type[NodeTable] = NodeTable
 
     def __init__(self, stack: Stack, features: Features, common: Common | None = None) -> None:

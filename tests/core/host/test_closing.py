@@ -69,6 +69,7 @@ def test_where_no_thread_can_be_started_it_is_closed_all_the_same(tmp_path, clos
 
 def test_an_error_of_the_thread_is_told(tmp_path, monkeypatch, caplog):
     done, close = threading.Event(), os.close
+    others = set(threading.enumerate())
 
     def fail(fd):
         close(fd)
@@ -80,6 +81,6 @@ def test_an_error_of_the_thread_is_told(tmp_path, monkeypatch, caplog):
         failing.setattr(closing.os, "close", fail)
         closing.close(fd)
         assert done.wait(10)
-        for thread in set(threading.enumerate()) - {threading.main_thread()}:
-            thread.join(1)
+        for thread in set(threading.enumerate()) - others:
+            thread.join(10)
     assert "deleting a large file: Input/output error" in caplog.text

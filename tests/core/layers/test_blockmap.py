@@ -1,5 +1,8 @@
 """The map of a partial copy, against a file that is one list of places."""
 
+import itertools
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +12,7 @@ from unionfs.layers.blockmap import SHIFT, BlockMap, Run
 BLOCK = 1 << SHIFT
 NEAR = st.builds(
     lambda block, more: max(0, block * BLOCK + more),
-    st.integers(0, 6),
+    st.one_of(st.integers(0, 6), st.integers(0, 38)),
     st.sampled_from([-BLOCK // 2, -2, -1, 0, 1, 2, BLOCK // 3]),
 )
 RANGES = st.tuples(NEAR, NEAR).map(sorted).filter(lambda pair: pair[0] < pair[1])
@@ -20,7 +23,7 @@ CHANGES = st.lists(
     ),
     max_size=8,
 )
-END = 8 * BLOCK  # no change reaches so far
+END = 40 * BLOCK  # no change reaches so far
 
 
 class Model:
@@ -86,6 +89,29 @@ def test_a_map_tells_where_each_byte_is(size, changes, asked):
     assert found.is_complete == (1 not in model.lower)
 
 
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
+def test_a_large_map_is_told_in_parts_as_it_is_as_a_whole(share):
+    rng, blocks = random.Random(share), 3000
+    marks = [rng.random() < share for _ in range(blocks)]
+    marks[500:1200] = [rng.random() < 0.5] * 700
+    marks[-1], size = False, blocks * BLOCK - 1
+    found = BlockMap.unmarked(size)
+    for block in rng.sample(range(blocks), blocks):
+        if marks[block]:
+            found = found.marked(block * BLOCK + 1, block * BLOCK + 2)
+    wanted = [mark for run in found.runs(0, size) for mark in _marks(run)]
+    assert wanted == [(block, mark) for block, mark in enumerate(marks)]
+    edges = [*range(0, size, 7 * BLOCK), size]
+    parts = [run for pair in itertools.pairwise(edges) for run in found.runs(*pair)]
+    assert [mark for run in parts for mark in _marks(run)] == wanted
+    own = [not run.lower for run in found.runs(0, size)]
+    assert all(one != other for one, other in itertools.pairwise(own))
+
+
+def _marks(run):
+    return [(block, not run.lower) for block in range(run.start // BLOCK, -(-run.end // BLOCK))]
+
+
 @given(NEAR, CHANGES)
 def test_a_map_comes_back_from_the_disk_as_it_was(size, changes):
     found, _ = changed(size, changes)
@@ -98,9 +124,9 @@ def test_a_map_comes_back_from_the_disk_as_it_was(size, changes):
         b"",
         b"\1\x10",
         b"\2" + BlockMap.unmarked(5 * BLOCK).encoded()[1:],
-        BlockMap(5 * BLOCK, 0, 8).encoded(),
-        BlockMap(5 * BLOCK, 1 << 7).encoded(),
-        BlockMap(5 * BLOCK, 1 << 4).encoded(),
+        BlockMap(5 * BLOCK, b"", 8).encoded(),
+        BlockMap(5 * BLOCK, b"\x80").encoded(),
+        BlockMap(5 * BLOCK, b"\x10").encoded(),
         BlockMap(1 << 63).encoded(),
     ],
     ids=["nothing", "short", "version", "shift", "beyond", "trailing", "limit"],
@@ -113,4 +139,4 @@ def test_what_is_no_map_is_told(data):
 @pytest.mark.parametrize("size", [1, 10 << 30, 1 << 40, (1 << 62) + 1])
 def test_a_map_fits_into_an_attribute_however_large_the_file(size):
     found = BlockMap.unmarked(size).marked(0, size // 2)
-    assert len(found.encoded()) <= 32 << 10
+    assert len(found.encoded()) <= 64 << 10

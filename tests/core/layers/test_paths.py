@@ -223,7 +223,7 @@ def test_a_directory_that_became_a_file_holds_nothing(layered, tmp_path):
 # Far away
 
 _LONG_NAME = b"n" * 250
-FAR = {"some steps away": [_LONG_NAME] * 20, "many names away": [b"d"] * 5000}
+FAR = {"some steps away": [_LONG_NAME] * 20, "many names away": [b"d"] * 2200}
 
 
 def _descend(top, names):

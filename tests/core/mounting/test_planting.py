@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 
 from tests.trees import WHITEOUT, File, Link, Opaque, Same, harvest, plant
+from unionfs.changes.assembly import union_of
 from unionfs.mounting import planting
 from unionfs.mounting.opening import open_stack
 from unionfs.mounting.options import Options, Refused
-from unionfs.view.sides import union_of
 from unionfs.view.union import Features, Union
 
 LOWER = {

@@ -1,0 +1,67 @@
+"""Copies by blocks: the map of each, where few are in memory."""
+
+import os
+
+import pytest
+
+from unionfs.layers import markers
+
+PAGE = 4096
+TEXT = "0123456789abcdef" * (40 * PAGE // 16)
+
+
+def _changed(union, path, changes):
+    """Write *changes* (offset -> bytes) to a file; return what it has to show."""
+    node = union.node(path)
+    union.copyup.by_blocks(node)
+    for offset, data in changes.items():
+        union.copyup.partials.write(node, data, offset)
+    shown = bytearray(TEXT.encode())
+    for offset, data in changes.items():
+        shown[offset : offset + len(data)] = data
+    return bytes(shown)
+
+
+def _shown(union, path):
+    """Return what a partial file has to show, by its map."""
+    partial, found = union.union.upper.partials.of(union.node(path)), b""
+    for run in partial.runs(0, len(TEXT)):
+        fd = partial.source if run.lower else partial.target
+        found += os.pread(fd, run.end - run.start, run.start)
+    return found
+
+
+@pytest.mark.parametrize("volatile", [False, True])
+def test_a_map_that_is_let_go_comes_back_as_it_was(union, volatile):
+    names = [f"f{number}" for number in range(4)]
+    u = union({}, dict.fromkeys(names, TEXT), copyup="blocks", volatile=volatile)
+    u.union.upper.partials.most = 2
+    shown = {}
+    for turn in range(1, 4):
+        for name in names:
+            shown[name] = _changed(
+                u, name, {at * PAGE * 5 + 7: b"%d" % at for at in range(1, turn + 1)}
+            )
+    assert len(u.union.upper.partials) == 2
+    assert {name: _shown(u, name) for name in names} == shown
+
+
+@pytest.mark.parametrize("volatile", [False, True])
+def test_a_map_that_finds_no_room_stays_in_memory(union, volatile, monkeypatch, caplog):
+    u = union({}, {"f": TEXT, "g": TEXT}, copyup="blocks", volatile=volatile)
+    u.union.upper.partials.most = 1
+    shown = _changed(u, "f", {5: b"five"})
+    monkeypatch.setattr(markers, "put_blocks", _no_room)
+    other = _changed(u, "g", {6: b"six"})
+    u.union.upper.partials.forget(u.node("f").ino)
+    assert _shown(u, "f") == shown
+    assert _shown(u, "g") == other
+    assert ("stays in memory" in caplog.text) == volatile
+    caplog.clear()
+    monkeypatch.undo()
+    u.union.upper.partials.forget(u.node("f").ino)
+    assert _shown(u, "f") == shown
+
+
+def _no_room(_fd, _blocks):
+    raise OSError(28, "No space left on device")
