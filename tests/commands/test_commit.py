@@ -128,6 +128,96 @@ def test_several_lowers_are_refused(bench):
     assert bench.unionfs("umount mnt").status == 0
 
 
+# The names of the lower, and those that the changes make, on both sides and across.
+PERSIST = ["/dir", "!/dir/sub", "/one", "/n", "/x/y", "/moved"]
+RULES = " ".join(f"--persist {rule}" for rule in PERSIST)
+SIDED = f"mount --lower lower --ram 16M --state state {RULES} mnt"
+PERSISTED = " ".join(f"mnt{rule}" for rule in PERSIST if not rule.startswith("!"))
+
+
+@pytest.fixture
+def sided(bench):
+    """A union with two sides; `reboot` mounts it again."""
+    shell(
+        bench, "mkdir -p lower/dir/sub state; echo inner >lower/dir/inner; echo q >lower/dir/sub/q"
+    )
+    shell(bench, "echo 1 >lower/one; ln lower/one lower/dir/two")
+    assert bench.unionfs(SIDED).status == 0
+    yield bench
+    assert bench.unionfs("umount mnt").status == 0
+
+
+def reboot(bench):
+    assert bench.unionfs("umount mnt").status == 0
+    assert bench.unionfs(SIDED).status == 0
+
+
+ACROSS = {
+    "a file gets a second name, and is changed": "cd mnt; ln file dir/second; echo 2 >>file",
+    "one that persists gets one": "cd mnt; echo 1 >n; ln n dir/2; ln n m; echo 2 >>m",
+    "and loses its own": "cd mnt; echo 1 >n; ln n m; ln m x; rm n",
+    "replaced as passwd does": "cd mnt; echo 1 >none; ln one old; mv none one",
+}
+
+
+@pytest.mark.parametrize("change", (CHANGES | ACROSS).values(), ids=CHANGES | ACROSS)
+def test_of_two_sides_the_lower_becomes_what_the_union_shows(sided, change):
+    shell(sided, change)
+    shown = portrait(sided.at("mnt"))
+    done = sided.unionfs(f"commit --yes mnt {PERSISTED}")
+    assert (done.status, done.err) == (0, "")
+    assert portrait(sided.at("lower")) == shown
+    assert portrait(sided.at("mnt")) == shown
+    shell(sided, "echo 3 >/proc/sys/vm/drop_caches")
+    assert portrait(sided.at("mnt")) == shown
+    if " ln " in f" {change}":  # the names that scratch has of it are another file after a reboot
+        reboot(sided)
+        assert without_links(portrait(sided.at("mnt"))) == without_links(shown)
+        return
+    for what in ("mnt", "--state mnt"):
+        assert sided.unionfs(f"diff {what}") == Result(0, "", "")
+    reboot(sided)
+    assert portrait(sided.at("mnt")) == shown
+
+
+def test_what_persists_is_carried_only_where_it_is_named(sided):
+    shell(sided, "cd mnt; mkdir -p x/y; echo 1 >x/y/z; echo 2 >x/f; echo 3 >dir/inner; rm one file")
+    assert sided.unionfs("commit --yes mnt").status == 0
+    assert portrait(sided.at("lower")).keys() == {"dir", "dir/inner", "dir/sub", "dir/sub/q",
+                                                  "dir/two", "one", "x", "x/f"}  # fmt: skip
+    assert sided.read("lower/dir/inner") == "inner\n"
+    assert sided.unionfs("commit --yes mnt/dir/inner mnt/x/y/z").status == 0
+    assert (sided.read("lower/dir/inner"), sided.ls("lower/x")) == ("3\n", ["f", "y"])
+
+
+def test_what_persists_and_was_carried_can_be_deleted_for_good(sided):
+    shell(sided, "cd mnt; mkdir -p x/y/z; echo 1 >x/y/z/f; echo 2 >x/y/g; echo 3 >n; rm one")
+    assert sided.unionfs(f"commit --yes {PERSISTED}").status == 0
+    assert sided.ls("lower/x/y") == ["g", "z"]
+    reboot(sided)
+    shell(sided, "cd mnt; rm -r x/y/z x/y/g n; echo again >one")
+    reboot(sided)
+    assert (sided.ls("mnt"), sided.ls("mnt/x/y")) == (["dir", "file", "one", "x"], [])
+
+
+def test_it_can_be_deleted_at_once(sided):
+    shell(sided, "cd mnt; mkdir -p x/y/z; echo 1 >x/y/z/f; echo 2 >x/y/g; echo 3 >n")
+    assert sided.unionfs(f"commit --yes {PERSISTED}").status == 0
+    shell(sided, "cd mnt; rm -r x/y/z x/y/g n")
+    reboot(sided)
+    assert (sided.ls("mnt"), sided.ls("mnt/x/y")) == (["dir", "file", "one", "x"], [])
+
+
+def test_where_state_is_lost_what_should_persist_is_carried_only_where_it_is_named(bench):
+    assert bench.unionfs("mount --lower lower --ram 16M --state none --persist /a mnt").status == 0
+    shell(bench, "echo 1 >mnt/a; echo 2 >mnt/b")
+    assert bench.unionfs("commit --yes mnt").status == 0
+    assert bench.ls("lower") == ["b", "file"]
+    assert bench.unionfs("commit --yes mnt/a").status == 0
+    assert bench.ls("lower") == ["a", "b", "file"]
+    assert bench.unionfs("umount mnt").status == 0
+
+
 def portrait(top):
     """Return all that is to be seen below *top*: kinds, owners, modes, times, contents, links."""
     seen, firsts = {}, {}
@@ -147,3 +237,7 @@ def portrait(top):
                 what.append(firsts.setdefault(st.st_ino, path.name))
         seen[str(path.relative_to(top))] = what
     return seen
+
+
+def without_links(seen):
+    return {path: what[:6] for path, what in seen.items()}

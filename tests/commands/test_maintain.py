@@ -13,15 +13,23 @@ def shell(bench, line):
     subprocess.run(["sh", "-euc", line], cwd=bench.path, check=True)
 
 
-@pytest.fixture
-def union(bench):
+SIDES = {
+    "one side": "--ram 8M",
+    "two sides": "--ram 8M --state state --persist /f --persist /big",
+}
+
+
+@pytest.fixture(params=SIDES.values(), ids=SIDES)
+def union(bench, request):
     """A union over an ext4 that is mounted read-only and holds a few programs."""
+    os.mkdir(bench.at("state"))
     shell(bench, "truncate -s 32M image; mkfs.ext4 -q image; mkdir disk; mount -o loop image disk")
     try:
         shell(bench, "cd disk; mkdir bin proc sys dev run; echo old >f; cp $(which busybox) bin/")
         shell(bench, "cd disk/bin; for name in sh sleep touch cat; do ln busybox $name; done")
         shell(bench, "mount -o remount,ro disk")
-        assert bench.unionfs("mount --lower disk --ram 8M mnt").status == 0
+        assert bench.unionfs(f"mount --lower disk {request.param} mnt").status == 0
+        bench.options = request.param
         yield bench
         assert bench.unionfs("umount mnt").status == 0
     finally:
@@ -166,3 +174,16 @@ def test_a_lower_is_left_alone_where_upper_has_no_room_for_files_in_part(bench, 
         assert "has not the room" not in bench.unionfs(command).err
     finally:
         assert bench.unionfs("umount mnt").status == 0
+
+
+def test_what_persists_stays_as_it_was_made_and_the_rest_is_the_new_lowers(union):
+    if "state" not in union.options:
+        pytest.skip("nothing persists")
+    union.write("mnt/f", "mine\n")
+    assert maintain(union, "echo new >/f; echo more >/g").status == 0
+    assert union.read("mnt/f") == "mine\n"
+    assert union.unionfs("umount mnt").status == 0
+    assert union.unionfs(f"mount --lower disk {union.options} mnt").status == 0
+    assert (union.read("mnt/f"), union.read("mnt/g")) == ("mine\n", "more\n")
+    told = union.unionfs("diff --state mnt").out
+    assert told == "changed  /f (content); differs from the new lower\n"

@@ -174,14 +174,6 @@ def test_figures_are_of_the_side_of_a_path(sides):
     assert sides.unionfs("umount mnt").status == 0
 
 
-def test_a_union_with_two_sides_is_not_committed(sides):
-    assert sides.unionfs(f"mount --lower lower --ram {STATE} mnt").status == 0
-    result = sides.unionfs("commit -y mnt")
-    assert (result.status, result.out) == (2, "")
-    assert "two writable sides" in result.err
-    assert sides.unionfs("umount mnt").status == 0
-
-
 def test_state_is_an_upper_that_can_be_checked_and_compared(sides):
     mount = f"mount --lower lower --ram {STATE} --persist /etc/keep mnt"
     assert sides.unionfs(mount).status == 0

@@ -112,11 +112,11 @@ def detach(mountpoint: str) -> None:
 
 
 @contextlib.contextmanager
-def recorded(image: str, log: str, directory: str) -> Iterator[str]:
-    """Serve *image* as a recording disk; yield the directory with `disk` and `ledger`."""
+def recorded(log: str, directory: str, *images: str) -> Iterator[str]:
+    """Serve *images* as recording disks; yield the directory with `disk` ... and `ledger`."""
     script = os.path.join(os.path.dirname(__file__), "recorder.py")
     os.mkdir(directory)
-    with subprocess.Popen([sys.executable, script, directory, image, log]) as process:
+    with subprocess.Popen([sys.executable, script, directory, log, *images]) as process:
         try:
             while not os.path.exists(f"{directory}/disk"):
                 if process.poll() is not None:

@@ -38,7 +38,7 @@ from .script import Actor
 from .trees import Tree, differences, harvest
 
 _UNITS = (disks.SECTOR, 1 << 30)  # bytes that reach a disk whole or not at all
-_MOUNT_EVERY = 5  # cuts; the others are inspected through the core without a mount
+MOUNT_EVERY = 5  # cuts; the others are inspected through the core without a mount
 _QUIET = 0.004  # seconds between two syncfs calls, at most
 
 
@@ -82,13 +82,13 @@ def record(trial: Trial, directory: str) -> Recording:
     disks.run("fallocate", "--dig-holes", base)
     disks.clone(base, live)
     with (
-        disks.recorded(live, log, f"{directory}/recorder") as recorder,
+        disks.recorded(log, f"{directory}/recorder", live) as recorder,
         open(f"{recorder}/ledger", "wb", buffering=0) as ledger,
         disks.mounted(trial.kind, f"{recorder}/disk", f"{directory}/disk", "--direct-io=on"),
         CONTENDERS[trial.contender](place, trial.fsync),
-        _noise(trial, f"{directory}/disk"),
+        noise(trial.seed, f"{directory}/disk") if trial.noise else contextlib.nullcontext(),
     ):
-        _perform(trial, actors, ledger)
+        perform(trial.seed, actors, ledger)
     return Recording(base, list(read_log(log)), actors, place.lower)
 
 
@@ -99,9 +99,9 @@ def _place(directory: str) -> Place:
     return Place(f"{directory}/lower", f"{disk}/upper", f"{disk}/work", f"{directory}/union")
 
 
-def _perform(trial: Trial, actors: list[Actor], ledger) -> None:
+def perform(seed: int, actors: list[Actor], ledger) -> None:
     """Do all steps, those of one actor in order, and write the ledger."""
-    chance = random.Random(trial.seed)
+    chance = random.Random(seed)
     turns = [number for number, actor in enumerate(actors) for _ in actor.steps]
     chance.shuffle(turns)
     done = [0] * len(actors)
@@ -116,9 +116,9 @@ def _perform(trial: Trial, actors: list[Actor], ledger) -> None:
 
 
 @contextlib.contextmanager
-def _noise(trial: Trial, mountpoint: str) -> Iterator[None]:
-    """Let syncfs(2) fall in at random moments, or not at all."""
-    chance, over = random.Random(trial.seed), threading.Event()
+def noise(seed: int, mountpoint: str) -> Iterator[None]:
+    """Let syncfs(2) fall in at random moments."""
+    chance, over = random.Random(seed), threading.Event()
     libc = ctypes.CDLL(None, use_errno=True)
 
     def sync() -> None:
@@ -128,14 +128,12 @@ def _noise(trial: Trial, mountpoint: str) -> Iterator[None]:
         os.close(fd)
 
     thread = threading.Thread(target=sync)
-    if trial.noise:
-        thread.start()
+    thread.start()
     try:
         yield
     finally:
         over.set()
-        if trial.noise:
-            thread.join()
+        thread.join()
 
 
 def choose(records: list[Record], count: int, seed: int) -> list[Cut]:
@@ -152,24 +150,27 @@ def choose(records: list[Record], count: int, seed: int) -> list[Cut]:
 
 
 class Rebuilder:
-    """Builds disks as they were at a moment; moments must be asked for in order."""
+    """Builds a disk as it was at a moment; moments must be asked for in order."""
 
-    def __init__(self, recording: Recording, directory: str) -> None:
+    def __init__(self, recording: Recording, directory: str, disk: int = 0) -> None:
         self.records = recording.records
-        self.flushed = f"{directory}/flushed"  # all writes up to `position`, a flush
+        self.disk = disk
+        self.flushed = f"{directory}/flushed{disk}"  # all writes up to `position`, a flush
         self.position = 0
         disks.clone(recording.base, self.flushed)
 
     def build(self, cut: Cut, image: str) -> None:
         """Make *image* the disk after *cut*."""
         before = self.records[self.position : cut.at]
-        last = max((at for at, r in enumerate(before) if r.kind == b"F"), default=-1)
-        _apply(self.flushed, [(r.offset, r.data) for r in before[: last + 1] if r.kind == b"W"])
+        own = [(at, record) for at, record in enumerate(before) if record.disk == self.disk]
+        last = max((at for at, record in own if record.kind == b"F"), default=-1)
+        writes = [(at, (r.offset, r.data)) for at, r in own if r.kind == b"W"]
+        _apply(self.flushed, [write for at, write in writes if at < last])
         self.position += last + 1
         disks.clone(self.flushed, image)
         if cut.seed is not None:
-            pending = [(r.offset, r.data) for r in before[last + 1 :] if r.kind == b"W"]
-            _apply(image, survivors(pending, random.Random(cut.seed)))
+            pending = [write for at, write in writes if at > last]
+            _apply(image, survivors(pending, random.Random(cut.seed + self.disk)))
 
 
 def survivors(writes: list[tuple[int, bytes]], chance: random.Random) -> list[tuple[int, bytes]]:
@@ -245,8 +246,8 @@ def inspect(trial: Trial, recording: Recording, cut: Cut, place: Place) -> list[
         staged = left_in(place.work)
         if staged and trial.contender != "overlay":
             words.append(f"work is not empty: {staged}")
-        words += _broken(trial, recording, cut, harvest(place.mountpoint))
-        words += _goes_on(Plain(place.mountpoint), os.listdir(place.mountpoint))
+        words += broken(trial, recording, cut, harvest(place.mountpoint))
+        words += goes_on(Plain(place.mountpoint), os.listdir(place.mountpoint))
     return words
 
 
@@ -255,13 +256,13 @@ def inspect_core(trial: Trial, recording: Recording, cut: Cut, place: Place) -> 
     dirs = Dirs((place.lower,), place.upper, place.work)
     with Client(dirs, Features(fsync=trial.fsync)) as client:
         seen = {path: thing._replace(mtime=0) for path, thing in client.harvest().items()}
-        words = _broken(trial, recording, cut, seen)
-        words += _goes_on(client, [path for path in seen if "/" not in path])
+        words = broken(trial, recording, cut, seen)
+        words += goes_on(client, [path for path in seen if "/" not in path])
         staged = left_in(place.work)
     return [*words, f"work is not empty: {staged}"] if staged else words
 
 
-def _broken(trial: Trial, recording: Recording, cut: Cut, seen: Tree) -> list[str]:
+def broken(trial: Trial, recording: Recording, cut: Cut, seen: Tree) -> list[str]:
     """Say which promises the tree *seen* after a cut breaks."""
     words = []
     for actor, reached in zip(recording.actors, progress(recording, cut.at), strict=True):
@@ -273,7 +274,7 @@ def _broken(trial: Trial, recording: Recording, cut: Cut, seen: Tree) -> list[st
     return words
 
 
-def _goes_on(verbs: Verbs, tops: list[str]) -> list[str]:
+def goes_on(verbs: Verbs, tops: list[str]) -> list[str]:
     """Use the union as its owner would after the reboot."""
     try:
         for top in tops:
@@ -293,7 +294,7 @@ def judge(trial: Trial, recording: Recording, cuts: list[Cut], directory: str) -
     place = Place(recording.lower, f"{disk}/upper", f"{disk}/work", f"{directory}/union")
     for number, cut in enumerate(cuts):
         rebuilder.build(cut, image)
-        mounts = trial.contender == "overlay" or number % _MOUNT_EVERY == 0
+        mounts = trial.contender == "overlay" or number % MOUNT_EVERY == 0
         try:
             with disks.mounted(trial.kind, image, disk):
                 look = inspect if mounts else inspect_core
@@ -322,7 +323,7 @@ def attempt(trial: Trial, cuts: int, *, judged: str = "") -> tuple[int, list[str
         shutil.rmtree(directory)
 
 
-_CUTS_PER_RUN = 250
+CUTS_PER_RUN = 250
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -337,7 +338,7 @@ def main(argv: list[str] | None = None) -> int:
     made, broken, seed = 0, 0, chosen.seed
     while made < chosen.cuts:
         trial = Trial(chosen.fs, chosen.contender, chosen.fsync, seed)
-        count, words = attempt(trial, min(_CUTS_PER_RUN, chosen.cuts - made))
+        count, words = attempt(trial, min(CUTS_PER_RUN, chosen.cuts - made))
         made, broken, seed = made + count, broken + len(words), seed + 1
         print("\n".join(words), flush=True)
     print(f"{made} cuts, {broken} broken promises (first seed {chosen.seed})")

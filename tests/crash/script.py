@@ -315,10 +315,12 @@ def steps(actor: Callable[[Desk], None], top: str) -> list[Step]:
     return desk.steps
 
 
-def rehearse(plain: str, top: str) -> list[Actor]:
+def rehearse(
+    plain: str, top: str, acting: tuple[Callable[[Desk], None], ...] = ACTORS
+) -> list[Actor]:
     """Run all actors in the plain directory *plain*; return them ready to run below *top*."""
     actors = []
-    for actor in ACTORS:
+    for actor in acting:
         name = actor.__name__
         plant(f"{plain}/{name}")
         states = [harvest(f"{plain}/{name}")]

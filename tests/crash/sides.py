@@ -31,8 +31,11 @@ RULES = Rules.parse(("/u*", "/m", "/me", "/o", "/gone*"))
 class SidedClient(Client):
     """The verbs over two sides."""
 
-    def __init__(self, dirs: Dirs, features: Features, state: tuple[str, str]) -> None:
+    def __init__(
+        self, dirs: Dirs, features: Features, state: tuple[str, str], rules: Rules = RULES
+    ) -> None:
         self._state = state
+        self._rules = rules
         super().__init__(dirs, features)
         assert isinstance(self.union, TwoSided)
         scaffolds.make_again(self.union, self.operations.changes)
@@ -42,7 +45,7 @@ class SidedClient(Client):
             WritableLayer(fd, name=path)
             for fd, path in zip(opened(*self._state), self._state, strict=True)
         ]
-        return TwoSided(stack, State(layers[0], layers[1], RULES), features)
+        return TwoSided(stack, State(layers[0], layers[1], self._rules), features)
 
 
 class SidedField(Field):

@@ -92,6 +92,29 @@ def test_a_rebuilt_disk_holds_what_was_flushed_and_no_more_than_was_written(dire
     assert seen == {one + others for one in first for others in rest}
 
 
+def test_of_two_disks_each_holds_what_was_flushed_of_its_own(directory):
+    for name in ("base0", "base1"):
+        with open(f"{directory}/{name}", "wb") as base:
+            base.truncate(disks.SECTOR)
+    full = [fill * disks.SECTOR for fill in (b"a", b"b", b"c")]
+    records = [
+        Record(b"W", 0, full[0], 0),
+        Record(b"W", 0, full[1], 1),
+        Record(b"F", disk=1),
+        Record(b"W", 0, full[2], 1),
+        Record(b"F", disk=0),
+    ]
+    seen = []
+    for disk in (0, 1):
+        recording = Recording(f"{directory}/base{disk}", records, [], "")
+        rebuilder = Rebuilder(recording, directory, disk)
+        for at in (3, 5):
+            rebuilder.build(powercut.Cut(at, None), f"{directory}/image")
+            with open(f"{directory}/image", "rb") as image:
+                seen.append(image.read(1))
+    assert seen == [b"\0", b"a", b"b", b"b"]
+
+
 def test_cuts_lie_between_the_start_and_the_end_of_the_script():
     records = [Record(b"W"), Record(b"L", 0, b"start"), Record(b"W"), Record(b"F")] * 1
     cuts = choose(records, 10, random.random())

@@ -9,7 +9,8 @@ import enum
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from unionfs.audit.comparison import Change, changes
+from unionfs.audit import sides
+from unionfs.audit.comparison import Change
 from unionfs.layers import firsts
 from unionfs.layers.stack import Stack, State
 from unionfs.view.lookup_result import LookupResult
@@ -44,11 +45,10 @@ def persisted(state: State, stack: Stack) -> Iterator[Persisted]:
     Directories that lead to such a path are no state's own (`scaffold`), and are left out.
     """
     lowers = Union(Stack(None, None, stack.lowers), Features())
-    for change in changes(Stack(state.upper, state.work, stack.lowers)):
-        if state.rules.at(change.path).persisted:
-            below = _below(state, lowers, change.path)
-            shows = below is Below.NEW and not _hides_content(change)
-            yield Persisted(change, Below.SAME if shows else below)
+    for change in sides.of_state(state, stack):
+        below = _below(state, lowers, change.path)
+        shows = below is Below.NEW and not _hides_content(change)
+        yield Persisted(change, Below.SAME if shows else below)
 
 
 # What a change says of an object whose content is the lower's.

@@ -326,3 +326,8 @@ class _Changes(Changes):
     def stand_alone(self, node: Node) -> None:
         """Make an object independent of the lowers, in which its name is going to change."""
         self._of(self.union.side_of(node)).stand_alone(node)
+        placeholder = self.union.twins.placeholder(node)
+        if placeholder is not None:
+            self._scratch.stand_alone(placeholder)
+        if node is self.union.root:  # some have changed
+            self.union.look_at_lowers()

@@ -9,7 +9,8 @@
   lies below new and renamed names (`rootattributes`); the rest is in upper anyway.
 * Directories are made before what is in them, deletions come last.
 
-Upper keeps its copies.  Of a RAM upper they are gone with the next boot.
+Upper keeps its copies.  Of a RAM upper they are gone with the next boot; those of a state side stay
+there, as what persists.
 """
 
 import argparse
@@ -20,19 +21,19 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from unionfs.audit import comparison, paths
+from unionfs.audit import paths, sides
 from unionfs.audit.comparison import Change
-from unionfs.commands import diff, offline, truelower
+from unionfs.commands import diff, offline, selection, truelower
 from unionfs.commands.committedlinks import CommittedLinks
 from unionfs.fuse.rootattributes import ALONE
 from unionfs.host import content
 from unionfs.layers import markers
 from unionfs.layers.layer import Layer, WritableLayer, join
+from unionfs.layers.persistence import Rules
 from unionfs.layers.whiteouts import BOTTOM
-from unionfs.mounting import live
 from unionfs.mounting.options import Refused
 
 _FAILED = 1  # exit status
@@ -45,7 +46,9 @@ _TRIES = 3
 
 _EPILOG = """\
 PATH is a file or directory as the union shows it, also one that was deleted; all below
-it is meant.  Without one: all changes of the union at /.
+it is meant.  Without one: all changes of the union at /.  Of what persists (a union with two
+sides) only that is carried which such a path names: it persists anyhow, and host keys or accounts
+are not for every machine of an image.
 
 The lower of the union is made writable for the time, and read-only again afterwards;
 where it is the root of this machine, it is /ro.  Nothing that the union shows changes.
@@ -66,15 +69,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Show the changes, ask, and carry them; the exit status is 1 where some are left."""
     offline.require_root()
-    mounted, wanted = _union(arguments.paths)
+    mounted, wanted = selection.union_of(arguments.paths)
     lower = truelower.find(mounted)
     stack = mounted.open_stack()
     if stack.upper is None:
         raise Refused(f"'{mounted.mountpoint}' is mounted without an upper: nothing can change")
-    if stack.state is not None or (mounted.status and mounted.status.get("state_lost")):
-        raise Refused(f"'{mounted.mountpoint}' has two writable sides: nothing of them is carried")
-    found = list(comparison.changes(stack, diff.whiteout_of(mounted)))
-    chosen = list(_chosen(found, wanted))
+    found = sides.of_both(stack, diff.whiteout_of(mounted))
+    chosen = list(selection.chosen(found, wanted, mounted.rules()))
     paths.let_stdout_write_any_name()
     for change in chosen:
         print(change.line())
@@ -87,43 +88,12 @@ def run(arguments: argparse.Namespace) -> int:
         fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             layer = WritableLayer(fd, number=BOTTOM, name=lower.name)
-            left = _Commit(union, layer, found).carry(chosen)
+            left = _Commit(union, layer, found, mounted.rules()).carry(chosen)
         finally:
             os.fchdir(union.fd)  # not in the lower, which is to be read-only again
             os.close(fd)
     print(f"unionfs: {len(chosen) - left} carried into '{lower.name}', {left} left")
     return _FAILED if left else 0
-
-
-def _union(names: Iterable[str]) -> tuple[live.LiveMount, list[bytes]]:
-    """Return the union that all the named paths lie in, and the paths in it."""
-    found: dict[str, live.LiveMount] = {}
-    wanted = []
-    for name in names:
-        path = os.path.join(os.path.realpath(os.path.dirname(name) or "."), os.path.basename(name))
-        top = os.path.normpath(path)
-        while not os.path.ismount(top):
-            top = os.path.dirname(top)
-        found.setdefault(top, live.find(top))
-        wanted.append(os.fsencode(os.path.relpath(path, top)))
-    if len(found) != 1:
-        raise Refused(f"the paths lie in several unions: {', '.join(found)}; name those of one")
-    return next(iter(found.values())), wanted
-
-
-def _is_at_or_below(path: bytes, top: bytes) -> bool:
-    return top in {b".", path} or path.startswith(top + b"/")
-
-
-def _chosen(found: list[Change], wanted: list[bytes]) -> Iterator[Change]:
-    """Yield what is wanted, and the new directories that lead there."""
-    named = [change for change in found if any(_is_at_or_below(change.path, w) for w in wanted)]
-    for change in found:
-        leads = change.kind != "deleted" and any(
-            _is_at_or_below(other.path, change.path) for other in named if other.kind != "deleted"
-        )
-        if change in named or (leads and change.path):
-            yield change
 
 
 def _agreed(name: str) -> bool:
@@ -143,9 +113,12 @@ class _Names(NamedTuple):
 class _Commit:
     """The changes of one union on their way into its lower."""
 
-    def __init__(self, union: Layer, lower: WritableLayer, found: list[Change]) -> None:
+    def __init__(
+        self, union: Layer, lower: WritableLayer, found: list[Change], rules: Rules
+    ) -> None:
         self._union = union  # as mounted
         self._lower = lower
+        self._rules = rules
         self._number = 0
         self._changed = {change.path for change in found}
         self._found = found
@@ -269,20 +242,36 @@ class _Commit:
     # Everything else
 
     def _carry_file(self, path: bytes, st: os.stat_result) -> None:
-        staged = self._staged()
         if st.st_nlink == 1:
+            staged = self._staged()
             self._copy(path, staged, st)
             self._put(staged, path)
             return
+        held = self._union.hold(path)  # so that the union gives no other file its number meanwhile
+        try:
+            self._carry_linked(path, os.fstat(held))
+        finally:
+            os.close(held)
+
+    def _carry_linked(self, path: bytes, st: os.stat_result) -> None:
+        """Carry a file that has several names in the union."""
+        staged = self._staged()
         names = self._names.setdefault(st.st_ino, _Names([], done=False))
         names.paths[:] = [name for name in names.paths if self._shows(name, st)]
-        old = not names.done and not self._changed.isdisjoint(names.paths)
-        if old or not names.paths:
+        if not names.paths or (not names.done and self._is_old(path, names)):
             self._carry_all_names(path, st, names)
         elif path not in names.paths:
             self._lower.link(names.paths[0], self._lower, staged)
             self._put(staged, path)
             names.paths.append(path)
+
+    def _is_old(self, path: bytes, names: "_Names") -> bool:
+        """Tell whether the lower's file with these names may be another than the union shows.
+
+        Of names on both sides of it, those in scratch are listed by what the file was before.
+        """
+        sides = {self._rules.at(name).persisted for name in (path, *names.paths)}
+        return len(sides) > 1 or not self._changed.isdisjoint(names.paths)
 
     def _carry_all_names(self, path: bytes, st: os.stat_result, names: "_Names") -> None:
         """Copy a file, and give the copy all names of the old one that show it in the union."""

@@ -5,8 +5,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from unionfs.audit import paths, upgrades
-from unionfs.audit.comparison import Change, Whiteout, changes
+from unionfs.audit import paths, sides, upgrades
+from unionfs.audit.comparison import Change, Whiteout
 from unionfs.commands import offline
 from unionfs.layers.layer import WritableLayer
 from unionfs.layers.stack import Stack, State
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(_document(stack, whiteout), indent=2))
         return 0
-    for change in changes(stack, whiteout):
+    for change in sides.of_scratch(stack, whiteout):
         print(change.line())
     return 0
 
@@ -84,7 +84,7 @@ def _document(stack: Stack, whiteout: Whiteout) -> dict[str, Any]:
     return {
         "upper": stack.upper.name if stack.upper else None,
         "lowers": [layer.name for layer in stack.lowers],
-        "changes": [_as_json(change) for change in changes(stack, whiteout)],
+        "changes": [_as_json(change) for change in sides.of_scratch(stack, whiteout)],
     }
 
 

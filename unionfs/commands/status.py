@@ -24,6 +24,7 @@ _SHOWN = (
     "max_readahead", "max_write", "refused",
 )  # fmt: skip
 
+_WRITABLE = ("upper", "state")
 _STATE = ("state", "state_work")
 
 _LEVELS = dict(zip(usage.LEVELS, ("warning", "critical"), strict=True))
@@ -33,8 +34,8 @@ Of one union: where its layers are, how full their file systems are, by bytes an
 the ten largest files in upper.
 
 The exit status is 0 when all is well; 1 when a union is dead or does not answer, or an upper,
-or state, has reached 80 % (a warning) or 95 % (critical) of its bytes or inodes, or state is lost;
-2 for bad input.  In --json 'level' is 0, 80 or 95.
+or state, has reached 80 % (a warning) or 95 % (critical) of its bytes or inodes, or its disk takes
+no changes any more, or state is lost; 2 for bad input.  In --json 'level' is 0, 80 or 95.
 """
 
 
@@ -87,7 +88,13 @@ def _one(mountpoint: str) -> Report:
 
 
 def _is_well(status: dict[str, Any]) -> bool:
-    return not status["level"] and not status.get("state_lost")  # which older daemons do not say
+    if status["level"] or status.get("state_lost"):  # which older daemons do not say
+        return False
+    return not any(layer and layer["trouble"] for layer in _uppers(status))
+
+
+def _uppers(status: dict[str, Any]) -> Iterator[dict[str, Any] | None]:
+    return (status["layers"].get(role) for role in _WRITABLE)
 
 
 def _trouble(union: Union) -> str:
@@ -133,8 +140,10 @@ def _changes(found: Contents | None) -> Iterator[str]:
 
 
 def _warnings(status: dict[str, Any]) -> Iterator[str]:
-    for role in ("upper", "state"):
-        room = survey.room_of(status["layers"].get(role))
+    for role, layer in zip(_WRITABLE, _uppers(status), strict=True):
+        if layer and layer["trouble"]:
+            yield _row("critical", f"{role} takes no changes: its file system {layer['trouble']}")
+        room = survey.room_of(layer)
         if room is not None and room.level:
             yield _row(_LEVELS[room.level], room.trouble(role))
     if status.get("state_lost"):

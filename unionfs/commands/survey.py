@@ -5,6 +5,7 @@ document of `--json`.
 """
 
 import contextlib
+import errno
 import os
 from typing import Any
 
@@ -12,17 +13,24 @@ from unionfs.audit import paths, usage
 from unionfs.audit.usage import Contents, Room
 from unionfs.host import copies
 from unionfs.layers.layer import Layer
-from unionfs.mounting import whereabouts
+from unionfs.mounting import health, whereabouts
 
 
 def complete(status: dict[str, Any], root: str = "") -> Room | None:
     """Add to each layer where it is now, and the room on its file system; return upper's.
 
     *root* is what leads from here to the root of the union's mount namespace.  Added are
-    `place`, null where that is not known, `deleted`, `device` and `room`; and for the whole
-    `level`.
+    `place`, null where that is not known, `deleted`, `device` and `room`; to upper and state
+    `trouble`, "" where their disks take changes; and for the whole `level`.
     """
     layers = status["layers"]
+    mounts = health.mounts()
+    try:
+        for role in ("upper", "state"):
+            if layers.get(role):
+                layers[role]["trouble"] = _trouble(_link(status, layers[role]), mounts)
+    finally:
+        os.close(mounts)
     writable = (layers.get(key) for key in ("upper", "work", "state", "state_work"))
     for layer in filter(None, (*writable, *layers["lowers"])):
         layer.update(place=None, deleted=False, device=None, room=None)
@@ -35,6 +43,17 @@ def complete(status: dict[str, Any], root: str = "") -> Room | None:
     rooms = filter(None, (room, room_of(layers.get("state"))))
     status["level"] = max((room.level for room in rooms), default=0)
     return room
+
+
+def _trouble(link: str, mounts: int) -> str:
+    try:
+        fd = os.open(link, copies.DIRECTORY)
+    except OSError as exc:
+        return f"fails: {exc.strerror}" if exc.errno == errno.EIO else ""
+    try:
+        return health.trouble(fd, mounts)
+    finally:
+        os.close(fd)
 
 
 def _complete_layer(layer: dict[str, Any], link: str, root: str) -> None:

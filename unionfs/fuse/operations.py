@@ -37,7 +37,7 @@ from unionfs.fuse.session.fullness import tried
 from unionfs.fuse.session.leases import insisted
 from unionfs.fuse.trouble import Trouble, reply_number
 from unionfs.host.credentials import Requester
-from unionfs.view.listings import Listings
+from unionfs.view.listings import DOTS, Listings
 from unionfs.view.node import Node
 from unionfs.view.union import Union
 
@@ -330,6 +330,9 @@ class Operations(pyfuse3.Operations):
         directory, end = self.union.nodes[fh], 0
         most = self.listings.most(directory, start_id)
         for name, node, st, after in islice(self.listings.read(directory, start_id), most):
+            if st is None and after > len(DOTS):  # pyfuse3 has no entry without a look-up
+                end = after
+                continue
             entry = entries.of_dot(node) if st is None else self._entry(node, st)
             if not pyfuse3.readdir_reply(token, name, entry, after):
                 self.union.nodes.drop_if_unknown(node)

@@ -14,7 +14,7 @@ import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from unionfs.host import mountcalls, mountinfo
+from unionfs.host import mountcalls, mountinfo, syscalls
 from unionfs.layers.far import FarLayer
 from unionfs.layers.stack import Stack
 from unionfs.mounting import claims, live, motd, opening, stateside
@@ -185,14 +185,17 @@ def _has_overlay(stack: Stack) -> bool:
 
 def _watches(stack: Stack, mountpoint: str) -> "list[Watch]":
     """Return the guards of the uppers, which open what they need: before there is a mount."""
-    from unionfs.mounting.guard import Guard, Loss, Watch  # noqa: PLC0415 - as in `_prepared`
+    from unionfs.mounting.guard import Guard, Loss, Nurse, Watch  # noqa: PLC0415 - as in `_prepared`
 
     if stack.upper is None:
         return []
     said = motd.of_this_namespace()
     watches: list[Watch] = [Guard(stack.upper.fd, mountpoint, said)]
+    if not syscalls.is_tmpfs(stack.upper.fd):
+        watches.append(Nurse(stack.upper.fd, mountpoint, said, "upper"))
     if stack.state is not None:
         watches.append(Guard(stack.state.upper.fd, mountpoint, said, "state"))
+        watches.append(Nurse(stack.state.upper.fd, mountpoint, said, "state"))
     elif stack.state_lost:
         watches.append(Loss(stack.state_lost, mountpoint, said))
     return watches

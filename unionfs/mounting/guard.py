@@ -1,4 +1,4 @@
-"""The guard of an upper: it says so in time when upper fills up.
+"""The guards of an upper: they say so in time when upper fills up, and when its disk fails.
 
 A line in the log when a level of `usage.LEVELS` is reached, once until it is
 left again by some; and the same words for who logs in (`motd`), until it is
@@ -11,6 +11,7 @@ import os
 import trio
 
 from unionfs.audit import paths, usage
+from unionfs.mounting import health
 from unionfs.mounting.motd import Motd
 
 log = logging.getLogger(__name__)
@@ -81,6 +82,36 @@ class Guard(Watch):
         if level != self._level:
             self._level = level
             self._wanted = words if level else ""
+
+
+class Nurse(Watch):
+    """The word that the disk of an upper, called its *role*, takes no changes any more.
+
+    Who makes a change gets the disk's error in any case, and nothing goes anywhere else instead.
+    """
+
+    def __init__(self, fd: int, mountpoint: str, motd: Motd | None, role: str) -> None:
+        """Watch the file system of *fd*; before there is a mount."""
+        self._name = _shown(mountpoint)
+        super().__init__(f"{self._name} (disk of {role})", motd)
+        self._fd = fd
+        self._role = role
+        self._mounts = health.mounts()
+
+    def look(self) -> None:
+        """Say so if that has changed since the last look."""
+        before, trouble = self._wanted, health.trouble(self._fd, self._mounts)
+        self._wanted = trouble and f"{self._role} TAKES NO CHANGES: its file system {trouble}"
+        if self._wanted and self._wanted != before:
+            log.error("%s: %s", self._name, self._wanted)
+        elif before and not self._wanted:
+            log.warning("%s: %s takes changes again", self._name, self._role)
+        self._announce()
+
+    def leave(self) -> None:
+        """Take back what was said."""
+        super().leave()
+        os.close(self._mounts)
 
 
 class Loss(Watch):

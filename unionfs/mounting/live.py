@@ -58,14 +58,14 @@ class LiveMount(NamedTuple):
                 Layer(self._open(layer), number=len(lowers) - index, name=layer["name"])
                 for index, layer in enumerate(lowers)
             ),
-            state=State(state, state_work, self._rules()) if state and state_work else None,
+            state=State(state, state_work, self.rules()) if state and state_work else None,
         )
 
-    def _rules(self) -> "Rules":
-        """Return the rules for what persists."""
+    def rules(self) -> "Rules":
+        """Return the rules for what persists, or is to: without a state side it does not."""
         from unionfs.layers.persistence import Rules  # noqa: PLC0415 - few mounts have state
 
-        return Rules.parse(self.status["options"]["persist"] if self.status else ())
+        return Rules.parse(self.status["options"].get("persist", ()) if self.status else ())
 
     def _writable(self, layer: dict[str, Any] | None) -> WritableLayer | None:
         return WritableLayer(self._open(layer), name=layer["name"]) if layer else None

@@ -21,13 +21,13 @@ from unionfs.view.node import Node
 from unionfs.view.strides import FEW, Strides
 from unionfs.view.union import Union
 
-_DOTS = (b".", b"..")
+DOTS = (b".", b"..")
 _DIRECTORY = stat.S_IFDIR >> 12
 
 # Offsets of names are at least 2, after `.` and `..`, and below 2**63.  Among a million names
 # two share one with a probability of 1e-7, and only where a reply ends between them is one lost.
 _HASH_SHIFT = 2
-_HASH_MIDDLE = (1 << 61) + len(_DOTS)
+_HASH_MIDDLE = (1 << 61) + len(DOTS)
 
 # Seconds that a listing is kept for the requests that follow, and those that it is kept in any
 # case, however many there are: one that is still being read must not be made anew each time.
@@ -45,7 +45,8 @@ def _offset(name: bytes) -> int:
 _UNKNOWN_INO = 0xFFFFFFFF
 
 # One entry of a listing, looked up: its name, node, attributes (None for `.` and `..`, and for
-# what only a far layer could tell more of: they are no look-ups) and the offset that follows.
+# what cannot be looked up, or only by asking a far layer: they are no look-ups) and the offset that
+# follows.
 Listed = tuple[bytes, Node, os.stat_result | None, int]
 
 # One entry of a listing, as the layers' own listings tell it: its name, inode number, kind (DT_*)
@@ -95,13 +96,14 @@ class Listings:
     def read(self, node: Node, start: int) -> Iterator[Listed]:
         """Look up the entries from the offset *start* on."""
         listing, first = self._from(node, start)
-        for index in range(start, len(_DOTS)):
-            yield _DOTS[index], self._dot(node, index), None, index + 1
+        for index in range(start, len(DOTS)):
+            yield DOTS[index], self._dot(node, index), None, index + 1
         if start:  # since it was listed, names may have come to be elsewhere
             for name in itertools.islice(listing.names, first, None):
                 try:
                     found = self._find(node, name, 0)
-                except Ask:
+                except (Ask, OSError) as exc:
+                    _require_listable(exc)
                     yield name, _bare(listing.hints[name]), None, _offset(name) + 1
                     continue
                 if found is not None:
@@ -112,7 +114,8 @@ class Listings:
             hint = hints[name]
             try:
                 found = find(name, hint) or self._find(node, name, hint)
-            except Ask:  # who wants to know more of it looks it up
+            except (Ask, OSError) as exc:  # who wants to know more of it looks it up
+                _require_listable(exc)
                 yield name, _bare(hint), None, (hash(name) >> _HASH_SHIFT) + _HASH_MIDDLE + 1
                 continue
             if found is not None:
@@ -121,8 +124,8 @@ class Listings:
     def read_names(self, node: Node, start: int) -> Iterator[Hinted]:
         """Yield the entries from the offset *start* on; no look-up is made where none is needed."""
         listing, first = self._from(node, start)
-        for index in range(start, len(_DOTS)):
-            yield _DOTS[index], self._dot(node, index).ino, _DIRECTORY, index + 1
+        for index in range(start, len(DOTS)):
+            yield DOTS[index], self._dot(node, index).ino, _DIRECTORY, index + 1
         names, hints = listing.names, listing.hints
         for index in range(first, len(names)):
             name = names[index]
@@ -131,7 +134,8 @@ class Listings:
             if not ino:
                 try:
                     found = self._find(node, name, 0)
-                except Ask:
+                except (Ask, OSError) as exc:
+                    _require_listable(exc)
                     yield name, _UNKNOWN_INO, kind, (hash(name) >> _HASH_SHIFT) + _HASH_MIDDLE + 1
                     continue
                 if found is None:
@@ -176,14 +180,14 @@ class Listings:
         return node.parent or node if index else node
 
     def _find(self, node: Node, name: bytes, hint: int) -> tuple[Node, os.stat_result] | None:
-        """Look a listed name up; None where it is gone by now, or damaged.
+        """Look a listed name up; None where it is gone by now."""
+        return self.union.lookup.listed_node(node, name, hint)
 
-        A damaged name is left out (and logged), so that the others are listed; a
-        look-up of it says EIO.
-        """
-        try:
-            return self.union.lookup.listed_node(node, name, hint)
-        except OSError as exc:
-            if exc.errno != errno.EIO:
-                raise
-            return None
+
+def _require_listable(error: Exception) -> None:
+    """Raise *error* unless the name is to be listed all the same: nobody may think that it is gone.
+
+    That is where its layer's disk fails, or its marks are damaged; a look-up of it says so.
+    """
+    if isinstance(error, OSError) and error.errno != errno.EIO:
+        raise error

@@ -232,13 +232,29 @@ class TwoSided(Union):
         over = above.on(side)
         companion = Node(node.ino, stat.S_IFDIR, 0, over, name, upper=False, below=())
         companion.persisted = side.persisted
-        result = side.lookup.find(over, name)
-        if result is not None and result.is_directory:
-            companion.upper, companion.below = result.upper, result.below
-            companion.redirect = result.redirect
+        self._place(companion)
         split = Split(node, companion, above.rule.child(name))
         self.splits[node] = self.companions[companion] = split
         node.children += 1
+
+    def _place(self, companion: Node) -> None:
+        """Let a companion have the places that its side finds."""
+        if companion.parent is None:
+            return
+        result = self.side_of(companion).lookup.find(companion.parent, companion.name)
+        if result is None or not result.is_directory:
+            companion.below = ()
+            return
+        companion.upper, companion.below = result.upper, result.below
+        companion.redirect = result.redirect
+
+    def look_at_lowers(self) -> None:
+        """Let companions have places in lowers that were changed: `unionfs commit`.
+
+        What the kernel knows of an object keeps the places that it had.
+        """
+        for companion in self.companions:  # each after the one that it is in
+            self._place(companion)
 
     def join(self, node: Node) -> None:
         """Take note that a split directory has lost its name."""

@@ -9,7 +9,7 @@ from tests.mounted import disks
 from unionfs.audit import usage
 from unionfs.audit.usage import Large, Room
 from unionfs.layers.layer import Layer
-from unionfs.mounting.guard import Guard
+from unionfs.mounting.guard import Guard, Nurse
 from unionfs.mounting.motd import Motd
 
 
@@ -122,3 +122,28 @@ def test_a_disk_that_does_not_tell_its_figures_ends_no_daemon(tmp_path):
     guard = Guard(fd, "/union", None)
     os.close(fd)
     guard.look()
+
+
+def test_who_logs_in_reads_that_an_upper_takes_no_changes_until_it_does(disk, tmp_path, caplog):
+    caplog.set_level(logging.WARNING)
+    fd = os.open(disk, os.O_RDONLY)
+    nurse = Nurse(fd, "/union", Motd(str(tmp_path)), "state")
+    message = tmp_path / "unionfs/motd"
+    try:
+        nurse.look()
+        assert not message.exists()
+        disks.run("mount", "-o", "remount,ro", disk)
+        nurse.look()
+        nurse.look()
+        words = "state TAKES NO CHANGES: its file system is read-only"
+        assert message.read_text() == f"unionfs: /union (disk of state): {words}\n"
+        disks.run("mount", "-o", "remount,rw", disk)
+        nurse.look()
+        assert not message.exists()
+        assert [record.message for record in caplog.records] == [
+            f"/union: {words}",
+            "/union: state takes changes again",
+        ]
+    finally:
+        nurse.leave()
+        os.close(fd)
