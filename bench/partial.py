@@ -70,7 +70,7 @@ class Opened(_Partial):
 
 
 class _Half(_Partial):
-    """What is done with a file of which each second block was written to."""
+    """What is done with a file of which each second block was written."""
 
     part: ClassVar[int] = 256 << 20  # bytes of it that are used
 
@@ -78,7 +78,7 @@ class _Half(_Partial):
         self.part_used = min(self.part, self.sizes.big)
         fd = os.open(place.root / "big", os.O_RDWR)
         for offset in range(0, self.part_used, 2 * BLOCK):
-            os.pwrite(fd, b"1", offset)
+            os.pwrite(fd, b"1" * BLOCK, offset)
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(fd)
 

@@ -263,6 +263,52 @@ def test_a_file_of_several_names_becomes_whole_once(union):
     assert (u.upper / "h").read_bytes() == model
 
 
+def test_holes_of_a_lower_take_no_room_when_a_file_becomes_whole(union):
+    u = union("f")
+    u.stop()
+    with (u.lowers[0] / "sparse").open("wb") as file:
+        file.truncate(1 << 30)
+        file.seek(500 << 20)
+        file.write(b"in the middle")
+    u.start()
+    with (u.path / "sparse").open("r+b") as file:
+        file.seek(100 << 20)
+        file.write(b"new")
+    u.kill()
+    u.start()
+    u.stop()
+    whole = u.upper / "sparse"
+    assert whole.stat().st_blocks * 512 <= 256 << 10
+    assert METACOPY not in os.listxattr(whole)
+    with whole.open("rb") as file:
+        file.seek(100 << 20)
+        assert file.read(5) == b"new\0\0"
+        file.seek(500 << 20)
+        assert file.read(14) == b"in the middle\0"
+
+
+def test_files_whose_content_is_not_in_the_lowers_stay_in_part(union, base):
+    u = union("f")
+    changed(u, "f")
+    u.kill()
+    (base / "other").mkdir()
+    done = command(u, "settle", u.upper, "--lower", base / "other")
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "its content is not in the lower layers" in done.stderr
+    assert is_partial(u, "f")
+    assert command(u, "settle", u.upper, "--lower", u.lowers[0]) == Settled()
+
+
+def test_settle_refuses_what_is_mounted_and_what_it_knows_no_lowers_of(union, base):
+    u = union("f")
+    assert command(u, "settle", u.upper).returncode == 2
+    u.stop()
+    (base / "fresh").mkdir()
+    done = command(u, "settle", base / "fresh")
+    assert done.returncode == 2
+    assert "say with --lower and --work" in done.stderr
+
+
 def test_diff_tells_of_a_file_in_part_and_commit_carries_it(union):
     u = union("f", "g")
     model = changed(u, "f")

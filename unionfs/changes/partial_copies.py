@@ -5,7 +5,7 @@ fills what it leaves of those that it begins and ends in from the lower file; wh
 marks are taken back.  What a crash in between leaves shows the lower still, as it has holes.
 
 Where upper lasts, that it has such files is said before the first (`incomplete`), and all are made
-whole when the union ends (`settle`).  A copy is whole when its data is on the disk.
+whole when the union ends (`settling`).  A copy is whole when its data is on the disk.
 
 All of this is done by the thread of the handlers, at most two blocks at a time: so no two of them
 are at one block.  Who has much to copy reads in a thread, then looks what is still wanted (`rest`,
@@ -16,19 +16,15 @@ import contextlib
 import errno
 import logging
 import os
-import stat
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from unionfs.host import content, mountcalls, syscalls
+from unionfs.host import content, syscalls
 from unionfs.host.syscalls import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE
 from unionfs.layers import incomplete, markers
 from unionfs.layers.blockmap import MOST_BLOCKS_ON_DISK, BlockMap, Run
-from unionfs.layers.layer import WritableLayer, join
-from unionfs.layers.rules import Found
-from unionfs.layers.whiteouts import LayerEntry
 from unionfs.view.node import Node
-from unionfs.view.partials import Partial
+from unionfs.view.partials import Partial, next_data
 
 if TYPE_CHECKING:
     from unionfs.view.union import Union
@@ -72,10 +68,10 @@ class PartialCopies:
         self.union = union
         self._upper = union.upper
         self._enabled = bool(union.upper) and union.features.copyup == "blocks"
-        self._syncs = syncs  # to the disk, what takes the place of what was there
+        self.syncs = syncs  # to the disk, what takes the place of what was there
         self.lasts = lasts  # upper is there after a crash
         self._most = MOST_BLOCKS_ON_DISK if self.lasts else 0
-        self._is_said = False
+        self.is_said = False
         if self.lasts:
             self._upper.partials.last(self._most)
             if incomplete.is_said(self._upper.layer):
@@ -106,7 +102,7 @@ class PartialCopies:
 
     def _waits_for_disk(self, node: Node) -> bool:
         """Tell whether a copy has all of its content, and the disk has to get it."""
-        return self._syncs and self._upper.partials.of(node).blocks.is_complete
+        return self.syncs and self._upper.partials.of(node).blocks.is_complete
 
     def begin(self, node: Node) -> None:
         """Let a metadata-only copy be partial from now on; in RAM nothing is written.
@@ -154,7 +150,9 @@ class PartialCopies:
             return os.pwrite(partial.target, data, offset)
         self._record(node, partial)
         head, tail = blocks.missing(offset, end)
-        parts = [read(partial.source, head), data, read(partial.source, tail)]
+        parts: list[bytes | memoryview] = [data]
+        if head.start < offset or end < tail.end:
+            parts = [read(partial.source, head), data, read(partial.source, tail)]
         with _time_kept(partial.target):
             self._store(node, partial, blocks.marked(offset, end))
             position, error = _write(partial.target, parts, head.start)
@@ -238,9 +236,9 @@ class PartialCopies:
             self._write_map(node, partial, partial.blocks)
 
     def _say(self) -> None:
-        if not self._is_said:
-            incomplete.say(self._upper.layer, self._upper.work, syncs=self._syncs)
-            self._is_said = True
+        if not self.is_said:
+            incomplete.say(self._upper.layer, self._upper.work, syncs=self.syncs)
+            self.is_said = True
 
     def _store(self, node: Node, partial: Partial, blocks: BlockMap) -> None:
         if blocks == partial.blocks:
@@ -265,61 +263,6 @@ class PartialCopies:
             content.sync(self._upper.partials.of(node).target)
             self.finish(node)
 
-    def bring_unknown(self) -> None:
-        """Make all copies whole that the kernel knows nothing of."""
-        if not (self.union.nodes.has_partials or self._is_said):
-            return
-        known = {node.host_ino for node in self.union.nodes.all() if node.partial}
-        for layer, path in self._all():
-            if layer.stat(path).st_ino not in known:
-                self._bring_unknown(layer, path)
-
-    def _all(self) -> Iterator[tuple[WritableLayer, bytes]]:
-        """Yield the places of all partial copies; of one with several names more than once."""
-        upper = self._upper
-        places = [(upper.layer, path) for path in _files(upper.layer)]
-        places += [(upper.work, path) for path in upper.links.paths()]
-        for layer, path in places:
-            marks = markers.read(layer, path)
-            if marks.partial and marks.metacopy:
-                yield layer, path
-
-    def settle(self) -> int:
-        """Make all copies whole, which no request uses any more; return how many are not.
-
-        Then whoever knows nothing of partial copies may have the upper again.
-        """
-        if not self.lasts or not incomplete.is_said(self._upper.layer):
-            return 0
-        for ino in [*self._upper.partials]:
-            self._upper.partials.forget(ino)
-        left = 0
-        for layer, path in self._all():
-            try:
-                self._bring_unknown(layer, path)
-            except OSError as exc:
-                left += 1
-                log.error("%r is in upper in part, and stays so: %s", path, exc.strerror)  # noqa: TRY400
-        if not left:
-            if self._syncs:
-                mountcalls.sync_filesystem(self._upper.layer.fd)
-            incomplete.end(self._upper.layer, self._upper.work)
-            self._is_said = False
-        return left
-
-    def _bring_unknown(self, layer: WritableLayer, path: bytes) -> None:
-        st, marks = layer.stat(path), markers.read(layer, path)
-        entry = LayerEntry(Found.METACOPY, self._upper.layer, path, st, marks)
-        content = self.union.columns.shown_from(entry, (), b"")[-1].place
-        node = Node(0, stat.S_IFREG, st.st_ino, None, b"", upper=True, below=(content,))
-        node.partial, node.pin = True, layer.hold(path)
-        try:
-            self.require_room(node)
-            self.bring(node)
-        finally:
-            self._upper.partials.forget(node.ino)
-            os.close(node.pin)
-
     def require_room(self, node: Node) -> None:
         """Raise ENOSPC where upper has not the room for the rest of a file."""
         partial = self._upper.partials.of(node)
@@ -339,11 +282,23 @@ class PartialCopies:
             return None
         partial = self._upper.partials.of(node)
         for run in partial.blocks.runs(0, partial.blocks.limit):
-            if run.lower:
-                return run._replace(end=min(run.end, run.start + _CHUNK))
-        if not self._syncs:
+            left = self._skip(node, partial, run) if run.lower else None
+            if left is not None:
+                return left._replace(end=min(left.end, left.start + _CHUNK))
+        if not self.syncs:
             self.finish(node)
         return None
+
+    def _skip(self, node: Node, partial: Partial, run: Run) -> Run | None:
+        """Take note of what is a hole in both files, as it need not be copied; return the rest."""
+        if next_data(partial.target, run.start) < run.end:  # left there by what failed
+            return run
+        data = next_data(partial.source, run.start)
+        end = run.end if data >= run.end else partial.blocks.beginning(data)
+        if end > run.start:
+            self._record(node, partial)
+            self._store(node, partial, partial.blocks.marked(run.start, end))
+        return run._replace(start=end) if end < run.end else None
 
     def finish(self, node: Node) -> None:
         """Let a copy that has all of its content, on the disk too, be a file like others."""
@@ -379,7 +334,7 @@ class PartialCopies:
 
     def _finish_complete(self, node: Node, partial: Partial) -> None:
         blocks = partial.blocks
-        if blocks.is_complete and node.partial and not (self._syncs and blocks.limit):
+        if blocks.is_complete and node.partial and not (self.syncs and blocks.limit):
             self._finish(node, partial)
 
     def _finish(self, node: Node, partial: Partial) -> None:
@@ -406,19 +361,6 @@ def _time_kept(fd: int) -> Iterator[None]:
         with contextlib.suppress(OSError):  # the other error is told
             os.utime(fd, ns=(before.st_atime_ns, before.st_mtime_ns))
         raise
-
-
-def _files(layer: WritableLayer) -> Iterator[bytes]:
-    """Yield the paths of all regular files."""
-    directories = [b"."]
-    while directories:
-        directory = directories.pop()
-        for entry in layer.scan(directory):
-            path = join(directory, entry.name)
-            if entry.is_dir(follow_symlinks=False):
-                directories.append(path)
-            elif entry.is_file(follow_symlinks=False):
-                yield path
 
 
 def _write(fd: int, parts: list[bytes | memoryview], start: int) -> tuple[int, OSError | None]:

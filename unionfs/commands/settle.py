@@ -8,6 +8,7 @@ import argparse
 import os
 import sys
 
+from unionfs.changes import settling
 from unionfs.changes.copyup import CopyUp
 from unionfs.commands import offline
 from unionfs.commands.arguments import add_lowers
@@ -60,7 +61,7 @@ def _settle(arguments: argparse.Namespace) -> int:
     options = Options(lowers=tuple(lowers), upper=arguments.upper, work=work)
     stack = opening.open_stack(options)
     try:
-        return CopyUp(Union(stack, Features())).partials.settle()
+        return settling.settle(CopyUp(Union(stack, Features())).partials)
     finally:
         os.chdir("/")  # not in a layer
         stack.close()

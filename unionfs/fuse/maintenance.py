@@ -21,6 +21,7 @@ import stat
 import trio
 import trio.lowlevel
 
+from unionfs.changes import settling
 from unionfs.fuse.descriptors import Descriptors
 from unionfs.fuse.files import Files
 from unionfs.fuse.rootattributes import BEGIN, END
@@ -77,7 +78,7 @@ class Maintenance:
             for node in [node for node in self._union.nodes.all() if node.partial]:
                 if self._files.is_written(node) or not partials.give_up(node):
                     await self._files.copies.bring(node)
-            partials.bring_unknown()
+            settling.bring_unknown(partials)
         except BaseException:
             partials.suspended = False
             raise

@@ -99,8 +99,10 @@ def serve(
 
 def _settle(operations: "Operations") -> None:
     """Make the files whole that upper has in part; those which cannot be are told of."""
+    from unionfs.changes import settling  # noqa: PLC0415 - as in `_prepared`
+
     try:
-        operations.files.partials.settle()
+        settling.settle(operations.files.partials)
     except OSError:
         log.exception("files may be in upper in part: run 'unionfs settle' on it")
 

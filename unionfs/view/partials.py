@@ -118,7 +118,7 @@ def _found(blocks: BlockMap, fd: int) -> BlockMap:
     for run in blocks.runs(0, blocks.limit):
         at = run.end if run.lower else _hole(fd, run.start)
         while at < run.end:
-            end = min(_data(fd, at), run.end)
+            end = min(next_data(fd, at), run.end)
             blocks = blocks.without(Run(at, end, lower=False))
             at = _hole(fd, end)
     return blocks
@@ -133,7 +133,8 @@ def _hole(fd: int, start: int) -> int:
         return start  # behind the end: a power cut took the size
 
 
-def _data(fd: int, start: int) -> int:
+def next_data(fd: int, start: int) -> int:
+    """Return where data begins from *start* on, far away where there is none: lseek(2)."""
     try:
         return os.lseek(fd, start, os.SEEK_DATA)
     except OSError as exc:

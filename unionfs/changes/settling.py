@@ -1,0 +1,98 @@
+"""Partial copies that no request asks for: found in upper, and made whole.
+
+That is done before a lower is changed, when the union ends, and by `unionfs settle`.
+"""
+
+import errno
+import logging
+import os
+import stat
+from collections.abc import Iterator
+
+from unionfs.changes.partial_copies import PartialCopies
+from unionfs.host import mountcalls
+from unionfs.layers import incomplete, markers
+from unionfs.layers.layer import WritableLayer, join
+from unionfs.layers.rules import Found
+from unionfs.layers.whiteouts import LayerEntry
+from unionfs.view.node import Node
+
+log = logging.getLogger(__name__)
+
+_Place = tuple[WritableLayer, bytes]
+
+
+def bring_unknown(copies: PartialCopies) -> None:
+    """Make all copies whole that the kernel knows nothing of."""
+    if not (copies.union.nodes.has_partials or copies.is_said):
+        return
+    known = {node.host_ino for node in copies.union.nodes.all() if node.partial}
+    for layer, path in _all(copies):
+        if layer.stat(path).st_ino not in known:
+            _bring(copies, (layer, path))
+
+
+def settle(copies: PartialCopies) -> int:
+    """Make all copies whole, which no request uses any more; return how many are not.
+
+    Then whoever knows nothing of partial copies may have the upper again.
+    """
+    upper = copies.union.upper
+    if not copies.lasts or not incomplete.is_said(upper.layer):
+        return 0
+    for ino in [*upper.partials]:
+        upper.partials.forget(ino)
+    left = 0
+    for place in _all(copies):
+        try:
+            _bring(copies, place)
+        except OSError as exc:
+            left += 1
+            log.error("%r is in upper in part, and stays so: %s", place[1], exc.strerror)  # noqa: TRY400
+    if not left:
+        if copies.syncs:
+            mountcalls.sync_filesystem(upper.layer.fd)
+        incomplete.end(upper.layer, upper.work)
+        copies.is_said = False
+    return left
+
+
+def _all(copies: PartialCopies) -> Iterator[_Place]:
+    """Yield the places of all partial copies; of one with several names more than once."""
+    upper = copies.union.upper
+    places = [(upper.layer, path) for path in _files(upper.layer)]
+    places += [(upper.work, path) for path in upper.links.paths()]
+    for layer, path in places:
+        marks = markers.read(layer, path)
+        if marks.partial and marks.metacopy:
+            yield layer, path
+
+
+def _bring(copies: PartialCopies, place: _Place) -> None:
+    layer, path = place
+    upper, st = copies.union.upper, layer.stat(path)
+    entry = LayerEntry(Found.METACOPY, upper.layer, path, st, markers.read(layer, path))
+    shown = copies.union.columns.shown_from(entry, (), b"")[-1]
+    if shown.found is Found.METACOPY:
+        raise OSError(errno.EIO, "its content is not in the lower layers")
+    node = Node(0, stat.S_IFREG, st.st_ino, None, b"", upper=True, below=(shown.place,))
+    node.partial, node.pin = True, layer.hold(path)
+    try:
+        copies.require_room(node)
+        copies.bring(node)
+    finally:
+        upper.partials.forget(node.ino)
+        os.close(node.pin)
+
+
+def _files(layer: WritableLayer) -> Iterator[bytes]:
+    """Yield the paths of all regular files."""
+    directories = [b"."]
+    while directories:
+        directory = directories.pop()
+        for entry in layer.scan(directory):
+            path = join(directory, entry.name)
+            if entry.is_dir(follow_symlinks=False):
+                directories.append(path)
+            elif entry.is_file(follow_symlinks=False):
+                yield path
