@@ -27,6 +27,7 @@ from unionfs.layers.layer import WritableLayer
 from unionfs.view.job import Job
 from unionfs.view.node import Node
 from unionfs.view.sides import Side, Split, TwoSided
+from unionfs.view.transfers import Transfer, Wanted
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ log = logging.getLogger(__name__)
 def verbs_of(union: TwoSided) -> tuple[CopyUp, Changes]:
     """Return the verbs that copy up, and those that change names, of both sides."""
     copyups = _CopyUps(union)
-    return copyups, _Changes(union, copyups)
+    return copyups, SidedChanges(union, copyups)
 
 
 class _SideCopyUp(CopyUp):
@@ -146,7 +147,7 @@ class _CopyUps(CopyUp):
         self.of(job).abandon(job)
 
 
-class _Changes(Changes):
+class SidedChanges(Changes):
     """The verbs of both sides; parents are as the kernel knows them."""
 
     def __init__(self, union: TwoSided, copyups: _CopyUps) -> None:
@@ -307,6 +308,27 @@ class _Changes(Changes):
     @staticmethod
     def _is_directory(place: Place) -> bool:
         return place.side.lookup.require(place.parent, place.name).is_directory
+
+    # What goes to the other side by that, told before: `view/transfers`
+
+    def wanted_by_unlink(self, parent: Node, name: bytes) -> list[Wanted]:
+        """Return the content that `unlink` takes across."""
+        return [*self._crossings.wanted_by_loss(self._at(parent, name))]
+
+    def wanted_by_rename(
+        self, parent: Node, name: bytes, new_parent: Node, new_name: bytes, flags: int
+    ) -> list[Wanted]:
+        """Return the content that `rename` takes across."""
+        places = self._at(parent, name), self._at(new_parent, new_name)
+        return [*self._crossings.wanted_by_rename(*places, flags)]
+
+    def wanted_by_link(self, node: Node, parent: Node, name: bytes) -> list[Wanted]:
+        """Return the content that `link` takes across."""
+        return [*self._crossings.wanted_by_link(node, self._at(parent, name))]
+
+    def begin(self, wanted: Wanted) -> Transfer | None:
+        """Begin to copy it ahead of the change; None where it is changing just now."""
+        return self._crossings.begin(wanted)
 
     # Others
 
