@@ -285,11 +285,11 @@ class Crossings:
             old.side.nodes.held(old.parent, old.name, source) as one,
             new.side.nodes.held(new.parent, new.name, target) as two,
         ):
-            if self.twins.file(one) is self.twins.file(two):
+            files = self.twins.file(one), self.twins.file(two)
+            if files[0] is files[1]:
                 return
-            for node in (one, two):
-                if self.union.links(node) > 1 or self.twins.has(node):
-                    raise error(errno.EXDEV)
+            if any(self.union.links(file) > 1 or self.twins.has(file) for file in files):
+                raise error(errno.EXDEV)
             for place, node in ((old, one), (new, two)):
                 self._changes(place.side).names.directory(place.parent)
                 self._make_ready(node)
