@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 # What alone a union of two sides needs; each is some milliseconds of a boot.
-CHANGES = ("arrivals", "crossings", "remembering", "scaffolds", "sides")
+CHANGES = ("arrivals", "crossings", "remembering", "scaffolds", "sided_copyups", "sides")
 VIEW = ("sides", "sidetables", "transfers", "twins")
 FUSE = ("crossing_copies", "directsides")
 OF_TWO_SIDES = {
