@@ -156,6 +156,7 @@ def test_what_was_not_said_is_decided(said, metacopy, redirect_dir):
         ({"ram": "", "whiteout": "aufs"}, "whole"),
         ({"ram": "", "state": "/s", "persist": ("/x",)}, "whole"),
         ({"upper": "/u", "work": "/w"}, "whole"),
+        ({"upper": "/u", "work": "/w", "copyup": "blocks"}, "blocks"),
         ({}, "whole"),
     ],
     ids=str,
@@ -187,8 +188,11 @@ def test_what_is_not_opened_does_not_pass_through():
         ({"noopen": "on", "direct": "off"}, "noopen=on needs direct=on"),
         ({"noopen": "on", "loop": "off"}, "noopen=on needs loop=on"),
         ({"noopen": "on", "handshake": "off"}, "noopen=on needs handshake=on"),
-        ({"copyup": "blocks"}, "copyup=blocks is for a RAM upper"),
-        ({"copyup": "blocks", "upper": "/u", "work": "/w"}, "copyup=blocks is for a RAM upper"),
+        ({"copyup": "blocks"}, "copyup=blocks without an upper"),
+        (
+            {"copyup": "blocks", "upper": "/u", "work": "/w", "metacopy": "off"},
+            "copyup=blocks needs metacopy=on",
+        ),
         ({"copyup": "blocks", "ram": "", "metacopy": "off"}, "copyup=blocks needs metacopy=on"),
         ({"copyup": "blocks", "ram": "", "whiteout": "aufs"}, "copyup=blocks needs metacopy=on"),
         (

@@ -107,7 +107,22 @@ def wait(pid: int) -> int:
 @contextlib.contextmanager
 def union(place: Place, fsync: str = "auto") -> Iterator[int]:
     """Mount the union; at the end its daemon must go with status 0."""
-    pid = start(place, fsync)
+    yield from _served(place, start(place, fsync))
+
+
+@contextlib.contextmanager
+def blocks(place: Place, fsync: str = "auto") -> Iterator[int]:
+    """Mount one that copies all but the smallest files by blocks."""
+    yield from _served(place, start(place, fsync, "copyup=blocks", prepare=_copy_by_blocks))
+
+
+def _copy_by_blocks() -> None:
+    from unionfs.changes import copyup, partial_copies  # noqa: PLC0415 - as above
+
+    copyup.LEAST = partial_copies.LEAST = 1000
+
+
+def _served(place: Place, pid: int) -> Iterator[int]:
     try:
         yield pid
     finally:
@@ -117,4 +132,4 @@ def union(place: Place, fsync: str = "auto") -> Iterator[int]:
             raise OSError(f"the daemon ended with status {status}")
 
 
-CONTENDERS: dict[str, Contender] = {"union": union, "overlay": overlay}
+CONTENDERS: dict[str, Contender] = {"union": union, "overlay": overlay, "blocks": blocks}

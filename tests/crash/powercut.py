@@ -195,6 +195,11 @@ def _apply(image: str, writes: list[tuple[int, bytes]]) -> None:
         os.close(fd)
 
 
+def left_in(work: str) -> list[str]:
+    """Return what is staged; that there may be files in part is said until all are whole."""
+    return [name for name in os.listdir(f"{work}/work") if name != "incompat"]
+
+
 class Progress(NamedTuple):
     """How far one actor was at a cut: the last step begun, the last one promised to last."""
 
@@ -238,8 +243,8 @@ def inspect(trial: Trial, recording: Recording, cut: Cut, place: Place) -> list[
     """Mount the union over the disk after a cut; return what is wrong with it."""
     words = []
     with CONTENDERS[trial.contender](place, trial.fsync):
-        staged = os.listdir(f"{place.work}/work")
-        if staged and trial.contender == "union":
+        staged = left_in(place.work)
+        if staged and trial.contender != "overlay":
             words.append(f"work is not empty: {staged}")
         words += broken(trial, recording, cut, harvest(place.mountpoint))
         words += goes_on(Plain(place.mountpoint), os.listdir(place.mountpoint))
@@ -253,7 +258,7 @@ def inspect_core(trial: Trial, recording: Recording, cut: Cut, place: Place) -> 
         seen = {path: thing._replace(mtime=0) for path, thing in client.harvest().items()}
         words = broken(trial, recording, cut, seen)
         words += goes_on(client, [path for path in seen if "/" not in path])
-        staged = os.listdir(f"{place.work}/work")
+        staged = left_in(place.work)
     return [*words, f"work is not empty: {staged}"] if staged else words
 
 
@@ -289,7 +294,7 @@ def judge(trial: Trial, recording: Recording, cuts: list[Cut], directory: str) -
     place = Place(recording.lower, f"{disk}/upper", f"{disk}/work", f"{directory}/union")
     for number, cut in enumerate(cuts):
         rebuilder.build(cut, image)
-        mounts = trial.contender != "union" or number % MOUNT_EVERY == 0
+        mounts = trial.contender == "overlay" or number % MOUNT_EVERY == 0
         try:
             with disks.mounted(trial.kind, image, disk):
                 look = inspect if mounts else inspect_core

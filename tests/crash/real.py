@@ -132,4 +132,5 @@ class Mortal:
 
     def staged(self) -> list[str]:
         """Return what lies in the staging area."""
-        return os.listdir(f"{self.place.work}/work")
+        staged = os.listdir(f"{self.place.work}/work")
+        return [name for name in staged if name != "incompat"]  # it stays until all is whole

@@ -98,6 +98,22 @@ class Desk:
         names = (name, also) if also else (name,)
         self.steps.append(Step(do, torn=names, emptied=bool(flags & os.O_TRUNC)))
 
+    def change(self, name: str, seed: int, at: int) -> None:
+        """Write to a part of a file."""
+
+        def do() -> None:
+            fd = os.open(self.path(name), os.O_WRONLY)
+            try:
+                os.pwrite(fd, _pattern(seed, 5000), at)
+            finally:
+                os.close(fd)
+
+        self.steps.append(Step(do, torn=(name,)))
+
+    def cut(self, name: str, size: int) -> None:
+        """Shorten a file; the rest of its last page may become zeros before the size is on disk."""
+        self.steps.append(Step(lambda: os.truncate(self.path(name), size), torn=(name,)))
+
     def append(self, name: str, seed: int, also: str = "") -> None:
         self.write(name, _pattern(seed, 5000), os.O_APPEND, also)
 
@@ -245,6 +261,22 @@ def overwrite(desk: Desk) -> None:
     desk.fsync("sub/x")
 
 
+def change_inside(desk: Desk) -> None:
+    desk.change("sub/x", 69, 30_001)
+    desk.fsync("sub/x")
+    for seed in range(70, 76):
+        desk.change("sub/x", seed, (seed - 69) * 9_000 + 500)
+    desk.fsync("sub/x")
+    desk.cut("sub/x", 41_000)
+    desk.fsync("sub/x")
+
+
+def change_inside_unsynced(desk: Desk) -> None:
+    for seed in range(76, 82):
+        desk.change("sub/x", seed, (seed - 75) * 10_000 + 300)
+    desk.cut("sub/x", 41_000)
+
+
 def make_kinds(desk: Desk) -> None:
     desk.add(lambda: os.symlink("anywhere", desk.path("sub/link")))
     desk.call(os.mkfifo, "sub/fifo", 0o600)
@@ -272,7 +304,7 @@ ACTORS: tuple[Callable[[Desk], None], ...] = (
     append, append_linked, append_unsynced, replace, replace_without_directory, delete,
     delete_and_make_anew, delete_and_write_anew, change_mode, change_mode_then_data,
     change_mode_then_data_unsynced, change_owner, rename_file, rename_directory, exchange,
-    link, shrink, overwrite, make_kinds, account,
+    link, shrink, overwrite, change_inside, change_inside_unsynced, make_kinds, account,
 )  # fmt: skip
 
 

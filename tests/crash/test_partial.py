@@ -1,6 +1,7 @@
-"""Copies by blocks: calls fail and the caller is told, and what they hold is there after a remount.
+"""Copies by blocks: calls fail and the caller is told, the daemon is killed, and what a file holds
+is there after a remount.
 
-A daemon that is killed takes a RAM upper along, so no kill is tried.
+A daemon that is killed takes a RAM upper along; but a directory, or a disk, is there still.
 """
 
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from . import corpus
 from .corpus import Case, _both, _call
 from .faulty import failed
 from .sample import SEED, chosen
-from .trial import ERRNOS, Field, count, faults, undisturbed
+from .trial import ERRNOS, Field, count, faults, killed, kills, undisturbed
 
 
 def after_a_block() -> Iterator[Case]:
@@ -46,6 +47,14 @@ def field(directory):
     assert field.unchanged()
 
 
+@pytest.fixture(params=["directory", "disk"])
+def lasting(request):
+    place = request.getfixturevalue(request.param)
+    field = Field(place, Features(copyup="blocks"))
+    yield field
+    assert field.unchanged()
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_undisturbed_operations_do_what_a_plain_directory_does(field, kind):
     wrong = {
@@ -70,4 +79,16 @@ def test_a_failed_call_changes_nothing_or_is_of_no_account(field, kind):
         words = failed(field, case, field.expect(case), gate)
         if words:
             wrong[f"{case.name}, {moment}: {gate.calls[gate.at - 1]}"] = words
+    assert (SEED, wrong) == (SEED, {})
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_a_killed_daemon_leaves_the_old_file_or_the_new(lasting, kind):
+    wrong = {}
+    for case in chosen(kind(), share=0.1):
+        expected = lasting.expect(case)
+        for moment, gate in kills(len(count(lasting, case, reading=False).calls)):
+            words = killed(lasting, case, expected, gate)
+            if words:
+                wrong[f"{case.name}, {moment}: {gate.calls[-1]}"] = words
     assert (SEED, wrong) == (SEED, {})

@@ -25,6 +25,12 @@ def test_what_was_synced_survives_every_power_cut(kind):
     assert (SEED, made, broken) == (SEED, _CUTS, [])
 
 
+@pytest.mark.parametrize("kind", disks.KINDS)
+def test_what_was_synced_of_a_file_in_part_survives(kind):
+    made, broken = attempt(Trial(kind, "blocks", seed=SEED), _CUTS // 2)
+    assert (SEED, made, broken) == (SEED, _CUTS // 2, [])
+
+
 def test_fsync_strict_promises_no_less():
     made, broken = attempt(Trial("ext4", fsync="strict", seed=SEED), _CUTS // 2)
     assert (SEED, made, broken) == (SEED, _CUTS // 2, [])

@@ -305,7 +305,7 @@ def exercise(base, seed, operations, options=()):
         data = content(rng, sizes(rng))
         for directory in (lower, plain):
             (directory / f"{number}").write_bytes(data)
-    mount = Mount(base, lowers=[lower], options=("ram=256m", *options)).start()
+    mount = _mount(base, lower, options).start()
     without = {name for option in options for name in WITHOUT.get(option, ())}
     try:
         for number in range(lives):
@@ -317,6 +317,16 @@ def exercise(base, seed, operations, options=()):
         mount.stop()
     finally:
         mount.kill()
+
+
+def _mount(base, lower, options):
+    """Make a mount with a RAM upper; with copyup=blocks among the options, one in directories."""
+    if "copyup=blocks" not in options:
+        return Mount(base, lowers=[lower], options=("ram=256m", *options))
+    layers = {"upper": base / "upper", "work": base / "work"}
+    for path in layers.values():
+        path.mkdir()
+    return Mount(base, lowers=[lower], options=options, **layers)
 
 
 def main():

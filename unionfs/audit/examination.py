@@ -21,7 +21,7 @@ from typing import NamedTuple
 from unionfs.audit import faults, leftovers, paths
 from unionfs.audit.comparison import Whiteout
 from unionfs.audit.faults import Problem, unlist
-from unionfs.layers import links, markers, whiteouts
+from unionfs.layers import incomplete, links, markers, whiteouts
 from unionfs.layers.layer import Layer, WritableLayer, join
 from unionfs.layers.markers import Marks
 from unionfs.layers.stack import Stack, is_own_work
@@ -58,6 +58,7 @@ class Examination:
         self._layers = len(lowers)
         self.problems: list[Problem] = []
         self.objects = 0  # looked at
+        self.in_part = 0  # files of which upper has a part (copyup=blocks)
         self._directories: list[_Directory] = []  # still to be walked
         self._judged: set[int] = set()  # inode numbers of files with several names
         self._numbers: dict[int, tuple[int, bytes]] = {}  # number given -> host's number, path
@@ -85,6 +86,7 @@ class Examination:
         self.problems.sort(key=lambda problem: problem.path.split(b"/"))
         if self.work is not None:
             self.problems += leftovers.problems(self.work, self._layers, self._judged)
+            self._judge_incomplete(self.work)
         return self.problems
 
     def _place(self, path: bytes) -> LayerPath:
@@ -223,6 +225,7 @@ class Examination:
         self, directory: _Directory, name: bytes, st: os.stat_result, marks: Marks
     ) -> None:
         path = join(directory.path, name)
+        self.in_part += marks.partial
         try:
             result = self.union.lookup.find(
                 directory_of((directory.place, *directory.merged)), name
@@ -239,6 +242,14 @@ class Examination:
             if size != st.st_size and not marks.partial:
                 words = f"has {st.st_size} bytes, but its content in the lower layer {size}"
                 self._report(path, "metacopy", words)
+
+    def _judge_incomplete(self, work: WritableLayer) -> None:
+        """See that files in part are told of to those who know nothing of them."""
+        if not self.in_part or (incomplete.is_said(self.upper) and incomplete.bars_kernel(work)):
+            return
+        words = "has files in part, and nothing keeps kernel overlayfs from it"
+        say = functools.partial(incomplete.say, self.upper, work, syncs=True)
+        self._report(b".", "incomplete", words, say)
 
     # Numbers and hard links
 

@@ -118,7 +118,9 @@ def _metacopy(subject: _Subject) -> tuple[str, bool] | None:
     if not subject.is_file:
         return "is marked as metadata only but is no file", True
     value = subject.value
-    if not value or (len(value) >= _METACOPY_MIN and value[:3] == bytes((0, len(value) & 255, 0))):
+    if value in {b"", markers.BARRED} or (
+        len(value) >= _METACOPY_MIN and value[:3] == bytes((0, len(value) & 255, 0))
+    ):
         return None
     return f"the mark metacopy is {value!r}, which kernel overlayfs refuses", False
 
@@ -170,7 +172,7 @@ def _blocks(subject: _Subject) -> tuple[str, bool] | None:
     if not subject.is_file:
         return "is marked as a copy of some blocks but is no file", True
     try:
-        BlockMap.decoded(subject.value)
+        BlockMap.decoded(subject.value, subject.st.st_size)
     except ValueError as exc:
         return f"the mark of its blocks cannot be read: {exc}", False
     return None
@@ -215,4 +217,5 @@ _JUDGES: dict[str, _Judge] = {
     markers.LOWERS: _of_root,
     markers.WORK: _of_root,
     markers.SCRATCH: _of_root,
+    markers.INCOMPLETE: _of_root,
 }

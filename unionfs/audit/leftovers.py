@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 from unionfs.audit import faults
 from unionfs.audit.faults import Problem
-from unionfs.layers import links, markers, temporaries
+from unionfs.layers import incomplete, links, markers, temporaries
 from unionfs.layers.layer import WritableLayer, join
 from unionfs.layers.temporaries import Temporaries
 
@@ -44,9 +44,14 @@ def _staging(work: WritableLayer) -> Iterator[Problem]:
     elif _is_volatile(work):
         words = "says that kernel overlayfs was mounted volatile: upper may be torn by a crash"
         yield Problem("work", _VOLATILE, "volatile", words)
-    elif count := sum(1 for _ in work.scan(path)):
+    elif count := sum(1 for entry in work.scan(path) if not _is_kept(work, entry.name)):
         words = f"{count} leftover(s) of interrupted changes, which the next mount removes"
         yield Problem("work", path, "leftover", words, functools.partial(_empty, work))
+
+
+def _is_kept(work: WritableLayer, name: bytes) -> bool:
+    """Tell whether an entry is there until all files are whole."""
+    return name == temporaries.INCOMPATIBLE and incomplete.bars_kernel(work)
 
 
 def _is_volatile(work: WritableLayer) -> bool:

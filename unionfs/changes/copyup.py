@@ -42,7 +42,6 @@ class CopyUp:
         self.union = union
         self.upper = union.upper
         self._copies = StagedCopies(union)
-        self.partials = PartialCopies(union)
         self._numbers = itertools.count(UNKNOWN_COPY + 1)
         # A tmpfs has no disk to wait for.
         self.syncs = (
@@ -50,6 +49,8 @@ class CopyUp:
             and union.features.fsync != "off"
             and not syscalls.is_tmpfs(union.upper.work.fd)
         )
+        lasts = bool(union.upper) and not union.features.volatile
+        self.partials = PartialCopies(union, syncs=self.syncs, lasts=lasts)
 
     def count(self) -> int:
         """Return the number of a copy-up: one more than the last, as a sync may be under way."""
@@ -132,7 +133,13 @@ class CopyUp:
         self.metadata(node)
         if not self.union.has_lower_content(node):
             return False
-        self.partials.begin(node)
+        try:
+            self.partials.begin(node)
+        except OSError as exc:
+            if not markers.has_no_room(exc):
+                raise
+            self.whole(node)  # its map is too long for upper; or that is full, and says so again
+            return False
         return True
 
     def _can_leave_content(self, node: Node) -> bool:

@@ -1,8 +1,11 @@
 """Copy-up by blocks: a file that is opened for writing gets its content as that is written.
 
-First there is a metadata-only copy.  A write fills what it leaves of the blocks that it begins and
-ends in from the lower file, and then marks them (`blockmap`).  The order is always the same: what
-is on disk before the mark says so is not seen, and what fails before it has changed nothing.
+First there is a metadata-only copy.  A write marks the blocks that it writes to (`blockmap`), and
+fills what it leaves of those that it begins and ends in from the lower file; where it fails, the
+marks are taken back.  What a crash in between leaves shows the lower still, as it has holes.
+
+Where upper lasts, that it has such files is said before the first (`incomplete`), and all are made
+whole when the union ends (`settle`).  A copy is whole when its data is on the disk.
 
 All of this is done by the thread of the handlers, at most two blocks at a time: so no two of them
 are at one block.  Who has much to copy reads in a thread, then looks what is still wanted (`rest`,
@@ -17,9 +20,10 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from unionfs.host.syscalls import PUNCH_HOLE, ZERO_RANGE
-from unionfs.layers import markers
-from unionfs.layers.blockmap import BlockMap, Run
+from unionfs.host import content, mountcalls, syscalls
+from unionfs.host.syscalls import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE
+from unionfs.layers import incomplete, markers
+from unionfs.layers.blockmap import MOST_BLOCKS_ON_DISK, BlockMap, Run
 from unionfs.layers.layer import WritableLayer, join
 from unionfs.layers.rules import Found
 from unionfs.layers.whiteouts import LayerEntry
@@ -64,11 +68,18 @@ Reader = Callable[[int, Run], bytes]
 class PartialCopies:
     """The partial copies of one union."""
 
-    def __init__(self, union: "Union") -> None:
+    def __init__(self, union: "Union", *, syncs: bool = False, lasts: bool = False) -> None:
         self.union = union
         self._upper = union.upper
         self._enabled = bool(union.upper) and union.features.copyup == "blocks"
-        self._volatile = union.features.volatile
+        self._syncs = syncs  # to the disk, what takes the place of what was there
+        self.lasts = lasts  # upper is there after a crash
+        self._most = MOST_BLOCKS_ON_DISK if self.lasts else 0
+        self._is_said = False
+        if self.lasts:
+            self._upper.partials.last(self._most)
+            if incomplete.is_said(self._upper.layer):
+                self._say()  # maybe it has another work directory now
         self.suspended = False  # new ones are not made: the lowers are being changed
         # Tells whether the kernel reads a lower file by itself, so that it would not see a change.
         self.is_barred: Callable[[Node], bool] = lambda _: False
@@ -76,21 +87,41 @@ class PartialCopies:
     def suits(self, node: Node) -> bool:
         """Tell whether a file is one, or shall become one when it is written to."""
         if node.partial:
-            return True
+            return not self._waits_for_disk(node)
         union = self.union
         if not self._enabled or self.suspended or not union.has_lower_content(node):
             return False
         if node in self._upper.fills or self.is_barred(node):
             return False
-        if union.far_content(node) is not None:
+        if union.far_content(node) is not None or self._may_share(node):
             return False
         return union.attributes(node).st_size >= LEAST
 
+    def _may_share(self, node: Node) -> bool:
+        """Tell whether a whole copy takes no time, and no room, as it shares blocks."""
+        upper = self._upper.layer
+        if not self.lasts or node.lowers[-1].layer.device != upper.device:
+            return False
+        return syscalls.may_share(upper.fd)
+
+    def _waits_for_disk(self, node: Node) -> bool:
+        """Tell whether a copy has all of its content, and the disk has to get it."""
+        return self._syncs and self._upper.partials.of(node).blocks.is_complete
+
     def begin(self, node: Node) -> None:
-        """Let a metadata-only copy be partial from now on; nothing is written."""
+        """Let a metadata-only copy be partial from now on; in RAM nothing is written.
+
+        On a disk its map is written, as long as it may become: it may be too long for upper.
+        """
         if node.partial:
             return
-        self._upper.partials.of(node)  # what prevents that is said now
+        partial = self._upper.partials.of(node)  # what prevents that is said now
+        if self.lasts:
+            try:
+                self._record(node, partial)
+            except BaseException:
+                self._upper.partials.forget(node.ino)
+                raise
         node.partial = self.union.nodes.has_partials = True
 
     def give_up(self, node: Node) -> bool:
@@ -100,7 +131,7 @@ class PartialCopies:
         """
         if not node.partial:
             return True
-        if self._upper.partials.of(node).recorded:
+        if self._upper.partials.of(node).recorded:  # on a disk: always
             return False
         self._upper.partials.forget(node.ino)
         node.partial = False
@@ -119,33 +150,66 @@ class PartialCopies:
         """Write *data* at *offset*; return how much of it was written, as pwrite(2)."""
         partial, end = self._upper.partials.of(node), offset + len(data)
         blocks = partial.blocks
-        if partial.recorded and blocks.has(offset, end):
+        if partial.recorded and not partial.pending and blocks.has(offset, end):
             return os.pwrite(partial.target, data, offset)
         self._record(node, partial)
         head, tail = blocks.missing(offset, end)
         parts = [read(partial.source, head), data, read(partial.source, tail)]
         with _time_kept(partial.target):
+            self._store(node, partial, blocks.marked(offset, end))
             position, error = _write(partial.target, parts, head.start)
-            if error is not None and position < blocks.limit:
-                position = blocks.beginning(position)
-            if error is not None and position <= offset:
-                raise error
-            self._store(node, partial, blocks.marked(offset, min(position, end)))
+            if error is not None:
+                position = self._take_back(node, blocks, Run(offset, position, lower=False))
+                if position <= offset:
+                    raise error
         self._finish_complete(node, partial)
         return min(position, end) - offset
+
+    def _take_back(self, node: Node, before: BlockMap, written: Run) -> int:
+        """Take back the marks of blocks that were not written; return where the first begins."""
+        partial, at = self._upper.partials.of(node), written.end
+        if at < before.limit:
+            at = before.beginning(at)
+        kept = before.marked(written.start, at)
+        if self.lasts:  # what there is of them would show after a crash in the next write
+            self._clear(partial, [run for run in kept.runs(at, before.limit) if run.lower][:1])
+        try:
+            self._store(node, partial, kept)
+        except OSError:  # it is stored before anything else changes
+            log.exception("%r: the mark of a block cannot be taken back", node.path)
+            partial.blocks, partial.pending = kept, True
+        return at
+
+    def _clear(self, partial: Partial, runs: list[Run]) -> None:
+        for run in runs:
+            with contextlib.suppress(OSError):  # then there is no room for the next write, either
+                mode = PUNCH_HOLE | KEEP_SIZE
+                self._upper.layer.allocate(partial.target, mode, run.start, run.end - run.start)
 
     def cut(self, node: Node, size: int) -> None:
         """Set the size of a file."""
         partial = self._upper.partials.of(node)
         self._record(node, partial)
-        before = partial.blocks
-        self._store(node, partial, before.cut(size))  # first: what was cut off must not come back
-        try:
-            self._upper.layer.truncate(partial.target, size)
-        except BaseException:
-            self._store(node, partial, before)
-            raise
+        if self.lasts and size < partial.blocks.limit:
+            self._cut_on_disk(node, partial, size)
+        else:
+            before = partial.blocks
+            self._store(node, partial, before.cut(size))  # first: what is cut must not come back
+            try:
+                self._upper.layer.truncate(partial.target, size)
+            except BaseException:
+                self._store(node, partial, before)
+                raise
         self._finish_complete(node, partial)
+
+    def _cut_on_disk(self, node: Node, partial: Partial, size: int) -> None:
+        """Set a size so that the map changes with it."""
+        markers.set_blocks_of_cut(*self._upper.place(node), partial.blocks, size)
+        partial.pending = True
+        self._upper.layer.truncate(partial.target, size)
+        partial.blocks = partial.blocks.cut(size)
+        with contextlib.suppress(OSError):  # it is done before anything else changes
+            self._record(node, partial)
 
     def free(
         self, node: Node, mode: int, offset: int, length: int, read: Reader = read_lower
@@ -166,16 +230,29 @@ class PartialCopies:
 
     def _record(self, node: Node, partial: Partial) -> None:
         if not partial.recorded:
-            self._store(node, partial, partial.blocks)
+            if self.lasts:
+                self._say()
+                markers.bar_metacopy(*self._upper.place(node))
+            self._write_map(node, partial, partial.blocks)
+        elif partial.pending:
+            self._write_map(node, partial, partial.blocks)
+
+    def _say(self) -> None:
+        if not self._is_said:
+            incomplete.say(self._upper.layer, self._upper.work, syncs=self._syncs)
+            self._is_said = True
 
     def _store(self, node: Node, partial: Partial, blocks: BlockMap) -> None:
-        if partial.recorded and blocks == partial.blocks:
+        if blocks == partial.blocks:
             return
-        if self._volatile and partial.recorded:
+        if self.lasts:
+            self._write_map(node, partial, blocks)
+        else:
             partial.blocks, partial.stale = blocks, True
-            return
-        markers.set_blocks(*self._upper.place(node), blocks)
-        partial.blocks, partial.recorded = blocks, True
+
+    def _write_map(self, node: Node, partial: Partial, blocks: BlockMap) -> None:
+        markers.set_blocks(*self._upper.place(node), blocks, self._most)
+        partial.blocks, partial.recorded, partial.pending = blocks, True, False
 
     # All of the content
 
@@ -184,18 +261,51 @@ class PartialCopies:
         self.require_room(node)
         while (run := self.rest(node)) is not None:
             self.take(node, run.start, read_lower(self._upper.partials.of(node).source, run))
+        if node.partial:
+            content.sync(self._upper.partials.of(node).target)
+            self.finish(node)
 
     def bring_unknown(self) -> None:
         """Make all copies whole that the kernel knows nothing of."""
         if not self.union.nodes.has_partials:
             return
         known = {node.host_ino for node in self.union.nodes.all() if node.partial}
+        for layer, path in self._all():
+            if layer.stat(path).st_ino not in known:
+                self._bring_unknown(layer, path)
+
+    def _all(self) -> Iterator[tuple[WritableLayer, bytes]]:
+        """Yield the places of all partial copies; of one with several names more than once."""
         upper = self._upper
         places = [(upper.layer, path) for path in _files(upper.layer)]
         places += [(upper.work, path) for path in upper.links.paths()]
         for layer, path in places:
-            if markers.read(layer, path).partial and layer.stat(path).st_ino not in known:
+            marks = markers.read(layer, path)
+            if marks.partial and marks.metacopy:
+                yield layer, path
+
+    def settle(self) -> int:
+        """Make all copies whole, which no request uses any more; return how many are not.
+
+        Then whoever knows nothing of partial copies may have the upper again.
+        """
+        if not self.lasts or not incomplete.is_said(self._upper.layer):
+            return 0
+        for ino in [*self._upper.partials]:
+            self._upper.partials.forget(ino)
+        left = 0
+        for layer, path in self._all():
+            try:
                 self._bring_unknown(layer, path)
+            except OSError as exc:
+                left += 1
+                log.error("%r is in upper in part, and stays so: %s", path, exc.strerror)  # noqa: TRY400
+        if not left:
+            if self._syncs:
+                mountcalls.sync_filesystem(self._upper.layer.fd)
+            incomplete.end(self._upper.layer, self._upper.work)
+            self._is_said = False
+        return left
 
     def _bring_unknown(self, layer: WritableLayer, path: bytes) -> None:
         st, marks = layer.stat(path), markers.read(layer, path)
@@ -221,17 +331,25 @@ class PartialCopies:
             raise OSError(errno.ENOSPC, "upper has not the room for the rest of a file")
 
     def rest(self, node: Node) -> Run | None:
-        """Return what is to be copied next, not too much at a time; None: the copy is whole."""
+        """Return what is to be copied next, not too much at a time; None: the copy has all.
+
+        If it is partial still, its data has to reach the disk, and then it can `finish`.
+        """
         if not node.partial:
             return None
         partial = self._upper.partials.of(node)
         for run in partial.blocks.runs(0, partial.blocks.limit):
             if run.lower:
                 return run._replace(end=min(run.end, run.start + _CHUNK))
-        self._finish(node, partial)
+        if not self._syncs:
+            self.finish(node)
+        return None
+
+    def finish(self, node: Node) -> None:
+        """Let a copy that has all of its content, on the disk too, be a file like others."""
+        self._finish(node, self._upper.partials.of(node))
         if node.partial:
             raise OSError(errno.EIO, "a mark of a whole file cannot be removed")
-        return None
 
     def take(self, node: Node, start: int, data: bytes) -> None:
         """Copy *data*, which the lower has at *start*, as far as it is still the lower's.
@@ -243,6 +361,9 @@ class PartialCopies:
         layer, path = self._upper.place(node)
         self.union.acting.as_root()
         before, capability = layer.stat(path), layer.find_attribute(path, markers.CAPABILITY)
+        if self.lasts:  # a crash before the end leaves them to the next look-up: `metacopies`
+            markers.set_mtime(layer, path, before.st_mtime_ns)
+            markers.keep_capability(layer, path)
         try:
             for run in partial.blocks.runs(start, start + len(data)):
                 if run.lower:
@@ -251,11 +372,14 @@ class PartialCopies:
             layer.utime(path, before.st_atime_ns, before.st_mtime_ns)
             if capability is not None:
                 layer.set_attribute(path, markers.CAPABILITY, capability)
+            if self.lasts:
+                markers.end_mtime(layer, path)
         self._store(node, partial, partial.blocks.marked(start, start + len(data)))
         self._finish_complete(node, partial)
 
     def _finish_complete(self, node: Node, partial: Partial) -> None:
-        if partial.blocks.is_complete and node.partial:
+        blocks = partial.blocks
+        if blocks.is_complete and node.partial and not (self._syncs and blocks.limit):
             self._finish(node, partial)
 
     def _finish(self, node: Node, partial: Partial) -> None:

@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
             problems = examination.run()
             if arguments.repair:
                 repair(problems)
-            _print(arguments, layers, problems, examination.objects)
+            _print(arguments, layers, problems, examination)
     except OSError as exc:
         print(f"unionfs: the check failed: {exc}", file=sys.stderr)
         return FAILED
@@ -150,11 +150,14 @@ def _claim(fd: int, place: Place, held: contextlib.ExitStack) -> WritableLayer:
 
 
 def _print(
-    arguments: argparse.Namespace, layers: _Layers, problems: list[Problem], objects: int
+    arguments: argparse.Namespace,
+    layers: _Layers,
+    problems: list[Problem],
+    examination: Examination,
 ) -> None:
     paths.let_stdout_write_any_name()
     if arguments.json:
-        print(json.dumps(_document(layers, problems, objects), indent=2))
+        print(json.dumps(_document(layers, problems, examination), indent=2))
         return
     for problem in problems:
         path = paths.shown(problem.path)
@@ -163,7 +166,8 @@ def _print(
     mended = sum(problem.mended for problem in problems)
     left = len(problems) - mended
     summary = f"{mended} repaired, {left} left" if problems else "clean"
-    print(f"{layers.upper.name}: {summary}, {objects} objects looked at")
+    in_part = f", {examination.in_part} files in part (settle)" if examination.in_part else ""
+    print(f"{layers.upper.name}: {summary}, {examination.objects} objects looked at{in_part}")
 
 
 def _outcome(problem: Problem) -> str:
@@ -172,12 +176,13 @@ def _outcome(problem: Problem) -> str:
     return " [--repair repairs this]" if problem.mend is not None else ""
 
 
-def _document(layers: _Layers, problems: list[Problem], objects: int) -> dict[str, Any]:
+def _document(layers: _Layers, problems: list[Problem], examination: Examination) -> dict[str, Any]:
     return {
         "upper": layers.upper.name,
         "work": layers.work.name if layers.work else None,
         "lowers": [layer.name for layer in layers.lowers],
-        "objects": objects,
+        "objects": examination.objects,
+        "in_part": examination.in_part,
         "problems": [
             {
                 "where": problem.where,

@@ -34,6 +34,7 @@ COMMANDS: dict[str, str] = {
     "status": "list all unions, or show the layers and options of one",
     "probe": "test what rename(2) does in a directory, on any file system",
     "check": "find and repair what is wrong in an upper layer",
+    "settle": "make the files whole that an upper layer has in part",
 }
 
 

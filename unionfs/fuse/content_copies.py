@@ -10,6 +10,7 @@ import trio
 
 from unionfs.changes.copyup import CopyUp
 from unionfs.changes.partial_copies import read_lower
+from unionfs.host import content
 from unionfs.layers.blockmap import Run
 from unionfs.view.job import Job
 from unionfs.view.node import Node
@@ -78,6 +79,17 @@ class ContentCopies:
             data = await self._read_lower(node, run)
             if node.partial:
                 partials.take(node, run.start, data)
+        if node.partial:
+            await self._sync(node)
+        if node.partial:
+            partials.finish(node)
+
+    async def _sync(self, node: Node) -> None:
+        own = os.dup(self._union.upper.partials.of(node).target)
+        try:
+            await trio.to_thread.run_sync(content.sync, own)
+        finally:
+            os.close(own)
 
     async def _read_lower(self, node: Node, run: Run) -> bytes:
         own = os.dup(self._union.upper.partials.of(node).source)

@@ -28,6 +28,7 @@ class DirectPartials:
         self._union = operations.union
         self._content = operations.files.partial_content
         self._copies = operations.files.partials
+        self._bring = operations.files.copies.bring
         self._read_at_once = read_at_once
         self._reply = memoryview(b"")  # of reads; it grows with the largest
 
@@ -96,6 +97,8 @@ class DirectPartials:
         plain: Callable[[], Reply],
     ) -> Reply | Waiting:
         """Answer a FALLOCATE that turns content into zeros; *plain* as above."""
+        if self._copies.lasts:  # a hole says that a block was lost
+            return self._when_whole(node, plain)
 
         def free() -> bytes:
             self._copies.free(node, mode, offset, length)
@@ -106,6 +109,13 @@ class DirectPartials:
         except Cold:
             return self._when_warm(node, offset, length, free, plain)
         return messages.empty(unique)
+
+    def _when_whole(self, node: Node, act: Callable[[], Reply]) -> Waiting:
+        async def job() -> Reply:
+            await self._bring(node)
+            return act()
+
+        return Waiting(job)
 
     def _when_warm(
         self,

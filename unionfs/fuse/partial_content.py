@@ -40,11 +40,14 @@ class PartialContent:
         for run in runs:
             room = buffer[done : done + run.end - run.start]
             if run.lower:
-                count = self._reading.at_once(partial.source, room, run.start)
-                if count != len(room):
+                found = self._reading.at_once(partial.source, room, run.start)
+                if found != len(room):
                     return None
             else:
-                count = os.preadv(partial.target, [room], run.start)  # upper is in RAM
+                found = self._reading.at_once(partial.target, room, run.start)
+                if found is None:
+                    return None
+            count = found
             done += count
             if count < len(room):
                 break

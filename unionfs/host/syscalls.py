@@ -50,6 +50,7 @@ def renameat2(old_fd: int, old: bytes, new_fd: int, new: bytes, flags: int) -> N
 
 
 # FALLOC_FL_*: include/uapi/linux/falloc.h
+KEEP_SIZE = 0x01
 PUNCH_HOLE = 0x02
 ZERO_RANGE = 0x10
 
@@ -206,6 +207,8 @@ class _StatFs(ctypes.Structure):
 # include/uapi/linux/magic.h
 _TMPFS_MAGIC = 0x01021994
 _BTRFS_MAGIC = 0x9123683E
+_EXT_MAGIC = 0xEF53
+_XFS_MAGIC = 0x58465342
 
 
 def is_tmpfs(fd: int) -> bool:
@@ -216,6 +219,16 @@ def is_tmpfs(fd: int) -> bool:
 def is_btrfs(fd: int) -> bool:
     """Tell whether an open file lies on btrfs."""
     return filesystem_type(fd) == _BTRFS_MAGIC
+
+
+def knows_holes(fd: int) -> bool:
+    """Tell whether lseek(2) says of each page of a file if it was written, after a crash too."""
+    return filesystem_type(fd) in {_TMPFS_MAGIC, _BTRFS_MAGIC, _EXT_MAGIC, _XFS_MAGIC}
+
+
+def may_share(fd: int) -> bool:
+    """Tell whether two files of this kind of file system can share blocks: ioctl_ficlone(2)."""
+    return filesystem_type(fd) in {_BTRFS_MAGIC, _XFS_MAGIC}
 
 
 def filesystem_type(fd: int) -> int:

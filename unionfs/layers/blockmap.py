@@ -4,14 +4,18 @@ A partial copy is a metadata-only copy whose file in upper holds some of the con
 one size divide the file.  A byte is the lower's as long as it lies before `limit` and its block is
 not marked; all others are the copy's, also where the copy has a hole.  So what lies behind the
 lower's end is the copy's without a mark, and a file that was cut shows nothing of the lower again
-when it grows.
-
-Maps are values: a change makes another.  In each, the block before `limit` is not marked, so that
-a copy is complete exactly when its limit is 0.
+when it grows.  Maps are values: a change makes another.
 
 On disk, in an attribute (`markers.BLOCKS`): a byte for the version, 1; a byte s, blocks having 2^s
 bytes; `limit`, 8 bytes; the marks, a bit for each block from the lowest of the first byte on, and
-zeros that are left out at their end.  Numbers are little-endian.
+zeros that may be left out at their end.  Numbers are little-endian.  While a file is being cut it
+is version 2: a number of 8 bytes stands before the marks.  If the file has that size, it was cut to
+it, and that is the limit, too; else it is a map as above.
+
+Where upper is on a disk, a mark is made before its block is written, and no mark is taken back but
+by `cut`.  A power cut may lose a block that was not synced and leave the mark.  Then the block is a
+hole in the copy, or has one, as blocks are always written as a whole the first time: it counts as
+not marked (`without`).  Not all file systems say where holes are: `syscalls.knows_holes`.
 """
 
 import re
@@ -27,8 +31,12 @@ SHIFT = 12
 MOST_BLOCKS = (64 << 13) - 128
 _MOST_SHIFT = 47
 
+# Of one on a disk: it is written with each new mark, and ext4 has 4 KiB for all attributes.
+MOST_BLOCKS_ON_DISK = 2 << 13
+
 _HEAD = struct.Struct("<BBQ")
-_VERSION = 1
+_CUT = struct.Struct("<Q")
+_VERSION, _VERSION_CUT = 1, 2
 
 # Of a part of a map that is looked at as a whole.
 _FEW_BLOCKS = 512
@@ -61,7 +69,14 @@ class BlockMap(NamedTuple):
     @property
     def is_complete(self) -> bool:
         """Tell whether nothing of the lower shows any more."""
-        return self.limit == 0
+        blocks = -(-self.limit >> self.shift)
+        if len(self.marks) << 3 < blocks:
+            return False
+        whole = blocks >> 3
+        rest = (1 << (blocks & 7)) - 1
+        if rest and self.marks[whole] & rest != rest:
+            return False
+        return self.marks.startswith(b"\xff" * whole)
 
     def runs(self, start: int, end: int) -> Iterator[Run]:
         """Yield where the bytes from *start* to *end* are."""
@@ -85,6 +100,8 @@ class BlockMap(NamedTuple):
             block += count
             marks >>= count
             stop = min(block << shift, limit)
+            if stop == self.limit < end and not lower:
+                break
             yield Run(start, stop, lower)
             start = stop
         if start < end:
@@ -97,7 +114,9 @@ class BlockMap(NamedTuple):
         block, last = start >> self.shift, (end - 1) >> self.shift
         own = self._is_own(block)
         stop = min(self._next(block, last, own=own) << self.shift, end)
-        return (stop, False) if own else (min(stop, self.limit), True)
+        if own:
+            return (end if stop >= self.limit else stop), False
+        return min(stop, self.limit), True
 
     def _is_own(self, block: int) -> int:
         at = block >> 3
@@ -155,41 +174,51 @@ class BlockMap(NamedTuple):
         added = ((1 << last - first + 1) - 1) << (first & 7)
         middle = int.from_bytes(self.marks[head:tail], "little") | added
         changed = middle.to_bytes(tail - head, "little")
-        return self._trimmed(
-            self.limit, self.marks[:head].ljust(head, b"\0") + changed + self.marks[tail:]
-        )
+        marks = self.marks[:head].ljust(head, b"\0") + changed + self.marks[tail:]
+        return self._replace(marks=marks)
+
+    def without(self, run: Run) -> "BlockMap":
+        """Return the map when the copy has none of the blocks that hold bytes of *run*."""
+        first, last = run.start >> self.shift, (run.end - 1) >> self.shift
+        taken = ((1 << last - first + 1) - 1) << first
+        left = int.from_bytes(self.marks, "little") & ~taken
+        return self._replace(marks=left.to_bytes(len(self.marks), "little").rstrip(b"\0"))
 
     def cut(self, size: int) -> "BlockMap":
         """Return the map when the file has had no more than *size* bytes."""
         if size >= self.limit:
             return self
-        return self._trimmed(size, _first_bits(self.marks, -(-size >> self.shift)))
+        marks = _first_bits(self.marks, -(-size >> self.shift))
+        return self._replace(limit=size, marks=marks.rstrip(b"\0"))
 
-    def _trimmed(self, limit: int, marks: bytes) -> "BlockMap":
-        """Move the limit before the marked blocks at the end, of which it says all there is."""
-        blocks = -(-limit >> self.shift)
-        kept = _last_zero(marks, blocks)  # up to the last block that is not marked
-        if kept == blocks:
-            return BlockMap(limit, marks.rstrip(b"\0"), self.shift)
-        return BlockMap(kept << self.shift, _first_bits(marks, kept).rstrip(b"\0"), self.shift)
+    def encoded(self, most: int = 0) -> bytes:
+        """Return its form on disk, with zeros as for *most* blocks, so that it does not grow."""
+        blocks = min(-(-self.limit >> self.shift), most)
+        head = _HEAD.pack(_VERSION, self.shift, self.limit)
+        return head + self.marks.ljust(-(-blocks >> 3), b"\0")
 
-    def encoded(self) -> bytes:
-        """Return its form on disk."""
-        return _HEAD.pack(_VERSION, self.shift, self.limit) + self.marks
+    def encoded_cut(self, cut: int) -> bytes:
+        """Return its form on disk while the file is cut to *cut*, which is before its limit."""
+        return _HEAD.pack(_VERSION_CUT, self.shift, self.limit) + _CUT.pack(cut) + self.marks
 
     @classmethod
-    def decoded(cls, data: bytes) -> "BlockMap":
-        """Return the map that *data* is the form of; ValueError where it is none."""
+    def decoded(cls, data: bytes, size: int) -> "BlockMap":
+        """Return the map that *data* is the form of, of a copy of *size* bytes.
+
+        ValueError where it is none.
+        """
         if len(data) < _HEAD.size:
             raise ValueError("it is too short")
         version, shift, limit = _HEAD.unpack_from(data)
+        if version == _VERSION_CUT and len(data) >= _HEAD.size + _CUT.size:
+            (cut,) = _CUT.unpack_from(data, _HEAD.size)
+            marks = data[_HEAD.size + _CUT.size :]
+            whole = cls.decoded(_HEAD.pack(_VERSION, shift, limit) + marks, size)
+            return whole.cut(cut) if size == cut else whole
         if version != _VERSION or not SHIFT <= shift <= _MOST_SHIFT or limit >= 1 << 63:
             raise ValueError("it is of another version, or damaged")
         found = cls(limit, data[_HEAD.size :].rstrip(b"\0"), shift)
-        blocks = -(-limit >> shift)
-        if _first_bits(found.marks, blocks) != found.marks or found != found._trimmed(
-            found.limit, found.marks
-        ):
+        if _first_bits(found.marks, -(-limit >> shift)) != found.marks:
             raise ValueError("its marks go beyond its limit")
         return found
 
@@ -205,16 +234,3 @@ def _first_bits(marks: bytes, count: int) -> bytes:
     if more and len(kept) > count >> 3:
         return kept[:-1] + bytes((kept[-1] & (1 << more) - 1,))
     return kept
-
-
-def _last_zero(marks: bytes, count: int) -> int:
-    """Return how many of the first *count* bits there are up to the last that is 0."""
-    if len(marks) * 8 < count or not count:
-        return count
-    last = count - 1
-    if not marks[last >> 3] >> (last & 7) & 1:
-        return count
-    above = 0xFF << (count & 7) & 0xFF if count & 7 else 0  # bits of the last byte behind them
-    full = marks[: last >> 3] + bytes((marks[last >> 3] | above,))
-    left = full.rstrip(b"\xff")
-    return (len(left) - 1) * 8 + (left[-1] ^ 0xFF).bit_length() if left else 0

@@ -52,9 +52,12 @@ UNSETTLED = _PREFIX + "unionfs.unsettled"
 MTIME = _PREFIX + "unionfs.mtime"
 KEPT_CAPABILITY = _PREFIX + "unionfs.capability"
 BLOCKS = _PREFIX + "unionfs.blocks"
+INCOMPLETE = _PREFIX + "unionfs.incomplete"  # on upper's root: it has such files, or may have
 LOWERS = _PREFIX + "unionfs.lowerdir"
 WORK = _PREFIX + "unionfs.workdir"
 SCRATCH = _PREFIX + "unionfs.scratch"  # all in this upper is emptied at the next mount
+
+BARRED = b"p"  # a metacopy that the kernel does not take
 
 _READ = frozenset({OPAQUE, REDIRECT, METACOPY, NLINK, PROTATTR, INO, LINK, UNSETTLED, BLOCKS})
 _PROTECTIONS = {b"a": APPEND, b"i": IMMUTABLE}  # in the kernel's order
@@ -218,6 +221,11 @@ def is_too_long(error: OSError, redirect: bytes) -> bool:
     return len(redirect) > _NAME_MAX and error.errno in _TOO_LONG
 
 
+def has_no_room(error: OSError) -> bool:
+    """Tell whether an attribute may have failed for being long."""
+    return error.errno in _TOO_LONG
+
+
 def set_redirect(layer: WritableLayer, path: bytes, redirect: bytes) -> None:
     """Say where the lower part of *path* is, from the root of the union."""
     layer.set_attribute(path, REDIRECT, redirect)
@@ -227,6 +235,26 @@ def end_redirect(layer: WritableLayer, path: bytes) -> None:
     """Say that *path* has no lower part elsewhere."""
     if layer.find_attribute(path, REDIRECT) is not None:
         layer.remove_attribute(path, REDIRECT)
+
+
+def set_incomplete(upper: WritableLayer) -> None:
+    """Say that upper has files of whose content it has some blocks, or may come to have."""
+    if upper.find_attribute(b".", INCOMPLETE) is None:
+        upper.set_attribute(b".", INCOMPLETE, b"y")
+
+
+def end_incomplete(upper: WritableLayer) -> None:
+    """Say it no more."""
+    if upper.find_attribute(b".", INCOMPLETE) is not None:
+        upper.remove_attribute(b".", INCOMPLETE)
+
+
+def bar_metacopy(layer: WritableLayer, path: bytes) -> None:
+    """Have kernel overlayfs refuse a metadata-only copy: it would show the lower's content.
+
+    It says EIO from Linux 6.6 on: fs/overlayfs/util.c, ovl_check_metacopy_xattr.
+    """
+    layer.set_attribute(path, METACOPY, BARRED)
 
 
 def set_metacopy(layer: WritableLayer, path: bytes) -> None:
@@ -245,9 +273,14 @@ def end_metacopy(layer: WritableLayer, path: bytes) -> None:
             log.exception("%r keeps %s", path, name)
 
 
-def set_blocks(layer: WritableLayer, path: bytes, blocks: BlockMap) -> None:
-    """Say which blocks of its content a metadata-only copy has itself."""
-    layer.set_attribute(path, BLOCKS, blocks.encoded())
+def set_blocks(layer: WritableLayer, path: bytes, blocks: BlockMap, most: int) -> None:
+    """Say which blocks of its content a metadata-only copy has itself; see `BlockMap.encoded`."""
+    layer.set_attribute(path, BLOCKS, blocks.encoded(most))
+
+
+def set_blocks_of_cut(layer: WritableLayer, path: bytes, blocks: BlockMap, size: int) -> None:
+    """Say so of a copy that is cut to *size* next, in one with that."""
+    layer.set_attribute(path, BLOCKS, blocks.encoded_cut(size))
 
 
 def put_blocks(fd: int, blocks: BlockMap) -> None:
@@ -259,7 +292,7 @@ def blocks(layer: Layer, path: bytes) -> BlockMap | None:
     """Return which blocks those are, None where it has none; EIO, logged, where that is damaged."""
     value = layer.find_attribute(path, BLOCKS)
     try:
-        return None if value is None else BlockMap.decoded(value)
+        return None if value is None else BlockMap.decoded(value, layer.stat(path).st_size)
     except ValueError as exc:
         raise damaged(layer, path, f"the mark {short(BLOCKS)} cannot be read: {exc}") from None
 

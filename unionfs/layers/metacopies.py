@@ -23,6 +23,12 @@ def is_half_way(st: os.stat_result, marks: Marks, size: int) -> bool:
     return marks.mtime is not None or st.st_size == 0 != size
 
 
+def least_size(layer: WritableLayer, path: bytes) -> int:
+    """Return the size that a copy of some blocks has had: that of what it shows of the lower."""
+    blocks = markers.blocks(layer, path)
+    return blocks.limit if blocks else 0
+
+
 def settle(
     layer: WritableLayer, path: bytes, st: os.stat_result, marks: Marks, size: int
 ) -> os.stat_result:

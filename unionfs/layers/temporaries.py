@@ -14,9 +14,12 @@ import stat
 from unionfs.layers.layer import WritableLayer, join
 
 DIRECTORY = b"work"
+INCOMPATIBLE = b"incompat"  # in it: what kernel overlayfs has to know, or does not mount
 
 # Names that may wait to be removed: a few milliseconds of work.
 _MOST_LEFT = 512
+
+BLOCKS = b"unionfs-blocks"  # says that upper has files in part: `incomplete`
 
 _NUMBERED = re.compile(rb"#([0-9a-f]+)")
 
@@ -120,7 +123,20 @@ class Temporaries:
         taken = [int(found[1], 16) for e in entries if (found := _NUMBERED.fullmatch(e.name))]
         self._numbers = itertools.count(max(taken, default=-1) + 1)
         for entry in entries:
-            self.discard(join(DIRECTORY, entry.name))
+            if entry.name != INCOMPATIBLE:
+                self.discard(join(DIRECTORY, entry.name))
+        self._empty_incompatible()
+
+    def _empty_incompatible(self) -> None:
+        """Remove what a kernel overlay left there; what is said of partial copies stays."""
+        directory = join(DIRECTORY, INCOMPATIBLE)
+        if self.work.find(directory) is None:
+            return
+        names = {entry.name for entry in self.work.scan(directory)}
+        for name in names - {BLOCKS}:
+            self.discard(join(directory, name))
+        if BLOCKS not in names:
+            self.discard(directory)
 
     def _take_apart(self, path: bytes) -> None:
         """Remove a directory and all that is in it.

@@ -102,7 +102,16 @@ def serve(
             watch.leave()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _ending())
     log.info("unmounted from %s", mountpoint)
+    _settle(operations)
     return 0
+
+
+def _settle(operations: "Operations") -> None:
+    """Make the files whole that upper has in part; those which cannot be are told of."""
+    try:
+        operations.files.partials.settle()
+    except OSError:
+        log.exception("files may be in upper in part: run 'unionfs settle' on it")
 
 
 def _ending() -> tuple[signal.Signals, ...]:

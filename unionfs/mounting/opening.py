@@ -13,6 +13,7 @@ import logging
 import os
 
 from unionfs.host import copies
+from unionfs.layers import incomplete
 from unionfs.layers.far import Memo
 from unionfs.layers.layer import Layer, WritableLayer
 from unionfs.layers.stack import Stack, State
@@ -74,6 +75,8 @@ def open_stack(options: Options, mountpoint: str | None = None) -> Stack:
         upper, work, copy = _open_writable(options, named, lowers[0].fd, attached)
         for layer in filter(None, (upper, work)):
             undo.callback(os.close, layer.fd)
+        if upper is not None and options.copyup == "blocks":
+            uppers.require_holes(upper)
         if copy >= 0:
             undo.callback(os.close, copy)
         state, lost = named.open_state(options, attached)
@@ -122,10 +125,17 @@ class _Named:
         if not self.state:
             return None, self._lost
         try:
-            return stateside.open_state(options, self.state, attached), ""
+            return self._open_state(options, attached), ""
         except stateside.Lost as exc:
             self.state = []
             return None, stateside.told(options, exc)
+
+    def _open_state(self, options: Options, attached: list[Place]) -> State:
+        state = stateside.open_state(options, self.state, attached)
+        if incomplete.is_said(state.upper):
+            state.close()
+            raise stateside.Lost(_in_part(self.state[0]))
+        return state
 
     def within(
         self, upper: Layer | None, lowers: tuple[Layer, ...], state: State | None
@@ -152,9 +162,23 @@ def _open_lowers(
     for number, place in zip(range(len(found), 0, -1), found, strict=True):
         fd = _open_lower(place, attached)
         undo.callback(os.close, fd)
+        _refuse_incomplete(fd, place)
         layers.append(distance.opened(fd, number, place.name, options, memo))
         _warn_if_in_use(layers[-1])
     return tuple(layers)
+
+
+def _refuse_incomplete(fd: int, place: Place) -> None:
+    """Refuse an upper as a lower whose files are there in part: what is missing would be zeros."""
+    if incomplete.is_said(Layer(fd, name=place.name)):
+        raise Refused(_in_part(place))
+
+
+def _in_part(place: Place) -> str:
+    return (
+        f"{place.label} is an upper that has files in part (copyup=blocks):"
+        f" unmount its union, or make them whole with 'unionfs settle {place.name}'"
+    )
 
 
 def _open_lower(place: Place, attached: list[Place]) -> int:

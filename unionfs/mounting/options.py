@@ -289,14 +289,14 @@ def settled(options: Options) -> Options:
 def _copyup(options: Options) -> Literal["whole", "blocks"]:
     """Return how files are copied up.
 
-    What a copy by blocks says of itself need not survive a power cut in RAM alone; it takes a
-    metadata-only copy; and it does not move to another side.
+    A copy by blocks takes a metadata-only copy, and does not move to another side.  On a disk
+    other programs that look at upper find it in part, so there it is asked for.
     """
     without = "off" in (options.metacopy, options.redirect_dir) or options.whiteout == "aufs"
     if options.copyup == "blocks" and options.state:
         raise Refused("copyup=blocks and a state directory exclude each other: leave one out")
-    if options.copyup == "blocks" and options.ram is None:
-        raise Refused("copyup=blocks is for a RAM upper: add --ram, or leave it out")
+    if options.copyup == "blocks" and options.ram is None and not options.upper:
+        raise Refused("copyup=blocks without an upper directory: there is nothing to copy up to")
     if options.copyup == "blocks" and without:
         raise Refused("copyup=blocks needs metacopy=on: leave one of them out")
     fits = options.ram is not None and not options.state and not without

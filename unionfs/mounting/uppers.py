@@ -14,7 +14,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 
-from unionfs.host import copies, mountcalls, mountinfo
+from unionfs.host import copies, mountcalls, mountinfo, syscalls
 from unionfs.layers.layer import WritableLayer
 from unionfs.mounting import claims
 from unionfs.mounting.options import Refused
@@ -161,6 +161,15 @@ def _is_place(path: str, place: Place) -> bool:
 
 
 # What the file system can do
+
+
+def require_holes(upper: WritableLayer) -> None:
+    """Refuse a file system of which it is not known that it tells what was written to a file."""
+    if not syscalls.knows_holes(upper.fd):
+        raise Refused(
+            f"upper '{upper.name}' is on a file system that copyup=blocks is not made for:"
+            " choose a directory on ext4, xfs, btrfs or tmpfs, or leave copyup=blocks out"
+        )
 
 
 def _try_out(work: WritableLayer, upper: Place, whiteout: str) -> None:

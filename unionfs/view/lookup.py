@@ -278,8 +278,9 @@ class Lookup:
         if node is not None:
             return self._upper.fills.shown(node, copy.st)
         if copy.marks.partial:
-            return copy.st
-        size = content.layer.stat(content.path).st_size
+            size = copy.st.st_size or metacopies.least_size(layer, copy.path)
+        else:
+            size = content.layer.stat(content.path).st_size
         if not metacopies.is_half_way(copy.st, copy.marks, size):
             return copy.st
         return metacopies.settle(layer, copy.path, copy.st, copy.marks, size)

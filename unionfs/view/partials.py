@@ -8,12 +8,13 @@ with the daemon, a map is put down when it is let go.
 
 import contextlib
 import dataclasses
+import errno
 import logging
 import os
 from collections.abc import Callable, Iterator
 
 from unionfs.layers import markers
-from unionfs.layers.blockmap import BlockMap, Run
+from unionfs.layers.blockmap import MOST_BLOCKS, BlockMap, Run
 from unionfs.layers.layer import WritableLayer
 from unionfs.view.node import Node
 
@@ -32,6 +33,7 @@ class Partial:
     source: int  # descriptor of the lower file
     target: int  # descriptor of the copy, to read and to write
     stale: bool = False  # the map on disk is another
+    pending: bool = False  # so may be that on a disk: it is written before anything else changes
 
     def runs(self, start: int, end: int) -> Iterator[Run]:
         """Yield where the content is, up to the end of the file."""
@@ -55,7 +57,13 @@ class Partials(dict[int, Partial]):
     def __init__(self, place: Callable[[Node], tuple[WritableLayer, bytes]]) -> None:
         super().__init__()
         self._place = place
+        self._most_blocks = MOST_BLOCKS  # of a new map
+        self._lasts = False
         self.most = _MOST
+
+    def last(self, most_blocks: int) -> None:
+        """Take note that upper goes on after a crash, and has maps of so many blocks at most."""
+        self._lasts, self._most_blocks = True, most_blocks
 
     def of(self, node: Node) -> Partial:
         """Return what is known of a partial node; it holds until another is asked for."""
@@ -84,9 +92,12 @@ class Partials(dict[int, Partial]):
             os.close(source)
             raise
         if blocks is not None:
-            return Partial(blocks, recorded=True, source=source, target=target)
+            if self._lasts:
+                blocks = _found(blocks, target)
+            return Partial(blocks, recorded=True, source=source, target=target, pending=self._lasts)
         size = min(os.fstat(source).st_size, os.fstat(target).st_size)
-        return Partial(BlockMap.unmarked(size), recorded=False, source=source, target=target)
+        blocks = BlockMap.unmarked(size, self._most_blocks)
+        return Partial(blocks, recorded=False, source=source, target=target)
 
     def forget(self, ino: int) -> None:
         """Let go of what is known of a node."""
@@ -100,3 +111,32 @@ class Partials(dict[int, Partial]):
             return
         del self[ino]
         partial.close()
+
+
+def _found(blocks: BlockMap, fd: int) -> BlockMap:
+    """Return the map without those blocks that a crash has taken: they have holes (`blockmap`)."""
+    for run in blocks.runs(0, blocks.limit):
+        at = run.end if run.lower else _hole(fd, run.start)
+        while at < run.end:
+            end = min(_data(fd, at), run.end)
+            blocks = blocks.without(Run(at, end, lower=False))
+            at = _hole(fd, end)
+    return blocks
+
+
+def _hole(fd: int, start: int) -> int:
+    try:
+        return os.lseek(fd, start, os.SEEK_HOLE)
+    except OSError as exc:
+        if exc.errno != errno.ENXIO:
+            raise
+        return start  # behind the end: a power cut took the size
+
+
+def _data(fd: int, start: int) -> int:
+    try:
+        return os.lseek(fd, start, os.SEEK_DATA)
+    except OSError as exc:
+        if exc.errno != errno.ENXIO:
+            raise
+        return 1 << 63

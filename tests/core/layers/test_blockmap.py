@@ -115,7 +115,24 @@ def _marks(run):
 @given(NEAR, CHANGES)
 def test_a_map_comes_back_from_the_disk_as_it_was(size, changes):
     found, _ = changed(size, changes)
-    assert BlockMap.decoded(found.encoded()) == found
+    assert BlockMap.decoded(found.encoded(), size) == found
+    assert BlockMap.decoded(found.encoded(most=1 << 14), size) == found
+
+
+@given(NEAR, CHANGES, NEAR)
+def test_a_file_that_is_being_cut_has_the_map_of_its_size(size, changes, cut):
+    found, _ = changed(size, changes)
+    on_disk = found.encoded_cut(cut)
+    assert BlockMap.decoded(on_disk, cut) == found.cut(cut)
+    assert BlockMap.decoded(on_disk, cut + 1) == found
+
+
+@given(NEAR, CHANGES, RANGES)
+def test_a_mark_is_taken_back_with_all_of_its_block(size, changes, lost):
+    found, model = changed(size, changes)
+    first, end = lost[0] // BLOCK * BLOCK, min(-(-lost[1] // BLOCK) * BLOCK, found.limit)
+    model.lower[first:end] = b"\1" * max(0, end - first)
+    assert list(found.without(Run(*lost, lower=False)).runs(0, END)) == model.runs(0, END)
 
 
 @pytest.mark.parametrize(
@@ -123,17 +140,17 @@ def test_a_map_comes_back_from_the_disk_as_it_was(size, changes):
     [
         b"",
         b"\1\x10",
-        b"\2" + BlockMap.unmarked(5 * BLOCK).encoded()[1:],
+        b"\3" + BlockMap.unmarked(5 * BLOCK).encoded()[1:],
         BlockMap(5 * BLOCK, b"", 8).encoded(),
         BlockMap(5 * BLOCK, b"\x80").encoded(),
-        BlockMap(5 * BLOCK, b"\x10").encoded(),
+        b"\2" + BlockMap(5 * BLOCK, b"\x10").encoded()[1:],
         BlockMap(1 << 63).encoded(),
     ],
-    ids=["nothing", "short", "version", "shift", "beyond", "trailing", "limit"],
+    ids=["nothing", "short", "version", "shift", "beyond", "short, cut", "limit"],
 )
 def test_what_is_no_map_is_told(data):
     with pytest.raises(ValueError, match="it"):
-        BlockMap.decoded(data)
+        BlockMap.decoded(data, 1)
 
 
 @pytest.mark.parametrize("size", [1, 10 << 30, 1 << 40, (1 << 62) + 1])

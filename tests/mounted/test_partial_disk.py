@@ -1,0 +1,315 @@
+"""Files that are copied up by blocks to an upper on a disk: in part until the union ends."""
+
+import contextlib
+import os
+import random
+import subprocess
+
+import pytest
+
+from tests.mounted import disks, fsx
+from tests.mounted.mount import ROOT, Mount
+from tests.mounted.witness import failure
+from unionfs.host import syscalls
+
+BLOCK = 64 << 10
+SIZE = 8 * BLOCK + 5
+INCOMPLETE = "trusted.overlay.unionfs.incomplete"
+BLOCKS = "trusted.overlay.unionfs.blocks"
+METACOPY = "trusted.overlay.metacopy"
+
+
+@pytest.fixture
+def disk(base):
+    """Mount an ext4 of 64 MiB."""
+    image = base / "image"
+    with image.open("wb") as file:
+        file.truncate(64 << 20)
+    disks.run("mkfs.ext4", "-q", image)
+    with disks.mounted(base / "disk", "-o", "loop", image) as path:
+        yield path
+
+
+@pytest.fixture
+def union(base, disk):
+    """Mount a union over *names*, files of random bytes, with its upper on the disk."""
+    made = []
+
+    def build(*names, size=SIZE, options=("copyup=blocks",)):
+        (base / "lower1").mkdir()
+        for name in names:
+            (base / "lower1" / name).write_bytes(random.Random(name).randbytes(size))
+        for name in ("upper", "work"):
+            (disk / name).mkdir()
+        layers = {"upper": disk / "upper", "work": disk / "work"}
+        made.append(Mount(base, lowers=[base / "lower1"], options=options, **layers))
+        return made[-1].start()
+
+    yield build
+    for mount in made:
+        mount.kill()
+
+
+def changed(union, name, at=3 * BLOCK + 7, data=b"new"):
+    """Write to a file, and return what it has to show."""
+    model = bytearray((union.path / name).read_bytes())
+    fd = os.open(union.path / name, os.O_RDWR)
+    os.pwrite(fd, data, at)
+    os.close(fd)
+    model[at : at + len(data)] = data
+    return bytes(model)
+
+
+def is_partial(union, name):
+    return {BLOCKS, METACOPY} <= set(os.listxattr(union.upper / name))
+
+
+def command(union, *words):
+    return subprocess.run(
+        union.command(*words), cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+@contextlib.contextmanager
+def kernel(union, work):
+    """Have kernel overlayfs use the upper, with a work directory."""
+    layers = f"lowerdir={union.lowers[0]},upperdir={union.upper},workdir={work}"
+    options = f"{layers},metacopy=on,redirect_dir=on"
+    with disks.mounted(union.base / "overlay", "-t", "overlay", "-o", options, "overlay") as path:
+        yield path
+
+
+def kernel_refuses(union):
+    with pytest.raises(AssertionError, match="wrong fs type"), kernel(union, union.work):
+        pass
+    return True
+
+
+@pytest.mark.parametrize("options", [(), ("noopen=on",), ("direct=off",)], ids=str)
+def test_random_operations_give_what_a_plain_file_gives(base, options):
+    fsx.exercise(base, 6, 1200, ("copyup=blocks", *options))
+
+
+def test_a_small_change_takes_little_until_the_union_ends(union):
+    u = union("f", "g", size=4 << 20)
+    free = os.statvfs(u.upper).f_bfree
+    model = changed(u, "f")
+    os.close(os.open(u.path / "g", os.O_RDWR))
+    assert is_partial(u, "f")
+    assert (free - os.statvfs(u.upper).f_bfree) * os.statvfs(u.upper).f_frsize <= 64 << 10
+    assert INCOMPLETE in os.listxattr(u.upper)
+    assert kernel_refuses(u)
+    u.stop()
+    assert (u.upper / "f").read_bytes() == model
+    assert (u.upper / "g").read_bytes() == (u.lowers[0] / "g").read_bytes()
+    assert not {BLOCKS, METACOPY} & {*os.listxattr(u.upper / "f"), *os.listxattr(u.upper / "g")}
+    assert INCOMPLETE not in os.listxattr(u.upper)
+    with kernel(u, u.work) as path:
+        assert (path / "f").read_bytes() == model
+
+
+def test_what_a_killed_union_leaves_is_in_order_and_goes_on(union):
+    u = union("f", "g")
+    models = {"f": changed(u, "f"), "g": changed(u, "g", SIZE - 1, b"more than there was")}
+    os.truncate(u.path / "g", 5 * BLOCK)
+    models["g"] = models["g"][: 5 * BLOCK]
+    u.kill()
+    checked = command(u, "check", u.upper)
+    assert checked.stdout.endswith(": clean, 2 objects looked at, 2 files in part (settle)\n")
+    assert kernel_refuses(u)
+    for name, model in models.items():
+        assert is_partial(u, name)
+        u.start()
+        assert (u.path / name).read_bytes() == model
+        models[name] = changed(u, name, 2 * BLOCK - 1, b"again")
+        u.kill()
+    assert command(u, "settle", u.upper) == Settled()
+    for name, model in models.items():
+        assert (u.upper / name).read_bytes() == model
+    with kernel(u, u.work) as path:
+        assert (path / "f").read_bytes() == models["f"]
+    assert command(u, "settle", u.upper) == Settled()
+
+
+class Settled:
+    """A command that ended well and said nothing."""
+
+    def __eq__(self, done):
+        return (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+    __hash__ = None
+
+
+def test_a_mount_without_the_option_ends_with_whole_files(union):
+    u = union("f")
+    model = changed(u, "f")
+    u.kill()
+    u.options = ()
+    u.start()
+    assert (u.path / "f").read_bytes() == model
+    model = changed(u, "f", 5 * BLOCK + 1)
+    u.stop()
+    assert (u.upper / "f").read_bytes() == model
+    assert not is_partial(u, "f")
+
+
+def test_with_another_work_directory_the_kernel_refuses_the_file(union, disk):
+    u = union("f")
+    changed(u, "f")
+    u.kill()
+    (disk / "other").mkdir()
+    with kernel(u, disk / "other") as path:
+        assert failure(os.stat, path / "f") == "EIO"
+        assert failure((path / "f").read_bytes) == "EIO"
+
+
+def test_another_work_directory_is_told_by_us(union, disk):
+    u = union("f")
+    changed(u, "f")
+    u.kill()
+    u.work = disk / "other"
+    u.work.mkdir()
+    u.start()
+    assert kernel_refuses(u)
+    u.stop()
+
+
+def test_an_upper_with_files_in_part_is_no_lower(union, base):
+    u = union("f")
+    model = changed(u, "f")
+    u.kill()
+    (base / "point").mkdir()
+    words = ("mount", "--lower", u.upper, "--lower", u.lowers[0], "--ram", "1m", base / "point")
+    done = command(u, *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"lower '{u.upper}' is an upper that has files in part" in done.stderr
+    assert command(u, "settle", u.upper).returncode == 0
+    assert command(u, *words).returncode == 0
+    try:
+        assert (base / "point" / "f").read_bytes() == model
+    finally:
+        assert command(u, "umount", base / "point").returncode == 0
+
+
+def test_a_file_for_which_there_is_no_room_stays_in_part_and_is_told_of(union):
+    u = union("f", "g", size=20 << 20)
+    models = {"f": changed(u, "f")}
+    with (u.path / "full").open("wb") as file:
+        while failure(file.write, bytes(1 << 20)) == "":
+            pass
+        with contextlib.suppress(OSError):
+            file.close()
+    models["full"] = (u.path / "full").read_bytes()
+    u.process.terminate()
+    assert u.process.wait() == 0
+    assert "'f' is in upper in part, and stays so: upper has not the room" in u.take_log()
+    assert kernel_refuses(u)
+    done = command(u, "settle", u.upper)
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "has not the room for the rest of a file" in done.stderr
+    u.start()
+    for name, model in models.items():
+        assert (u.path / name).read_bytes() == model
+    (u.path / "full").unlink()
+    u.stop()
+    assert (u.upper / "f").read_bytes() == models["f"]
+
+
+def test_a_hole_is_made_in_a_whole_file(union):
+    u = union("f")
+    model = bytearray(changed(u, "f"))
+    fd = os.open(u.path / "f", os.O_RDWR)
+    syscalls.fallocate(fd, syscalls.PUNCH_HOLE | syscalls.KEEP_SIZE, 2 * BLOCK, 2 * BLOCK)
+    os.close(fd)
+    model[2 * BLOCK : 4 * BLOCK] = bytes(2 * BLOCK)
+    assert not is_partial(u, "f")
+    u.kill()
+    u.start()
+    assert (u.path / "f").read_bytes() == model
+
+
+def test_a_file_that_was_written_as_a_whole_is_whole_when_it_is_opened_next(union):
+    u = union("f")
+    model = changed(u, "f", 0, random.Random(1).randbytes(SIZE))
+    assert is_partial(u, "f")
+    os.close(os.open(u.path / "f", os.O_RDWR))
+    assert not is_partial(u, "f")
+    assert (u.path / "f").read_bytes() == model
+
+
+def test_privileges_and_times_are_kept_where_a_file_becomes_whole(union):
+    u = union("f")
+    changed(u, "f")
+    os.setxattr(u.path / "f", "security.capability", _capability())
+    os.utime(u.path / "f", ns=(10**18, 10**18))
+    u.stop()
+    assert os.getxattr(u.upper / "f", "security.capability") == _capability()
+    assert (u.upper / "f").stat().st_mtime_ns == 10**18
+
+
+def _capability():
+    return bytes.fromhex("0100000200040000000000000000000000000000")
+
+
+def test_a_file_of_several_names_becomes_whole_once(union):
+    u = union("f")
+    model = changed(u, "f")
+    (u.path / "h").hardlink_to(u.path / "f")
+    (u.path / "f").rename(u.path / "i")
+    u.kill()
+    assert command(u, "settle", u.upper) == Settled()
+    assert (u.upper / "h").samefile(u.upper / "i")
+    assert (u.upper / "h").read_bytes() == model
+
+
+def test_another_file_system_is_refused(base):
+    """Of which it is not known that it tells what was written to a file: here FUSE."""
+    (base / "lower1").mkdir()
+    (base / "inner").mkdir()
+    below = Mount(base / "inner", lowers=[base / "lower1"], options=("ram=1m",)).start()
+    try:
+        for name in ("upper", "work"):
+            (below.path / name).mkdir()
+        layers = ("--upper", below.path / "upper", "--work", below.path / "work")
+        (base / "point").mkdir()
+        words = ("--lower", base / "lower1", *layers, "-o", "copyup=blocks", base / "point")
+        done = command(below, "mount", *words)
+        assert done.returncode == 2
+        assert "copyup=blocks" in done.stderr or "cannot" in done.stderr
+        below.stop()
+    finally:
+        below.kill()
+
+
+def test_a_mark_that_a_crash_left_without_its_block_says_nothing(union):
+    """As a power cut leaves it: the mark reached the disk, the block did not."""
+    u = union("f")
+    model = changed(u, "f", 2 * BLOCK, b"kept")
+    changed(u, "f", 4 * BLOCK, b"lost")
+    u.kill()
+    fd = os.open(u.upper / "f", os.O_RDWR)
+    syscalls.fallocate(fd, syscalls.PUNCH_HOLE | syscalls.KEEP_SIZE, 4 * BLOCK, BLOCK)
+    os.close(fd)
+    u.start()
+    assert (u.path / "f").read_bytes() == model
+    u.stop()
+    assert (u.upper / "f").read_bytes() == model
+
+
+def test_a_cut_that_a_crash_left_half_done_is_done_or_not(union):
+    u = union("f")
+    model = changed(u, "f")
+    u.kill()
+    before = os.getxattr(u.upper / "f", BLOCKS)
+    half = b"\2" + before[1:10] + (2 * BLOCK).to_bytes(8, "little") + before[10:]
+    os.setxattr(u.upper / "f", BLOCKS, half)
+    u.start()
+    assert (u.path / "f").read_bytes() == model
+    u.kill()
+    os.setxattr(u.upper / "f", BLOCKS, half)
+    os.truncate(u.upper / "f", 2 * BLOCK)
+    u.start()
+    os.truncate(u.path / "f", 3 * BLOCK)
+    assert (u.path / "f").read_bytes() == model[: 2 * BLOCK] + bytes(BLOCK)
+    u.stop()
+    assert (u.upper / "f").read_bytes() == model[: 2 * BLOCK] + bytes(BLOCK)
