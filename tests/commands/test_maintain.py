@@ -157,6 +157,25 @@ def test_a_command_that_there_is_not(union):
     assert is_writable_for_root_mount(union) is False
 
 
+@pytest.mark.parametrize("command", ["maintain --union mnt -- true", "commit --yes mnt/f"])
+def test_a_lower_is_left_alone_where_upper_has_no_room_for_files_in_part(bench, command):
+    """Of which blocks of two versions would meet: the file has 3 MiB, upper 1."""
+    shell(bench, "head -c 3000000 /dev/urandom >lower/big; echo old >lower/f; cp lower/big model")
+    assert bench.unionfs("mount --lower lower --ram 1M mnt").status == 0
+    try:
+        shell(bench, "echo new >mnt/f; printf x | tee model.head | dd conv=notrunc of=mnt/big")
+        shell(bench, "dd conv=notrunc if=model.head of=model")
+        done = bench.unionfs(command)
+        assert done.status == 2
+        assert "has not the room in its upper for the files that are there in part" in done.err
+        assert bench.read("lower/f") == "old\n"
+        shell(bench, "cmp mnt/big model; printf y | dd conv=notrunc seek=9 of=mnt/big")
+        shell(bench, "rm mnt/big")
+        assert "has not the room" not in bench.unionfs(command).err
+    finally:
+        assert bench.unionfs("umount mnt").status == 0
+
+
 def test_what_persists_stays_as_it_was_made_and_the_rest_is_the_new_lowers(union):
     if "state" not in union.options:
         pytest.skip("nothing persists")

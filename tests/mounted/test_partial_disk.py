@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import sqlite3
 import subprocess
 
 import pytest
@@ -260,6 +261,51 @@ def test_a_file_of_several_names_becomes_whole_once(union):
     assert command(u, "settle", u.upper) == Settled()
     assert (u.upper / "h").samefile(u.upper / "i")
     assert (u.upper / "h").read_bytes() == model
+
+
+def test_diff_tells_of_a_file_in_part_and_commit_carries_it(union):
+    u = union("f", "g")
+    model = changed(u, "f")
+    assert command(u, "diff", u.path).stdout == "changed  /f (content)\n"
+    u.kill()
+    assert command(u, "diff", u.upper).stdout == "changed  /f (content)\n"
+    u.start()
+    done = command(u, "commit", "--yes", u.path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (u.lowers[0] / "f").read_bytes() == model
+    assert (u.path / "f").read_bytes() == model
+    assert not is_partial(u, "f")
+    assert command(u, "diff", u.path).stdout == ""
+    u.stop()
+    assert (u.path.parent / "lower1" / "f").read_bytes() == model
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_a_database_that_is_killed_with_its_union_is_as_it_was_committed(union, mode):
+    u = union()
+    u.stop()
+    with sqlite3.connect(u.lowers[0] / "db") as made:
+        made.execute("create table t (k integer primary key, n integer, v blob)")
+        made.executemany("insert into t values (?, 0, zeroblob(9000))", ((k,) for k in range(200)))
+    made.close()
+    u.start()
+    open_base = sqlite3.connect(u.path / "db", isolation_level=None)
+    open_base.execute(f"pragma journal_mode={mode}")
+    for k in range(0, 200, 5):
+        open_base.execute("update t set n = n + 1 where k = ?", (k,))
+    open_base.execute("begin")
+    open_base.execute("update t set n = 100")
+    u.process.kill()
+    u.process.wait()
+    with contextlib.suppress(sqlite3.Error):
+        open_base.close()
+    u.kill()
+    u.start()
+    again = sqlite3.connect(u.path / "db")
+    assert again.execute("pragma integrity_check").fetchone() == ("ok",)
+    assert again.execute("select sum(n), count(*) from t").fetchone() == (40, 200)
+    again.close()
+    u.stop()
 
 
 def test_another_file_system_is_refused(base):

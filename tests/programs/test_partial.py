@@ -9,6 +9,7 @@ import pytest
 from tests.mounted.mount import Mount
 
 MIB = 1 << 20
+GIB = 1 << 30
 ROWS = 1500  # a database of some 32 MiB
 
 
@@ -73,6 +74,31 @@ def test_sqlite_changes_a_large_database(small_union, mode, options):
     assert _used(u) < 12 * MIB
 
 
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_sqlite_changes_a_database_of_a_gigabyte(small_union, mode):
+    def fill(lower):
+        with sqlite3.connect(lower / "db") as base:
+            base.execute("pragma page_size=4096")
+            base.execute("create table t (k integer primary key, n integer, v blob)")
+            base.executemany(
+                "insert into t values (?, 0, zeroblob(?))", ((k, MIB) for k in range(1024))
+            )
+        base.close()
+
+    u = small_union(fill)
+    assert (u.path / "db").stat().st_size > GIB
+    base = sqlite3.connect(u.path / "db", isolation_level=None)
+    base.execute(f"pragma journal_mode={mode}")
+    for k in range(0, 1024, 8):
+        base.execute("update t set n = n + 1 where k = ?", (k,))
+    base.close()
+    again = sqlite3.connect(u.path / "db")
+    assert again.execute("select sum(n), count(*) from t").fetchone() == (128, 1024)
+    assert again.execute("pragma quick_check").fetchone() == ("ok",)
+    again.close()
+    assert _used(u) < 4 * MIB
+
+
 JOURNAL = """
 import mmap, os, sys
 fd = os.open(sys.argv[1], os.O_RDWR)
@@ -98,7 +124,7 @@ os.ftruncate(fd, end)
 
 def test_a_journal_is_appended_to_through_a_map_while_it_is_read(small_union):
     """As journald has it: a header that changes with each entry, and room that is got ahead."""
-    begun = 64 * MIB
+    begun = GIB
 
     def fill(lower):
         with (lower / "journal").open("wb") as file:
@@ -126,9 +152,12 @@ def test_a_log_grows_by_lines_and_a_cache_is_changed_here_and_there(small_union)
     """As syslog appends, and as apt(8) writes its package cache: sparse, then a few pages."""
 
     def fill(lower):
-        (lower / "log").write_bytes(b"a line\n" * (5 * MIB))
+        with (lower / "log").open("wb") as file:
+            file.truncate(GIB)
+            file.seek(0, os.SEEK_END)
+            file.write(b"\nthe last line\n")
         with (lower / "cache").open("wb") as file:
-            file.truncate(1 << 30)
+            file.truncate(GIB)
 
     u = small_union(fill)
     with (u.path / "log").open("ab") as log:
@@ -139,11 +168,11 @@ def test_a_log_grows_by_lines_and_a_cache_is_changed_here_and_there(small_union)
         ["tail", "-n", "2", u.path / "log"], check=True, capture_output=True
     ).stdout == b"line 1998\nline 1999\n"  # fmt: skip
     with (u.path / "cache").open("r+b") as cache:
-        for at in range(0, 1 << 30, 1 << 24):
+        for at in range(0, GIB, 1 << 24):
             cache.seek(at)
             cache.write(at.to_bytes(8, "little"))
     with (u.path / "cache").open("rb") as cache:
-        for at in range(0, 1 << 30, 1 << 24):
+        for at in range(0, GIB, 1 << 24):
             cache.seek(at)
             assert cache.read(16) == at.to_bytes(8, "little") + bytes(8)
     assert _used(u) <= 5 * MIB

@@ -239,9 +239,21 @@ class Examination:
         if result is not None:
             content = result.lowers[-1]
             size = content.layer.stat(content.path).st_size
-            if size != st.st_size and not marks.partial:
+            if marks.partial:
+                self._judge_blocks(path, size)
+            elif size != st.st_size:
                 words = f"has {st.st_size} bytes, but its content in the lower layer {size}"
                 self._report(path, "metacopy", words)
+
+    def _judge_blocks(self, path: bytes, size: int) -> None:
+        """See that what a file in part shows of the lower, of *size* bytes, is there."""
+        try:
+            blocks = markers.blocks(self.upper, path)
+        except OSError:  # damaged, which is reported for itself
+            return
+        if blocks is not None and blocks.limit > size:
+            words = f"shows {blocks.limit} bytes of the lower layer, which has {size} of them"
+            self._report(path, "metacopy", words)
 
     def _judge_incomplete(self, work: WritableLayer) -> None:
         """See that files in part are told of to those who know nothing of them."""

@@ -267,7 +267,7 @@ class PartialCopies:
 
     def bring_unknown(self) -> None:
         """Make all copies whole that the kernel knows nothing of."""
-        if not self.union.nodes.has_partials:
+        if not (self.union.nodes.has_partials or self._is_said):
             return
         known = {node.host_ino for node in self.union.nodes.all() if node.partial}
         for layer, path in self._all():

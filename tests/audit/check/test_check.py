@@ -6,6 +6,7 @@ import pytest
 
 from tests.audit.check.conftest import mark
 from tests.trees import WHITEOUT, File, Link, Opaque, harvest
+from unionfs.layers.blockmap import BlockMap
 
 LOWER = {"f": "12", "d": {"a": "", "s": {}}, "w": ""}
 KEY = b"1-2-3"
@@ -212,3 +213,58 @@ def test_no_symlink_leads_out_of_work(patient):
     words = "is no directory: no union can be mounted"
     assert sick.check(mend=True) == [f"- work/unionfs: {words}"]
     assert (sick.path / "outside" / "links" / "file").exists()
+
+
+def _in_part(sick, name, blocks):
+    mark(sick.path / "upper" / name, metacopy=b"p", redirect=b"/f", unionfs_blocks=blocks.encoded())
+
+
+def _told(sick):
+    mark(sick.path / "upper", unionfs_incomplete=b"y")
+    (sick.path / "work" / "work" / "incompat" / "unionfs-blocks").mkdir(parents=True)
+
+
+TEXT = "0123456789abcdef" * (40 << 10 >> 4)
+
+
+def test_a_file_in_part_is_in_order(patient):
+    sick = patient({"f": TEXT}, {"f": TEXT}, LOWER)
+    _in_part(sick, "f", BlockMap.unmarked(len(TEXT)).marked(5000, 9000))
+    _told(sick)
+    os.truncate(sick.path / "upper" / "f", 2 * len(TEXT))  # it may have grown
+    assert sick.check() == []
+
+
+def test_the_map_of_a_file_in_part_is_damaged(patient):
+    sick = patient({"f": TEXT}, {"f": TEXT}, LOWER)
+    _in_part(sick, "f", BlockMap.unmarked(len(TEXT)))
+    _told(sick)
+    mark(sick.path / "upper" / "f", unionfs_blocks=b"\7")
+    assert sick.check(mend=True) == [
+        "- upper/f: the mark of its blocks cannot be read: it is too short"
+    ]
+
+
+def test_a_file_in_part_shows_more_than_the_lower_has(patient):
+    sick = patient({"f": TEXT}, {"f": TEXT[:-1]}, LOWER)
+    _in_part(sick, "f", BlockMap.unmarked(len(TEXT)))
+    _told(sick)
+    words = f"shows {len(TEXT)} bytes of the lower layer, which has {len(TEXT) - 1} of them"
+    assert sick.check(mend=True) == [f"- upper/f: {words}"]
+
+
+def test_that_there_are_files_in_part_is_told_again(patient):
+    sick = patient({"f": TEXT}, {"f": TEXT}, LOWER)
+    _in_part(sick, "f", BlockMap.unmarked(len(TEXT)))
+    words = "has files in part, and nothing keeps kernel overlayfs from it"
+    assert sick.check(mend=True) == [f"+ upper/.: {words}"]
+    assert sick.check() == []
+    assert (sick.path / "work" / "work" / "incompat" / "unionfs-blocks").exists()
+
+
+def test_a_file_in_part_whose_lower_is_gone(patient):
+    sick = patient({"f": TEXT}, {}, {"w": ""})
+    _in_part(sick, "f", BlockMap.unmarked(len(TEXT)))
+    _told(sick)
+    words = "holds metadata only, and its content is not in the lower layers"
+    assert sick.check() == [f"- upper/f: {words}"]
