@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -111,24 +112,110 @@ def test_sides_in_directories(sides):
     assert sides.ls("scratch/upper") == ["tmp"]
 
 
+def place_of(device):
+    """Return where a disk is mounted out of sight."""
+    return f"/run/unionfs/disks/{device.replace('/', '-').strip('-')}"
+
+
+def on_disk(bench, device):
+    """Return what a disk holds that is not mounted."""
+    at = bench_path(bench, "look")
+    at.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-o", "ro", device, at], check=True)
+    try:
+        return content(at)
+    finally:
+        subprocess.run(["umount", at], check=True)
+
+
+def is_mounted(device):
+    with open("/proc/self/mounts") as lines:
+        return any(line.split()[0] == device for line in lines)
+
+
 def test_state_on_a_disk_is_mounted_out_of_sight_and_taken_where_it_is_mounted(sides, disk):
     device = disk("state")
     configure(sides, state=f'disk = "{device}"\nmount_options = "nodev"')
     mount(sides)
     change(sides)
-    place = f"/run/unionfs/disks/{device.replace('/', '-').strip('-')}"
+    place = place_of(device)
     assert status(sides)["layers"]["state"]["place"] == place
     assert os.stat("/run/unionfs/disks").st_mode & 0o777 == 0o700
     with open("/proc/self/mounts") as lines:
         assert [line.split()[3].startswith("rw,nodev") for line in lines if place in line] == [True]
     assert sides.unionfs("umount mnt").status == 0
-    assert content(place) == KEPT
+    assert not is_mounted(device)
+    assert not os.path.exists(place)
+    assert on_disk(sides, device) == KEPT
     os.mkdir(sides.at("here"))
-    subprocess.run(["umount", place], check=True)
     subprocess.run(["mount", device, sides.at("here")], check=True)
     mount(sides)
     assert status(sides)["layers"]["state"]["place"] == sides.at("here")
     assert sides.read("mnt/etc/passwd") == "anna\n"
+    assert sides.unionfs("umount mnt").status == 0
+    assert is_mounted(device)
+
+
+def test_a_disk_that_a_killed_daemon_has_left_mounted_goes_with_the_next_union(sides, disk):
+    device = disk("state")
+    configure(sides, state=f'disk = "{device}"')
+    mount(sides)
+    change(sides)
+    os.kill(status(sides)["pid"], signal.SIGKILL)
+    subprocess.run(["umount", "-l", sides.at("mnt")], check=True)
+    assert is_mounted(device)
+    mount(sides)
+    assert sides.read("mnt/etc/passwd") == "anna\n"
+    assert sides.unionfs("umount mnt").status == 0
+    assert not is_mounted(device)
+
+
+def test_a_disk_that_two_unions_have_stays_until_the_last_goes(sides, disk):
+    device = disk("both")
+    os.mkdir(sides.at("state"))
+    configure(sides, scratch=f'disk = "{device}"', state=f'directory = "{sides.at("state")}"')
+    mount(sides)
+    os.mkdir(sides.at("other"))
+    sides.write("other.toml", sides.read("u.toml").replace("[scratch]", "[state]", 1).replace(
+        f'[state]\ndirectory = "{sides.at("state")}"', '[scratch]\nram = "10%"'))  # fmt: skip
+    mount(sides, "mount --config other.toml other")
+    assert sides.unionfs("umount mnt").status == 0
+    still = is_mounted(device)
+    assert sides.unionfs("umount other").status == 0
+    assert still
+    assert not is_mounted(device)
+
+
+def test_a_disk_that_fsck_cannot_repair_is_no_state(sides, disk):
+    device = disk("state")
+    for words in ("clri <2>", "ssv state 0"):
+        subprocess.run(["debugfs", "-w", "-R", words, device], check=True, capture_output=True)
+    configure(sides, state=f'disk = "{device}"')
+    status_, _, err = sides.unionfs("mount --config u.toml mnt")
+    assert status_ == 0
+    assert f"fsck left errors on the disk {device}: repair it by hand (fsck {device})" in err
+    assert "NOTHING PERSISTS" in err
+    assert not is_mounted(device)
+    assert sides.unionfs("umount mnt").status == 0
+
+
+def test_what_fsck_corrects_is_said(sides, disk):
+    device = disk("state")
+    for words in ("ssv free_blocks_count 7", "ssv state 0"):
+        subprocess.run(["debugfs", "-w", "-R", words, device], check=True, capture_output=True)
+    configure(sides, state=f'disk = "{device}"')
+    status_, _, err = sides.unionfs("mount --config u.toml mnt")
+    assert status_ == 0
+    assert f"fsck has corrected the disk {device}" in err
+    assert sides.unionfs("umount mnt").status == 0
+
+
+def test_a_mount_that_is_refused_leaves_no_disk_mounted(sides, disk):
+    device = disk("state")
+    configure(sides, state=f'disk = "{device}"')
+    for line in ("mount -o passthrough=all --config u.toml mnt", "mount --config u.toml nowhere"):
+        assert sides.unionfs(line).status == 2
+        assert not is_mounted(device)
 
 
 @pytest.mark.parametrize("line", ["mount --config u.toml mnt", "unionfs mnt -o config=u.toml"])
@@ -187,8 +274,8 @@ def test_fedoras_files_with_a_state_that_was_copied_by_hand(sides, disk):
     assert sides.read("mnt/etc/passwd") == "by hand\n"
     change(sides)
     assert sides.unionfs("umount mnt").status == 0
-    assert content(place) == {**KEPT, "files": "/etc/passwd\n/etc/ssh\n"}
-    subprocess.run(["umount", device], check=True)
+    assert not is_mounted(device)
+    assert on_disk(sides, device) == {**KEPT, "files": "/etc/passwd\n/etc/ssh\n"}
 
 
 # diff --state

@@ -21,6 +21,7 @@ from unionfs.layers.layer import WritableLayer
 from unionfs.view.lookup_result import LookupResult
 from unionfs.view.node import Node, child_path
 from unionfs.view.sides import Side, TwoSided
+from unionfs.view.transfers import Wanted
 
 log = logging.getLogger(__name__)
 
@@ -170,7 +171,13 @@ class Move(Arrival):
         """Stage it; nothing that is seen changes."""
         model = _model(self.union, self.node)
         self.union.acting.as_root()
-        StagedCopies(self.new.side).make(self.node, model, self.staged)
+        ready = self.union.transfers.take(Wanted(self.node, self.new.side, None))
+        if ready is None:
+            StagedCopies(self.new.side).make(self.node, model, self.staged)
+            if self.node.format == stat.S_IFREG:
+                _copy_content(self.union, self.node, self.upper.work, self.staged)
+        else:
+            self.staged = ready
         _fill(self.union, self.node, model, self.upper.work, self.staged)
         if self.names.copyup.syncs:
             staged_copies.sync(self.upper.work, self.staged, self.node.format)
@@ -245,9 +252,12 @@ class Merger:
 
     def fill(self) -> None:
         """Give the placeholder all that the file has."""
-        self._copyup.whole(self.placeholder)
+        self._copyup.whole(self.placeholder, 0)  # its own content nobody sees
         layer, path = self.union.scratch.upper.place(self.placeholder)
         self.union.acting.as_root()
+        wanted = Wanted(self.file, self.union.scratch, self.placeholder)
+        if self.file.format == stat.S_IFREG and self.union.transfers.take(wanted) is None:
+            _copy_content(self.union, self.file, layer, path)
         _fill(self.union, self.file, _model(self.union, self.file), layer, path)
         self._open.reopen(layer, path)
 
@@ -304,9 +314,7 @@ def _model(union: TwoSided, node: Node) -> Model:
 
 
 def _fill(union: TwoSided, node: Node, model: Model, layer: WritableLayer, path: bytes) -> None:
-    """Give the object at *path*, of the same kind, all that *node* has."""
-    if node.format == stat.S_IFREG:
-        _copy_content(union, node, layer, path)
+    """Give the object at *path*, of the same kind and content, all else that *node* has."""
     st = model.st
     layer.chown(path, st.st_uid, st.st_gid)
     if node.format != stat.S_IFLNK:
@@ -332,11 +340,7 @@ def _origin(union: TwoSided, node: Node, model: Model) -> int:
 
 
 def _copy_content(union: TwoSided, node: Node, layer: WritableLayer, path: bytes) -> None:
-    if union.has_lower_content(node):
-        lower = node.lowers[-1]
-        source = lower.layer.open_content(lower.path)
-    else:
-        source = union.open_to_read(node)
+    source = union.open_content(node)
     try:
         target = layer.open_to_write(path, os.O_RDWR)
         try:

@@ -231,7 +231,7 @@ class CopyUp:
                 self.upper.fills.begin(job, *self.upper.place(node))
             job.shared = is_whole or (copied == st.st_size > 0 and content.share(source, target))
             if not job.shared:
-                self._require_room(work, min(copied, st.st_blocks * _BLOCK))
+                self.require_room(work, min(copied, st.st_blocks * _BLOCK))
         except BaseException:
             self.abandon(job)
             raise
@@ -266,7 +266,8 @@ class CopyUp:
         )
 
     @staticmethod
-    def _require_room(work: WritableLayer, size: int) -> None:
+    def require_room(work: WritableLayer, size: int) -> None:
+        """Raise ENOSPC where a copy of *size* bytes has no room."""
         room = os.fstatvfs(work.fd)
         if size > room.f_bfree * room.f_frsize:
             raise OSError(errno.ENOSPC, "upper has not the room for a copy")

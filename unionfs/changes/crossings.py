@@ -24,12 +24,14 @@ from collections.abc import Iterator
 from unionfs.changes import protection
 from unionfs.changes.arrivals import Arrival, Link, Merge, Merger, Move, NewPlaceholder, Place, put
 from unionfs.changes.changes import Changes
+from unionfs.changes.copyup import CopyUp
 from unionfs.changes.names import error
 from unionfs.changes.renames import Target
 from unionfs.host import syscalls
 from unionfs.view.lookup_result import LookupResult
 from unionfs.view.node import Node
 from unionfs.view.sides import Side, TwoSided
+from unionfs.view.transfers import Seen, Transfer, Wanted, seen
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +132,73 @@ class Crossings:
             log.exception("%r: how many names it has is not known", placeholder.path)
             return False
 
+    # What a change takes to the other side: `transfers`
+
+    def wanted_by_rename(self, old: Place, new: Place, flags: int) -> Iterator[Wanted]:
+        """Yield the content that a rename takes across, as far as that can be told now."""
+        if not flags & syscalls.RENAME_EXCHANGE:
+            yield from self.wanted_by_loss(new)
+        if old.side is new.side:
+            return
+        for at, to in (
+            ((old, new), (new, old)) if flags & syscalls.RENAME_EXCHANGE else ((old, new),)
+        ):
+            result = at.find()
+            node = result and self._file_of(at, result)
+            if node is not None:
+                yield from self._wanted(node, to.side, leaves=True)
+
+    def wanted_by_link(self, node: Node, new: Place) -> Iterator[Wanted]:
+        """Yield the content that a link takes across."""
+        if new.side is not self.union.side_of(node):
+            yield from self._wanted(node, new.side, leaves=False)
+
+    def wanted_by_loss(self, place: Place) -> Iterator[Wanted]:
+        """Yield the content that goes to scratch where a name is lost."""
+        file = self._losing_last(place)
+        placeholder = self.twins.placeholder(file) if file is not None else None
+        if file is not None and placeholder is not None:
+            yield Wanted(file, self.union.scratch, placeholder)
+
+    def _wanted(self, node: Node, side: Side, *, leaves: bool) -> Iterator[Wanted]:
+        if side.persisted:
+            if not node.persisted:
+                yield Wanted(node, side, None)
+        elif node.persisted and (node.orphan or (leaves and self._is_last(node))):
+            yield Wanted(node, side, self.twins.placeholder(node))
+
+    def begin(self, wanted: Wanted) -> Transfer | None:
+        """Open what copying that content takes; None where it is changing just now."""
+        self._changes(self.union.side_of(wanted.node)).names.copyup.foresee_content(wanted.node)
+        source = self.union.open_content(wanted.node)
+        try:
+            st = os.fstat(source)
+            at = seen(st)
+            if at is not None:
+                upper = wanted.side.upper
+                CopyUp.require_room(upper.work, min(st.st_size, st.st_blocks * 512))
+                return self._begun(wanted, source, at)
+        except BaseException:
+            os.close(source)
+            raise
+        os.close(source)
+        return None
+
+    def _begun(self, wanted: Wanted, source: int, at: Seen) -> Transfer:
+        upper, copyup = wanted.side.upper, self._changes(wanted.side).names.copyup
+        self.union.acting.as_root()
+        staged = b""
+        if wanted.placeholder is None:
+            staged = upper.temporaries.name()
+            target = upper.work.create(staged, os.O_RDWR, 0o600)
+        else:
+            copyup.whole(wanted.placeholder, 0)
+            layer, path = upper.place(wanted.placeholder)
+            target = layer.open_to_write(path, os.O_RDWR | os.O_TRUNC)
+        transfer = Transfer(wanted, source, target, staged, at, copyup.syncs)
+        self.union.transfers.add(transfer)
+        return transfer
+
     # What may be done
 
     def _permit(
@@ -193,7 +262,8 @@ class Crossings:
         if new.side.persisted:
             if node.persisted:
                 return Link(self.union, node, new, changes, node)
-            return Move(self.union, node, new, changes, keeps=self.union.links(node) > leaves)
+            keeps = self.union.links(node) > leaves
+            return Move(self.union, node, new, changes, keeps=keeps)
         placeholder = self.twins.placeholder(node)
         if node.orphan or (leaves and self._is_last(node)):
             if placeholder is None:
@@ -215,16 +285,18 @@ class Crossings:
             old.side.nodes.held(old.parent, old.name, source) as one,
             new.side.nodes.held(new.parent, new.name, target) as two,
         ):
-            if self.twins.file(one) is self.twins.file(two):
+            files = self.twins.file(one), self.twins.file(two)
+            if files[0] is files[1]:
                 return
-            for node in (one, two):
-                if self.union.links(node) > 1 or self.twins.has(node):
-                    raise error(errno.EXDEV)
+            if any(self.union.links(file) > 1 or self.twins.has(file) for file in files):
+                raise error(errno.EXDEV)
             for place, node in ((old, one), (new, two)):
                 self._changes(place.side).names.directory(place.parent)
                 self._make_ready(node)
-            there = Move(self.union, one, new, self._changes(new.side), keeps=False)
-            back = Move(self.union, two, old, self._changes(old.side), keeps=False)
+            there, back = (
+                Move(self.union, node, to, self._changes(to.side), keeps=False)
+                for node, to in ((one, new), (two, old))
+            )
             with there, back, contextlib.ExitStack() as undo:
                 put(new, there.staged, undo)
                 put(old, back.staged, undo)

@@ -21,8 +21,11 @@ class Memory:
 
     def before_change_of(self, node: Node) -> None:
         """Remember the file that is going to be copied up."""
-        if not node.upper and not node.orphan and node.parent is not None:
-            self.before_change(node.parent, node.name)
+        if node.upper or node.orphan:
+            return
+        for parent, name in ((node.parent, node.name), *(node.aliases or ())):
+            if parent is not None:
+                self.before_change(parent, name)
 
     def before_change(self, parent: Node, name: bytes) -> None:
         """Remember what a name in a directory of this side shows, if it is a lower's."""

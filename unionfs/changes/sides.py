@@ -18,138 +18,27 @@ from unionfs.changes.changes import Caller, Changes
 from unionfs.changes.copyup import CopyUp
 from unionfs.changes.crossings import Crossings
 from unionfs.changes.names import error
-from unionfs.changes.partial_copies import PartialCopies
 from unionfs.changes.remembering import Memory
-from unionfs.host import content, syscalls
-from unionfs.layers import markers
+from unionfs.changes.sided_copyups import SidedCopyUps
+from unionfs.host import syscalls
 from unionfs.layers.iflags import IMMUTABLE, PROTECTING
-from unionfs.layers.layer import WritableLayer
-from unionfs.view.job import Job
 from unionfs.view.node import Node
 from unionfs.view.sides import Side, Split, TwoSided
+from unionfs.view.transfers import Transfer, Wanted
 
 log = logging.getLogger(__name__)
 
 
 def verbs_of(union: TwoSided) -> tuple[CopyUp, Changes]:
     """Return the verbs that copy up, and those that change names, of both sides."""
-    copyups = _CopyUps(union)
-    return copyups, _Changes(union, copyups)
+    copyups = SidedCopyUps(union)
+    return copyups, SidedChanges(union, copyups)
 
 
-class _SideCopyUp(CopyUp):
-    """The copy-up of one side."""
-
-    def __init__(self, side: Side) -> None:
-        super().__init__(side)
-        self._whole = side.whole
-        self._memory = Memory(side) if side.persisted else None
-
-    def _bring(self, node: Node) -> None:
-        split = self._whole.companions.get(node)
-        if split is None:
-            if self._memory is not None:
-                self._memory.before_change_of(node)
-            super()._bring(node)
-        else:
-            self._bring_scaffold(split)
-
-    def _publish_staged(self, job: Job) -> None:
-        if self._memory is not None:
-            self._memory.before_change_of(job.node)
-        super()._publish_staged(job)
-
-    def _bring_scaffold(self, split: Split) -> None:
-        """Make a split directory in the other upper, in its likeness.
-
-        All that counts of it is its name, and what it takes to make it again: `scaffolds`.
-        """
-        node, work = split.companion, self.upper.work
-        staged = self.upper.temporaries.name()
-        self.union.acting.as_root()
-        try:
-            self._make_alike(split.shown, work, staged)
-            self._publish_scaffold(node, work, staged)
-        except BaseException:
-            self.upper.temporaries.drop(staged)
-            raise
-        node.upper = True
-        self.union.known.names_change()
-
-    def _make_alike(self, shown: Node, work: WritableLayer, staged: bytes) -> None:
-        layer, path = self._whole.place(shown)
-        st = layer.stat(path)
-        work.mkdir(staged, 0o700)
-        work.chown(staged, st.st_uid, st.st_gid)
-        work.chmod(staged, st.st_mode & 0o7777)
-        markers.copy_attributes(layer, path, work, staged, private=False)
-        work.utime(staged, st.st_atime_ns, st.st_mtime_ns)
-
-    def _publish_scaffold(self, node: Node, work: WritableLayer, staged: bytes) -> None:
-        upper, path = self.upper.layer, node.path
-        if upper.find(path) is None:
-            self._copies.publish(node, staged, b"", work.stat(staged))
-        else:  # a whiteout of the time when other rules held
-            self.union.whiteouts.make_opaque(work, staged)
-            self.union.whiteouts.publish(work, staged, upper, path)
-        if self.syncs and node.parent is not None:  # once for ever
-            fd = upper.open(node.parent.path, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                content.sync(fd)
-            finally:
-                os.close(fd)
-
-
-class _CopyUps(CopyUp):
-    """The copy-up of both sides: each node's own does it."""
-
-    def __init__(self, union: TwoSided) -> None:
-        self.union = union
-        self.scratch, self.state = _SideCopyUp(union.scratch), _SideCopyUp(union.state)
-        self.syncs = self.scratch.syncs or self.state.syncs
-        self.partials = PartialCopies(union)  # none: `options.settled`
-
-    def of(self, thing: Node | Job | Side) -> CopyUp:
-        """Return the copy-up of the side to which something belongs."""
-        return self.state if thing.persisted else self.scratch
-
-    def foresee(self, node: Node) -> None:
-        """Ask far layers for all that *node*, and bringing it up, takes."""
-        self.of(node).foresee(node)
-
-    def foresee_content(self, node: Node, size: int | None = None) -> None:
-        """Do so, and have the first *size* bytes of the content near."""
-        self.of(node).foresee_content(node, size)
-
-    def metadata(self, node: Node) -> None:
-        """Bring *node* to upper; the content of a file may stay where it is."""
-        self.of(node).metadata(node)
-
-    def whole(self, node: Node, size: int | None = None) -> bool:
-        """Bring *node* to upper with its content, or with its first *size* bytes."""
-        return self.of(node).whole(node, size)
-
-    def directories(self, node: Node) -> None:
-        """Bring a directory and its parents to upper."""
-        self.of(node).directories(node)
-
-    def begin(self, node: Node, size: int | None = None, flags: int | None = None) -> Job:
-        """Stage the copy of a file's content."""
-        return self.of(node).begin(node, size, flags)
-
-    def publish(self, job: Job) -> None:
-        """Put a filled copy in its place, if it still can be."""
-        self.of(job).publish(job)
-
-    def abandon(self, job: Job) -> None:
-        """Drop a copy that is not wanted any more."""
-        self.of(job).abandon(job)
-
-
-class _Changes(Changes):
+class SidedChanges(Changes):
     """The verbs of both sides; parents are as the kernel knows them."""
 
-    def __init__(self, union: TwoSided, copyups: _CopyUps) -> None:
+    def __init__(self, union: TwoSided, copyups: SidedCopyUps) -> None:
         self.union: TwoSided = union
         self._copyups = copyups
         self._scratch = Changes(union.scratch, copyups.scratch)
@@ -307,6 +196,27 @@ class _Changes(Changes):
     @staticmethod
     def _is_directory(place: Place) -> bool:
         return place.side.lookup.require(place.parent, place.name).is_directory
+
+    # What goes to the other side by that, told before: `view/transfers`
+
+    def wanted_by_unlink(self, parent: Node, name: bytes) -> list[Wanted]:
+        """Return the content that `unlink` takes across."""
+        return [*self._crossings.wanted_by_loss(self._at(parent, name))]
+
+    def wanted_by_rename(
+        self, parent: Node, name: bytes, new_parent: Node, new_name: bytes, flags: int
+    ) -> list[Wanted]:
+        """Return the content that `rename` takes across."""
+        places = self._at(parent, name), self._at(new_parent, new_name)
+        return [*self._crossings.wanted_by_rename(*places, flags)]
+
+    def wanted_by_link(self, node: Node, parent: Node, name: bytes) -> list[Wanted]:
+        """Return the content that `link` takes across."""
+        return [*self._crossings.wanted_by_link(node, self._at(parent, name))]
+
+    def begin(self, wanted: Wanted) -> Transfer | None:
+        """Begin to copy it ahead of the change; None where it is changing just now."""
+        return self._crossings.begin(wanted)
 
     # Others
 

@@ -56,7 +56,11 @@ def run(arguments: argparse.Namespace) -> int:
         return remount.remount(arguments.mountpoint, arguments.options)
     if options.config is not None or _configuration(arguments) is not None:
         options = _configured(arguments, options, base)
-    options = settled(options)
+    try:
+        options = settled(options)
+    except Refused:
+        _let_go(options)
+        raise
     mountpoint = os.path.realpath(arguments.mountpoint)
     if arguments.foreground:
         return _in_foreground(options, mountpoint, arguments.verbose)
@@ -85,6 +89,14 @@ def _configured(arguments: argparse.Namespace, options: Options, base: Options) 
     for trouble in troubles:
         print(f"unionfs: warning: {trouble}", file=sys.stderr)
     return options
+
+
+def _let_go(options: Options) -> None:
+    """Unmount the disks that were mounted for a union that is not to be."""
+    if options.disks:
+        from unionfs.mounting import ourdisks  # noqa: PLC0415 - few mounts have any
+
+        ourdisks.let_go(options.disks)
 
 
 def _in_background(options: Options, mountpoint: str, arguments: argparse.Namespace) -> int:

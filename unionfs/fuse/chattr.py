@@ -43,7 +43,8 @@ class Chattr:
         shown = self.get(node, form)
         light = form.copied | form.protecting
         changed = form.flags(shown) ^ form.flags(wished)
-        return not self.union.features.metacopy or changed & ~light != 0 or shown[4:] != wished[4:]
+        is_light = changed & ~light == 0 and shown[4:] == wished[4:]
+        return not (is_light and self.union.leaves_content(node))
 
     def set(self, node: Node, form: Form, shown: bytes, wished: bytes, uid: int) -> None:
         """Change the flags to *wished*, for the user *uid*; the kernel has asked what he may.

@@ -100,16 +100,23 @@ class ContentCopies:
 
     async def bring_wholly(self, node: Node) -> None:
         """Copy a file up with its content, where metadata alone does not do: metacopy=off."""
-        if not self._union.features.metacopy:
+        if not self._union.leaves_content(node):
             await self.bring(node)
+
+    async def end_of(self, node: Node) -> None:
+        """Wait for the end of a copy of a file by a thread, if one is under way."""
+        event = self._ends.get(node)
+        if event is not None:
+            await event.wait()
 
     async def bring_source(self, parent: Node, name: bytes) -> None:
         """Copy a file up with its content before it is renamed, where metadata does not do."""
-        if self._union.features.metacopy or not self._union.upper:
+        union = self._union
+        if not union.upper or (union.features.metacopy and not union.two_sided):
             return
-        found = self._union.lookup.node(parent, name)
+        found = union.lookup.node(parent, name)
         if found is not None:
-            await self.bring(found[0])
+            await self.bring_wholly(found[0])
 
     def _fill(self, job: Job) -> None:
         try:

@@ -93,6 +93,11 @@ class Direct:
             **listings.table,
             **DirectIoctl(operations).table,
         }
+        if operations.crossing is not None:
+            from unionfs.fuse.directsides import DirectSides  # noqa: PLC0415 - few unions have them
+
+            sides = DirectSides(self._nodes, operations.crossing, self._entry)
+            self.table = {**self.table, **sides.table}
 
     def foresee(self) -> bool:
         """Make something ready, or tidy up, in a few microseconds; False: there is nothing."""
@@ -312,7 +317,7 @@ class Direct:
         name, value = _name(body[:start], messages.SETXATTR_IN.size), bytes(body[start:])
         requester, node = self._operations.session.requester(unique, uid, gid), self._nodes[number]
         self._files.changed(node)
-        if self._union.features.metacopy and name not in OwnAttributes.names:
+        if self._union.leaves_content(node) and name not in OwnAttributes.names:
             self._files.sets_attribute()
             self._attributes.set(node, name, value, flags, requester)
             return messages.empty(unique)

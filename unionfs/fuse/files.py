@@ -268,7 +268,7 @@ class Files:
 
     def waits_to_change(self, node: Node, new: NewAttributes) -> bool:
         """Tell whether content has to be copied up before attributes change, or much cut off."""
-        if new.size is None and self.union.features.metacopy:
+        if new.size is None and self.union.leaves_content(node):
             return False
         if new.size is not None and self._copyup.cuts_by_blocks(node, new.size):
             return False

@@ -17,7 +17,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
-from typing import Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
@@ -40,6 +40,9 @@ from unionfs.host.credentials import Requester
 from unionfs.view.listings import DOTS, Listings
 from unionfs.view.node import Node
 from unionfs.view.union import Union
+
+if TYPE_CHECKING:
+    from unionfs.fuse.crossing_copies import CrossingCopies
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +106,11 @@ class Operations(pyfuse3.Operations):
             union, self.changes, self.files.copies, Maintenance(union, self.descriptors, self.files)
         )
         self.listings = Listings(union)
+        self.crossing: CrossingCopies | None = None
+        if union.two_sided:
+            from unionfs.fuse import crossing_copies  # noqa: PLC0415 - few unions have two
+
+            self.crossing = crossing_copies.of(union, self.changes, self.files.copies)
 
     def explain(self, error: Exception, request: str, subject: Callable[[], Node]) -> int:
         """Return the errno of a failed request, and log what an administrator should know of.
@@ -239,7 +247,10 @@ class Operations(pyfuse3.Operations):
 
     @_replying
     async def unlink(self, parent: int, name: bytes, _ctx: RequestContext) -> None:
-        self.changes.unlink(self.union.nodes[parent], name)
+        if self.crossing is not None:
+            await self.crossing.unlink(self.union.nodes[parent], name)
+        else:
+            self.changes.unlink(self.union.nodes[parent], name)
 
     @_replying
     async def rmdir(self, parent: int, name: bytes, _ctx: RequestContext) -> None:
@@ -256,16 +267,23 @@ class Operations(pyfuse3.Operations):
         _ctx: RequestContext,
     ) -> None:
         nodes = self.union.nodes
+        change = nodes[parent], name, nodes[new_parent], new_name, flags
+        if self.crossing is not None:
+            await self.crossing.rename(*change)
+            return
         await self.files.copies.bring_source(nodes[parent], name)
-        self.changes.rename(nodes[parent], name, nodes[new_parent], new_name, flags)
+        self.changes.rename(*change)
 
     @_replying
     async def link(
         self, inode: int, new_parent: int, new_name: bytes, _ctx: RequestContext
     ) -> EntryAttributes:
-        node = self.union.nodes[inode]
-        await self.files.copies.bring_wholly(node)
-        st = self.changes.link(node, self.union.nodes[new_parent], new_name)
+        node, directory = self.union.nodes[inode], self.union.nodes[new_parent]
+        if self.crossing is not None:
+            st = await self.crossing.link(node, directory, new_name)
+        else:
+            await self.files.copies.bring_wholly(node)
+            st = self.changes.link(node, directory, new_name)
         return self._known_entry(node, st)
 
     # Files

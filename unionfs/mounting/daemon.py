@@ -38,6 +38,15 @@ _FAR_BACKGROUND = 4096
 
 def open_and_serve(options: Options, mountpoint: str, started: Callable[[], None]) -> int:
     """Open the layers, mount and serve; raise Refused where that cannot be."""
+    if not options.disks:
+        return _open_and_serve(options, mountpoint, started)
+    from unionfs.mounting import ourdisks  # noqa: PLC0415 - few mounts have any
+
+    with ourdisks.held(options.disks):
+        return _open_and_serve(options, mountpoint, started)
+
+
+def _open_and_serve(options: Options, mountpoint: str, started: Callable[[], None]) -> int:
     opening.require_privileges()
     try:
         stack = opening.open_stack(options, mountpoint)

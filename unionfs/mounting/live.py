@@ -26,7 +26,7 @@ _DEAD = frozenset({errno.ENOTCONN, errno.ECONNABORTED, errno.EIO})
 
 # Not in the status: they are about the command, or are shown with the layers.
 _UNSHOWN = frozenset(
-    {"flags", "remount", "lowers", "upper", "work", "state", "state_work", "planted"}
+    {"flags", "remount", "lowers", "upper", "work", "state", "state_work", "planted", "disks"}
 )
 
 _UNSAID = (None, (), False)

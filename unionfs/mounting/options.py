@@ -81,6 +81,8 @@ class Options:
     wipe: Annotated[OnOff, "upper is emptied first: what is in it is gone [off]"] = "off"
     # Directories that upper begins with, of a configuration: "empty" or "dirs", and a path.
     planted: tuple[tuple[str, str], ...] = ()
+    # Where disks are mounted for this union alone, of a configuration: they go with it.
+    disks: tuple[str, ...] = ()
     far: str | None = None  # lowers that may keep one waiting: "all", or "1:3", the first being 1
     near: str | None = None
 

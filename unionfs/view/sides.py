@@ -25,6 +25,7 @@ from unionfs.layers.stack import Stack, State
 from unionfs.view.lookup import Finder, Lookup, find_nothing
 from unionfs.view.node import Node, NodeTable
 from unionfs.view.sidetables import SideTable, Tables
+from unionfs.view.transfers import Transfers
 from unionfs.view.twins import Twins
 from unionfs.view.union import Common, Features, Union
 from unionfs.view.upper import Upper
@@ -178,6 +179,7 @@ class TwoSided(Union):
         root = Split(self.scratch.root, self.state.root, state.rules.root)
         self.holders = []
         self.twins = Twins()
+        self.transfers = Transfers(self)
         # The split directories, by the node that the kernel knows, and by the companion.
         self.splits = {root.shown: root}
         self.companions = {root.companion: root}
@@ -330,6 +332,17 @@ class TwoSided(Union):
             for name, hint in side.names_in(split.on(side)).items()
             if split.rule.child(name).persisted == side.persisted
         }
+
+    def leaves_content(self, node: Node) -> bool:
+        """Tell whether *node* may come to upper by its metadata alone: never to state."""
+        return self.features.metacopy and not node.persisted
+
+    def open_content(self, node: Node) -> int:
+        """Open a file's content to copy it."""
+        if self.has_lower_content(node):
+            lower = node.lowers[-1]
+            return lower.layer.open_content(lower.path)
+        return self.open_to_read(node)
 
     def statvfs(self, node: Node) -> os.statvfs_result:
         """Return the figures of the file system to which changes of *node* go."""

@@ -189,6 +189,10 @@ class Union:
         """Tell whether the content of a file still lies in a lower layer."""
         return bool(node.below) and node.format == stat.S_IFREG
 
+    def leaves_content(self, node: Node) -> bool:  # noqa: ARG002 (`sides`)
+        """Tell whether *node* may come to upper by its metadata alone."""
+        return self.features.metacopy
+
     def far_content(self, node: Node) -> tuple[FarLayer, bytes] | None:
         """Return where the content of a file is, if in a layer that is asked for it (`far`)."""
         if not self.far or not self.has_lower_content(node):

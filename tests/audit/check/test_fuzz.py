@@ -211,12 +211,12 @@ def test_a_mount_serves_what_is_not_damaged(bench):
         set_mark(os.path.join(bench.at("upper"), path), name, value)
     assert bench.unionfs("mount --lower lower --upper upper --work work mnt").status == 0
     try:
-        for path in ("mnt/d/e", "mnt/f"):
+        for path in ("mnt/d/e", "mnt/f", "mnt/l"):
             with pytest.raises(OSError, match=os.strerror(errno.EIO)):
                 os.stat(bench.at(path))
-        assert bench.ls("mnt") == ["d", "g", GOOD, "mid", "out"]
+        assert bench.ls("mnt") == ["d", "f", "g", GOOD, "l", "mid", "out"]
         assert bench.read(f"mnt/{GOOD}/{GOOD}") == GOOD
-        assert bench.ls("mnt/d") == ["x", "y"]
+        assert bench.ls("mnt/d") == ["e", "x", "y"]
         assert os.stat(bench.at("mnt/d/x")).st_size == 0
         bench.write("mnt/d/x", "new")
         assert bench.read("mnt/d/x") == "new"

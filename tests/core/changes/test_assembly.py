@@ -4,11 +4,13 @@ import subprocess
 import sys
 
 # What alone a union of two sides needs; each is some milliseconds of a boot.
-CHANGES = ("arrivals", "crossings", "remembering", "scaffolds", "sides")
-VIEW = ("sides", "sidetables", "twins")
+CHANGES = ("arrivals", "crossings", "remembering", "scaffolds", "sided_copyups", "sides")
+VIEW = ("sides", "sidetables", "transfers", "twins")
+FUSE = ("crossing_copies", "directsides")
 OF_TWO_SIDES = {
     *(f"unionfs.changes.{name}" for name in CHANGES),
     *(f"unionfs.view.{name}" for name in VIEW),
+    *(f"unionfs.fuse.{name}" for name in FUSE),
     "unionfs.layers.persistence",
 }
 
@@ -29,4 +31,5 @@ def test_a_union_of_one_side_imports_nothing_of_two():
 
 
 def test_what_a_union_of_two_sides_needs_is_named_rightly():
-    assert imported("from unionfs.changes import scaffolds, sides") >= OF_TWO_SIDES
+    script = "from unionfs.changes import scaffolds, sides; from unionfs.fuse import directsides"
+    assert imported(script) >= OF_TWO_SIDES

@@ -274,6 +274,18 @@ def _kept(plain):
     }
 
 
+@pytest.mark.parametrize("names", [("tmp/a", "keep/one"), ("keep/k", "tmp/t")])
+def test_no_exchange_takes_a_name_from_a_file_that_has_others(union, names):
+    """Of a file with names on both sides scratch's are a placeholder's, which has no content."""
+    u = union({}, LOWER, rules=RULES)
+    u.link("keep/k", "tmp/a")
+    before = u.tree()
+    for pair in (names, reversed(names)):
+        with pytest.raises(OSError, match=rf"Errno {errno.EXDEV}\b"):
+            u.rename(*pair, EXCHANGE)
+    assert u.tree() == before
+
+
 def test_attributes_go_along(union):
     u = union({}, LOWER, rules=RULES)
     u.create("tmp/a", "a")

@@ -289,3 +289,21 @@ def test_a_directory_too_large_to_be_copied_meanwhile_is_left_to_mv(union):
         u.create(f"var/mine/large/{number}")
     u.rename("var/mine/large", "var/large")
     assert len(u.list("var/large")) == 1100
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda u: u.write("var/b", "mine"),
+        lambda u: (u.node("var/a"), u.node("var/b"), u.write("var/b", "mine")),
+        lambda u: (u.write("var/a", "first"), u.write("var/b", "mine")),
+        lambda u: (u.change("var/a", mode=0o600), u.write("var/b", "mine")),
+    ],
+)
+def test_what_was_written_by_one_name_of_a_lower_file_persists_under_it(union, change):
+    """A file of several names has one copy, which not all of them have in state."""
+    u = union({}, {"var": {"a": "low", "z": ""}}, rules=("/var",))
+    os.link(u.directory / "lower0/var/a", u.directory / "lower0/var/b")
+    change(u)
+    u = u.reboot(lambda: made_anew(u.directory / "lower0", write("var/b", "theirs")))
+    assert u.read("var/b") == "mine"

@@ -1,0 +1,175 @@
+"""Large files cross the sides of a union: others are served, and what is written is not lost."""
+
+import contextlib
+import mmap
+import os
+import threading
+import time
+
+import pytest
+
+from tests.mounted import disks
+from tests.mounted.mount import Mount
+from unionfs.host.syscalls import RENAME_EXCHANGE, renameat2
+
+LARGE = 64 << 20
+LOWER = {"s": {"old": "old"}, "p": {"old": "old"}}
+
+
+@pytest.fixture(params=[(), ("direct=off",)], ids=["direct", "libfuse"])
+def union(base, request):
+    """A union with all in /p on a disk, where fsync(2) takes its time, and scratch in RAM."""
+    with contextlib.ExitStack() as held:
+        disk = held.enter_context(disks.writable("ext4", base, 512))
+        lower = base / "lower1"
+        options = ("ram=600M", f"statedir={disk}", "persist=/p", "state-required", *request.param)
+        mount = Mount.planted(base, None, LOWER, options=options)
+        with (lower / "p/low").open("wb") as file:
+            file.write(os.urandom(1 << 20) * (LARGE >> 20))
+        mount.start()
+        try:
+            yield mount
+            mount.stop()
+        finally:
+            mount.kill()
+
+
+def dense(path):
+    """Make a large file of which no block is like another file's."""
+    with path.open("wb") as file:
+        for _ in range(LARGE >> 20):
+            file.write(os.urandom(1 << 20))
+    return path
+
+
+def names(top):
+    return {"s": sorted(os.listdir(top / "s")), "p": sorted(os.listdir(top / "p"))}
+
+
+def linked(top):
+    os.link(top / "p/new", top / "s/second")
+
+
+CHANGES = {  # name: (what is made first, what is done, what is there then beside `old`)
+    "to state": (
+        lambda top: dense(top / "s/new"),
+        lambda top: os.rename(top / "s/new", top / "p/new"),
+        ([], ["low", "new"]),
+    ),
+    "to scratch, over a file": (
+        lambda top: dense(top / "p/new"),
+        lambda top: os.rename(top / "p/new", top / "s/old"),
+        ([], ["low"]),
+    ),
+    "of the lower, to scratch": (
+        lambda _top: None,
+        lambda top: os.rename(top / "p/low", top / "s/low"),
+        (["low"], []),
+    ),
+    "linked in state": (
+        lambda top: dense(top / "s/new"),
+        lambda top: os.link(top / "s/new", top / "p/new"),
+        (["new"], ["low", "new"]),
+    ),
+    "the last name in state": (
+        lambda top: (dense(top / "p/new"), linked(top)),
+        lambda top: os.unlink(top / "p/new"),
+        (["second"], ["low"]),
+    ),
+    "replaced, the last name in state": (
+        lambda top: (dense(top / "p/new"), linked(top)),
+        lambda top: os.rename(top / "p/old", top / "p/new"),
+        (["second"], ["low", "new"]),
+    ),
+    "exchanged": (
+        lambda top: dense(top / "s/new"),
+        lambda top: renameat2(
+            -100, os.fsencode(top / "s/new"), -100, os.fsencode(top / "p/low"), RENAME_EXCHANGE
+        ),
+        (["new"], ["low"]),
+    ),
+    "attributes in state": (
+        lambda _top: None,
+        lambda top: os.chmod(top / "p/low", 0o600),
+        ([], ["low"]),
+    ),
+    "an extended attribute in state": (
+        lambda _top: None,
+        lambda top: os.setxattr(top / "p/low", "user.a", b"1"),
+        ([], ["low"]),
+    ),
+    "renamed in state": (
+        lambda _top: None,
+        lambda top: os.rename(top / "p/low", top / "p/high"),
+        ([], ["high"]),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_others_are_served_while_a_large_file_crosses(union, case):
+    prepare, change, (scratch, state) = CHANGES[case]
+    top = union.path
+    prepare(top)
+    time.sleep(0.05)  # as a user who types
+    changing = threading.Thread(target=change, args=(top,))
+    longest = count = 0
+    begun = time.perf_counter()
+    changing.start()
+    while changing.is_alive():
+        before = time.perf_counter()
+        os.stat(top)
+        os.listdir(top)
+        (top / "other").write_text("x")
+        longest = max(longest, time.perf_counter() - before)
+        count += 1
+    took = time.perf_counter() - begun
+    changing.join()
+    expected = {"s": sorted({"old", *scratch}), "p": sorted({"old", *state})}
+    if "replaced" in case:
+        expected["p"].remove("old")
+    assert names(top) == expected
+    assert count > 2
+    assert longest < max(took / 2, 0.5), f"{longest:.3f} of {took:.3f} s"
+
+
+def test_what_is_written_by_a_map_meanwhile_is_not_lost(union):
+    path = dense(union.path / "s/new")
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), LARGE) as view:
+        time.sleep(0.05)
+        over = threading.Event()
+        last = 0
+
+        def write():
+            nonlocal last
+            while not over.is_set():
+                last += 1
+                view[0:8] = last.to_bytes(8, "big")
+                view.flush(0, mmap.PAGESIZE)
+
+        writing = threading.Thread(target=write)
+        writing.start()
+        os.rename(path, union.path / "p/new")
+        over.set()
+        writing.join()
+    assert int.from_bytes((union.path / "p/new").read_bytes()[:8], "big") == last
+
+
+def test_two_who_move_one_file_at_once(union):
+    dense(union.path / "s/new")
+    time.sleep(0.05)
+    said = []
+
+    def move(name):
+        try:
+            os.rename(union.path / "s/new", union.path / "p" / name)
+        except OSError as exc:
+            said.append(exc.errno)
+
+    movers = [threading.Thread(target=move, args=(name,)) for name in ("one", "two")]
+    for mover in movers:
+        mover.start()
+    for mover in movers:
+        mover.join()
+    assert said == [2]  # ENOENT
+    assert len(names(union.path)["p"]) == 3

@@ -1,0 +1,122 @@
+"""Content that goes to the other side of a union, copied before its file goes there: `crossings`.
+
+A large file takes seconds, during which nobody could be served.  So who is going to ask for a
+change asks first which content that takes (`Wanted`), has it copied by a thread, which sees
+descriptors alone, and then asks for the change, which takes what is ready and copies the rest
+itself.  What was changed meanwhile, or has gone elsewhere, is of no use and copied again.
+
+A copy goes to a file of its own in work, or, where the file is to become its placeholder
+(`view/twins`), into that, whose content nobody sees.
+"""
+
+import dataclasses
+import os
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from unionfs.host import content
+
+if TYPE_CHECKING:
+    from unionfs.view.node import Node
+    from unionfs.view.sides import Side, TwoSided
+
+# Nanoseconds after a change within which another may leave the same time: two ticks of 100 Hz.
+_TICKS_NS = 20_000_000
+
+
+class Wanted(NamedTuple):
+    """Content that a change takes to a side."""
+
+    node: "Node"
+    side: "Side"
+    placeholder: "Node | None"  # what is to be filled, None: a new file
+
+
+class Seen(NamedTuple):
+    """What tells whether a file's content is still the one that was copied."""
+
+    device: int
+    ino: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+def seen(st: os.stat_result) -> Seen | None:
+    """Return what tells of later changes; None of what was changed a moment ago."""
+    if time.time_ns() - st.st_ctime_ns < _TICKS_NS:
+        return None
+    return Seen(st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns)
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Transfer:
+    """One copy, under way or ready; its descriptors are closed when it is over."""
+
+    wanted: Wanted
+    source: int
+    target: int
+    staged: bytes  # b"": it goes into the placeholder
+    seen: Seen
+    syncs: bool
+    is_ready: bool = False
+
+    def fill(self) -> None:
+        """Copy the content; a thread may do it."""
+        if not content.share(self.source, self.target):
+            content.copy(self.source, self.target, self.seen.size)
+        if self.syncs:
+            content.sync(self.target)
+        self.is_ready = True
+
+    def close(self) -> None:
+        """Close the descriptors, once."""
+        for fd in (self.source, self.target):
+            if fd >= 0:
+                os.close(fd)
+        self.source = self.target = -1
+
+
+class Transfers:
+    """The transfers of one union."""
+
+    def __init__(self, union: "TwoSided") -> None:
+        self._union = union
+        self._known: dict[tuple[Node, Side], Transfer] = {}  # what goes where
+
+    def add(self, transfer: Transfer) -> None:
+        """Take note of a transfer that is begun."""
+        self._known[transfer.wanted[:2]] = transfer
+
+    def is_ready(self, wanted: Wanted) -> bool:
+        """Tell whether that content was copied, and is still the file's."""
+        transfer = self._known.get(wanted[:2])
+        if transfer is None or not transfer.is_ready or transfer.wanted != wanted:
+            return False
+        source = self._union.open_content(wanted.node)
+        try:
+            return seen(os.fstat(source)) == transfer.seen
+        finally:
+            os.close(source)
+
+    def take(self, wanted: Wanted) -> bytes | None:
+        """Return where the content of a file is ready, b"" for its placeholder; None for nowhere.
+
+        It is the caller's then.
+        """
+        if not self.is_ready(wanted):
+            return None
+        transfer = self._known[wanted[:2]]
+        staged, transfer.staged = transfer.staged, b""
+        self.end(transfer)
+        return staged
+
+    def end(self, transfer: Transfer) -> None:
+        """Let go of a transfer, whether it was taken or not."""
+        wanted = transfer.wanted
+        if self._known.get(wanted[:2]) is transfer:
+            del self._known[wanted[:2]]
+        transfer.close()
+        if transfer.staged:
+            wanted.side.upper.temporaries.drop(transfer.staged)
+            transfer.staged = b""
