@@ -176,9 +176,8 @@ def test_a_lower_is_left_alone_where_upper_has_no_room_for_files_in_part(bench, 
         assert bench.unionfs("umount mnt").status == 0
 
 
+@pytest.mark.parametrize("union", [SIDES["two sides"]], indirect=True)
 def test_what_persists_stays_as_it_was_made_and_the_rest_is_the_new_lowers(union):
-    if "state" not in union.options:
-        pytest.skip("nothing persists")
     union.write("mnt/f", "mine\n")
     assert maintain(union, "echo new >/f; echo more >/g").status == 0
     assert union.read("mnt/f") == "mine\n"

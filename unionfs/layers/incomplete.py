@@ -10,15 +10,24 @@ import os
 
 from unionfs.host import content
 from unionfs.layers import markers, temporaries
-from unionfs.layers.layer import Layer, WritableLayer, join
+from unionfs.layers.layer import NO_ATTRIBUTES, Layer, WritableLayer, join
 
 DIRECTORY = join(temporaries.DIRECTORY, temporaries.INCOMPATIBLE)
 _ENTRY = join(DIRECTORY, temporaries.BLOCKS)
 
 
 def is_said(layer: Layer) -> bool:
-    """Tell whether it was said of an upper, or of a layer that was one."""
-    return layer.find_attribute(b".", markers.INCOMPLETE) is not None
+    """Tell whether it was said of an upper, or of a layer that was one.
+
+    By descriptor: the directory of the process stays, to which names may be relative yet.
+    """
+    try:
+        os.getxattr(layer.fd, markers.INCOMPLETE)
+    except OSError as exc:
+        if exc.errno in NO_ATTRIBUTES:
+            return False
+        raise
+    return True
 
 
 def say(upper: WritableLayer, work: WritableLayer, *, syncs: bool) -> None:

@@ -31,7 +31,7 @@ from unionfs.layers.descent import Root, stale
 
 _T = TypeVar("_T")
 
-_NO_ATTRIBUTES = frozenset({errno.ENODATA, errno.EOPNOTSUPP})
+NO_ATTRIBUTES = frozenset({errno.ENODATA, errno.EOPNOTSUPP})
 _GONE = (FileNotFoundError, NotADirectoryError)
 NO_WAIT = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _OPEN = NO_WAIT | os.O_NOFOLLOW
@@ -178,7 +178,7 @@ class Layer(Root):
         try:
             return self.attribute(path, name)
         except OSError as exc:
-            if exc.errno in _NO_ATTRIBUTES:
+            if exc.errno in NO_ATTRIBUTES:
                 return None
             raise
 
