@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 from unionfs.changes.partial_copies import PartialCopies
 from unionfs.host import mountcalls
-from unionfs.layers import incomplete, markers
-from unionfs.layers.layer import WritableLayer, join
+from unionfs.layers import incomplete, markers, walk
+from unionfs.layers.layer import WritableLayer
 from unionfs.layers.rules import Found
 from unionfs.layers.whiteouts import LayerEntry
 from unionfs.view.node import Node
@@ -60,7 +60,11 @@ def settle(copies: PartialCopies) -> int:
 def _all(copies: PartialCopies) -> Iterator[_Place]:
     """Yield the places of all partial copies; of one with several names more than once."""
     upper = copies.union.upper
-    places = [(upper.layer, path) for path in _files(upper.layer)]
+    places = [
+        (upper.layer, path)
+        for path, entry in walk.non_directories(upper.layer)
+        if entry.is_file(follow_symlinks=False)
+    ]
     places += [(upper.work, path) for path in upper.links.paths()]
     for layer, path in places:
         marks = markers.read(layer, path)
@@ -83,16 +87,3 @@ def _bring(copies: PartialCopies, place: _Place) -> None:
     finally:
         upper.partials.forget(node.ino)
         os.close(node.pin)
-
-
-def _files(layer: WritableLayer) -> Iterator[bytes]:
-    """Yield the paths of all regular files."""
-    directories = [b"."]
-    while directories:
-        directory = directories.pop()
-        for entry in layer.scan(directory):
-            path = join(directory, entry.name)
-            if entry.is_dir(follow_symlinks=False):
-                directories.append(path)
-            elif entry.is_file(follow_symlinks=False):
-                yield path

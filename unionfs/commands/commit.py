@@ -30,7 +30,7 @@ from unionfs.commands import diff, offline, selection, truelower
 from unionfs.commands.committedlinks import CommittedLinks
 from unionfs.fuse.rootattributes import ALONE
 from unionfs.host import content
-from unionfs.layers import markers
+from unionfs.layers import markers, walk
 from unionfs.layers.layer import Layer, WritableLayer, join
 from unionfs.layers.persistence import Rules
 from unionfs.layers.whiteouts import BOTTOM
@@ -130,7 +130,8 @@ class _Commit:
             _remove_tree(self._lower, _STAGING)
         self._lower.mkdir(_STAGING, 0o700)
         try:
-            with self._links.held(_files(self._lower)):
+            files = (path for path, _ in walk.non_directories(self._lower))
+            with self._links.held(files):
                 return self._carry_all(chosen)
         finally:
             _remove_tree(self._lower, _STAGING)
@@ -295,7 +296,7 @@ class _Commit:
     def _names(self) -> dict[int, "_Names"]:
         """Map the union's inode numbers of files with several names to their names in the lower."""
         found: dict[int, _Names] = {}
-        for path in _files(self._lower):
+        for path, _ in walk.non_directories(self._lower):
             now = self._union.find(path)
             if now is not None and now.st_nlink > 1:
                 found.setdefault(now.st_ino, _Names([], done=False)).paths.append(path)
@@ -357,16 +358,3 @@ def _at(layer: Layer, path: bytes) -> Iterator[bytes]:
     """Enter the root of *layer*, as extended attributes have no *at() calls."""
     os.fchdir(layer.fd)
     yield path
-
-
-def _files(layer: Layer) -> Iterator[bytes]:
-    """Yield the paths of all that is no directory."""
-    directories = [b"."]
-    while directories:
-        directory = directories.pop()
-        for entry in layer.scan(directory):
-            path = join(directory, entry.name)
-            if entry.is_dir(follow_symlinks=False):
-                directories.append(path)
-            else:
-                yield path
