@@ -30,6 +30,8 @@ _READING = (
     "stat", "lstat", "readlink", "scandir", "listdir", "listxattr", "getxattr", "read", "pread",
     "preadv", "statvfs", "fstatvfs", "dup",
 )  # fmt: skip
+# The functions that remove what is of no use any more, and let it be where they cannot.
+_TIDYING = ("discard", "leave", "remove_spent")
 _UNNAMED = os.O_TMPFILE & ~os.O_DIRECTORY
 
 Act = Callable[[Callable[[], Any]], Any]
@@ -91,7 +93,7 @@ class Gate:
                 raise PowerOff
             self.calls.append(Call(name, args))
             if self._is_now():
-                self.tidying |= _called_by("discard") or _called_by("leave")
+                self.tidying |= any(map(_called_by, _TIDYING))
                 return self.act(lambda: function(*args, **kwargs))
             return function(*args, **kwargs)
 
