@@ -64,12 +64,13 @@ def ground():
     """A directory that other users may enter, unlike pytest's own, on a tmpfs of its own.
 
     So the host's disk, which a clean end of a mount syncs, does not decide how long the
-    tests take; UNIONFS_TEST_GROUND=DIR has them run in DIR all the same.
+    tests take; UNIONFS_TEST_GROUND=DIR has them run in DIR all the same.  It is so large that
+    no daemon warns of it: some tests have 2.5 GiB there for a moment.
     """
     path = Path(tempfile.mkdtemp(prefix="unionfs-mounted-", dir=_GROUND))
     with contextlib.ExitStack() as stack:
         if _GROUND is None:
-            stack.enter_context(disks.mounted(path, "-t", "tmpfs", "-o", "size=3g", "tmpfs"))
+            stack.enter_context(disks.mounted(path, "-t", "tmpfs", "-o", "size=6g", "tmpfs"))
         path.chmod(0o755)
         yield path
     shutil.rmtree(path)
