@@ -6,10 +6,10 @@ import random
 import stat
 import subprocess
 import threading
-from pathlib import Path
 
 import pytest
 
+from tests.forgetting import forget
 from tests.mounted import disks, fsx
 from tests.mounted.mount import ROOT, Mount
 from tests.mounted.witness import failure
@@ -169,14 +169,8 @@ def test_a_file_that_the_kernel_forgot_is_what_it_was(union):
             file.seek(offset)
             file.write(b"abcd")
         model[offset : offset + 4] = b"abcd"
-        _forget(u)
+        forget(u.path)
         assert (u.path / "f").read_bytes() == model
-
-
-def _forget(union):
-    """Have the kernel let go of all that it knows of a union; others lose their caches."""
-    Path("/proc/sys/vm/drop_caches").write_text("2", encoding="ascii")
-    os.stat(union.path)
 
 
 def test_a_write_for_which_there_is_no_room_changes_nothing(union):
@@ -337,7 +331,7 @@ def test_before_a_lower_changes_its_partial_copies_are_whole(union):
     for name, model in models.items():
         model[3 * BLOCK] = ord(name if name != "i" else "h")
     with (u.path / "f").open("r+b"):
-        _forget(u)
+        forget(u.path)
         os.setxattr(u.path, "trusted.unionfs.maintained", b"begin")
         room = used(u)
         for name in "fg":  # in place; the other is known by its time
