@@ -51,9 +51,10 @@ class Clients:
         self.started = []
 
     def start(self, *words, **settings):
+        """Start a program that signals end, also where nohup(1) or a shell's `&` ran us."""
         self.started.append(
             subprocess.Popen(
-                [*map(str, words)],
+                ["env", "--default-signal=HUP,INT,QUIT", *map(str, words)],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
