@@ -11,7 +11,7 @@ import pytest
 
 from tests.forgetting import forget
 from tests.mounted import disks, fsx
-from tests.mounted.mount import ROOT, Mount
+from tests.mounted.mount import ROOT, Mount, wait_until
 from tests.mounted.witness import failure
 from unionfs.host import syscalls
 
@@ -154,11 +154,7 @@ def test_the_room_of_a_deleted_file_comes_back(union):
         file.write(bytes(BLOCK * 5))
         (u.path / "f").unlink()
         assert used(u) >= 5 * BLOCK
-    for _ in range(200):
-        if used(u) == 0:
-            break
-        os.stat(u.path)
-    assert used(u) <= mmap.PAGESIZE
+    wait_until(lambda: used(u) <= mmap.PAGESIZE)
 
 
 def test_a_file_that_the_kernel_forgot_is_what_it_was(union):
