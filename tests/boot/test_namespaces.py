@@ -163,6 +163,7 @@ def test_the_daemon_is_spared_and_watched(image, tmp_path):
     for pid in $(pgrep '^unionfs'); do
         cd /proc/$pid
         echo $(tr - _ <comm)=$(tr '\\0' ' ' <cmdline),$(cat oom_score_adj)
+        grep -q 'THP_enabled:.*0' status && echo small_$(tr - _ <comm)=yes
         kill -TERM $pid; kill -HUP $pid
     done
     echo omitted=$(sort -n /run/sendsigs.omit.d/* | diff - <(pgrep '^unionfs') && echo yes)
@@ -174,6 +175,8 @@ def test_the_daemon_is_spared_and_watched(image, tmp_path):
     assert values(ended) == {
         "unionfs": f"@unionfs ,{score}",
         "unionfs_watch": f"@unionfs-watch ,{score}",
+        "small_unionfs": "yes",
+        "small_unionfs_watch": "yes",
         "omitted": "yes",
         "alive": "2",
         "locked": "yes",
