@@ -204,7 +204,8 @@ def test_the_daemon_is_spared_and_watched(image, tmp_path):
     ],
 )
 def test_a_dead_daemon_is_seen_and_what_was_told_is_done(image, tmp_path, words, status, said):
-    script = "pkill -9 '^unionfs$' & exec chroot /ro sleep 5"  # PID 1 needs nothing of the union
+    seconds = 60 if status else 5  # for the watcher
+    script = f"pkill -9 '^unionfs$' & exec chroot /ro sleep {seconds}"  # PID 1 does without a union
     ended = namespaces.boot(image.ext4, tmp_path, f"unionfs=tmpfs {words}", script)
     assert ended.status == status
     assert f"unionfs: the daemon of / died (killed by SIGKILL): {said}" in ended.log
