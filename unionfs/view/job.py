@@ -5,7 +5,7 @@ import os
 import threading
 
 from unionfs.host import content
-from unionfs.layers.whiteouts import LayerPath
+from unionfs.layers.layer import LayerPath
 from unionfs.view.node import Node
 
 

@@ -18,9 +18,9 @@ from unionfs.layers.aufs_whiteouts import AufsWhiteouts
 from unionfs.layers.descent import stale
 from unionfs.layers.far import FarLayer
 from unionfs.layers.inodes import ROOT_INO, divide
-from unionfs.layers.layer import Layer, WritableLayer, join
+from unionfs.layers.layer import Layer, LayerPath, WritableLayer, join
 from unionfs.layers.stack import Stack
-from unionfs.layers.whiteouts import LayerPath, Whiteouts
+from unionfs.layers.whiteouts import Whiteouts
 from unionfs.view.columns import Columns
 from unionfs.view.fills import Fills
 from unionfs.view.known import Known
