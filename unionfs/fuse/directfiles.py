@@ -18,7 +18,7 @@ from unionfs.changes.changes import Caller
 from unionfs.changes.partial_copies import frees
 from unionfs.fuse.directpartials import DirectPartials
 from unionfs.fuse.files import UNOPENED, Opened, host_flags
-from unionfs.fuse.operations import Operations
+from unionfs.fuse.service import Service
 from unionfs.fuse.session import messages
 from unionfs.fuse.session.crew import Later, Soon, Waiting, at_once
 from unionfs.fuse.session.dispatch import NO_REPLY, Handler, Reply
@@ -54,15 +54,15 @@ def _opened(unique: int, opened: Opened) -> bytes:
 class DirectFiles:
     """The direct handlers of one mount that concern the content of files."""
 
-    def __init__(self, operations: Operations) -> None:
-        self.descriptors = operations.descriptors
-        self._session = operations.session
-        self._union = operations.union
-        self._nodes = operations.union.nodes
-        self._files = operations.files
-        self._changes = operations.changes
-        self._durability = operations.durability
-        self._partial = DirectPartials(operations, self._read_at_once)
+    def __init__(self, service: Service) -> None:
+        self.descriptors = service.descriptors
+        self._session = service.session
+        self._union = service.union
+        self._nodes = service.union.nodes
+        self._files = service.files
+        self._changes = service.changes
+        self._durability = service.durability
+        self._partial = DirectPartials(service, self._read_at_once)
         self._reply = memoryview(bytearray(_READ_BYTES))
         self.table: Mapping[int, Handler] = {
             messages.OPEN: self._open,
