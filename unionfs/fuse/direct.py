@@ -277,9 +277,9 @@ class Direct:
         node = self._nodes[ino]
         requester = self._service.session.requester(unique, uid, gid)
         plain = node.upper and not node.protection and not (node.below and self._union.far)
-        self._files.changed(node)
         if plain and not valid & messages.FATTR_SIZE and new != NOTHING:
             # what is most often asked: nothing to decide
+            self._files.changed(node)
             return self._attr(unique, node, self._attributes.change(node, new, -1, requester))
         touches = valid & messages.FATTR_TIMES_NOW == messages.FATTR_TIMES_NOW
         if not self._files.consent.permit(node, new, requester, touches=touches):
@@ -287,12 +287,13 @@ class Direct:
         handle = fh if valid & messages.FATTR_FH and fh else -1  # no handle is 0
         if self._keeps_all(valid):
             requester = ROOT
-        if not self._files.waits_to_change(node, new):
-            return self._attr(unique, node, self._files.change(node, new, handle, requester))
+        changes = self._files.attribute_changes
+        if not changes.waits(node, new):
+            return self._attr(unique, node, changes.change(node, new, handle, requester))
 
         async def job() -> bytes:
-            sized = await self._files.prepare(node, new, requester)
-            st = self._files.change(node, new, handle, requester, sized=sized)
+            sized = await changes.prepare(node, new, requester)
+            st = changes.change(node, new, handle, requester, sized=sized)
             return self._attr(unique, node, st)
 
         return at_once(job()) if self._files.copies.brings_at_once(node, new.size) else Waiting(job)

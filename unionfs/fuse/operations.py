@@ -129,10 +129,10 @@ class Operations(Service, pyfuse3.Operations):
         # Here nobody tells whether the times are those of now.
         if not self.files.consent.permit(node, new, requester, touches=True):
             return self._entry(node, self.union.attributes(node))
-        sized = False
-        if self.files.waits_to_change(node, new):
-            sized = await self.files.prepare(node, new, requester)
-        return self._entry(node, self.files.change(node, new, fh or -1, requester, sized=sized))
+        changes, sized = self.files.attribute_changes, False
+        if changes.waits(node, new):
+            sized = await changes.prepare(node, new, requester)
+        return self._entry(node, changes.change(node, new, fh or -1, requester, sized=sized))
 
     @_replying
     async def readlink(self, inode: int, _ctx: RequestContext) -> bytes:
