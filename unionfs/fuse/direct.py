@@ -4,7 +4,8 @@ The verbs of the union, between the bytes of a request and those of its reply;
 `session.dispatch` says why.  `operations` has the same verbs for pyfuse3, which
 serve where libfuse holds the device (direct=off, handshake=off).  A request that has
 to wait, for content to be copied up, is answered by a task (`Waiting`).  What
-concerns the content of files is in `directfiles`, directories in `directlistings`.
+concerns the content of files is in `directfiles`, directories in `directlistings`,
+changes of names in `directnames`.
 """
 
 import errno
@@ -18,6 +19,7 @@ from unionfs.fuse.backing import SMALL
 from unionfs.fuse.directfiles import DirectFiles
 from unionfs.fuse.directioctl import DirectIoctl
 from unionfs.fuse.directlistings import DirectListings
+from unionfs.fuse.directnames import DirectNames
 from unionfs.fuse.foresight import Foresight
 from unionfs.fuse.own_attributes import OwnAttributes
 from unionfs.fuse.service import Service
@@ -73,13 +75,9 @@ class Direct:
             **self._own_handlers(),
             **self._content.table,
             **listings.table,
+            **DirectNames(service, self._entry).table,
             **DirectIoctl(service).table,
         }
-        if service.crossing is not None:
-            from unionfs.fuse.directsides import DirectSides  # noqa: PLC0415 - few unions have them
-
-            sides = DirectSides(self._nodes, service.crossing, self._entry)
-            self.table = {**self.table, **sides.table}
 
     def _own_handlers(self) -> "Mapping[int, Handler]":
         return {
@@ -92,11 +90,7 @@ class Direct:
             messages.SYMLINK: self._symlink,
             messages.MKNOD: self._mknod,
             messages.MKDIR: self._mkdir,
-            messages.UNLINK: self._unlink,
             messages.RMDIR: self._rmdir,
-            messages.RENAME: self._rename,
-            messages.RENAME2: self._rename2,
-            messages.LINK: self._link,
             messages.GETXATTR: self._getxattr,
             messages.SETXATTR: self._setxattr,
             messages.REMOVEXATTR: self._removexattr,
@@ -197,55 +191,9 @@ class Direct:
         made = self._changes.symlink(self._nodes[parent], name, target, Caller(uid, gid, 0))
         return self._entry(unique, *made)
 
-    def _unlink(self, unique: int, parent: int, body: memoryview, _uid: int, _gid: int) -> bytes:
-        self._changes.unlink(self._nodes[parent], _name(body))
-        return messages.empty(unique)
-
     def _rmdir(self, unique: int, parent: int, body: memoryview, _uid: int, _gid: int) -> bytes:
         self._changes.rmdir(self._nodes[parent], _name(body))
         return messages.empty(unique)
-
-    def _rename(
-        self, unique: int, parent: int, body: memoryview, _uid: int, _gid: int
-    ) -> bytes | Waiting:
-        (target,) = messages.RENAME_IN.unpack_from(body)
-        return self._move(unique, parent, target, 0, _names(body, messages.RENAME_IN.size))
-
-    def _rename2(
-        self, unique: int, parent: int, body: memoryview, _uid: int, _gid: int
-    ) -> bytes | Waiting:
-        target, flags = messages.RENAME2_IN.unpack_from(body)
-        return self._move(unique, parent, target, flags, _names(body, messages.RENAME2_IN.size))
-
-    def _move(
-        self, unique: int, parent: int, target: int, flags: int, names: list[bytes]
-    ) -> bytes | Waiting:
-        old, new = (self._nodes[parent], names[0]), (self._nodes[target], names[1])
-        if self._union.features.metacopy:
-            self._changes.rename(*old, *new, flags)
-            return messages.empty(unique)
-
-        async def job() -> bytes:
-            await self._files.copies.bring_source(*old)
-            self._changes.rename(*old, *new, flags)
-            return messages.empty(unique)
-
-        return Waiting(job)
-
-    def _link(
-        self, unique: int, parent: int, body: memoryview, _uid: int, _gid: int
-    ) -> bytes | Waiting:
-        (number,) = messages.LINK_IN.unpack_from(body)
-        node, name = self._nodes[number], _name(body, messages.LINK_IN.size)
-        directory = self._nodes[parent]
-        if self._union.features.metacopy:
-            return self._entry(unique, node, self._changes.link(node, directory, name))
-
-        async def job() -> bytes:
-            await self._files.copies.bring_wholly(node)
-            return self._entry(unique, node, self._changes.link(node, directory, name))
-
-        return Waiting(job)
 
     def _readlink(self, unique: int, node: int, _body: memoryview, _uid: int, _gid: int) -> bytes:
         return messages.data(unique, self._union.readlink(self._nodes[node]))

@@ -163,10 +163,7 @@ class Operations(Service, pyfuse3.Operations):
 
     @_replying
     async def unlink(self, parent: int, name: bytes, _ctx: RequestContext) -> None:
-        if self.crossing is not None:
-            await self.crossing.unlink(self.union.nodes[parent], name)
-        else:
-            self.changes.unlink(self.union.nodes[parent], name)
+        await self.name_changes.unlink(self.union.nodes[parent], name)
 
     @_replying
     async def rmdir(self, parent: int, name: bytes, _ctx: RequestContext) -> None:
@@ -183,24 +180,14 @@ class Operations(Service, pyfuse3.Operations):
         _ctx: RequestContext,
     ) -> None:
         nodes = self.union.nodes
-        change = nodes[parent], name, nodes[new_parent], new_name, flags
-        if self.crossing is not None:
-            await self.crossing.rename(*change)
-            return
-        await self.files.copies.bring_source(nodes[parent], name)
-        self.changes.rename(*change)
+        await self.name_changes.rename(nodes[parent], name, nodes[new_parent], new_name, flags)
 
     @_replying
     async def link(
         self, inode: int, new_parent: int, new_name: bytes, _ctx: RequestContext
     ) -> EntryAttributes:
         node, directory = self.union.nodes[inode], self.union.nodes[new_parent]
-        if self.crossing is not None:
-            st = await self.crossing.link(node, directory, new_name)
-        else:
-            await self.files.copies.bring_wholly(node)
-            st = self.changes.link(node, directory, new_name)
-        return self._known_entry(node, st)
+        return self._known_entry(node, await self.name_changes.link(node, directory, new_name))
 
     # Files
 

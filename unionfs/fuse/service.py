@@ -7,16 +7,19 @@ import contextlib
 import errno
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from unionfs.changes.assembly import verbs_of
 from unionfs.changes.attributes import Attributes
+from unionfs.changes.changes import Changes
 from unionfs.fuse import rootattributes
 from unionfs.fuse.chattr import Chattr
+from unionfs.fuse.content_copies import ContentCopies
 from unionfs.fuse.descriptors import Descriptors
 from unionfs.fuse.durability import Durability
 from unionfs.fuse.files import Files
 from unionfs.fuse.maintenance import Maintenance
+from unionfs.fuse.name_changes import NameChanges
 from unionfs.fuse.own_attributes import OwnAttributes
 from unionfs.fuse.session import Granted, Session
 from unionfs.fuse.trouble import Trouble, reply_number
@@ -24,9 +27,6 @@ from unionfs.host.credentials import Requester
 from unionfs.view.listings import Listings
 from unionfs.view.node import Node
 from unionfs.view.union import Union
-
-if TYPE_CHECKING:
-    from unionfs.fuse.crossing_copies import CrossingCopies
 
 log = logging.getLogger(__name__)
 
@@ -58,11 +58,7 @@ class Service:
             union, self.changes, self.files.copies, Maintenance(union, self.descriptors, self.files)
         )
         self.listings = Listings(union)
-        self.crossing: CrossingCopies | None = None
-        if union.two_sided:
-            from unionfs.fuse import crossing_copies  # noqa: PLC0415 - few unions have two
-
-            self.crossing = crossing_copies.of(union, self.changes, self.files.copies)
+        self.name_changes = _name_changes(union, self.changes, self.files.copies)
 
     def explain(self, error: Exception, request: str, subject: Callable[[], Node]) -> int:
         """Return the errno of a failed request, and log what an administrator should know of.
@@ -119,3 +115,11 @@ class Service:
         await self.files.copies.bring_wholly(node)
         self.files.sets_attribute()
         self.attributes.set(node, name, value, flags, requester)
+
+
+def _name_changes(union: Union, changes: Changes, copies: ContentCopies) -> NameChanges:
+    if not union.two_sided:
+        return NameChanges(union, changes, copies)
+    from unionfs.fuse import crossing_copies  # noqa: PLC0415 - few unions have two
+
+    return crossing_copies.of(union, changes, copies)
