@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from unionfs.fuse.operations import Operations
 from unionfs.fuse.partial_content import Cold
+from unionfs.fuse.service import Service
 from unionfs.fuse.session import messages
 from unionfs.fuse.session.crew import Later, Waiting
 from unionfs.fuse.session.dispatch import Reply
@@ -24,11 +24,11 @@ class ReadAtOnce(Protocol):
 class DirectPartials:
     """The direct handlers of one mount for partial copies; each takes the node of one."""
 
-    def __init__(self, operations: Operations, read_at_once: ReadAtOnce) -> None:
-        self._union = operations.union
-        self._content = operations.files.partial_content
-        self._copies = operations.files.partials
-        self._bring = operations.files.copies.bring
+    def __init__(self, service: Service, read_at_once: ReadAtOnce) -> None:
+        self._union = service.union
+        self._content = service.files.partial_content
+        self._copies = service.files.partials
+        self._bring = service.files.copies.bring
         self._read_at_once = read_at_once
         self._reply = memoryview(b"")  # of reads; it grows with the largest
 
