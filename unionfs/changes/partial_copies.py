@@ -36,7 +36,6 @@ log = logging.getLogger(__name__)
 LEAST = 128 << 10
 
 _CHUNK = 1 << 20  # bytes copied at a time where the whole file is wanted
-_BLOCK = 512  # bytes per unit of st_blocks: stat(2)
 
 _FREEING = PUNCH_HOLE | ZERO_RANGE
 
@@ -269,9 +268,7 @@ class PartialCopies:
         lower = os.fstat(partial.source)
         runs = partial.blocks.runs(0, partial.blocks.limit)
         wanted = sum(run.end - run.start for run in runs if run.lower)
-        room = os.fstatvfs(partial.target)
-        if min(wanted, lower.st_blocks * _BLOCK) > room.f_bfree * room.f_frsize:
-            raise OSError(errno.ENOSPC, "upper has not the room for the rest of a file")
+        content.require_room(partial.target, wanted, lower, "the rest of a file")
 
     def rest(self, node: Node) -> Run | None:
         """Return what is to be copied next, not too much at a time; None: the copy has all.
