@@ -21,34 +21,13 @@ METACOPY = "trusted.overlay.metacopy"
 
 
 @pytest.fixture
-def disk(base):
-    """Mount an ext4 of 64 MiB."""
-    image = base / "image"
-    with image.open("wb") as file:
-        file.truncate(64 << 20)
-    disks.run("mkfs.ext4", "-q", image)
-    with disks.mounted(base / "disk", "-o", "loop", image) as path:
-        yield path
-
-
-@pytest.fixture
-def union(base, disk):
+def union(on_disk):
     """Mount a union over *names*, files of random bytes, with its upper on the disk."""
-    made = []
 
     def build(*names, size=SIZE, options=("copyup=blocks",)):
-        (base / "lower1").mkdir()
-        for name in names:
-            (base / "lower1" / name).write_bytes(random.Random(name).randbytes(size))
-        for name in ("upper", "work"):
-            (disk / name).mkdir()
-        layers = {"upper": disk / "upper", "work": disk / "work"}
-        made.append(Mount(base, lowers=[base / "lower1"], options=options, **layers))
-        return made[-1].start()
+        return on_disk(*names, size=size, options=options)
 
-    yield build
-    for mount in made:
-        mount.kill()
+    return build
 
 
 def changed(union, name, at=3 * BLOCK + 7, data=b"new"):

@@ -77,6 +77,8 @@ class PartialCopies:
             if incomplete.is_said(self._upper.layer):
                 self._say()  # maybe it has another work directory now
         self.suspended = False  # new ones are not made: the lowers are being changed
+        # Takes note of each new one.
+        self.begun: Callable[[Node], None] = lambda _: None
         # Tells whether the kernel reads a lower file by itself, so that it would not see a change.
         self.is_barred: Callable[[Node], bool] = lambda _: False
 
@@ -119,6 +121,7 @@ class PartialCopies:
                 self._upper.partials.forget(node.ino)
                 raise
         node.partial = self.union.nodes.has_partials = True
+        self.begun(node)
 
     def give_up(self, node: Node) -> bool:
         """Let a partial copy be a metadata-only one again, if nothing was written; say if it is.
@@ -240,6 +243,11 @@ class PartialCopies:
             incomplete.say(self._upper.layer, self._upper.work, syncs=self.syncs)
             self.is_said = True
 
+    def say_no_more(self) -> None:
+        """Let whoever knows nothing of partial copies have the upper again: there are none."""
+        incomplete.end(self._upper.layer, self._upper.work)
+        self.is_said = False
+
     def _store(self, node: Node, partial: Partial, blocks: BlockMap) -> None:
         if blocks == partial.blocks:
             return
@@ -265,16 +273,19 @@ class PartialCopies:
 
     def require_room(self, node: Node) -> None:
         """Raise ENOSPC where upper has not the room for the rest of a file."""
-        partial = self._upper.partials.of(node)
-        lower = os.fstat(partial.source)
-        runs = partial.blocks.runs(0, partial.blocks.limit)
-        wanted = sum(run.end - run.start for run in runs if run.lower)
-        room = os.fstatvfs(partial.target)
-        if min(wanted, lower.st_blocks * _BLOCK) > room.f_bfree * room.f_frsize:
+        room = os.fstatvfs(self._upper.partials.of(node).target)
+        if self.room_for_rest(node) > room.f_bfree * room.f_frsize:
             raise OSError(errno.ENOSPC, "upper has not the room for the rest of a file")
 
-    def rest(self, node: Node) -> Run | None:
-        """Return what is to be copied next, not too much at a time; None: the copy has all.
+    def room_for_rest(self, node: Node) -> int:
+        """Return how many bytes the rest of a file takes at most."""
+        partial = self._upper.partials.of(node)
+        runs = partial.blocks.runs(0, partial.blocks.limit)
+        wanted = sum(run.end - run.start for run in runs if run.lower)
+        return min(wanted, os.fstat(partial.source).st_blocks * _BLOCK)
+
+    def rest(self, node: Node, most: int = _CHUNK) -> Run | None:
+        """Return what is to be copied next, *most* bytes at a time; None: the copy has all.
 
         If it is partial still, its data has to reach the disk, and then it can `finish`.
         """
@@ -284,7 +295,7 @@ class PartialCopies:
         for run in partial.blocks.runs(0, partial.blocks.limit):
             left = self._skip(node, partial, run) if run.lower else None
             if left is not None:
-                return left._replace(end=min(left.end, left.start + _CHUNK))
+                return left._replace(end=min(left.end, left.start + most))
         if not self.syncs:
             self.finish(node)
         return None

@@ -55,6 +55,11 @@ class Options:
         "what a large lower file that is written to brings up: all, or the blocks written"
         " [blocks with --ram]",
     ] = None
+    fill: Annotated[
+        OnOff,
+        "with copyup=blocks on a disk: what a file lacks is copied when nobody asks for anything"
+        " [off]",
+    ] = "off"
     whiteout: Annotated[
         Literal["overlay", "aufs"],
         'how upper says "deleted": as overlayfs does, or by names .wh.* [overlay]',
@@ -273,6 +278,8 @@ def settled(options: Options) -> Options:
     if options.noopen == "on":
         options = _without_opens(options)
     options = replace(options, copyup=_copyup(options))
+    if options.fill == "on":
+        _check_fill(options)
     features = {"metacopy": options.metacopy, "redirect_dir": options.redirect_dir}
     if options.whiteout == "aufs":
         for key, value in features.items():
@@ -301,6 +308,14 @@ def _copyup(options: Options) -> Literal["whole", "blocks"]:
         raise Refused("copyup=blocks needs metacopy=on: leave one of them out")
     fits = options.ram is not None and not options.state and not without
     return options.copyup or ("blocks" if fits else "whole")
+
+
+def _check_fill(options: Options) -> None:
+    """Check that files come to be in upper in part, and to be wanted whole."""
+    if options.ram is not None:
+        raise Refused("fill=on and a RAM upper exclude each other: whole files would fill the RAM")
+    if options.copyup != "blocks":
+        raise Refused("fill=on needs copyup=blocks: add it, or leave fill=on out")
 
 
 def _with_state(options: Options) -> Options:

@@ -144,6 +144,9 @@ class NodeTable(dict[int, Node]):
         self.root = root
         self.orphans: dict[int, Node] = {}  # those that have no name
         self.has_partials = False  # has any node been `partial`?
+        self.kept: set[Node] = (
+            set()
+        )  # also where the kernel forgets them, as long as they have names
 
     def __missing__(self, ino: int) -> Node:
         """Raise ESTALE: the kernel should know better."""
@@ -293,6 +296,24 @@ class NodeTable(dict[int, Node]):
             else:
                 node.orphan = True
                 self.orphans[node.ino] = node
+                if node in self.kept:
+                    self._keep_no_more(node)
+
+    def keep(self, node: Node) -> None:
+        """Keep a file that has a name until that is gone."""
+        if node not in self.kept:
+            self.kept.add(node)
+            node.children += 1
+
+    def keep_no_more(self, node: Node) -> None:
+        """Keep it as long as the kernel knows it."""
+        if node in self.kept:
+            self._keep_no_more(node)
+            self.drop_if_unknown(node)
+
+    def _keep_no_more(self, node: Node) -> None:
+        self.kept.remove(node)
+        node.children -= 1
 
     def forget(self, ino: int, count: int) -> None:
         """Take back *count* lookups; the kernel no longer knows a node that has none."""

@@ -296,6 +296,11 @@ class Session:
         self._loop.wake_for(self._dispatcher.wake_fd)
         return True
 
+    def was_asked(self) -> bool:
+        """Tell whether requests have come since this was called last."""
+        asked, self._loop.asked = self._loop.asked, False
+        return asked
+
     def catch_up(self) -> None:
         """Do what was put off, for a handler that goes by which files are open."""
         if self._dispatcher is not None:
