@@ -195,6 +195,8 @@ def test_what_is_not_opened_does_not_pass_through():
         ),
         ({"copyup": "blocks", "ram": "", "metacopy": "off"}, "copyup=blocks needs metacopy=on"),
         ({"copyup": "blocks", "ram": "", "whiteout": "aufs"}, "copyup=blocks needs metacopy=on"),
+        ({"fill": "on", "ram": ""}, "fill=on and a RAM upper exclude each other"),
+        ({"fill": "on", "upper": "/u", "work": "/w"}, "fill=on needs copyup=blocks"),
         (
             {"copyup": "blocks", "ram": "", "state": "/s", "persist": ("/x",)},
             "copyup=blocks and a state directory",

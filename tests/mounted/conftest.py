@@ -149,7 +149,7 @@ def disk(base):
     with image.open("wb") as file:
         file.truncate(64 << 20)
     disks.run("mkfs.ext4", "-q", image)
-    with disks.mounted(base / "disk", "-o", "loop", image) as path:
+    with disks.mounted(base / "ext4", "-o", "loop", image) as path:
         yield path
 
 

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from tests.mounted import fsx
 from tests.mounted.mount import wait_until
 from tests.mounted.test_partial_disk import (
     BLOCK,
@@ -32,6 +33,12 @@ def union(on_disk):
         return on_disk(*names, size=size, options=options)
 
     return build
+
+
+@pytest.mark.usefixtures("disk")
+@pytest.mark.parametrize("options", [(), ("noopen=on",), ("direct=off",)], ids=str)
+def test_random_operations_give_what_a_plain_file_gives(base, options):
+    fsx.exercise(base, 7, 1200, (*FILL, *options))
 
 
 def wait_until_whole(union, *names):
