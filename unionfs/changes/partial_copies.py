@@ -156,13 +156,16 @@ class PartialCopies:
         parts: list[bytes | memoryview] = [data]
         if head.start < offset or end < tail.end:
             parts = [read(partial.source, head), data, read(partial.source, tail)]
-        with _time_kept(partial.target):
+        before = os.fstat(partial.target)
+        try:
             self._store(node, partial, blocks.marked(offset, end))
             position, error = _write(partial.target, parts, head.start)
             if error is not None:
                 position = self._take_back(node, blocks, Run(offset, position, lower=False))
-                if position <= offset:
-                    raise error
+                _require_some(position - offset, error)
+        except BaseException:
+            _give_time_back(partial.target, before)
+            raise
         self._finish_complete(node, partial)
         return min(position, end) - offset
 
@@ -249,12 +252,10 @@ class PartialCopies:
         self.is_said = False
 
     def _store(self, node: Node, partial: Partial, blocks: BlockMap) -> None:
-        if blocks == partial.blocks:
-            return
-        if self.lasts:
-            self._write_map(node, partial, blocks)
-        else:
+        if not self.lasts:
             partial.blocks, partial.stale = blocks, True
+        elif blocks != partial.blocks:
+            self._write_map(node, partial, blocks)
 
     def _write_map(self, node: Node, partial: Partial, blocks: BlockMap) -> None:
         markers.set_blocks(*self._upper.place(node), blocks, self._most)
@@ -369,9 +370,19 @@ def _time_kept(fd: int) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        with contextlib.suppress(OSError):  # the other error is told
-            os.utime(fd, ns=(before.st_atime_ns, before.st_mtime_ns))
+        _give_time_back(fd, before)
         raise
+
+
+def _require_some(count: int, error: OSError) -> None:
+    """Raise what has kept a write from writing anything."""
+    if count <= 0:
+        raise error
+
+
+def _give_time_back(fd: int, before: os.stat_result) -> None:
+    with contextlib.suppress(OSError):  # another error is told
+        os.utime(fd, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def _write(fd: int, parts: list[bytes | memoryview], start: int) -> tuple[int, OSError | None]:

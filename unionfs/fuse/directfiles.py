@@ -62,7 +62,7 @@ class DirectFiles:
         self._files = operations.files
         self._changes = operations.changes
         self._durability = operations.durability
-        self._partial = DirectPartials(operations, self._read_at_once)
+        self._partial = DirectPartials(operations)
         self._reply = memoryview(bytearray(_READ_BYTES))
         self.table: Mapping[int, Handler] = {
             messages.OPEN: self._open,
@@ -188,7 +188,7 @@ class DirectFiles:
     ) -> memoryview | bytes | None:
         """Return the reply to a read, or None where it would wait for a disk."""
         cached = self._files.reading.cached(fd, size, offset)
-        if cached and self._session.send_file(unique, fd, offset, cached):
+        if cached and self._session.send_pieces(unique, ((fd, offset, cached),)):
             return NO_REPLY
         head, reply = messages.HEADER_BYTES, self._reply
         if len(reply) < head + size:
