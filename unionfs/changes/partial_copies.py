@@ -87,6 +87,8 @@ class PartialCopies:
         if node.partial:
             return not self._waits_for_disk(node)
         union = self.union
+        if node.persisted != union.persisted:  # of two sides one has such copies
+            return False
         if not self._enabled or self.suspended or not union.has_lower_content(node):
             return False
         if node in self._upper.fills or self.is_barred(node):
@@ -120,7 +122,8 @@ class PartialCopies:
             except BaseException:
                 self._upper.partials.forget(node.ino)
                 raise
-        node.partial = self.union.nodes.has_partials = True
+        node.partial = True
+        self.union.nodes.note_partials()
         self.begun(node)
 
     def give_up(self, node: Node) -> bool:

@@ -35,7 +35,11 @@ def copy(source: int, target: int, size: int) -> None:
     """Copy the first *size* bytes; holes stay holes, and *target* gets that size."""
     if os.fstat(target).st_size != size:
         os.ftruncate(target, size)
-    position = 0
+    copy_part(source, target, 0, size)
+
+
+def copy_part(source: int, target: int, position: int, size: int) -> None:
+    """Copy the bytes from *position* to *size*, but for holes."""
     while position < size:
         start = _next_data(source, position)
         if start is None or start >= size:

@@ -296,17 +296,17 @@ def settled(options: Options) -> Options:
 def _copyup(options: Options) -> Literal["whole", "blocks"]:
     """Return how files are copied up.
 
-    A copy by blocks takes a metadata-only copy, and does not move to another side.  On a disk
-    other programs that look at upper find it in part, so there it is asked for.
+    A copy by blocks takes a metadata-only copy.  On a disk other programs that look at upper find
+    it in part, so there it is asked for; beside state it is never, as that disk is emptied.
     """
     without = "off" in (options.metacopy, options.redirect_dir) or options.whiteout == "aufs"
-    if options.copyup == "blocks" and options.state:
-        raise Refused("copyup=blocks and a state directory exclude each other: leave one out")
+    if options.copyup == "blocks" and options.state and options.ram is None:
+        raise Refused("copyup=blocks beside a state directory needs scratch in RAM: say --ram")
     if options.copyup == "blocks" and options.ram is None and not options.upper:
         raise Refused("copyup=blocks without an upper directory: there is nothing to copy up to")
     if options.copyup == "blocks" and without:
         raise Refused("copyup=blocks needs metacopy=on: leave one of them out")
-    fits = options.ram is not None and not options.state and not without
+    fits = options.ram is not None and not without
     return options.copyup or ("blocks" if fits else "whole")
 
 

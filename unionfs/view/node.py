@@ -142,8 +142,8 @@ class NodeTable(dict[int, Node]):
     def __init__(self, root: Node) -> None:
         super().__init__({ROOT_INO: root})
         self.root = root
-        self.orphans: dict[int, Node] = {}  # those that have no name
         self.has_partials = False  # has any node been `partial`?
+        self.orphans: dict[int, Node] = {}  # those that have no name
         self.kept: set[Node] = (
             set()
         )  # also where the kernel forgets them, as long as they have names
@@ -238,7 +238,7 @@ class NodeTable(dict[int, Node]):
             persisted=parent.persisted,
         )
         if result.partial:
-            self.has_partials = True
+            self.note_partials()
         if result.upper and ino != result.st.st_ino:  # copied up; who knew if synced is gone
             node.unsynced = UNKNOWN_COPY
         return self.add(node, parent)
@@ -298,6 +298,10 @@ class NodeTable(dict[int, Node]):
                 self.orphans[node.ino] = node
                 if node in self.kept:
                     self._keep_no_more(node)
+
+    def note_partials(self) -> None:
+        """Take note that a node is partial."""
+        self.has_partials = True
 
     def keep(self, node: Node) -> None:
         """Keep a file that has a name until that is gone."""
