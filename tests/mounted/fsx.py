@@ -2,7 +2,7 @@
 
 After each operation both have given the same, and from time to time all of both is compared.
 `python -m tests.mounted.fsx OPERATIONS [SEED [OPTION ...]]` does many, over unions of its own;
-with the option copyup=blocks on an ext4.
+with the option copyup=blocks on an ext4, with the word `sides` over unions of two.
 """
 
 import contextlib
@@ -21,6 +21,9 @@ from tests.mounted.mount import Mount
 BLOCK = 64 << 10
 # What some options leave to be desired: docs/limits.md.
 WITHOUT = {"direct=off": ("punch", "allocate"), "loop=off": ("punch", "allocate")}
+
+# As an option: there are two writable sides, one of which is state.
+SIDES = "sides"
 
 LIFE = 100  # operations on one file, by when most of its blocks are in upper
 FILES = 60  # of one union
@@ -69,6 +72,8 @@ class Life:
         }  # fmt: skip
         if "fill=on" in options:
             choices["rested"] = 5
+        if SIDES in options:
+            choices["crossed"] = 1
         without = {name for option in options for name in WITHOUT.get(option, ())}
         self.choices = {name: often for name, often in choices.items() if name not in without}
 
@@ -259,6 +264,14 @@ class Life:
             self._both(lambda path: os.rename(path, f"{path}-"), self.paths)
             self.paths = [Path(f"{path}-") for path in self.paths]
 
+    def _crossed(self):
+        """Rename to the other side of a union that has two."""
+        if self._named:
+            other = {"scratch": "state", "state": "scratch"}
+            new = [path.parents[1] / other[path.parent.name] / path.name for path in self.paths]
+            self._both(os.rename, self.paths, new)
+            self.paths = new
+
     def _linked(self):
         if self._named:
             other = [Path(f"{path}+") for path in self.paths]
@@ -310,17 +323,19 @@ def exercise(base, seed, operations, options=()):
     """Do so many operations over one union in the directory *base*."""
     rng = random.Random(seed)
     lower, plain = base / "lower1", base / "plain"
-    for directory in (lower, plain):
-        directory.mkdir()
+    for top in (lower, plain):
+        for name in ("scratch", "state"):
+            (top / name).mkdir(parents=True)
     lives = -(-operations // LIFE)
     for number in range(lives):
         data = content(rng, sizes(rng))
-        for directory in (lower, plain):
-            (directory / f"{number}").write_bytes(data)
+        for top in (lower, plain):
+            (top / "scratch" / f"{number}").write_bytes(data)
     mount = _mount(base, lower, options).start()
     try:
         for number in range(lives):
-            life = Life(rng, mount.path / f"{number}", plain / f"{number}", options)
+            name = f"scratch/{number}"
+            life = Life(rng, mount.path / name, plain / name, options)
             try:
                 life.run(min(LIFE, operations - number * LIFE))
             except Differs as exc:
@@ -349,6 +364,11 @@ sys.exit(cli.main())
 
 def _mount(base, lower, options):
     """Make a mount with a RAM upper; with copyup=blocks, one in directories, on a disk if any."""
+    if SIDES in options:
+        (base / "state").mkdir()
+        sides = ("ram=256m", f"statedir={base / 'state'}", "persist=/state", "state-required")
+        others = [option for option in options if option != SIDES]
+        return Mount(base, lowers=[lower], options=(*sides, *others))
     if "copyup=blocks" not in options:
         return Mount(base, lowers=[lower], options=("ram=256m", *options))
     disk = base / "ext4" if (base / "ext4").exists() else base
