@@ -13,6 +13,7 @@ import inspect
 import os
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -31,11 +32,13 @@ _ANSWER = dispatch.Dispatcher._answer.__code__  # noqa: SLF001 - where each requ
 _TAKE = dispatch.Dispatcher._take.__code__  # noqa: SLF001 - where the next one has come
 # What goes on between requests.
 _WAITING = ("fuse/session/loop.py", "fuse/session/polling.py", "fuse/foresight.py")
+_WAITING_IN_PART = ("dispatch.py", "session.py", "temporaries.py", "upper.py", "direct.py")
 _WAITING_FUNCTIONS = frozenset(
     {"serve", "_is_asked", "_is_made_ready", "foresee", "tidy", "_attempt"}
 )
 _WAITING_FUNCTIONS |= {"use_pause", "_leave_to_threads", "_wait_after_init"}
 _PAUSING = inspect.CO_COROUTINE | inspect.CO_GENERATOR
+_FORGETTING_SECONDS = 0.2  # in which the kernel tells that it forgets what was deleted
 _POSIX = frozenset({"posix", "fcntl"})
 
 
@@ -58,8 +61,7 @@ def _is_of_request(code: CodeType) -> bool:
     name = code.co_filename
     if not name.startswith(_PACKAGE) or name.endswith(_WAITING):
         return False
-    waits = name.endswith(("dispatch.py", "session.py", "temporaries.py"))
-    return not (waits or name.endswith("direct.py")) or code.co_name not in _WAITING_FUNCTIONS
+    return not name.endswith(_WAITING_IN_PART) or code.co_name not in _WAITING_FUNCTIONS
 
 
 class Tracer:
@@ -153,12 +155,14 @@ REQUESTS: dict[str, tuple[int, _Act, _Act]] = {
 def _layers(place: Path) -> None:
     for name in ("upper", "work", "mnt", "lower/full", "lower/directory", "lower/moved"):
         (place / name).mkdir(parents=True)
-    for name in ("file", "write", "mode", "target", "full/file", "directory/f", "moved/g"):
+    for name in ("gone", "file", "write", "mode", "target", "full/file", "directory/f", "moved/g"):
         (place / "lower" / name).write_text("content\n")
 
 
 def _client(mnt: Path, ready: int) -> None:
     os.read(ready, 1)
+    (mnt / "gone").unlink()  # so what is done once is done: a whiteout, and standing for root
+    time.sleep(_FORGETTING_SECONDS)
     for number, (_, before, act) in enumerate(REQUESTS.values()):
         before(mnt)
         (mnt / (_MARK.decode() + str(number))).exists()

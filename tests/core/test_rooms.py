@@ -1,4 +1,7 @@
-"""The rooms of the package: imports go down between them, never up (docs/architecture.md)."""
+"""The rooms of the package: imports go down between them, never up (docs/architecture.md).
+
+And what keeps a room readable: how long its modules and functions are at most.
+"""
 
 import ast
 import functools
@@ -60,3 +63,27 @@ def test_only_two_rooms_know_pyfuse3_and_trio():
         if {"pyfuse3", "trio"} & {name.partition(".")[0] for name in _imported(path)}
     }
     assert knowing <= KNOW_FUSE
+
+
+MOST_LINES = 400  # of a module
+MOST_OF_A_FUNCTION = 40
+
+
+def test_no_module_is_long():
+    lines = {str(path.relative_to(ROOT)): _lines(path) for path in ROOT.rglob("*.py")}
+    assert {path: count for path, count in lines.items() if count > MOST_LINES} == {}
+
+
+def _lines(path):
+    return len(path.read_text().splitlines())
+
+
+def test_no_function_is_long():
+    long = {
+        f"{path.relative_to(ROOT)}:{node.name}": length
+        for path in ROOT.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (length := node.end_lineno - node.lineno + 1) > MOST_OF_A_FUNCTION
+    }
+    assert long == {}

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from .disks import run, unmount
 
-_PATIENCE = 20  # seconds until a mount must serve, or a daemon must have ended
+_PATIENCE = 120  # seconds until a mount must serve, or a daemon must have ended
 
 
 class Place(NamedTuple):

@@ -40,7 +40,7 @@ VARIANTS = {
 }
 
 _GROUND = os.environ.get("UNIONFS_TEST_GROUND")
-_STUCK = 50  # seconds after which a test's daemon is killed, so that its system calls return
+_STUCK = 300  # seconds after which a test's daemon is killed, so that its system calls return
 
 
 def pytest_configure(config):

@@ -6,12 +6,12 @@ import random
 import stat
 import subprocess
 import threading
-from pathlib import Path
 
 import pytest
 
+from tests.forgetting import forget
 from tests.mounted import disks, fsx
-from tests.mounted.mount import ROOT, Mount
+from tests.mounted.mount import ROOT, Mount, wait_until
 from tests.mounted.witness import failure
 from unionfs.host import syscalls
 
@@ -157,11 +157,7 @@ def test_the_room_of_a_deleted_file_comes_back(union):
         file.write(bytes(BLOCK * 5))
         (u.path / "f").unlink()
         assert used(u) >= 5 * BLOCK
-    for _ in range(200):
-        if used(u) == 0:
-            break
-        os.stat(u.path)
-    assert used(u) <= mmap.PAGESIZE
+    wait_until(lambda: used(u) <= mmap.PAGESIZE)
 
 
 def test_a_file_that_the_kernel_forgot_is_what_it_was(union):
@@ -172,14 +168,8 @@ def test_a_file_that_the_kernel_forgot_is_what_it_was(union):
             file.seek(offset)
             file.write(b"abcd")
         model[offset : offset + 4] = b"abcd"
-        _forget(u)
+        forget(u.path)
         assert (u.path / "f").read_bytes() == model
-
-
-def _forget(union):
-    """Have the kernel let go of all that it knows of a union; others lose their caches."""
-    Path("/proc/sys/vm/drop_caches").write_text("2", encoding="ascii")
-    os.stat(union.path)
 
 
 def test_a_write_for_which_there_is_no_room_changes_nothing(union):
@@ -340,7 +330,7 @@ def test_before_a_lower_changes_its_partial_copies_are_whole(union):
     for name, model in models.items():
         model[3 * BLOCK] = ord(name if name != "i" else "h")
     with (u.path / "f").open("r+b"):
-        _forget(u)
+        forget(u.path)
         os.setxattr(u.path, "trusted.unionfs.maintained", b"begin")
         room = used(u)
         for name in "fg":  # in place; the other is known by its time

@@ -25,9 +25,8 @@ from typing import Literal, NamedTuple
 
 from unionfs.audit import differences, paths
 from unionfs.layers import markers
-from unionfs.layers.layer import Layer, join
+from unionfs.layers.layer import Layer, LayerPath, join
 from unionfs.layers.stack import Stack, is_own_work
-from unionfs.layers.whiteouts import LayerPath
 from unionfs.view.lookup_result import LookupResult
 from unionfs.view.node import directory_of
 from unionfs.view.union import Features, Union

@@ -11,8 +11,7 @@ import stat
 from collections.abc import Iterator
 
 from unionfs.layers import iflags, markers
-from unionfs.layers.layer import Layer
-from unionfs.layers.whiteouts import LayerPath
+from unionfs.layers.layer import Layer, LayerPath
 from unionfs.view.lookup_result import LookupResult
 
 # Bytes compared at a time.

@@ -22,10 +22,9 @@ from unionfs.audit import faults, leftovers, paths
 from unionfs.audit.comparison import Whiteout
 from unionfs.audit.faults import Problem, unlist
 from unionfs.layers import incomplete, links, markers, whiteouts
-from unionfs.layers.layer import Layer, WritableLayer, join
+from unionfs.layers.layer import Layer, LayerPath, WritableLayer, join
 from unionfs.layers.markers import Marks
 from unionfs.layers.stack import Stack, is_own_work
-from unionfs.layers.whiteouts import LayerPath
 from unionfs.view.lookup_result import LookupResult
 from unionfs.view.node import directory_of
 from unionfs.view.union import Features, Union

@@ -16,6 +16,7 @@ from unionfs.changes import staged_copies
 from unionfs.changes.changes import Changes
 from unionfs.changes.staged_copies import Model, StagedCopies
 from unionfs.layers import iflags, inodes, markers
+from unionfs.layers.attribute_copies import copy_attributes
 from unionfs.layers.layer import WritableLayer
 from unionfs.view.lookup_result import LookupResult
 from unionfs.view.node import Node, child_path
@@ -324,7 +325,7 @@ def _fill(union: TwoSided, node: Node, model: Model, layer: WritableLayer, path:
         if not markers.is_private(name):
             layer.remove_attribute(path, name)
     # After the owner: chown(2) takes capabilities away.
-    markers.copy_attributes(model.layer, model.path, layer, path, private=False)
+    copy_attributes(model.layer, model.path, layer, path, private=False)
     if node.format == stat.S_IFREG:
         iflags.copy(model.layer, model.path, layer, path)
     markers.set_origin(layer, path, _origin(union, node, model))

@@ -15,7 +15,7 @@ import itertools
 import logging
 import os
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from unionfs.changes import staged_copies
 from unionfs.changes.partial_copies import LEAST, PartialCopies
@@ -33,6 +33,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _BLOCK = 512  # bytes per unit of st_blocks: stat(2)
+
+
+class _Target(NamedTuple):
+    """The file that content is copied to, opened for that."""
+
+    fd: int
+    staged: bytes = b""  # its path in work; empty: it has its place in upper
+    is_whole: bool = False  # it has the content already
 
 
 class CopyUp:
@@ -153,14 +161,16 @@ class CopyUp:
         if parent is not None and not parent.upper and not node.orphan:
             self.directories(parent)
         staged = self.upper.temporaries.name()
-        layer, path, _ = node.lowers[0]
+        lowers, is_file = node.lowers, node.format == stat.S_IFREG
+        redirect = self._content_path(node) if is_file else b""
+        layer, path, _ = lowers[0]
         model = Model(layer, path, layer.stat(path))
         self.union.acting.as_root()
         try:
             self._copies.make(node, model, staged)
             entry = self._copies.dress(node, model, staged, model.st.st_mtime_ns)
-            if node.format == stat.S_IFREG:
-                markers.set_redirect(work, staged, self._content_path(node))
+            if is_file:
+                markers.set_redirect(work, staged, redirect)
                 markers.set_metacopy(work, staged)
             if self.union.features.fsync == "strict":
                 staged_copies.sync(work, staged, node.format)
@@ -169,9 +179,8 @@ class CopyUp:
             self.upper.temporaries.drop(staged)
             raise
         node.upper, node.host_ino, node.unsynced = True, st.st_ino, self.count()
-        if node.format == stat.S_IFREG:
-            node.redirect = self._content_path(node)
-            node.below = (node.lowers[-1],)
+        if is_file:
+            node.redirect, node.below = redirect, lowers[-1:]
         elif node.format != stat.S_IFDIR:
             node.below = ()
 
@@ -199,43 +208,53 @@ class CopyUp:
         With *flags* it is for an open(2), and stays open: so no error comes after the file is
         seen to be changed.
         """
-        work = self.upper.work
-        lower = node.lowers[-1]
         self.foresee(node)
+        lower = node.lowers[-1]
         source = lower.layer.open_content(lower.path, size)
-        staged, is_whole, host_flags = b"", False, os.O_RDWR if flags is None else flags
+        host_flags = os.O_RDWR if flags is None else flags
         try:
-            st = shown = stat_file(source)
-            copied = st.st_size if size is None else min(size, st.st_size)
+            st = stat_file(source)
             if self._fills_in_place(node):
-                layer, path = self.upper.place(node)
-                shown = self.union.attributes(node)
-                target = layer.open_to_write(path, host_flags)
+                shown, target = self.union.attributes(node), self._open_in_place(node, host_flags)
             else:
-                staged = self.upper.temporaries.name()
-                self.union.acting.as_root()
-                if size is None and self.union.far_content(node) is not None:
-                    is_whole = self._is_named(source, staged)
-                target = self._staged(staged, host_flags, exists=is_whole)
+                fetched = source if lower.layer.asks and size is None else -1
+                shown, target = st, self._open_staged(fetched, host_flags)
         except BaseException:
             os.close(source)
             raise
+        copied = st.st_size if size is None else min(size, st.st_size)
         job = Job(
-            node, lower, source, target, staged, copied,
-            copied if size is None else size, size is None,
-            self.syncs and copied > 0,
-            Kept(shown.st_size, shown.st_mtime_ns), flags is not None,
+            node, lower, source, target.fd, target.staged, copied,
+            copied if size is None else size,
+            whole=size is None,
+            sync=self.syncs and copied > 0,
+            kept=Kept(shown.st_size, shown.st_mtime_ns),
+            kept_open=flags is not None,
+            shared=target.is_whole,
+            persisted=node.persisted,
         )  # fmt: skip
         try:
-            if not staged:
-                self.upper.fills.begin(job, *self.upper.place(node))
-            job.shared = is_whole or (copied == st.st_size > 0 and content.share(source, target))
-            if not job.shared:
-                self.require_room(work, min(copied, st.st_blocks * _BLOCK))
+            self._make_ready(job, st)
         except BaseException:
             self.abandon(job)
             raise
         return job
+
+    def _open_in_place(self, node: Node, flags: int) -> _Target:
+        layer, path = self.upper.place(node)
+        return _Target(layer.open_to_write(path, flags))
+
+    def _open_staged(self, fetched: int, flags: int) -> _Target:
+        """Make a file in work; of a far file that is *fetched*, the copy of a thread serves."""
+        staged = self.upper.temporaries.name()
+        self.union.acting.as_root()
+        if fetched < 0 or not self._is_named(fetched, staged):
+            return _Target(self.upper.work.create(staged, flags, 0o600), staged)
+        try:
+            return _Target(self.upper.work.open_to_write(staged, flags), staged, is_whole=True)
+        except BaseException:
+            self.upper.temporaries.drop(staged)
+            raise
 
     def _is_named(self, fetched: int, staged: bytes) -> bool:
         """Give the copy that a thread has made of a far file a name, if that can be."""
@@ -245,14 +264,14 @@ class CopyUp:
             return False
         return True
 
-    def _staged(self, staged: bytes, flags: int, *, exists: bool) -> int:
-        if not exists:
-            return self.upper.work.create(staged, flags, 0o600)
-        try:
-            return self.upper.work.open_to_write(staged, flags)
-        except BaseException:
-            self.upper.temporaries.drop(staged)
-            raise
+    def _make_ready(self, job: Job, lower: os.stat_result) -> None:
+        """See that a copy shares the blocks of the file, or has the room for its own."""
+        if not job.staged:
+            self.upper.fills.begin(job, *self.upper.place(job.node))
+        if not job.shared and job.size == lower.st_size > 0:
+            job.shared = content.share(job.source, job.target)
+        if not job.shared:
+            self.require_room(self.upper.work, min(job.size, lower.st_blocks * _BLOCK))
 
     def _fills_in_place(self, node: Node) -> bool:
         """Tell whether upper's copy has further names, so that no rename can replace it."""

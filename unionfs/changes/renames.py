@@ -159,7 +159,7 @@ class Renames:
     ) -> None:
         """Change the names in one visible step, when all else is ready; if it fails, none has."""
         nodes, whiteouts, path = self.union.nodes, self.union.whiteouts, child_path(*new)
-        uncovers = node.is_directory and target is None  # perhaps a whiteout
+        uncovers = target is None and node.is_directory  # perhaps a whiteout
         move = whiteouts.move_directory if uncovers else whiteouts.move_file
         pinned = None
         try:

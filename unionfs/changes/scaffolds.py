@@ -10,7 +10,7 @@ import logging
 import stat
 
 from unionfs.changes.changes import ROOT, Changes
-from unionfs.layers import markers
+from unionfs.layers.attribute_copies import copy_attributes
 from unionfs.layers.layer import join
 from unionfs.layers.persistence import RuleNode
 from unionfs.layers.whiteouts import is_whiteout
@@ -59,7 +59,7 @@ class _Walk:
         st = self.state.stat(path)
         layer.chown(place, st.st_uid, st.st_gid)
         layer.chmod(place, stat.S_IMODE(st.st_mode))
-        markers.copy_attributes(self.state, path, layer, place, private=False)
+        copy_attributes(self.state, path, layer, place, private=False)
         layer.utime(place, st.st_atime_ns, st.st_mtime_ns)
         layer, place = self.union.upper.place(parent)
         layer.utime(place, before.st_atime_ns, before.st_mtime_ns)

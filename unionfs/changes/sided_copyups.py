@@ -11,7 +11,7 @@ from unionfs.changes.copyup import CopyUp
 from unionfs.changes.names import Names
 from unionfs.changes.remembering import Memory
 from unionfs.host import content
-from unionfs.layers import markers
+from unionfs.layers.attribute_copies import copy_attributes
 from unionfs.layers.layer import WritableLayer
 from unionfs.view.job import Job
 from unionfs.view.node import Node, child_path
@@ -86,7 +86,7 @@ class _SideCopyUp(CopyUp):
         work.mkdir(staged, 0o700)
         work.chown(staged, st.st_uid, st.st_gid)
         work.chmod(staged, st.st_mode & 0o7777)
-        markers.copy_attributes(layer, path, work, staged, private=False)
+        copy_attributes(layer, path, work, staged, private=False)
         work.utime(staged, st.st_atime_ns, st.st_mtime_ns)
 
     def _publish_scaffold(self, node: Node, work: WritableLayer, staged: bytes) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from unionfs.host import content
 from unionfs.layers import iflags, inodes, markers
+from unionfs.layers.attribute_copies import copy_attributes
 from unionfs.layers.layer import Layer, WritableLayer, join
 from unionfs.layers.links import key
 from unionfs.view.node import Node
@@ -66,7 +67,7 @@ class StagedCopies:
         if node.format != stat.S_IFLNK:
             work.chmod(staged, stat.S_IMODE(st.st_mode))
         # After the owner: chown(2) takes capabilities away.
-        markers.copy_attributes(layer, path, work, staged, private=node.upper)
+        copy_attributes(layer, path, work, staged, private=node.upper)
         if node.format in iflags.KINDS:
             protection = iflags.copy(layer, path, work, staged)
             if protection and not node.upper:

@@ -30,7 +30,8 @@ from unionfs.commands import diff, offline, selection, truelower
 from unionfs.commands.committedlinks import CommittedLinks
 from unionfs.fuse.rootattributes import ALONE
 from unionfs.host import content
-from unionfs.layers import markers, walk
+from unionfs.layers import walk
+from unionfs.layers.attribute_copies import copy_attributes
 from unionfs.layers.layer import Layer, WritableLayer, join
 from unionfs.layers.persistence import Rules
 from unionfs.layers.whiteouts import BOTTOM
@@ -237,7 +238,7 @@ class _Commit:
         for name in self._lower.attributes(target):
             if name not in shown:
                 self._lower.remove_attribute(target, name)
-        markers.copy_attributes(self._union, path, self._lower, target, private=False)
+        copy_attributes(self._union, path, self._lower, target, private=False)
         self._lower.utime(target, st.st_atime_ns, st.st_mtime_ns)
 
     # Everything else

@@ -10,7 +10,7 @@ import os
 
 from unionfs.commands.arguments import add_lowers
 from unionfs.host import copies
-from unionfs.layers import markers
+from unionfs.layers import mount_record
 from unionfs.layers.layer import Layer
 from unionfs.mounting import opening, places
 from unionfs.mounting.options import Options, Refused
@@ -58,7 +58,7 @@ def recorded(upper: Place) -> tuple[list[str], str]:
     here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         layer = Layer(fd, name=upper.name)
-        return markers.lowers(layer), markers.work(layer)
+        return mount_record.lowers(layer), mount_record.work(layer)
     finally:
         os.fchdir(here)  # reading attributes enters the layer; names given are relative to here
         os.close(here)

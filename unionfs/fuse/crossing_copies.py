@@ -18,6 +18,7 @@ import trio
 from unionfs.changes.changes import Changes
 from unionfs.changes.sides import SidedChanges
 from unionfs.fuse.content_copies import THREAD_BYTES, ContentCopies
+from unionfs.fuse.name_changes import NameChanges
 from unionfs.view.node import Node
 from unionfs.view.sides import TwoSided
 from unionfs.view.transfers import Transfer, Wanted
@@ -32,13 +33,13 @@ _TRIES = 3
 _What = Callable[[], list[Wanted]]
 
 
-class CrossingCopies:
+class CrossingCopies(NameChanges):
     """The copies of one mount that go to the other side."""
 
     def __init__(self, union: TwoSided, changes: SidedChanges, copies: ContentCopies) -> None:
+        super().__init__(union, changes, copies)
         self._union = union
-        self.changes = changes
-        self._copies = copies
+        self._changes: SidedChanges = changes
         self._ends: dict[tuple[Node, bool], trio.Event] = {}  # what goes to state -> the end
 
     # The changes; each is made at once where nothing large goes across
@@ -46,14 +47,14 @@ class CrossingCopies:
     def unlinks_at_once(self, parent: Node, name: bytes) -> bool:
         """Tell whether `unlink` waits for nothing."""
         return not self._union.twins or not self._large(
-            functools.partial(self.changes.wanted_by_unlink, parent, name)
+            functools.partial(self._changes.wanted_by_unlink, parent, name)
         )
 
     async def unlink(self, parent: Node, name: bytes) -> None:
         """Remove a name that is not a directory."""
-        what = functools.partial(self.changes.wanted_by_unlink, parent, name)
+        what = functools.partial(self._changes.wanted_by_unlink, parent, name)
         async with self._ahead(what):
-            self.changes.unlink(parent, name)
+            self._changes.unlink(parent, name)
 
     def renames_at_once(
         self, parent: Node, name: bytes, new_parent: Node, new_name: bytes, flags: int
@@ -62,7 +63,7 @@ class CrossingCopies:
         if self._comes_whole(parent, name):
             return False
         names = parent, name, new_parent, new_name, flags
-        return not self._large(functools.partial(self.changes.wanted_by_rename, *names))
+        return not self._large(functools.partial(self._changes.wanted_by_rename, *names))
 
     async def rename(
         self, parent: Node, name: bytes, new_parent: Node, new_name: bytes, flags: int
@@ -70,20 +71,20 @@ class CrossingCopies:
         """Rename as renameat2(2)."""
         await self._copies.bring_source(parent, name)
         names = parent, name, new_parent, new_name, flags
-        async with self._ahead(functools.partial(self.changes.wanted_by_rename, *names)):
-            self.changes.rename(*names)
+        async with self._ahead(functools.partial(self._changes.wanted_by_rename, *names)):
+            self._changes.rename(*names)
 
     def links_at_once(self, node: Node, parent: Node, name: bytes) -> bool:
         """Tell whether `link` waits for nothing."""
         if not self._union.leaves_content(node) and self._union.has_lower_content(node):
             return False
-        return not self._large(functools.partial(self.changes.wanted_by_link, node, parent, name))
+        return not self._large(functools.partial(self._changes.wanted_by_link, node, parent, name))
 
     async def link(self, node: Node, parent: Node, name: bytes) -> os.stat_result:
         """Give a file one more name; return its attributes."""
         await self._copies.bring_wholly(node)
-        async with self._ahead(functools.partial(self.changes.wanted_by_link, node, parent, name)):
-            return self.changes.link(node, parent, name)
+        async with self._ahead(functools.partial(self._changes.wanted_by_link, node, parent, name)):
+            return self._changes.link(node, parent, name)
 
     # What is copied ahead
 
@@ -134,7 +135,7 @@ class CrossingCopies:
         wanted.node.lookups += 1
         try:
             await self._copies.end_of(wanted.node)
-            transfer = self.changes.begin(wanted)
+            transfer = self._changes.begin(wanted)
             if transfer is None:
                 await trio.sleep(_PAUSE)
                 return

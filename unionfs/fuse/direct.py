@@ -4,7 +4,8 @@ The verbs of the union, between the bytes of a request and those of its reply;
 `session.dispatch` says why.  `operations` has the same verbs for pyfuse3, which
 serve where libfuse holds the device (direct=off, handshake=off).  A request that has
 to wait, for content to be copied up, is answered by a task (`Waiting`).  What
-concerns the content of files is in `directfiles`, directories in `directlistings`.
+concerns the content of files is in `directfiles`, directories in `directlistings`,
+changes of names in `directnames`.
 """
 
 import errno
@@ -18,9 +19,10 @@ from unionfs.fuse.backing import SMALL
 from unionfs.fuse.directfiles import DirectFiles
 from unionfs.fuse.directioctl import DirectIoctl
 from unionfs.fuse.directlistings import DirectListings
+from unionfs.fuse.directnames import DirectNames
 from unionfs.fuse.foresight import Foresight
-from unionfs.fuse.operations import Operations
 from unionfs.fuse.own_attributes import OwnAttributes
+from unionfs.fuse.service import Service
 from unionfs.fuse.session import messages
 from unionfs.fuse.session.crew import Waiting, at_once
 from unionfs.fuse.session.dispatch import NO_REPLY, Handler
@@ -55,21 +57,30 @@ def _forgotten(body: memoryview) -> "Iterator[tuple[int, int]]":
 class Direct:
     """The direct handlers of one mount."""
 
-    def __init__(self, operations: Operations) -> None:
-        self._operations = operations
-        self._union = operations.union
-        self._nodes = operations.union.nodes
-        self._files = operations.files
-        self._backings = operations.files.backings
-        self._changes = operations.changes
-        self._attributes = operations.attributes
-        self._foresight = Foresight(operations.union, operations.listings, self._forget_one)
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._union = service.union
+        self._nodes = service.union.nodes
+        self._files = service.files
+        self._backings = service.files.backings
+        self._changes = service.changes
+        self._attributes = service.attributes
+        self._foresight = Foresight(service.union, service.listings, self._forget_one)
         self._tidy: Callable[[], bool] = lambda: False
         if self._union.upper:
             self._tidy = self._union.upper.tidy
-        self._content = DirectFiles(operations)
-        listings = DirectListings(operations, self._foresight, self._shown, self._forget_one)
+        self._content = DirectFiles(service)
+        listings = DirectListings(service, self._foresight, self._shown, self._forget_one)
         self.table: Mapping[int, Handler] = {
+            **self._own_handlers(),
+            **self._content.table,
+            **listings.table,
+            **DirectNames(service, self._entry).table,
+            **DirectIoctl(service).table,
+        }
+
+    def _own_handlers(self) -> "Mapping[int, Handler]":
+        return {
             messages.LOOKUP: self._lookup,
             messages.FORGET: self._forget,
             messages.BATCH_FORGET: self._forget_many,
@@ -79,25 +90,13 @@ class Direct:
             messages.SYMLINK: self._symlink,
             messages.MKNOD: self._mknod,
             messages.MKDIR: self._mkdir,
-            messages.UNLINK: self._unlink,
             messages.RMDIR: self._rmdir,
-            messages.RENAME: self._rename,
-            messages.RENAME2: self._rename2,
-            messages.LINK: self._link,
             messages.GETXATTR: self._getxattr,
             messages.SETXATTR: self._setxattr,
             messages.REMOVEXATTR: self._removexattr,
             messages.STATFS: self._statfs,
             messages.LISTXATTR: self._listxattr,
-            **self._content.table,
-            **listings.table,
-            **DirectIoctl(operations).table,
         }
-        if operations.crossing is not None:
-            from unionfs.fuse.directsides import DirectSides  # noqa: PLC0415 - few unions have them
-
-            sides = DirectSides(self._nodes, operations.crossing, self._entry)
-            self.table = {**self.table, **sides.table}
 
     def foresee(self) -> bool:
         """Make something ready, or tidy up, in a few microseconds; False: there is nothing."""
@@ -123,7 +122,7 @@ class Direct:
     def explain(self, error: Exception, opcode: int, node: int) -> int:
         """Return the errno of a failed request, and log what an administrator should know of."""
         request = self.table[opcode].__name__[1:]
-        return self._operations.explain(error, request, lambda: self._nodes[node])
+        return self._service.explain(error, request, lambda: self._nodes[node])
 
     def _shown(self, node: Node, st: os.stat_result) -> tuple[int, int, int]:
         """Return st_nlink, st_blocks, and the seconds for which the kernel may keep attributes.
@@ -171,7 +170,7 @@ class Direct:
         node = self._nodes.get(number)
         if node is None or node.lookups <= lookups:
             self._content.descriptors.forget(number)
-        self._operations.forget_node(number, lookups)
+        self._service.forget_node(number, lookups)
 
     def _mknod(self, unique: int, parent: int, body: memoryview, uid: int, gid: int) -> bytes:
         mode, device, umask = messages.MKNOD_IN.unpack_from(body)
@@ -192,55 +191,9 @@ class Direct:
         made = self._changes.symlink(self._nodes[parent], name, target, Caller(uid, gid, 0))
         return self._entry(unique, *made)
 
-    def _unlink(self, unique: int, parent: int, body: memoryview, _uid: int, _gid: int) -> bytes:
-        self._changes.unlink(self._nodes[parent], _name(body))
-        return messages.empty(unique)
-
     def _rmdir(self, unique: int, parent: int, body: memoryview, _uid: int, _gid: int) -> bytes:
         self._changes.rmdir(self._nodes[parent], _name(body))
         return messages.empty(unique)
-
-    def _rename(
-        self, unique: int, parent: int, body: memoryview, _uid: int, _gid: int
-    ) -> bytes | Waiting:
-        (target,) = messages.RENAME_IN.unpack_from(body)
-        return self._move(unique, parent, target, 0, _names(body, messages.RENAME_IN.size))
-
-    def _rename2(
-        self, unique: int, parent: int, body: memoryview, _uid: int, _gid: int
-    ) -> bytes | Waiting:
-        target, flags = messages.RENAME2_IN.unpack_from(body)
-        return self._move(unique, parent, target, flags, _names(body, messages.RENAME2_IN.size))
-
-    def _move(
-        self, unique: int, parent: int, target: int, flags: int, names: list[bytes]
-    ) -> bytes | Waiting:
-        old, new = (self._nodes[parent], names[0]), (self._nodes[target], names[1])
-        if self._union.features.metacopy:
-            self._changes.rename(*old, *new, flags)
-            return messages.empty(unique)
-
-        async def job() -> bytes:
-            await self._files.copies.bring_source(*old)
-            self._changes.rename(*old, *new, flags)
-            return messages.empty(unique)
-
-        return Waiting(job)
-
-    def _link(
-        self, unique: int, parent: int, body: memoryview, _uid: int, _gid: int
-    ) -> bytes | Waiting:
-        (number,) = messages.LINK_IN.unpack_from(body)
-        node, name = self._nodes[number], _name(body, messages.LINK_IN.size)
-        directory = self._nodes[parent]
-        if self._union.features.metacopy:
-            return self._entry(unique, node, self._changes.link(node, directory, name))
-
-        async def job() -> bytes:
-            await self._files.copies.bring_wholly(node)
-            return self._entry(unique, node, self._changes.link(node, directory, name))
-
-        return Waiting(job)
 
     def _readlink(self, unique: int, node: int, _body: memoryview, _uid: int, _gid: int) -> bytes:
         return messages.data(unique, self._union.readlink(self._nodes[node]))
@@ -270,11 +223,11 @@ class Direct:
             mtime * 10**9 + mtime_ns if valid & messages.FATTR_MTIME else None,
         )
         node = self._nodes[ino]
-        requester = self._operations.session.requester(unique, uid, gid)
+        requester = self._service.session.requester(unique, uid, gid)
         plain = node.upper and not node.protection and not (node.below and self._union.far)
-        self._files.changed(node)
         if plain and not valid & messages.FATTR_SIZE and new != NOTHING:
             # what is most often asked: nothing to decide
+            self._files.changed(node)
             return self._attr(unique, node, self._attributes.change(node, new, -1, requester))
         touches = valid & messages.FATTR_TIMES_NOW == messages.FATTR_TIMES_NOW
         if not self._files.consent.permit(node, new, requester, touches=touches):
@@ -282,12 +235,13 @@ class Direct:
         handle = fh if valid & messages.FATTR_FH and fh else -1  # no handle is 0
         if self._keeps_all(valid):
             requester = ROOT
-        if not self._files.waits_to_change(node, new):
-            return self._attr(unique, node, self._files.change(node, new, handle, requester))
+        changes = self._files.attribute_changes
+        if not changes.waits(node, new):
+            return self._attr(unique, node, changes.change(node, new, handle, requester))
 
         async def job() -> bytes:
-            sized = await self._files.prepare(node, new, requester)
-            st = self._files.change(node, new, handle, requester, sized=sized)
+            sized = await changes.prepare(node, new, requester)
+            st = changes.change(node, new, handle, requester, sized=sized)
             return self._attr(unique, node, st)
 
         return at_once(job()) if self._files.copies.brings_at_once(node, new.size) else Waiting(job)
@@ -302,7 +256,7 @@ class Direct:
         name = _name(body, messages.GETXATTR_IN.size)
         if name == CAPABILITY and self._files.has_no_attributes(node):
             return messages.error(unique, errno.ENODATA)  # asked for before the first write
-        return _sized(unique, self._operations.attribute(self._nodes[node], name), room)
+        return _sized(unique, self._service.attribute(self._nodes[node], name), room)
 
     def _listxattr(self, unique: int, node: int, body: memoryview, uid: int, _gid: int) -> bytes:
         (room,) = messages.GETXATTR_IN.unpack_from(body)
@@ -315,7 +269,7 @@ class Direct:
         size, flags = messages.SETXATTR_IN.unpack_from(body)
         start = len(body) - size
         name, value = _name(body[:start], messages.SETXATTR_IN.size), bytes(body[start:])
-        requester, node = self._operations.session.requester(unique, uid, gid), self._nodes[number]
+        requester, node = self._service.session.requester(unique, uid, gid), self._nodes[number]
         self._files.changed(node)
         if self._union.leaves_content(node) and name not in OwnAttributes.names:
             self._files.sets_attribute()
@@ -323,13 +277,13 @@ class Direct:
             return messages.empty(unique)
 
         async def job() -> bytes:
-            await self._operations.set_attribute(node, name, value, flags, requester)
+            await self._service.set_attribute(node, name, value, flags, requester)
             return messages.empty(unique)
 
         return Waiting(job)
 
     def _removexattr(self, unique: int, number: int, body: memoryview, uid: int, gid: int) -> bytes:
-        requester = self._operations.session.requester(unique, uid, gid)
+        requester = self._service.session.requester(unique, uid, gid)
         self._files.consent.remove_attribute(self._nodes[number], _name(body), requester)
         return messages.empty(unique)
 

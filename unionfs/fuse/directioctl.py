@@ -8,7 +8,7 @@ them (fs/fuse/ioctl.c, fs/file_attr.c).  Others are not for such files: ENOTTY.
 import errno
 from typing import TYPE_CHECKING
 
-from unionfs.fuse.operations import Operations
+from unionfs.fuse.service import Service
 from unionfs.fuse.session import messages
 from unionfs.fuse.session.crew import Waiting
 from unionfs.layers.iflags import EXTENDED, FLAGS, Form
@@ -27,11 +27,11 @@ _WRITE = {form.write: form for form in (FLAGS, EXTENDED)}
 class DirectIoctl:
     """The direct handler of one mount for ioctls."""
 
-    def __init__(self, operations: Operations) -> None:
-        self._chattr: Chattr = operations.chattr
-        self._copies = operations.files.copies
-        self._nodes = operations.union.nodes
-        self._session = operations.session
+    def __init__(self, service: Service) -> None:
+        self._chattr: Chattr = service.chattr
+        self._copies = service.files.copies
+        self._nodes = service.union.nodes
+        self._session = service.session
         self.table: Mapping[int, Handler] = {messages.IOCTL: self._ioctl}
 
     def _ioctl(

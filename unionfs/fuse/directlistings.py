@@ -11,7 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from unionfs.fuse.foresight import Foresight
-from unionfs.fuse.operations import Operations
+from unionfs.fuse.service import Service
 from unionfs.fuse.session import messages
 from unionfs.fuse.session.crew import Waiting
 from unionfs.view.node import Node
@@ -28,16 +28,16 @@ class DirectListings:
 
     def __init__(
         self,
-        operations: Operations,
+        service: Service,
         foresight: Foresight,
         shown: Callable[[Node, os.stat_result], tuple[int, int, int]],
         forget: Callable[[int, int], None],
     ) -> None:
         """Take also what tells which attributes to reply with, and what takes look-ups back."""
-        self._union = operations.union
-        self._nodes = operations.union.nodes
-        self._listings = operations.listings
-        self._durability = operations.durability
+        self._union = service.union
+        self._nodes = service.union.nodes
+        self._listings = service.listings
+        self._durability = service.durability
         self._foresight = foresight
         self._shown = shown
         self._forget = forget

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from unionfs.fuse.operations import Operations
 from unionfs.fuse.partial_content import Cold
 from unionfs.fuse.reading import LARGE
+from unionfs.fuse.service import Service
 from unionfs.fuse.session import messages
 from unionfs.fuse.session.crew import Later, Waiting
 from unionfs.fuse.session.dispatch import NO_REPLY, Reply
@@ -16,12 +16,12 @@ from unionfs.view.partials import Partial
 class DirectPartials:
     """The direct handlers of one mount for partial copies; each takes the node of one."""
 
-    def __init__(self, operations: Operations) -> None:
-        self._session = operations.session
-        self._union = operations.union
-        self._content = operations.files.partial_content
-        self._copies = operations.files.partials
-        self._bring = operations.files.copies.bring
+    def __init__(self, service: Service) -> None:
+        self._session = service.session
+        self._union = service.union
+        self._content = service.files.partial_content
+        self._copies = service.files.partials
+        self._bring = service.files.copies.bring
         self._reply = memoryview(b"")  # of reads; it grows with the largest
 
     def target(self, node: Node) -> int:

@@ -1,4 +1,4 @@
-"""Open files of a mount: opening, changing, writing, releasing.
+"""Open files of a mount: opening, writing, releasing.
 
 Await first, then decide, then act: content is copied up (`content_copies`) before a
 node is looked at.
@@ -10,12 +10,11 @@ import errno
 import os
 from typing import Literal, NamedTuple
 
-import trio
-
 from unionfs.changes import protection
-from unionfs.changes.attributes import Attributes, NewAttributes
+from unionfs.changes.attributes import Attributes
 from unionfs.changes.copyup import CopyUp
 from unionfs.fuse import content_copies
+from unionfs.fuse.attribute_changes import AttributeChanges
 from unionfs.fuse.backing import Backings, Registry
 from unionfs.fuse.consent import Consent
 from unionfs.fuse.content_copies import ContentCopies
@@ -24,7 +23,6 @@ from unionfs.fuse.passthrough import Passthrough
 from unionfs.fuse.reading import Reading
 from unionfs.fuse.session import leases
 from unionfs.fuse.session.grants import Granted
-from unionfs.host import closing
 from unionfs.host.credentials import Requester
 from unionfs.layers.layer import WritableLayer
 from unionfs.view.node import Node
@@ -85,6 +83,9 @@ class Files:
         self.partials.is_barred = self.backings.is_through
         self.copies = ContentCopies(union, copyup)
         self._attributes = Attributes(union, copyup)
+        self.attribute_changes = AttributeChanges(
+            union, copyup, self._attributes, self.copies, self.changed
+        )
         self.consent = Consent(union, self._attributes, self.is_written)
         # The numbers of files that were changed since somebody opened them to read.
         self._unread: set[int] = set()
@@ -147,7 +148,7 @@ class Files:
             layer, path = self.union.upper.place(node)
             fd = layer.open_to_write(path, kept)
             try:
-                await self._cut(node, layer, fd, 0)
+                await self.attribute_changes.cut(node, layer, fd, 0)
             except BaseException:
                 os.close(fd)
                 raise
@@ -159,7 +160,7 @@ class Files:
             return False
         if self.union.has_lower_content(node):
             return bool(flags & os.O_TRUNC) or not self.partials.suits(node)
-        return bool(flags & os.O_TRUNC and self._cuts_much(node, 0))
+        return bool(flags & os.O_TRUNC and self.attribute_changes.cuts_much(node, 0))
 
     def open_unopened(self, node: Node) -> Opened | None:
         """Answer an open for reading, where that needs no descriptor; None where it does.
@@ -264,59 +265,7 @@ class Files:
         """Return what is known of an open file."""
         return self._open[fd]
 
-    # Changing
-
-    def waits_to_change(self, node: Node, new: NewAttributes) -> bool:
-        """Tell whether content has to be copied up before attributes change, or much cut off."""
-        if new.size is None and self.union.leaves_content(node):
-            return False
-        if new.size is not None and self._copyup.cuts_by_blocks(node, new.size):
-            return False
-        return self.union.has_lower_content(node) or (
-            new.size is not None and self._cuts_much(node, new.size)
-        )
-
-    async def prepare(self, node: Node, new: NewAttributes, requester: Requester) -> bool:
-        """Do what takes long before a file is changed; tell whether it has the new size.
-
-        To take 1 GiB off takes ext4 a quarter of a second.
-        """
-        if new.size is None:
-            await self.copies.bring(node)
-            return False
-        self._copyup.foresee_content(node, new.size)
-        with self._permitting_cut(node, new, requester):
-            if self.union.has_lower_content(node):
-                return await self.copies.bring(node, new.size) is not None
-            layer, path = self.union.upper.place(node)
-            fd = layer.open_to_write(path, os.O_WRONLY)
-            try:
-                await self._cut(node, layer, fd, new.size)
-            finally:
-                os.close(fd)
-        return True
-
-    async def _cut(self, node: Node, layer: WritableLayer, fd: int, size: int) -> None:
-        """Set the size of a file on upper, in a thread where that takes long."""
-        if node.partial:
-            self.partials.cut(node, size)
-        elif self._cuts_much(node, size):
-            await trio.to_thread.run_sync(layer.truncate, fd, size)
-        else:
-            layer.truncate(fd, size)
-
-    def _permitting_cut(
-        self, node: Node, new: NewAttributes, requester: Requester
-    ) -> contextlib.AbstractContextManager[None]:
-        """See that set-uid bits fall where the size is set."""
-        if new.size is not None and new.mode is None:
-            return self._attributes.privileges_dropped(node, requester)
-        return contextlib.nullcontext()
-
-    def _cuts_much(self, node: Node, size: int) -> bool:
-        if self.union.two_sided:
-            return False
-        return closing.takes_long(self.union.attributes(node), size)
+    # Writing, releasing
 
     def is_written(self, node: Node) -> bool:
         """Tell whether somebody has a file open for writing."""
@@ -326,30 +275,6 @@ class Files:
     def changed(self, node: Node) -> None:
         """Take note that a file is other than when it was read last."""
         self._unread.add(node.ino)
-
-    def change(
-        self, node: Node, new: NewAttributes, fd: int, requester: Requester, *, sized: bool = False
-    ) -> os.stat_result:
-        """Change attributes at once, and return the new ones.
-
-        With what `prepare` said of the size.
-        """
-        self.changed(node)
-        if node.below and self.union.far:
-            self._foresee_change(node, new, sized=sized)
-        if sized:
-            return self._attributes.change(node, new, fd, requester, sized=True)
-        with self._permitting_cut(node, new, requester):
-            return self._attributes.change(node, new, fd, requester)
-
-    def _foresee_change(self, node: Node, new: NewAttributes, *, sized: bool) -> None:
-        """Ask far layers for what a change, and the reply to it, take of them."""
-        if new.size is None or sized:
-            self._copyup.foresee(node)
-        else:
-            self._copyup.foresee_content(node, new.size)
-
-    # Writing, releasing
 
     def write(self, fd: int, offset: int, data: bytes | memoryview) -> int:
         """Write *data* at *offset* and return how much of it was written."""

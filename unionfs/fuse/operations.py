@@ -10,49 +10,32 @@ The kernel caches names, attributes and absence for ever: only this mount
 changes them, and it tells the kernel by its replies.
 """
 
-import contextlib
 import errno
 import functools
-import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
-from unionfs.changes.assembly import verbs_of
-from unionfs.changes.attributes import Attributes, NewAttributes
+from unionfs.changes.attributes import NewAttributes
 from unionfs.changes.changes import Caller
-from unionfs.fuse import entries, rootattributes
-from unionfs.fuse.chattr import Chattr
-from unionfs.fuse.descriptors import Descriptors
-from unionfs.fuse.durability import Durability
-from unionfs.fuse.files import Files, Opened, host_flags
-from unionfs.fuse.maintenance import Maintenance
-from unionfs.fuse.own_attributes import OwnAttributes
-from unionfs.fuse.session import Granted, Session
+from unionfs.fuse import entries
+from unionfs.fuse.files import Opened, host_flags
+from unionfs.fuse.service import Service
 from unionfs.fuse.session.fullness import tried
 from unionfs.fuse.session.leases import insisted
-from unionfs.fuse.trouble import Trouble, reply_number
 from unionfs.host.credentials import Requester
-from unionfs.view.listings import DOTS, Listings
+from unionfs.view.listings import DOTS
 from unionfs.view.node import Node
-from unionfs.view.union import Union
-
-if TYPE_CHECKING:
-    from unionfs.fuse.crossing_copies import CrossingCopies
-
-log = logging.getLogger(__name__)
 
 # Handlers whose first argument is a file handle.  A directory's handle is its node's number.
 _OF_FILES = frozenset({"read", "write", "release", "fsync"})
 
 # Not done again where there was no room: `session.dispatch`.
 _DONE_ONCE = frozenset({"release", "releasedir", "fsync", "fsyncdir"})
-
-STATUS = rootattributes.STATUS.encode()
 
 _Handler = TypeVar("_Handler", bound=Callable[..., Awaitable[Any]])
 
@@ -76,73 +59,18 @@ def _replying(handler: _Handler) -> _Handler:
     return cast("_Handler", reply)
 
 
-class Operations(pyfuse3.Operations):
-    """The handlers of one mount, and what `direct` has in common with them."""
+class Operations(Service, pyfuse3.Operations):
+    """The handlers of one mount."""
 
     supports_dot_lookup = False
     enable_writeback_cache = False
     enable_acl = True
-
-    def __init__(
-        self,
-        union: Union,
-        session: Session,
-        *,
-        passthrough: Literal["off", "upper", "all"],
-        status: dict[str, Any],
-    ) -> None:
-        super().__init__()
-        self.union = union
-        self.session = session
-        self.status = rootattributes.Status(status)
-        self.trouble = Trouble()
-        self._copyup, self.changes = verbs_of(union)
-        self.attributes = Attributes(union, self._copyup)
-        self.chattr = Chattr(union, self._copyup)
-        self.durability = Durability(union)
-        self.files = Files(union, self._copyup, session, passthrough)
-        self.descriptors = Descriptors(union)
-        self._own_attributes = OwnAttributes(
-            union, self.changes, self.files.copies, Maintenance(union, self.descriptors, self.files)
-        )
-        self.listings = Listings(union)
-        self.crossing: CrossingCopies | None = None
-        if union.two_sided:
-            from unionfs.fuse import crossing_copies  # noqa: PLC0415 - few unions have two
-
-            self.crossing = crossing_copies.of(union, self.changes, self.files.copies)
-
-    def explain(self, error: Exception, request: str, subject: Callable[[], Node]) -> int:
-        """Return the errno of a failed request, and log what an administrator should know of.
-
-        What is no `OSError` is a bug, and EIO; pyfuse3 would end the mount.
-        """
-        if not isinstance(error, OSError):
-            log.error("%s failed", request, exc_info=error)
-            return errno.EIO
-        number = reply_number(error)
-        if self.trouble.concerns(number):
-            node = self.union.root
-            with contextlib.suppress(KeyError, OSError):  # a stale number has no path to be told
-                node = subject()
-            self.trouble.tell(number, request, node.path)
-        return number
 
     def subject(self, request: str, first: int) -> Node:
         """Return the node that a request is about; *first* is its first argument."""
         if request in _OF_FILES:
             return self.files.opened(first).node
         return self.union.root if request == "statfs" else self.union.nodes[first]
-
-    def serve_with(self, granted: Granted) -> None:
-        """Take note of what the kernel granted, before the first request comes."""
-        self.status.document["kernel"] = granted.as_json()
-        self.files.begin(granted)
-        if self.union.upper and granted.direct:
-            self.union.upper.defer_removals()
-        if self.union.far and self.session.ask(self.union.far):
-            for layer in self.union.far:
-                layer.ask_from_now_on(self.union.upper.work.fd if self.union.upper else -1)
 
     # Entries
 
@@ -174,18 +102,6 @@ class Operations(pyfuse3.Operations):
         for ino, count in inode_list:
             self.forget_node(ino, count)
 
-    def forget_node(self, ino: int, count: int) -> None:
-        """Take back *count* lookups of one node; must not raise, as nobody is told."""
-        try:
-            node = self.union.nodes.get(ino)
-            # First, as the pin of a deleted file is closed with its node, and shall be its last
-            # descriptor: `closing`.
-            if node is None or node.lookups <= count:
-                self.files.forget(ino)
-            self.union.nodes.forget(ino, count)
-        except Exception:
-            log.exception("forget of %d failed", ino)
-
     @_replying
     async def getattr(self, inode: int, _ctx: RequestContext) -> EntryAttributes:
         node = self.union.nodes[inode]
@@ -213,10 +129,10 @@ class Operations(pyfuse3.Operations):
         # Here nobody tells whether the times are those of now.
         if not self.files.consent.permit(node, new, requester, touches=True):
             return self._entry(node, self.union.attributes(node))
-        sized = False
-        if self.files.waits_to_change(node, new):
-            sized = await self.files.prepare(node, new, requester)
-        return self._entry(node, self.files.change(node, new, fh or -1, requester, sized=sized))
+        changes, sized = self.files.attribute_changes, False
+        if changes.waits(node, new):
+            sized = await changes.prepare(node, new, requester)
+        return self._entry(node, changes.change(node, new, fh or -1, requester, sized=sized))
 
     @_replying
     async def readlink(self, inode: int, _ctx: RequestContext) -> bytes:
@@ -247,10 +163,7 @@ class Operations(pyfuse3.Operations):
 
     @_replying
     async def unlink(self, parent: int, name: bytes, _ctx: RequestContext) -> None:
-        if self.crossing is not None:
-            await self.crossing.unlink(self.union.nodes[parent], name)
-        else:
-            self.changes.unlink(self.union.nodes[parent], name)
+        await self.name_changes.unlink(self.union.nodes[parent], name)
 
     @_replying
     async def rmdir(self, parent: int, name: bytes, _ctx: RequestContext) -> None:
@@ -267,24 +180,14 @@ class Operations(pyfuse3.Operations):
         _ctx: RequestContext,
     ) -> None:
         nodes = self.union.nodes
-        change = nodes[parent], name, nodes[new_parent], new_name, flags
-        if self.crossing is not None:
-            await self.crossing.rename(*change)
-            return
-        await self.files.copies.bring_source(nodes[parent], name)
-        self.changes.rename(*change)
+        await self.name_changes.rename(nodes[parent], name, nodes[new_parent], new_name, flags)
 
     @_replying
     async def link(
         self, inode: int, new_parent: int, new_name: bytes, _ctx: RequestContext
     ) -> EntryAttributes:
         node, directory = self.union.nodes[inode], self.union.nodes[new_parent]
-        if self.crossing is not None:
-            st = await self.crossing.link(node, directory, new_name)
-        else:
-            await self.files.copies.bring_wholly(node)
-            st = self.changes.link(node, directory, new_name)
-        return self._known_entry(node, st)
+        return self._known_entry(node, await self.name_changes.link(node, directory, new_name))
 
     # Files
 
@@ -381,24 +284,6 @@ class Operations(pyfuse3.Operations):
     @_replying
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
         await self.set_attribute(self.union.nodes[inode], name, value, 0, _requester(ctx))
-
-    def attribute(self, node: Node, name: bytes) -> bytes:
-        """Return an extended attribute; the root has one that only its daemon knows."""
-        if name == STATUS and node is self.union.root:
-            self.union.access.follow_mount(self.session.device)
-            return self.status.attribute()
-        return self.attributes.get(node, name)
-
-    async def set_attribute(
-        self, node: Node, name: bytes, value: bytes, flags: int, requester: Requester
-    ) -> None:
-        """Set an extended attribute, also where a file has to be copied up with its content."""
-        if name in OwnAttributes.names:
-            await self._own_attributes.set(node, name, value)
-            return
-        await self.files.copies.bring_wholly(node)
-        self.files.sets_attribute()
-        self.attributes.set(node, name, value, flags, requester)
 
     @_replying
     async def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:

@@ -17,10 +17,10 @@ import stat
 from collections.abc import Iterator, Sequence
 
 from unionfs.host.acting import Acting
-from unionfs.layers.layer import Layer, WritableLayer, join
+from unionfs.layers.layer import Layer, LayerPath, WritableLayer, join
 from unionfs.layers.markers import end_redirect
 from unionfs.layers.rules import Found
-from unionfs.layers.whiteouts import BOTTOM, LayerEntry, LayerPath, Whiteouts, remove_spent
+from unionfs.layers.whiteouts import BOTTOM, LayerEntry, Whiteouts, remove_spent
 
 log = logging.getLogger(__name__)
 

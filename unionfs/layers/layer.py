@@ -24,7 +24,7 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from unionfs.host import syscalls
 from unionfs.layers.descent import Root, stale
@@ -181,6 +181,18 @@ class Layer(Root):
             if exc.errno in NO_ATTRIBUTES:
                 return None
             raise
+
+
+class LayerPath(NamedTuple):
+    """A directory or file of one lower layer."""
+
+    layer: Layer
+    path: bytes
+    whiteouts_are_files: bool = False  # in this directory: `whiteouts`
+
+    def child(self, name: bytes) -> "LayerPath":
+        """Return the place of a file in this directory."""
+        return LayerPath(self.layer, join(self.path, name))
 
 
 class WritableLayer(Layer):

@@ -53,7 +53,7 @@ MTIME = _PREFIX + "unionfs.mtime"
 KEPT_CAPABILITY = _PREFIX + "unionfs.capability"
 BLOCKS = _PREFIX + "unionfs.blocks"
 INCOMPLETE = _PREFIX + "unionfs.incomplete"  # on upper's root: it has such files, or may have
-LOWERS = _PREFIX + "unionfs.lowerdir"
+LOWERS = _PREFIX + "unionfs.lowerdir"  # `mount_record`
 WORK = _PREFIX + "unionfs.workdir"
 SCRATCH = _PREFIX + "unionfs.scratch"  # all in this upper is emptied at the next mount
 
@@ -66,11 +66,6 @@ _NAME_MAX = 255
 
 # What setxattr(2) says of a value that is too long, each file system in its own way.
 _TOO_LONG = frozenset({errno.ENOSPC, errno.E2BIG, errno.ERANGE})
-
-# Of those that copying leaves behind, and those that it may not leave out
-# (fs/overlayfs/copy_up.c, ovl_must_copy_xattr).
-_MOVED = frozenset({METACOPY, REDIRECT, MTIME, KEPT_CAPABILITY, BLOCKS})
-_MUST_COPY = ("system.posix_acl_", "security.")
 
 CAPABILITY = "security.capability"
 
@@ -376,43 +371,3 @@ def settle_links(layer: WritableLayer, path: bytes) -> None:
     if layer.find_attribute(path, UNSETTLED) is not None:
         set_links(layer, path, read(layer, path).links)
         layer.remove_attribute(path, UNSETTLED)
-
-
-def set_layers(layer: WritableLayer, lowers: list[str], work: str) -> None:
-    """Record on upper's root what it was mounted with, for `diff` and `check`."""
-    layer.set_attribute(b".", LOWERS, b"\0".join(os.fsencode(name) for name in lowers))
-    layer.set_attribute(b".", WORK, os.fsencode(work))
-
-
-def lowers(layer: Layer) -> list[str]:
-    """Return the lowers that upper was last mounted over."""
-    value = layer.find_attribute(b".", LOWERS) or b""
-    return [os.fsdecode(name) for name in value.split(b"\0") if name]
-
-
-def work(layer: Layer) -> str:
-    """Return the work directory that upper was last mounted with, "" for none."""
-    return os.fsdecode(layer.find_attribute(b".", WORK) or b"")
-
-
-def copy_attributes(
-    layer: Layer,
-    path: bytes,
-    target: WritableLayer,
-    target_path: bytes,
-    *,
-    private: bool,
-) -> None:
-    """Copy extended attributes; markers too where *private* (the source is on upper).
-
-    An attribute that upper's file system does not know is left out, as kernel
-    overlayfs does, but not ACLs and security attributes.
-    """
-    for name in layer.attributes(path):
-        if name in _MOVED or (is_private(name) and not private):
-            continue
-        try:
-            target.set_attribute(target_path, name, layer.attribute(path, name))
-        except OSError as exc:
-            if exc.errno != errno.EOPNOTSUPP or name.startswith(_MUST_COPY):
-                raise

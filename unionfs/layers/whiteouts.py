@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from unionfs.host.acting import Acting
 from unionfs.layers.inodes import ROOT_INO, of_host
-from unionfs.layers.layer import Layer, WritableLayer, join
+from unionfs.layers.layer import Layer, LayerPath, WritableLayer, join
 from unionfs.layers.markers import OPAQUE, UNMARKED, WHITEOUT, Marks, read, set_opaque
 from unionfs.layers.rules import Found
 
@@ -34,18 +34,6 @@ _DEVICE = b"unionfs/whiteout"
 
 # Getting a member from its enumeration takes a call before Python 3.12.
 _NOTHING, _WHITEOUT, _FILE, _METACOPY, _DIRECTORY, _OPAQUE = Found
-
-
-class LayerPath(NamedTuple):
-    """A directory or file of one lower layer."""
-
-    layer: Layer
-    path: bytes
-    whiteouts_are_files: bool = False
-
-    def child(self, name: bytes) -> "LayerPath":
-        """Return the place of a file in this directory."""
-        return LayerPath(self.layer, join(self.path, name))
 
 
 class LayerEntry(NamedTuple):

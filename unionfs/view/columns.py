@@ -9,10 +9,10 @@ metadata-only copies) change the column's path on the way down, as overlayfs.rst
 from collections.abc import Iterator, Sequence
 
 from unionfs.layers import rules
-from unionfs.layers.layer import Layer
+from unionfs.layers.layer import Layer, LayerPath
 from unionfs.layers.rules import Found
 from unionfs.layers.stack import Stack
-from unionfs.layers.whiteouts import BOTTOM, LayerEntry, LayerPath, Whiteouts, has_whiteout_files
+from unionfs.layers.whiteouts import BOTTOM, LayerEntry, Whiteouts, has_whiteout_files
 
 
 class Columns:

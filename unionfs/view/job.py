@@ -5,7 +5,7 @@ import os
 import threading
 
 from unionfs.host import content
-from unionfs.layers.whiteouts import LayerPath
+from unionfs.layers.layer import LayerPath
 from unionfs.view.node import Node
 
 
@@ -34,14 +34,10 @@ class Job:
     kept_open: bool = False  # `target` is for who wants the file, once it is published
     shared: bool = False
     over: bool = False  # published or abandoned
-    persisted: bool = False  # it was begun on that side
+    persisted: bool = False  # the side of the node when it was begun, which it may leave: `sides`
     published: bool = False
     _filled: bool = False
     _filling: threading.Lock = dataclasses.field(default_factory=threading.Lock)
-
-    def __post_init__(self) -> None:
-        """Take note of the side, which the node may leave (`sides`)."""
-        self.persisted = self.node.persisted
 
     def fill(self) -> None:
         """Copy the content; may run in a thread, and whoever else calls it waits for that."""

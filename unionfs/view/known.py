@@ -19,8 +19,7 @@ and tmpfs that are told to; ZFS and NFS servers have names that they do not list
 
 from collections.abc import Collection, Mapping, Sequence
 
-from unionfs.layers.layer import Layer, join
-from unionfs.layers.whiteouts import LayerPath
+from unionfs.layers.layer import Layer, LayerPath, join
 from unionfs.view.node import Node
 
 _MOST_NOT_BELOW = 32  # names

@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 from unionfs.layers import markers, metacopies, whiteouts
 from unionfs.layers.inodes import kept, number
-from unionfs.layers.layer import Layer, WritableLayer, join
+from unionfs.layers.layer import Layer, LayerPath, WritableLayer, join
 from unionfs.layers.markers import UNMARKED, Marks
 from unionfs.layers.rules import Found
 from unionfs.layers.stack import Stack
@@ -28,12 +28,11 @@ from unionfs.layers.whiteouts import (
     LAYER_MASK,
     LAYER_SHIFT,
     LayerEntry,
-    LayerPath,
 )
 from unionfs.view.columns import Columns
 from unionfs.view.known import Known
 from unionfs.view.lookup_result import LookupResult, plain, plain_lower
-from unionfs.view.node import Node, NodeTable
+from unionfs.view.node import Node, NodeTable, child_path
 from unionfs.view.upper import Upper
 
 _DIRECTORIES = frozenset({Found.DIRECTORY, Found.OPAQUE})
@@ -77,7 +76,7 @@ class Lookup:
         if not self._whiteouts.are_in_place:
             return self._find_in_column(parent, name)
         if parent.upper:
-            path = join(parent.path, name)
+            path = child_path(parent, name)
             st = self._top.find(path)
             if st is not None:
                 return self._on_upper(path, st, below, name)

@@ -3,7 +3,7 @@
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
-from unionfs.layers.whiteouts import LayerPath
+from unionfs.layers.layer import LayerPath
 
 if TYPE_CHECKING:
     import os

@@ -19,8 +19,7 @@ from collections.abc import Iterator
 
 from unionfs.host import closing
 from unionfs.layers.inodes import ROOT_INO, hashed
-from unionfs.layers.layer import Layer, join
-from unionfs.layers.whiteouts import LayerPath
+from unionfs.layers.layer import Layer, LayerPath
 from unionfs.view.lookup_result import Below, LookupResult, plain
 
 # `Node.unsynced` of what was copied up before the node was made.
@@ -76,17 +75,7 @@ class Node:
     @property
     def path(self) -> bytes:
         """Return the path in the union, which is that in upper."""
-        node = self.parent
-        if node is None:
-            return b"."
-        path = self.name
-        for _ in _USUAL_DEPTH:
-            above = node.parent
-            if above is None:
-                return path
-            path = node.name + b"/" + path
-            node = above
-        return _far_path(node, path)
+        return b"." if self.parent is None else child_path(self.parent, self.name)
 
     @property
     def lowers(self) -> tuple[LayerPath, ...]:
@@ -374,7 +363,14 @@ def is_of(node: Node, result: LookupResult) -> bool:
 
 def child_path(parent: Node, name: bytes) -> bytes:
     """Return the upper path of *name* in *parent*."""
-    return join(parent.path, name)
+    node, path = parent, name
+    for _ in _USUAL_DEPTH:
+        above = node.parent
+        if above is None:
+            return path
+        path = node.name + b"/" + path
+        node = above
+    return _far_path(node, path)
 
 
 def directory_of(places: tuple[LayerPath, ...]) -> Node:

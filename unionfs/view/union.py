@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Literal
 
 from unionfs.host.acting import Acting
 from unionfs.host.atimes import AccessTimes
-from unionfs.layers import markers, rules
+from unionfs.layers import mount_record, rules
 from unionfs.layers.aufs_whiteouts import AufsWhiteouts
 from unionfs.layers.descent import stale
 from unionfs.layers.far import FarLayer
 from unionfs.layers.inodes import ROOT_INO, divide
-from unionfs.layers.layer import Layer, WritableLayer, join
+from unionfs.layers.layer import Layer, LayerPath, WritableLayer, join
 from unionfs.layers.stack import Stack
-from unionfs.layers.whiteouts import LayerPath, Whiteouts
+from unionfs.layers.whiteouts import Whiteouts
 from unionfs.view.columns import Columns
 from unionfs.view.fills import Fills
 from unionfs.view.known import Known
@@ -111,7 +111,7 @@ class Union:
     def _record_layers(self, upper: WritableLayer, work: WritableLayer) -> None:
         """Let `diff` and `check` of the unmounted upper know its layers, where it has the room."""
         try:
-            markers.set_layers(upper, [layer.name for layer in self.lowers], work.name)
+            mount_record.set_layers(upper, [layer.name for layer in self.lowers], work.name)
         except OSError as exc:
             if exc.errno not in (errno.ENOSPC, errno.EDQUOT, errno.E2BIG, errno.ERANGE):
                 raise

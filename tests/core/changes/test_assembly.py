@@ -6,7 +6,7 @@ import sys
 # What alone a union of two sides needs; each is some milliseconds of a boot.
 CHANGES = ("arrivals", "crossings", "remembering", "scaffolds", "sided_copyups", "sides")
 VIEW = ("sides", "sidetables", "transfers", "twins")
-FUSE = ("crossing_copies", "directsides")
+FUSE = ("crossing_copies",)
 OF_TWO_SIDES = {
     *(f"unionfs.changes.{name}" for name in CHANGES),
     *(f"unionfs.view.{name}" for name in VIEW),
@@ -31,5 +31,7 @@ def test_a_union_of_one_side_imports_nothing_of_two():
 
 
 def test_what_a_union_of_two_sides_needs_is_named_rightly():
-    script = "from unionfs.changes import scaffolds, sides; from unionfs.fuse import directsides"
+    script = (
+        "from unionfs.changes import scaffolds, sides; from unionfs.fuse import crossing_copies"
+    )
     assert imported(script) >= OF_TWO_SIDES

@@ -10,10 +10,9 @@ from tests.layers import opened
 from tests.trees import plant
 from unionfs.host import syscalls
 from unionfs.layers import markers
-from unionfs.layers.layer import Layer, WritableLayer
+from unionfs.layers.layer import Layer, LayerPath, WritableLayer
 from unionfs.layers.stack import Stack
 from unionfs.layers.temporaries import DIRECTORY, Temporaries
-from unionfs.layers.whiteouts import LayerPath
 from unionfs.view.lookup_result import LookupResult
 from unionfs.view.node import Node, NodeTable
 from unionfs.view.union import Features

@@ -17,7 +17,7 @@ from unionfs.changes.attributes import NewAttributes
 from unionfs.changes.changes import Caller
 from unionfs.host import syscalls
 from unionfs.host.credentials import Credentials, Requester
-from unionfs.layers import markers
+from unionfs.layers import mount_record
 from unionfs.layers.temporaries import Temporaries
 
 MODULES = {"renameat2": syscalls}
@@ -254,7 +254,7 @@ def test_an_upper_at_its_quota_is_mounted(union, monkeypatch, caplog):
         raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
 
     with monkeypatch.context() as patch:
-        patch.setattr(markers, "set_layers", full)
+        patch.setattr(mount_record, "set_layers", full)
         assert u.remount().tree() == {"f": "1"}
     assert "no room" in caplog.text
 

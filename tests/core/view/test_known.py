@@ -4,8 +4,7 @@ import os
 
 import pytest
 
-from unionfs.layers.layer import Layer
-from unionfs.layers.whiteouts import LayerPath
+from unionfs.layers.layer import Layer, LayerPath
 from unionfs.view import known as module
 from unionfs.view.known import FirstHolders, Known, lists_all
 

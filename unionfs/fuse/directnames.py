@@ -1,33 +1,35 @@
-"""Requests that may take a file of a union of two sides to the other one: `crossing_copies`.
+"""Requests that take names away or give further ones, answered directly; see `direct`.
 
-They stand in the place of those of `direct`; those of a union of one side know nothing of it.
+Where content has to come up first, or a large file goes to another side, they wait for that
+in a task: `name_changes`.
 """
 
+import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from unionfs.fuse.crossing_copies import CrossingCopies
+from unionfs.fuse.service import Service
 from unionfs.fuse.session import messages
 from unionfs.fuse.session.crew import Waiting
-from unionfs.view.node import Node, NodeTable
+from unionfs.view.node import Node
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from unionfs.fuse.session.dispatch import Handler
 
 
-class DirectSides:
-    """The direct handlers of one mount for changes of names across its sides."""
+class DirectNames:
+    """The direct handlers of one mount for changes of names."""
 
     def __init__(
-        self,
-        nodes: NodeTable,
-        crossing: CrossingCopies,
-        entry: Callable[[int, Node, os.stat_result], bytes],
+        self, service: Service, entry: Callable[[int, Node, os.stat_result], bytes]
     ) -> None:
         """Take also what makes the reply that the kernel counts as a look-up."""
-        self._nodes = nodes
-        self._crossing = crossing
+        self._nodes = service.union.nodes
+        self._changes = service.changes
+        self._names = service.name_changes
         self._entry = entry
         self.table: Mapping[int, Handler] = {
             messages.UNLINK: self._unlink,
@@ -40,15 +42,10 @@ class DirectSides:
         self, unique: int, number: int, body: memoryview, _uid: int, _gid: int
     ) -> bytes | Waiting:
         parent, name = self._nodes[number], bytes(body[:-1])
-        if self._crossing.unlinks_at_once(parent, name):
-            self._crossing.changes.unlink(parent, name)
+        if self._names.unlinks_at_once(parent, name):
+            self._changes.unlink(parent, name)
             return messages.empty(unique)
-
-        async def job() -> bytes:
-            await self._crossing.unlink(parent, name)
-            return messages.empty(unique)
-
-        return Waiting(job)
+        return _waiting(unique, functools.partial(self._names.unlink, parent, name))
 
     def _rename(
         self, unique: int, parent: int, body: memoryview, _uid: int, _gid: int
@@ -67,15 +64,10 @@ class DirectSides:
     ) -> bytes | Waiting:
         name, new_name = bytes(names).split(b"\0")
         change = self._nodes[parent], name, self._nodes[target], new_name, flags
-        if self._crossing.renames_at_once(*change):
-            self._crossing.changes.rename(*change)
+        if self._names.renames_at_once(*change):
+            self._changes.rename(*change)
             return messages.empty(unique)
-
-        async def job() -> bytes:
-            await self._crossing.rename(*change)
-            return messages.empty(unique)
-
-        return Waiting(job)
+        return _waiting(unique, functools.partial(self._names.rename, *change))
 
     def _link(
         self, unique: int, parent: int, body: memoryview, _uid: int, _gid: int
@@ -83,10 +75,20 @@ class DirectSides:
         (number,) = messages.LINK_IN.unpack_from(body)
         node, directory = self._nodes[number], self._nodes[parent]
         name = bytes(body[messages.LINK_IN.size : -1])
-        if self._crossing.links_at_once(node, directory, name):
-            return self._entry(unique, node, self._crossing.changes.link(node, directory, name))
+        if self._names.links_at_once(node, directory, name):
+            return self._entry(unique, node, self._changes.link(node, directory, name))
 
         async def job() -> bytes:
-            return self._entry(unique, node, await self._crossing.link(node, directory, name))
+            return self._entry(unique, node, await self._names.link(node, directory, name))
 
         return Waiting(job)
+
+
+def _waiting(unique: int, change: Callable[[], Awaitable[None]]) -> Waiting:
+    """Return the answer of a task that makes a change."""
+
+    async def job() -> bytes:
+        await change()
+        return messages.empty(unique)
+
+    return Waiting(job)
