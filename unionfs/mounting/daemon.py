@@ -11,7 +11,7 @@ import dataclasses
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from unionfs.host import mountcalls, mountinfo, syscalls
@@ -22,6 +22,7 @@ from unionfs.mounting.options import Options, Refused
 
 if TYPE_CHECKING:
     from unionfs.fuse.direct import Direct
+    from unionfs.fuse.filling import Filling
     from unionfs.fuse.operations import Operations
     from unionfs.fuse.session import Session
     from unionfs.mounting.guard import Watch
@@ -91,7 +92,10 @@ def serve(
     try:
         session.mount(operations, direct)
         log.info("mounted at %s", mountpoint)
-        _serve(session, mountpoint, watches, welcome, before_unmounting)
+        tasks: list[Callable[[], Awaitable[None]]] = [watch.watch for watch in watches]
+        if options.fill == "on":
+            tasks.append(_filling(operations).watch)
+        _serve(session, mountpoint, tasks, welcome, before_unmounting)
     except OSError as exc:
         log.error("cannot mount at '%s': %s", mountpoint, exc.strerror or exc)  # noqa: TRY400
         return _FAILED
@@ -104,6 +108,16 @@ def serve(
     log.info("unmounted from %s", mountpoint)
     _settle(operations)
     return 0
+
+
+def _filling(operations: "Operations") -> "Filling":
+    """Return what brings the rest of files that upper has in part; no request is served yet."""
+    from unionfs.fuse.filling import Filling  # noqa: PLC0415 - few unions do
+
+    union, files, session = operations.union, operations.files, operations.session
+    filling = Filling(union, files.copies, files.partials, session.was_asked, files.is_written)
+    filling.find()
+    return filling
 
 
 def _settle(operations: "Operations") -> None:
@@ -215,7 +229,7 @@ def _watches(stack: Stack, mountpoint: str) -> "list[Watch]":
 def _serve(
     session: "Session",
     mountpoint: str,
-    watches: "list[Watch]",
+    tasks: list[Callable[[], Awaitable[None]]],
     started: Callable[[], None],
     before_unmounting: Callable[[], None],
 ) -> None:
@@ -236,8 +250,8 @@ def _serve(
     async def life() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(unmount_on_signal)
-            for watch in watches:
-                nursery.start_soon(watch.watch)
+            for task in tasks:
+                nursery.start_soon(task)
             await session.serve(started)
             nursery.cancel_scope.cancel()
 
