@@ -23,7 +23,7 @@ from .client import Client, Dirs
 from .corpus import Case
 from .gate import Gate
 from .trees import Tree, differences
-from .trial import Expected, Field, died, settled
+from .trial import Expected, Field, settled, strike
 
 RULES = Rules.parse(("/u*", "/m", "/me", "/o", "/gone*"))
 
@@ -109,6 +109,12 @@ def crossings() -> Iterator[Case]:
     for old, new in (("u", "f"), ("m/up", "f"), ("u", "e/new")):
         changed = _call("append", "f", b"more")
         yield Case(f"f changed, then rename {old} {new}", _call("rename", old, new), changed)
+    begun = _call("overwrite", "big", b"new")  # in part, where scratch takes blocks
+    for call in (
+        ("rename", "big", "unew"), ("rename", "big", "u"), ("link", "big", "ulink"),
+        ("rename", "m/up", "big", RENAME_EXCHANGE), ("rename", "u", "big"),
+    ):  # fmt: skip
+        yield Case(f"big changed, then {' '.join(map(str, call))}", _call(*call), begun)
     linked = _call("link", "u", "a")
     for call in (
         ("unlink", "u"), ("rename", "u", "b"), ("rename", "a", "ub"), ("rename", "f", "u"),
@@ -127,13 +133,7 @@ def killed(field: SidedField, case: Case, expected: Expected, gate: Gate) -> lis
     """Let the daemon die at *gate*, reboot, and say what is wrong then."""
     field.fresh()
     with field.client() as client:
-        case.prepare(client)
-        try:
-            with gate.armed():
-                case.do(client)
-        except BaseException as exc:
-            if not died(exc):
-                raise
+        strike(client, case, gate)
     old, new = map(field.kept, expected)
     seen = rebooted(field)
     words = [] if seen in (old, new) else min(differences(old, seen), differences(new, seen))

@@ -25,8 +25,9 @@ def test_what_was_synced_survives_every_power_cut(kind):
 
 
 @pytest.mark.parametrize("kind", disks.KINDS)
-def test_what_was_synced_of_a_file_in_part_survives(kind):
-    made, broken = attempt(Trial(kind, "blocks", seed=SEED), _CUTS // 2)
+@pytest.mark.parametrize("contender", ["blocks", "fill"])
+def test_what_was_synced_of_a_file_in_part_survives(kind, contender):
+    made, broken = attempt(Trial(kind, contender, seed=SEED), _CUTS // 2)
     assert (SEED, made, broken) == (SEED, _CUTS // 2, [])
 
 

@@ -8,6 +8,7 @@ planted before one mount per variant.  `mounted` builds a union for one test.
 
 import contextlib
 import os
+import random
 import re
 import shutil
 import signal
@@ -146,6 +147,38 @@ def mounted(base):
     finally:
         for mount in made:
             mount.kill()
+
+
+@pytest.fixture
+def disk(base):
+    """Mount an ext4 of 64 MiB."""
+    image = base / "image"
+    with image.open("wb") as file:
+        file.truncate(64 << 20)
+    disks.run("mkfs.ext4", "-q", image)
+    with disks.mounted(base / "ext4", "-o", "loop", image) as path:
+        yield path
+
+
+@pytest.fixture
+def on_disk(base, disk):
+    """Mount a union over *names*, files of *size* random bytes, with its upper on the disk."""
+    made = []
+
+    def build(*names, size, options, kind=Mount):
+        (base / "lower1").mkdir()
+        for name in names:
+            (base / "lower1" / name).write_bytes(random.Random(name).randbytes(size))
+        for name in ("upper", "work"):
+            (disk / name).mkdir()
+        layers = {"upper": disk / "upper", "work": disk / "work"}
+        made.append(kind(base, lowers=[base / "lower1"], options=options, **layers))
+        return made[-1].start()
+
+    with _watched(lambda: made):
+        yield build
+    for mount in made:
+        mount.kill()
 
 
 class Shared:

@@ -13,7 +13,7 @@ from tests.mounted.mount import Mount
 from unionfs.host.syscalls import RENAME_EXCHANGE, renameat2
 
 LARGE = 64 << 20
-LOWER = {"s": {"old": "old"}, "p": {"old": "old"}}
+LOWER = {"s": {"old": "old"}, "p": {"old": "old"}, "t": {}}
 
 
 WAYS = {"direct": (), "libfuse": ("direct=off",)}
@@ -28,8 +28,9 @@ def made(base, way):
         lower = base / "lower1"
         options = ("ram=600M", f"statedir={disk}", "persist=/p", "state-required", *WAYS[way])
         mount = Mount.planted(base, None, LOWER, options=options)
-        with (lower / "p/low").open("wb") as file:
-            file.write(os.urandom(1 << 20) * (LARGE >> 20))
+        for name in ("p/low", "t/low"):
+            with (lower / name).open("wb") as file:
+                file.write(os.urandom(1 << 20) * (LARGE >> 20))
         mount.start()
         try:
             yield mount
@@ -49,6 +50,16 @@ def dense(path):
     with path.open("wb") as file:
         for _ in range(LARGE >> 20):
             file.write(os.urandom(1 << 20))
+    return path
+
+
+def in_part(path):
+    """Write a page of a large file of the lower, which comes up in part."""
+    free = os.statvfs(path).f_bfree
+    with path.open("r+b") as file:
+        file.seek(LARGE // 2)
+        file.write(b"new" * 2000)
+    assert free - os.statvfs(path).f_bfree <= 16
     return path
 
 
@@ -90,6 +101,23 @@ CHANGES = {  # name: (what is made first, what is done, what is there then besid
         lambda top: (dense(top / "p/new"), linked(top)),
         lambda top: os.rename(top / "p/old", top / "p/new"),
         (["second"], ["low", "new"]),
+    ),
+    "in part, to state": (
+        lambda top: in_part(top / "t/low"),
+        lambda top: os.rename(top / "t/low", top / "p/new"),
+        ([], ["low", "new"]),
+    ),
+    "in part, linked in state": (
+        lambda top: in_part(top / "t/low"),
+        lambda top: os.link(top / "t/low", top / "p/new"),
+        ([], ["low", "new"]),
+    ),
+    "in part, exchanged": (
+        lambda top: in_part(top / "t/low"),
+        lambda top: renameat2(
+            -100, os.fsencode(top / "t/low"), -100, os.fsencode(top / "p/low"), RENAME_EXCHANGE
+        ),
+        ([], ["low"]),
     ),
     "exchanged": (
         lambda top: dense(top / "s/new"),
@@ -154,8 +182,33 @@ def _crosses_unnoticed(top, case):
     return count > 2 and longest < max(took / 2, 0.5)
 
 
-def test_what_is_written_by_a_map_meanwhile_is_not_lost(union):
-    path = dense(union.path / "s/new")
+@pytest.mark.parametrize("change", [os.rename, os.link], ids=["renamed", "linked"])
+def test_a_file_in_part_takes_its_content_to_state_and_no_room_in_scratch(union, change):
+    path, new = in_part(union.path / "t/low"), union.path / "p/new"
+    model = bytearray(path.read_bytes())
+    free = os.statvfs(path).f_bfree
+    with path.open("r+b", buffering=0) as file:
+        change(path, new)
+        assert new.read_bytes() == model
+        os.pwrite(file.fileno(), b"then", 5)
+        model[5:9] = b"then"
+    assert os.statvfs(union.path / "t").f_bfree >= free - 16
+    assert new.read_bytes() == model
+    if change is os.link:
+        assert path.samefile(new)
+        new.unlink()
+        new = path
+        assert new.read_bytes() == model
+    else:
+        union.remount()
+        assert new.read_bytes() == model
+
+
+@pytest.mark.parametrize(
+    "make", [lambda top: dense(top / "s/new"), lambda top: in_part(top / "t/low")]
+)
+def test_what_is_written_by_a_map_meanwhile_is_not_lost(union, make):
+    path = make(union.path)
     with path.open("r+b") as file, mmap.mmap(file.fileno(), LARGE) as view:
         time.sleep(0.05)
         over = threading.Event()

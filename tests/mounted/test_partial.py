@@ -80,9 +80,12 @@ def _new(path):
 
 @pytest.mark.parametrize(
     "options",
-    [(), ("noopen=on",), ("direct=off",), ("strictatime",), ("passthrough=off",)],
+    [
+        (), ("noopen=on",), ("direct=off",), ("strictatime",), ("passthrough=off",),
+        (fsx.SIDES,), (fsx.SIDES, "direct=off"), (fsx.SIDES, "noopen=on"),
+    ],
     ids=str,
-)
+)  # fmt: skip
 def test_random_operations_give_what_a_plain_file_gives(base, options):
     fsx.exercise(base, 5, 1500, options)
 

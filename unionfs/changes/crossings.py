@@ -24,14 +24,13 @@ from collections.abc import Iterator
 from unionfs.changes import protection
 from unionfs.changes.arrivals import Arrival, Link, Merge, Merger, Move, NewPlaceholder, Place, put
 from unionfs.changes.changes import Changes
-from unionfs.changes.copyup import CopyUp
 from unionfs.changes.names import error
-from unionfs.changes.renames import Target
-from unionfs.host import syscalls
+from unionfs.changes.renames import Target, require_free
+from unionfs.host import content, syscalls
 from unionfs.view.lookup_result import LookupResult
 from unionfs.view.node import Node
 from unionfs.view.sides import Side, TwoSided
-from unionfs.view.transfers import Seen, Transfer, Wanted, seen
+from unionfs.view.transfers import Seen, Source, Transfer, Wanted, seen
 
 log = logging.getLogger(__name__)
 
@@ -56,10 +55,7 @@ class Crossings:
         if flags == syscalls.RENAME_EXCHANGE:
             self._exchange(old, source, new, target)
             return
-        if flags & ~syscalls.RENAME_NOREPLACE:
-            raise error(errno.EINVAL)
-        if flags and target is not None:
-            raise error(errno.EEXIST)
+        require_free(target, flags)
         with old.side.nodes.held(old.parent, old.name, source) as held:
             node = self.twins.file(held)
             if target is None or self._file_of(new, target) is not node:
@@ -172,19 +168,19 @@ class Crossings:
         self._changes(self.union.side_of(wanted.node)).names.copyup.foresee_content(wanted.node)
         source = self.union.open_content(wanted.node)
         try:
-            st = os.fstat(source)
+            st = os.fstat(source.fd)
             at = seen(st)
             if at is not None:
-                upper = wanted.side.upper
-                CopyUp.require_room(upper.work, min(st.st_size, st.st_blocks * 512))
+                room = min(st.st_size, source.room(st))
+                content.require_room(wanted.side.upper.work.fd, room)
                 return self._begun(wanted, source, at)
         except BaseException:
-            os.close(source)
+            source.close()
             raise
-        os.close(source)
+        source.close()
         return None
 
-    def _begun(self, wanted: Wanted, source: int, at: Seen) -> Transfer:
+    def _begun(self, wanted: Wanted, source: Source, at: Seen) -> Transfer:
         upper, copyup = wanted.side.upper, self._changes(wanted.side).names.copyup
         self.union.acting.as_root()
         staged = b""
