@@ -55,6 +55,22 @@ def test_the_lower_becomes_what_the_union_shows(union, change):
     assert union.unionfs("diff mnt") == Result(0, "", "")
 
 
+def test_a_commit_looks_at_no_more_of_the_lower_than_changes(bench):
+    shell(bench, "mkdir lower/large; cd lower/large; for n in $(seq 300); do : >$n; done")
+    shell(bench, "echo 1 >lower/one; ln lower/one lower/two; ln lower/one lower/large/l")
+    assert bench.unionfs("mount --lower lower --upper upper --work work mnt").status == 0
+    shell(bench, "echo more >>mnt/two; rm mnt/file mnt/one")
+    counting = ["strace", "-f", "-o", bench.at("calls"), "-e", "trace=newfstatat,statx,stat,lstat"]
+    done = bench.run([*counting, *bench.words("commit --yes mnt/file mnt/one")])
+    assert (done.status, bench.ls("lower")) == (0, ["large", "two"])
+    assert bench.read("calls").count('"large/') == 0
+    shell(bench, "echo 3 >/proc/sys/vm/drop_caches")  # the daemon knows the file by its other name
+    assert bench.read("mnt/large/l") == bench.read("mnt/two") == "1\nmore\n"
+    assert bench.unionfs("commit --yes mnt").status == 0
+    assert bench.read("lower/large/l") == bench.read("lower/two") == "1\nmore\n"
+    assert bench.unionfs("umount mnt").status == 0
+
+
 def test_names_of_one_file_stay_so_whatever_the_kernel_forgets_meanwhile(union):
     shell(union, "mv mnt/dir mnt/moved; mkdir mnt/dir")
     done = union.start("commit --yes mnt", stdout=subprocess.PIPE, stderr=subprocess.PIPE)

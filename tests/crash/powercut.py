@@ -23,7 +23,7 @@ import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from unionfs.view.union import Features
@@ -326,23 +326,32 @@ def attempt(trial: Trial, cuts: int, *, judged: str = "") -> tuple[int, list[str
 CUTS_PER_RUN = 250
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+def arguments(description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description.split("\n", maxsplit=1)[0])
     parser.add_argument("--fs", choices=disks.KINDS, default="ext4")
     parser.add_argument("--cuts", type=int, default=1000, help="how many (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 20))
-    parser.add_argument("--contender", choices=CONTENDERS, default="union")
     parser.add_argument("--fsync", choices=("auto", "strict", "off"), default="auto")
-    chosen = parser.parse_args(argv)
+    return parser
+
+
+def repeat(attempt: Callable[[Trial, int], tuple[int, list[str]]], trial: Trial, cuts: int) -> int:
+    """Cut one run after the other, each by the next seed; print what breaks, return the status."""
     disks.seclude()
-    made, broken, seed = 0, 0, chosen.seed
-    while made < chosen.cuts:
-        trial = Trial(chosen.fs, chosen.contender, chosen.fsync, seed)
-        count, words = attempt(trial, min(CUTS_PER_RUN, chosen.cuts - made))
+    made, broken, seed = 0, 0, trial.seed
+    while made < cuts:
+        count, words = attempt(trial._replace(seed=seed), min(CUTS_PER_RUN, cuts - made))
         made, broken, seed = made + count, broken + len(words), seed + 1
         print("\n".join(words), flush=True)
-    print(f"{made} cuts, {broken} broken promises (first seed {chosen.seed})")
+    print(f"{made} cuts, {broken} broken promises (first seed {trial.seed})")
     return 1 if broken else 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = arguments(__doc__)
+    parser.add_argument("--contender", choices=CONTENDERS, default="union")
+    asked = parser.parse_args(argv)
+    return repeat(attempt, Trial(asked.fs, asked.contender, asked.fsync, asked.seed), asked.cuts)
 
 
 if __name__ == "__main__":

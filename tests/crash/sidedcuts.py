@@ -9,10 +9,8 @@ The actors do what takes a file, or a name of it, to the other side.
 """
 # ruff: noqa: T201 - a program for people
 
-import argparse
 import contextlib
 import os
-import random
 import shutil
 import sys
 import tempfile
@@ -27,17 +25,18 @@ from .client import Dirs
 from .contender import Place
 from .plain import Plain
 from .powercut import (
-    CUTS_PER_RUN,
     MOUNT_EVERY,
     Cut,
     Rebuilder,
     Recording,
     Trial,
+    arguments,
     broken,
     choose,
     goes_on,
     noise,
     perform,
+    repeat,
 )
 from .recorder import disk_name, read_log
 from .script import Actor, Desk
@@ -336,21 +335,8 @@ def attempt(trial: Trial, cuts: int, *, judged: str = "") -> tuple[int, list[str
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--fs", choices=disks.KINDS, default="ext4")
-    parser.add_argument("--cuts", type=int, default=1000, help="how many (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=random.randrange(1 << 20))
-    parser.add_argument("--fsync", choices=("auto", "strict", "off"), default="auto")
-    asked = parser.parse_args(argv)
-    disks.seclude()
-    made, complaints, seed = 0, 0, asked.seed
-    while made < asked.cuts:
-        trial = Trial(asked.fs, fsync=asked.fsync, seed=seed)
-        count, words = attempt(trial, min(CUTS_PER_RUN, asked.cuts - made))
-        made, complaints, seed = made + count, complaints + len(words), seed + 1
-        print("\n".join(words), flush=True)
-    print(f"{made} cuts, {complaints} broken promises (first seed {asked.seed})")
-    return 1 if complaints else 0
+    asked = arguments(__doc__).parse_args(argv)
+    return repeat(attempt, Trial(asked.fs, fsync=asked.fsync, seed=asked.seed), asked.cuts)
 
 
 if __name__ == "__main__":

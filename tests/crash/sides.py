@@ -23,7 +23,7 @@ from .client import Client, Dirs
 from .corpus import Case
 from .gate import Gate
 from .trees import Tree, differences
-from .trial import Expected, Field, died, settled
+from .trial import Expected, Field, settled, strike
 
 RULES = Rules.parse(("/u*", "/m", "/me", "/o", "/gone*"))
 
@@ -133,13 +133,7 @@ def killed(field: SidedField, case: Case, expected: Expected, gate: Gate) -> lis
     """Let the daemon die at *gate*, reboot, and say what is wrong then."""
     field.fresh()
     with field.client() as client:
-        case.prepare(client)
-        try:
-            with gate.armed():
-                case.do(client)
-        except BaseException as exc:
-            if not died(exc):
-                raise
+        strike(client, case, gate)
     old, new = map(field.kept, expected)
     seen = rebooted(field)
     words = [] if seen in (old, new) else min(differences(old, seen), differences(new, seen))

@@ -142,19 +142,24 @@ def killed(field: Field, case: Case, expected: Expected, gate: Gate) -> list[str
     """Let the daemon die at *gate*, mount anew, and say what is wrong then."""
     field.fresh()
     with field.client() as client:
-        case.prepare(client)
-        try:
-            with gate.armed():
-                case.do(client)
-        except BaseException as exc:
-            if not died(exc):
-                raise
+        strike(client, case, gate)
     with field.client() as client:
         seen = settled(client.harvest())
         words = judge(expected, seen) or again(client, case, expected, seen)
         if field.staged():
             words.append(f"left in work: {field.staged()}")
     return words
+
+
+def strike(client: Client, case: Case, gate: Gate) -> None:
+    """Do a case until *gate* lets the daemon die, if it does."""
+    case.prepare(client)
+    try:
+        with gate.armed():
+            case.do(client)
+    except BaseException as exc:
+        if not died(exc):
+            raise
 
 
 def died(exc: BaseException) -> bool:

@@ -60,6 +60,13 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("variant", names, scope="session")
 
 
+def pytest_runtest_setup(item):
+    """Skip what no union of this run keeps, where it is not for a plain directory either."""
+    without = {name for mark in item.iter_markers("without") for name in mark.args}
+    if "tree" not in item.fixturenames and without.intersection(EXTRA):
+        pytest.skip(f"not with {', '.join(without.intersection(EXTRA))}")
+
+
 @pytest.fixture(scope="session")
 def ground():
     """A directory that other users may enter, unlike pytest's own, on a tmpfs of its own.

@@ -18,6 +18,8 @@ from unionfs.host import syscalls
 BLOCK = 64 << 10
 LARGE = 1 << 30  # bytes; a hole, for the most part, as one cannot tell
 
+in_part = pytest.mark.without("far=all")  # which copies files as a whole
+
 
 def used(union):
     """Return the bytes that are used of upper."""
@@ -172,6 +174,7 @@ def test_a_file_that_the_kernel_forgot_is_what_it_was(union):
         assert (u.path / "f").read_bytes() == model
 
 
+@in_part
 def test_a_write_for_which_there_is_no_room_changes_nothing(union):
     u = union(ram="1m", f=32 * BLOCK)
     model = before(u, "f")
@@ -186,6 +189,7 @@ def test_a_write_for_which_there_is_no_room_changes_nothing(union):
     assert "No space left on device" in u.take_log()
 
 
+@in_part
 def test_of_a_write_that_ends_where_the_room_does_a_part_is_written(union):
     u = union(ram="1m", f=32 * BLOCK)
     model = before(u, "f")
@@ -341,6 +345,7 @@ def test_before_a_lower_changes_its_partial_copies_are_whole(union):
         assert (u.path / name).read_bytes() == model
 
 
+@in_part
 def test_a_lower_does_not_change_where_upper_has_no_room_for_whole_copies(union):
     u = union(ram="1m", f=32 * BLOCK)
     with (u.path / "f").open("r+b") as file:

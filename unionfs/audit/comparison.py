@@ -45,6 +45,7 @@ class Change:
     kind: Kind
     detail: str = ""
     origin: bytes = b""  # where it was renamed from, or linked to
+    unreadable: bool = False  # it may be changed or not: `detail` says why nobody knows
 
     def line(self) -> str:
         """Return how it is told to people."""
@@ -61,6 +62,7 @@ class _Entry(NamedTuple):
     old: bytes = b""  # what lies below the path itself
     origin: bytes = b""  # what it shows instead: where it was renamed from
     directory: bool = False
+    unreadable: bool = False
 
 
 class _Directory(NamedTuple):
@@ -89,7 +91,7 @@ def changes(stack: Stack, whiteout: Whiteout = "overlay") -> Iterator[Change]:
             verb = "renamed from" if entry.directory or entry.origin in gone else "linked to"
             words = [f"{verb} {paths.shown(entry.origin)}", *words]
         path = b"" if entry.path == b"." else entry.path
-        yield Change(path, entry.kind, ", ".join(words), entry.origin)
+        yield Change(path, entry.kind, ", ".join(words), entry.origin, entry.unreadable)
 
 
 class _Comparison:
@@ -117,14 +119,17 @@ class _Comparison:
 
     @contextlib.contextmanager
     def _reporting(self, path: bytes, old: bytes) -> Iterator[None]:
-        """Report what cannot be read as a change; what vanished meanwhile is none."""
+        """Report what cannot be read; what vanished meanwhile is no change."""
         try:
             yield
+        except markers.DamagedError:
+            self._report(path, old, "damaged: see unionfs check")
         except OSError as exc:
-            if exc.errno == errno.EIO:
-                self.found.append(_Entry(path, "changed", ["damaged: see unionfs check"], old))
-            elif exc.errno not in _VANISHED:
-                self.found.append(_Entry(path, "changed", [f"unreadable: {exc.strerror}"], old))
+            if exc.errno not in _VANISHED:
+                self._report(path, old, exc.strerror or str(exc))
+
+    def _report(self, path: bytes, old: bytes, why: str) -> None:
+        self.found.append(_Entry(path, "changed", [why], old, unreadable=True))
 
     def _compare_roots(self, root: _Directory) -> None:
         if root.before:

@@ -10,11 +10,10 @@ import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from unionfs.host.content import ST_BLOCK
 from unionfs.layers.layer import Layer, join
 
 LEVELS = (80, 95)  # percent
-
-_BLOCK = 512  # bytes per unit of st_blocks: stat(2)
 
 
 class Room(NamedTuple):
@@ -83,7 +82,7 @@ def contents(upper: Layer, most: int = 10) -> Contents:
     size = inodes = 0
     largest: list[Large] = []  # a heap
     for path, st in _objects(upper):
-        taken = st.st_blocks * _BLOCK
+        taken = st.st_blocks * ST_BLOCK
         size += taken
         inodes += 1
         if taken and not stat.S_ISDIR(st.st_mode):

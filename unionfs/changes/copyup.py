@@ -10,7 +10,6 @@ in three steps so that the second can run in a thread while other requests are
 served: it knows only descriptors, and `publish` looks again.
 """
 
-import errno
 import itertools
 import logging
 import os
@@ -23,7 +22,6 @@ from unionfs.changes.staged_copies import Model, StagedCopies
 from unionfs.host import content, syscalls
 from unionfs.layers import markers
 from unionfs.layers.descent import stat_file
-from unionfs.layers.layer import WritableLayer
 from unionfs.view.job import Job, Kept
 from unionfs.view.node import UNKNOWN_COPY, Node
 
@@ -31,8 +29,6 @@ if TYPE_CHECKING:
     from unionfs.view.union import Union
 
 log = logging.getLogger(__name__)
-
-_BLOCK = 512  # bytes per unit of st_blocks: stat(2)
 
 
 class _Target(NamedTuple):
@@ -271,7 +267,7 @@ class CopyUp:
         if not job.shared and job.size == lower.st_size > 0:
             job.shared = content.share(job.source, job.target)
         if not job.shared:
-            self.require_room(self.upper.work, min(job.size, lower.st_blocks * _BLOCK))
+            content.require_room(self.upper.work.fd, content.taken(job.size, lower))
 
     def _fills_in_place(self, node: Node) -> bool:
         """Tell whether upper's copy has further names, so that no rename can replace it."""
@@ -283,13 +279,6 @@ class CopyUp:
             or node.pin >= 0
             or self.union.attributes(node).st_nlink > 1
         )
-
-    @staticmethod
-    def require_room(work: WritableLayer, size: int) -> None:
-        """Raise ENOSPC where a copy of *size* bytes has no room."""
-        room = os.fstatvfs(work.fd)
-        if size > room.f_bfree * room.f_frsize:
-            raise OSError(errno.ENOSPC, "upper has not the room for a copy")
 
     def publish(self, job: Job) -> None:
         """Put a filled copy in its place, if it still can be; close its descriptors.

@@ -24,10 +24,9 @@ from collections.abc import Iterator
 from unionfs.changes import protection
 from unionfs.changes.arrivals import Arrival, Link, Merge, Merger, Move, NewPlaceholder, Place, put
 from unionfs.changes.changes import Changes
-from unionfs.changes.copyup import CopyUp
 from unionfs.changes.names import error
-from unionfs.changes.renames import Target
-from unionfs.host import syscalls
+from unionfs.changes.renames import Target, require_free
+from unionfs.host import content, syscalls
 from unionfs.view.lookup_result import LookupResult
 from unionfs.view.node import Node
 from unionfs.view.sides import Side, TwoSided
@@ -56,10 +55,7 @@ class Crossings:
         if flags == syscalls.RENAME_EXCHANGE:
             self._exchange(old, source, new, target)
             return
-        if flags & ~syscalls.RENAME_NOREPLACE:
-            raise error(errno.EINVAL)
-        if flags and target is not None:
-            raise error(errno.EEXIST)
+        require_free(target, flags)
         with old.side.nodes.held(old.parent, old.name, source) as held:
             node = self.twins.file(held)
             if target is None or self._file_of(new, target) is not node:
@@ -175,8 +171,8 @@ class Crossings:
             st = os.fstat(source.fd)
             at = seen(st)
             if at is not None:
-                upper = wanted.side.upper
-                CopyUp.require_room(upper.work, min(st.st_size, source.room(st)))
+                room = min(st.st_size, source.room(st))
+                content.require_room(wanted.side.upper.work.fd, room)
                 return self._begun(wanted, source, at)
         except BaseException:
             source.close()

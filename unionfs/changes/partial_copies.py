@@ -37,7 +37,6 @@ log = logging.getLogger(__name__)
 LEAST = 128 << 10
 
 _CHUNK = 1 << 20  # bytes copied at a time where the whole file is wanted
-_BLOCK = 512  # bytes per unit of st_blocks: stat(2)
 
 _FREEING = PUNCH_HOLE | ZERO_RANGE
 
@@ -278,16 +277,15 @@ class PartialCopies:
 
     def require_room(self, node: Node) -> None:
         """Raise ENOSPC where upper has not the room for the rest of a file."""
-        room = os.fstatvfs(self._upper.partials.of(node).target)
-        if self.room_for_rest(node) > room.f_bfree * room.f_frsize:
-            raise OSError(errno.ENOSPC, "upper has not the room for the rest of a file")
+        target = self._upper.partials.of(node).target
+        content.require_room(target, self.room_for_rest(node), "the rest of a file")
 
     def room_for_rest(self, node: Node) -> int:
         """Return how many bytes the rest of a file takes at most."""
         partial = self._upper.partials.of(node)
         runs = partial.blocks.runs(0, partial.blocks.limit)
         wanted = sum(run.end - run.start for run in runs if run.lower)
-        return min(wanted, os.fstat(partial.source).st_blocks * _BLOCK)
+        return content.taken(wanted, os.fstat(partial.source))
 
     def rest(self, node: Node, most: int = _CHUNK) -> Run | None:
         """Return what is to be copied next, *most* bytes at a time; None: the copy has all.

@@ -36,6 +36,17 @@ def _is_in_upper(source: LookupResult) -> bool:
     return source.named and not elsewhere and not stat.S_ISDIR(source.st.st_mode)
 
 
+def require_free(target: LookupResult | None, flags: int) -> None:
+    """Raise EEXIST where a new name is taken that must not be: RENAME_NOREPLACE.
+
+    EINVAL for other flags than that one.
+    """
+    if flags & ~syscalls.RENAME_NOREPLACE:
+        raise error(errno.EINVAL)
+    if flags and target is not None:
+        raise error(errno.EEXIST)
+
+
 class Renames:
     """The renames of one union."""
 
@@ -59,10 +70,7 @@ class Renames:
         if flags == syscalls.RENAME_EXCHANGE:
             self._exchange(old, source, new, target)
             return
-        if flags & ~syscalls.RENAME_NOREPLACE:
-            raise error(errno.EINVAL)
-        if flags and target is not None:
-            raise error(errno.EEXIST)
+        require_free(target, flags)
         if target is not None and target.ino == source.ino:
             return  # links of one file keep both names: rename(2)
         giving_way = self.giving_way(source, new, target)

@@ -131,8 +131,7 @@ class _Commit:
             _remove_tree(self._lower, _STAGING)
         self._lower.mkdir(_STAGING, 0o700)
         try:
-            files = (path for path, _ in walk.non_directories(self._lower))
-            with self._links.held(files):
+            with self._links.held():
                 return self._carry_all(chosen)
         finally:
             _remove_tree(self._lower, _STAGING)
@@ -165,6 +164,8 @@ class _Commit:
                 os.setxattr(name, ALONE, b"", follow_symlinks=False)
 
     def _carry(self, change: Change) -> None:
+        if change.unreadable:
+            raise OSError(errno.EIO, change.detail)
         path = change.path or b"."
         st = self._union.find(path)
         if change.kind == "deleted" or st is None:
@@ -184,6 +185,7 @@ class _Commit:
     def _remove(self, path: bytes) -> None:
         """Remove what the lower holds, in one step; deleting it comes after."""
         if self._lower.find(path) is not None:
+            self._links.note(path)
             staged = self._staged()
             self._lower.move(path, self._lower, staged)
             _remove_tree(self._lower, staged)
@@ -191,6 +193,7 @@ class _Commit:
 
     def _put(self, staged: bytes, path: bytes) -> None:
         """Give a staged object its name, in place of what has it, of whatever kind."""
+        self._links.note(path)
         old = self._lower.find(path)
         new = self._lower.stat(staged)
         if old is None or not (stat.S_ISDIR(old.st_mode) or stat.S_ISDIR(new.st_mode)):
@@ -263,6 +266,7 @@ class _Commit:
         if not names.paths or (not names.done and self._is_old(path, names)):
             self._carry_all_names(path, st, names)
         elif path not in names.paths:
+            self._links.note(names.paths[0])
             self._lower.link(names.paths[0], self._lower, staged)
             self._put(staged, path)
             names.paths.append(path)

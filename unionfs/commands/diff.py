@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Iterator
+import sys
 from typing import Any
 
 from unionfs.audit import paths, sides, upgrades
@@ -12,6 +12,8 @@ from unionfs.layers.layer import WritableLayer
 from unionfs.layers.stack import Stack, State
 from unionfs.mounting import live
 from unionfs.mounting.options import Refused
+
+_FAILED = 1  # exit status
 
 _HELP = """\
 DIR is where a union is mounted, or an upper directory; its lowers are those that
@@ -23,6 +25,8 @@ directory, only the directory itself is listed; of a renamed one, both paths.
 Of a union with two sides it lists what scratch changes.  With --state it lists the paths
 that persist, of a mounted union, and whether they hide what an upgrade of the lower has brought:
 "differs from the new lower" where that is not what the lower had when the path was first changed.
+
+Exit status: 0; 1 where something could not be read, which is said with its path.
 """
 
 
@@ -46,12 +50,25 @@ def run(arguments: argparse.Namespace) -> int:
     if stack.upper is None:
         raise Refused(f"'{arguments.directory}' is mounted without an upper: nothing can change")
     paths.let_stdout_write_any_name()
+    found = [*sides.of_scratch(stack, whiteout)]
     if arguments.json:
-        print(json.dumps(_document(stack, whiteout), indent=2))
-        return 0
-    for change in sides.of_scratch(stack, whiteout):
-        print(change.line())
-    return 0
+        print(json.dumps(_document(stack, found), indent=2))
+    else:
+        for change in _readable(found):
+            print(change.line())
+    return _tell_unreadable(found)
+
+
+def _readable(found: list[Change]) -> list[Change]:
+    return [change for change in found if not change.unreadable]
+
+
+def _tell_unreadable(found: list[Change]) -> int:
+    """Say what could not be compared; return the exit status."""
+    unreadable = [change for change in found if change.unreadable]
+    for change in unreadable:
+        print(f"unionfs: {paths.shown(change.path)}: {change.detail}", file=sys.stderr)
+    return _FAILED if unreadable else 0
 
 
 def _print_state(arguments: argparse.Namespace) -> int:
@@ -61,18 +78,17 @@ def _print_state(arguments: argparse.Namespace) -> int:
     if stack.state is None:
         raise Refused(f"'{arguments.directory}' is mounted without a state side: nothing persists")
     paths.let_stdout_write_any_name()
-    found = upgrades.persisted(stack.state, stack)
+    found = [*upgrades.persisted(stack.state, stack)]
+    readable = [one for one in found if not one.change.unreadable]
     if arguments.json:
-        print(json.dumps(_state_document(stack, stack.state, found), indent=2))
-        return 0
-    for one in found:
-        print(one.line())
-    return 0
+        print(json.dumps(_state_document(stack, stack.state, readable), indent=2))
+    else:
+        for one in readable:
+            print(one.line())
+    return _tell_unreadable([one.change for one in found])
 
 
-def _state_document(
-    stack: Stack, state: State, found: Iterator[upgrades.Persisted]
-) -> dict[str, Any]:
+def _state_document(stack: Stack, state: State, found: list[upgrades.Persisted]) -> dict[str, Any]:
     return {
         "state": state.upper.name,
         "lowers": [layer.name for layer in stack.lowers],
@@ -80,11 +96,11 @@ def _state_document(
     }
 
 
-def _document(stack: Stack, whiteout: Whiteout) -> dict[str, Any]:
+def _document(stack: Stack, found: list[Change]) -> dict[str, Any]:
     return {
         "upper": stack.upper.name if stack.upper else None,
         "lowers": [layer.name for layer in stack.lowers],
-        "changes": [_as_json(change) for change in sides.of_scratch(stack, whiteout)],
+        "changes": [_as_json(change) for change in _readable(found)],
     }
 
 

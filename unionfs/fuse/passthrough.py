@@ -8,12 +8,11 @@ import os
 
 from unionfs.fuse.backing import SMALL, Backings, Forecast
 from unionfs.host import closing
+from unionfs.host.content import ST_BLOCK
 from unionfs.host.credentials import SET_IDS
 from unionfs.layers.descent import stat_file
 from unionfs.view.node import Node
 from unionfs.view.union import Union
-
-_BLOCK = 512  # bytes per unit of st_blocks: stat(2)
 
 # Deleted files that an open for writing counts the room of, at most.
 _MOST_LOOKED_AT = 32
@@ -72,7 +71,7 @@ class Passthrough:
         if not orphans or not upper:
             return False
         pins = (node.pin for node in itertools.islice(orphans.values(), _MOST_LOOKED_AT))
-        held = sum(closing.blocks(pin) for pin in pins if pin >= 0) * _BLOCK
+        held = sum(closing.blocks(pin) for pin in pins if pin >= 0) * ST_BLOCK
         room = os.fstatvfs(upper.layer.fd)
         return held > room.f_bavail * room.f_frsize // 4
 

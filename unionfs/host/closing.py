@@ -8,16 +8,17 @@ import os
 import stat
 import threading
 
+from unionfs.host.content import ST_BLOCK
+
 log = logging.getLogger(__name__)
 
 # Bytes on disk from which deleting takes longer than a thread costs, many times.
 _LARGE = 64 << 20
-_BLOCK = 512  # of st_blocks: stat(2)
 
 
 def takes_long(st: os.stat_result, kept: int = 0) -> bool:
     """Tell whether it takes long to free what a file has beyond its first *kept* bytes."""
-    return stat.S_ISREG(st.st_mode) and st.st_blocks * _BLOCK - kept >= _LARGE
+    return stat.S_ISREG(st.st_mode) and st.st_blocks * ST_BLOCK - kept >= _LARGE
 
 
 def blocks(fd: int) -> int:
@@ -47,7 +48,7 @@ def _delays(fd: int) -> bool:
     """Tell whether closing a descriptor takes long, and nobody needs what it makes room for."""
     try:
         st = os.fstat(fd)
-        return not st.st_nlink and takes_long(st) and _room(fd) >= st.st_blocks * _BLOCK
+        return not st.st_nlink and takes_long(st) and _room(fd) >= st.st_blocks * ST_BLOCK
     except OSError:  # some FUSE file systems know a deleted file no more: ESTALE
         return False
 

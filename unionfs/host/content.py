@@ -13,11 +13,25 @@ import os
 from unionfs.host import mountcalls, syscalls
 from unionfs.host.syscalls import FICLONE
 
+ST_BLOCK = 512  # bytes per unit of st_blocks: stat(2)
+
 # Bytes per read(2) where the kernel cannot copy by itself.
 _CHUNK = 1 << 20
 
 # Errors that mean "this way does not work between these two files": copy_file_range(2).
 _CANNOT = frozenset({errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM})
+
+
+def taken(size: int, st: os.stat_result) -> int:
+    """Return how many bytes of disk *size* bytes of a file take at most: its holes take none."""
+    return min(size, st.st_blocks * ST_BLOCK)
+
+
+def require_room(place: int, size: int, what: str = "a copy") -> None:
+    """Raise ENOSPC where *size* bytes of *what* have no room on the disk that *place* is on."""
+    room = os.fstatvfs(place)
+    if size > room.f_bfree * room.f_frsize:
+        raise OSError(errno.ENOSPC, f"upper has not the room for {what}")
 
 
 def share(source: int, target: int) -> bool:

@@ -19,7 +19,6 @@ from unionfs.layers.layer import Layer
 _MOST_OPEN = 64  # files that are kept open for the next read
 
 _NEW = os.O_RDWR | os.O_CLOEXEC
-_BLOCK = 512  # bytes per unit of st_blocks: stat(2)
 
 # What a file that is open says when its server has forgotten it: it is opened once more.
 _FORGOTTEN = frozenset({errno.ESTALE, errno.EBADF, errno.ENOENT})
@@ -68,7 +67,8 @@ def copy(source: int, most: int | None, stash: int) -> int:
     size = st.st_size if most is None else min(most, st.st_size)
     target = _nameless(stash)
     try:
-        _require_room(stash, min(size, st.st_blocks * _BLOCK))
+        if stash >= 0:
+            content.require_room(stash, content.taken(size, st))
         content.copy(source, target, size)
         os.ftruncate(target, st.st_size)
     except BaseException:
@@ -93,14 +93,6 @@ def _nameless(stash: int) -> int:
     fd = os.open(name, os.O_CREAT | os.O_EXCL | _NEW, 0o600, dir_fd=stash)
     os.unlink(name, dir_fd=stash)
     return fd
-
-
-def _require_room(stash: int, size: int) -> None:
-    if stash < 0:
-        return
-    room = os.fstatvfs(stash)
-    if size > room.f_bfree * room.f_frsize:
-        raise OSError(errno.ENOSPC, "upper has not the room for a copy")
 
 
 class _Open:

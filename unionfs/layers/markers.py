@@ -114,11 +114,15 @@ def shown_names(stored: list[str]) -> list[str]:
     ]
 
 
-def damaged(layer: Layer, path: bytes, what: str) -> OSError:
-    """Log what is wrong on disk and return the EIO to raise."""
+class DamagedError(OSError):
+    """What is on disk is not of the format: EIO."""
+
+
+def damaged(layer: Layer, path: bytes, what: str) -> DamagedError:
+    """Log what is wrong on disk and return the error to raise."""
     text = f"{layer.name}: {os.fsdecode(path)}: {what}; run 'unionfs check' on the upper"
     log.error("%s", text)
-    return OSError(errno.EIO, text)
+    return DamagedError(errno.EIO, text)
 
 
 def _is_name(text: bytes) -> bool:

@@ -9,9 +9,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def non_directories(layer: Layer) -> "Iterator[tuple[bytes, os.DirEntry[bytes]]]":
-    """Yield the path of each object that is no directory, and its entry."""
-    directories = [b"."]
+def non_directories(
+    layer: Layer, top: bytes = b"."
+) -> "Iterator[tuple[bytes, os.DirEntry[bytes]]]":
+    """Yield the path of each object below *top* that is no directory, and its entry."""
+    directories = [top]
     while directories:
         directory = directories.pop()
         for entry in layer.scan(directory):

@@ -77,8 +77,7 @@ def serve(
     *before_unmounting* is called in a thread when a signal asks for the end.
     Returns the exit status.  The process's own directory and umask change.
     """
-    os.chdir("/")  # a daemon keeps no directory busy
-    os.umask(0)  # modes come with the requests
+    _take_place()
     union, stack = _union(stack, options)
     session, operations, direct = _prepared(stack, union, options, mountpoint)
     watches = _watches(stack, options, mountpoint) + _filling(operations, options)
@@ -105,6 +104,11 @@ def serve(
     log.info("unmounted from %s", mountpoint)
     _settle(operations)
     return 0
+
+
+def _take_place() -> None:
+    os.chdir("/")  # a daemon keeps no directory busy
+    os.umask(0)  # modes come with the requests
 
 
 def _filling(operations: "Operations", options: Options) -> "list[Watch | Filling]":

@@ -71,7 +71,7 @@ class Source:
     def room(self, st: os.stat_result) -> int:
         """Return how many bytes a copy takes at most, if it has holes; *st* is that of `fd`."""
         blocks = st.st_blocks if self.lower < 0 else st.st_blocks + os.fstat(self.lower).st_blocks
-        return blocks * 512  # stat(2)
+        return blocks * content.ST_BLOCK
 
     def copy(self, target: int, size: int) -> None:
         """Copy the first *size* bytes into a file that is empty; a thread may do it."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from unionfs.host.acting import Acting
 from unionfs.host.atimes import AccessTimes
+from unionfs.host.content import ST_BLOCK
 from unionfs.layers import mount_record, rules
 from unionfs.layers.aufs_whiteouts import AufsWhiteouts
 from unionfs.layers.descent import stale
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _KIND = 0o170000  # of st_mode: inode(7), S_IFMT
+_PAGE = 4096  # bytes
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -294,5 +296,5 @@ def _blocks(content: LayerPath, st: os.stat_result) -> int:
 
 def _with_own(blocks: int, st: os.stat_result) -> int:
     """Return st_blocks of a partial copy: of both files, but of no more than its size takes."""
-    page = 4096 // 512
-    return min(blocks + st.st_blocks, -(-st.st_size // 4096) * page)
+    most = -(-st.st_size // _PAGE) * (_PAGE // ST_BLOCK)
+    return min(blocks + st.st_blocks, most)

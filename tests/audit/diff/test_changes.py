@@ -1,5 +1,6 @@
 """What `diff` says of literal trees: upper and lowers in, lines out."""
 
+import errno
 import os
 import stat
 import subprocess
@@ -202,6 +203,19 @@ def test_what_is_damaged_is_said_and_the_rest_compared(tmp_path, caplog):
         "added n",
     ]
     assert "illegal redirect" in caplog.text
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ENOTCONN])
+def test_what_a_lower_does_not_give_is_no_damage_of_ours(tmp_path, monkeypatch, number):
+    def fail(layer, path, flags):
+        if layer.name.endswith("lower0") and path == b"d/a":
+            raise OSError(number, os.strerror(number))
+        return opening(layer, path, flags)
+
+    opening = Layer.open
+    monkeypatch.setattr(Layer, "open", fail)
+    upper = {"d": {"a": "x"}, "n": ""}
+    assert lines(tmp_path, upper, LOWER) == [f"changed d/a: {os.strerror(number)}", "added n"]
 
 
 def test_names_of_aufs_are_read_when_asked_for(tmp_path):

@@ -67,6 +67,19 @@ def test_json_gives_every_byte_of_a_name_back(plain):
     assert document["lowers"] == [plain.at("lower")]
 
 
+def test_what_cannot_be_read_is_an_error_with_its_path_as_of_other_tools(plain):
+    os.mkdir(plain.at("upper/d"))
+    os.setxattr(plain.at("upper/d"), "trusted.overlay.redirect", b"../x")
+    plain.write("upper/n", "")
+    listed = plain.unionfs("diff upper --lower lower")
+    document = plain.unionfs("diff upper --lower lower --json")
+    for done in (listed, document):
+        assert done.status == 1
+        assert done.err.splitlines()[-1] == "unionfs: /d: damaged: see unionfs check"
+    assert listed.out == "added    /n\n"
+    assert [change["path"] for change in json.loads(document.out)["changes"]] == ["/n"]
+
+
 def test_a_line_stays_one_line(plain):
     plain.write("upper/a\nb\\", "")
     assert plain.unionfs("diff upper --lower lower").out == "added    /a\\nb\\\\\n"
