@@ -112,6 +112,9 @@ class Filling:
         except Exception:
             log.exception("files in part are not filled any more")
 
+    def leave(self) -> None:
+        """Leave what is left to the end of the mount."""
+
     async def _fill_all(self) -> None:
         self._begun = trio.Event()
         for node, when in [*self._waiting.items()]:
