@@ -20,7 +20,7 @@ DEB_PACKAGES = dpkg-dev debhelper dh-python pybuild-plugin-pyproject python3-all
 IMAGE_PACKAGES = mmdebstrap e2fsprogs xfsprogs squashfs-tools shellcheck $(DEB_PACKAGES)
 BOOT_PACKAGES = $(IMAGE_PACKAGES) qemu-system-x86 qemu-utils
 
-.PHONY: help setup setup-tests demo lint check quick test ci bench man deb test-debian install install-boot \
+.PHONY: help setup setup-tests demo lint check quick test explore ci bench man deb test-debian install install-boot \
 	uninstall clean boot-test boot-quick boot-native bench-boot test-debian-quick
 
 help:
@@ -29,6 +29,7 @@ help:
 	@echo 'make check     format, lint, types and core tests, in seconds'
 	@echo 'make quick     the tests that show most, in two minutes; as root, with real mounts'
 	@echo 'make test      all tests; as root, with real mounts'
+	@echo 'make explore   random tests with a seed of their own, or SEED=N: what CI does not try'
 	@echo 'make ci        what CI runs: format, lint, types, all tests, and a skipped test fails'
 	@echo 'make test-debian  tests, on the Debian packages that the package needs; test-debian-quick: some'
 	@echo 'make boot-test boot machines in QEMU on a union, and try the Debian package; hours'
@@ -81,6 +82,12 @@ test: setup-tests
 	$(BIN)pytest $(PARALLEL) tests --ignore=tests/mounted --ignore=tests/programs --ignore=tests/boot \
 		--ignore=tests/package
 	$(BIN)pytest $(PARALLEL) tests/mounted tests/programs
+
+# A seed that fails is given again as SEED=N, and the case becomes a test of its own.
+explore: setup-tests
+	seed=$${SEED:-$$(shuf -i 0-1048575 -n 1)}; echo "SEED=$$seed"; \
+		UNIONFS_CRASH_SEED=$$seed UNIONFS_ORACLE_SEED=$$seed $(BIN)pytest $(PARALLEL) \
+		tests/crash tests/gaps tests/oracle tests/audit/check/test_fuzz.py
 
 boot-test: setup
 	tools/packages.sh $(BOOT_PACKAGES)

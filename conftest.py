@@ -10,11 +10,21 @@ one process must not see the mounts of another.
 import os
 from collections.abc import Generator
 
+import hypothesis
 import pytest
 
 from unionfs.host import mountcalls, syscalls
 
 _CI = os.environ.get("CI") == "true"
+
+# An example may take long on a busy machine; CI tries the same ones each time.
+hypothesis.settings.register_profile(
+    "unionfs",
+    deadline=None,
+    derandomize=_CI,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("unionfs")
 
 
 def pytest_configure() -> None:

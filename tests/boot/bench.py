@@ -1,8 +1,9 @@
 """What a union costs a machine that boots on it: `make bench-boot`.
 
-One image and one initramfs, three roots: plain and writable, the kernel's overlayfs by the
-package overlayroot, and ours; booted in turns.  An emulated machine's seconds depend on what
-else this one does, its processor's less so.  The medians go to docs/boot.md.
+One image and one initramfs, booted in turns: with a plain and writable root, with the kernel's
+overlayfs by the package overlayroot, and with ours, also without requests for opens.  An
+emulated machine's seconds depend on what else this one does, its processor's less so.  The
+medians go to docs/boot.md.
 """
 
 import argparse
@@ -27,6 +28,7 @@ KINDS = {
     "plain, writable": Kind("rw", "ext4", ""),
     "overlayfs, by overlayroot": Kind("overlayroot=tmpfs", "overlay", "/media/root-rw"),
     "unionfs": Kind("unionfs=tmpfs", "fuse.pyunionfs", "/rw"),
+    "unionfs, noopen=on": Kind("unionfs=tmpfs unionfs.options=noopen=on", "fuse.pyunionfs", "/rw"),
 }
 
 # Memory and what has been written to RAM are looked at when the machine was idle for a minute.

@@ -123,6 +123,10 @@ def test_without_a_word_nothing_changes(image, tmp_path, words):
         ("unionfs=tmpfs:size=many", "tmpfs does not take 'size=many'"),
         ("unionfs=tmpfs:size=1m", "less than 16 MB is too little for 'size=1m'"),
         ("aufs=tmpfs:colour=red", "'colour=red' after tmpfs: is unknown, and ignored"),
+        (
+            "unionfs=tmpfs unionfs.options=copyup=page",
+            "unionfs.options=copyup=page is left out: unionfs: bad option 'copyup=page'",
+        ),
     ],
 )
 def test_a_word_that_cannot_be_followed_becomes_ram_and_is_said(image, tmp_path, words, said):
@@ -131,6 +135,13 @@ def test_a_word_that_cannot_be_followed_becomes_ram_and_is_said(image, tmp_path,
     assert values(ended) == {"mode": "RAM upper", **UNION, "writable": "yes"}
     assert said in ended.log
     assert said in ended.console
+
+
+def test_the_command_line_has_options_of_the_union(image, tmp_path):
+    script = "unionfs status --json / | grep -o '\"noopen\": [a-z]*' | tr -d '\" ' | tr : ="
+    words = "unionfs=tmpfs unionfs.options=noopen=on,passthrough=off"
+    ended = namespaces.boot(image.ext4, tmp_path, words, script)
+    assert values(ended) == {"noopen": "true"}
 
 
 @pytest.mark.parametrize(
@@ -163,6 +174,7 @@ def test_the_daemon_is_spared_and_watched(image, tmp_path):
     for pid in $(pgrep '^unionfs'); do
         cd /proc/$pid
         echo $(tr - _ <comm)=$(tr '\\0' ' ' <cmdline),$(cat oom_score_adj)
+        grep -q 'THP_enabled:.*0' status && echo small_$(tr - _ <comm)=yes
         kill -TERM $pid; kill -HUP $pid
     done
     echo omitted=$(sort -n /run/sendsigs.omit.d/* | diff - <(pgrep '^unionfs') && echo yes)
@@ -174,6 +186,8 @@ def test_the_daemon_is_spared_and_watched(image, tmp_path):
     assert values(ended) == {
         "unionfs": f"@unionfs ,{score}",
         "unionfs_watch": f"@unionfs-watch ,{score}",
+        "small_unionfs": "yes",
+        "small_unionfs_watch": "yes",
         "omitted": "yes",
         "alive": "2",
         "locked": "yes",
@@ -190,7 +204,8 @@ def test_the_daemon_is_spared_and_watched(image, tmp_path):
     ],
 )
 def test_a_dead_daemon_is_seen_and_what_was_told_is_done(image, tmp_path, words, status, said):
-    script = "pkill -9 '^unionfs$' & exec chroot /ro sleep 5"  # PID 1 needs nothing of the union
+    seconds = 60 if status else 5  # for the watcher
+    script = f"pkill -9 '^unionfs$' & exec chroot /ro sleep {seconds}"  # PID 1 does without a union
     ended = namespaces.boot(image.ext4, tmp_path, f"unionfs=tmpfs {words}", script)
     assert ended.status == status
     assert f"unionfs: the daemon of / died (killed by SIGKILL): {said}" in ended.log

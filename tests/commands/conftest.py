@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import shlex
 import signal
 import subprocess
@@ -94,6 +95,28 @@ def wait_for(claim, seconds=SECONDS):
         time.sleep(0.01)
 
 
+def kill(pid):
+    """Kill a process, and wait for its end: until then it holds what it has open."""
+    process = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(process, signal.SIGKILL)
+        assert select.select([process], [], [], SECONDS)[0]
+    finally:
+        os.close(process)
+
+
+def stop(pid):
+    """Stop a process, and wait until it stands."""
+    os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: _state(pid) == "T")
+
+
+def _state(pid):
+    """Return the state of a process: proc_pid_stat(5)."""
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0]
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _ordinary_signals():
     """Have commands find signals as a user's shell leaves them, also where nohup(1) ran us."""
@@ -110,11 +133,21 @@ def plain(tmp_path):
 
 
 @pytest.fixture
-def bench(tmp_path):
+def ground(tmp_path):
+    """A directory on a tmpfs: the clean end of a mount syncs, and others keep the disk busy."""
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tmp_path], check=True)
+    path = tmp_path / "bench"
+    path.mkdir()
+    yield path
+    subprocess.run(["umount", "-l", tmp_path], check=True)
+
+
+@pytest.fixture
+def bench(request):
     """A bench to mount on; afterwards nothing is left: no mount, no process."""
     if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
         pytest.skip("needs root and /dev/fuse")
-    bench = Bench(tmp_path)
+    bench = Bench(request.getfixturevalue("ground"))
     bench.environment["UNIONFS_TEST"] = bench.path
     yield bench
     left = bench.mounts()

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.commands.conftest import SECONDS, wait_for
+from tests.commands.conftest import SECONDS, stop, wait_for
 from unionfs.host import mountcalls
 from unionfs.mounting import claims, places
 from unionfs.mounting.options import Refused
@@ -39,7 +39,7 @@ def test_a_daemon_that_ends_is_waited_for(bench):
     assert bench.unionfs(f"{MOUNT} mnt").status == 0
     bench.write("mnt/new", "new\n")
     daemon = bench.processes()[0][0]
-    os.kill(daemon, signal.SIGSTOP)
+    stop(daemon)
     mountcalls.umount(bench.at("mnt"))  # umount(8) asks the daemon before
     following = start_next(bench)
     os.kill(daemon, signal.SIGCONT)
@@ -53,15 +53,15 @@ def test_a_daemon_that_syncs_is_not_waited_for(bench):
     """It changes nothing any more, and may take long."""
     assert bench.unionfs(f"{MOUNT} mnt").status == 0
     daemon = bench.processes()[0][0]
-    slow = ["strace", "-qf", "-e", "trace=syncfs", "-e", "inject=syncfs:delay_enter=10s"]
+    slow = ["strace", "-qf", "-e", "trace=syncfs", "-e", f"inject=syncfs:delay_enter={SECONDS}s"]
     tracer = subprocess.Popen([*slow, "-o", bench.at("trace"), "-p", str(daemon)])
     wait_for(lambda: "TracerPid:\t0\n" not in status_of(daemon))
     subprocess.run(["umount", bench.at("mnt")], check=True)
-    assert bench.unionfs(f"{MOUNT} mnt") == (0, "", "")
+    assert bench.unionfs(f"{MOUNT} mnt").status == 0
     assert daemon in [pid for pid, _ in bench.processes()]
     bench.write("mnt/new", "")
     tracer.terminate()
-    tracer.wait(20)
+    tracer.wait(SECONDS)
     assert bench.unionfs("umount mnt").status == 0
 
 
@@ -78,8 +78,9 @@ def test_a_union_that_serves_is_not_waited_for(bench):
 
 
 def test_a_run_is_not_waited_for(bench):
-    run = bench.start("run -q --keep kept -- cat", stdin=subprocess.PIPE)
-    wait_for(lambda: len(bench.processes()) == 3)
+    words = "run -q --keep kept -- sh -c 'echo ready; exec cat'"
+    run = bench.start(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert run.stdout.readline() == "ready\n"
     result = bench.unionfs("run -q --keep kept -- true")
     assert result.status == 2
     assert "is in use by another union" in result.err
@@ -104,7 +105,7 @@ def test_the_wait_has_an_end(bench, monkeypatch):
     monkeypatch.setattr(claims, "_PATIENCE", 0.1)
     assert bench.unionfs(f"{MOUNT} mnt").status == 0
     daemon = bench.processes()[0][0]
-    os.kill(daemon, signal.SIGSTOP)
+    stop(daemon)
     mountcalls.umount(bench.at("mnt"))  # umount(8) asks the daemon before
     place = places.find("upper", bench.at("upper"))
     fd = os.open(bench.at("upper"), os.O_RDONLY)
@@ -113,6 +114,7 @@ def test_the_wait_has_an_end(bench, monkeypatch):
         claims.claim(fd, place)
     assert time.monotonic() - start > 0.1
     os.kill(daemon, signal.SIGCONT)
+    monkeypatch.undo()
     claims.claim(fd, place)
     os.close(fd)
     os.close(place.fd)

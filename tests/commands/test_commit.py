@@ -2,11 +2,13 @@
 
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.commands.conftest import Result
+from tests.forgetting import forget
 
 CHANGES = {
     "a file is changed": "echo new >mnt/file; chmod 640 mnt/file",
@@ -48,7 +50,7 @@ def test_the_lower_becomes_what_the_union_shows(union, change):
     assert (done.status, done.err) == (0, "")
     assert portrait(union.at("lower")) == shown
     assert portrait(union.at("mnt")) == shown
-    shell(union, "echo 3 >/proc/sys/vm/drop_caches")
+    forget(union.at("mnt"))
     assert portrait(union.at("mnt")) == shown
     assert union.unionfs("diff mnt") == Result(0, "", "")
 
@@ -71,11 +73,11 @@ def test_a_commit_looks_at_no_more_of_the_lower_than_changes(bench):
 
 def test_names_of_one_file_stay_so_whatever_the_kernel_forgets_meanwhile(union):
     shell(union, "mv mnt/dir mnt/moved; mkdir mnt/dir")
-    forgetting = "while :; do echo 3 >/proc/sys/vm/drop_caches; sleep 0.03; done"
-    with subprocess.Popen(["sh", "-c", forgetting]) as forgetful:
-        done = union.unionfs("commit --yes mnt")
-        forgetful.kill()
-    assert (done.status, done.err) == (0, "")
+    done = union.start("commit --yes mnt", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while done.poll() is None:
+        forget(union.at("mnt"))
+        time.sleep(0.005)
+    assert (done.communicate()[1], done.returncode) == ("", 0)
     shell(union, "echo more >>mnt/moved/two")
     assert union.read("mnt/one") == "1\nmore\n"
 
@@ -83,7 +85,8 @@ def test_names_of_one_file_stay_so_whatever_the_kernel_forgets_meanwhile(union):
 def test_what_was_committed_can_be_deleted_again(union):
     shell(union, "mkdir mnt/new; echo 1 >mnt/new/a; echo 2 >mnt/b; ls -l mnt mnt/new >/dev/null")
     assert union.unionfs("commit --yes mnt").status == 0
-    shell(union, "rm mnt/new/a mnt/b; echo 2 >/proc/sys/vm/drop_caches")
+    shell(union, "rm mnt/new/a mnt/b")
+    forget(union.at("mnt"))
     assert union.ls("mnt") == ["dir", "file", "new", "one"]
     assert union.ls("mnt/new") == []
     assert union.ls("lower/new") == ["a"]
@@ -184,7 +187,7 @@ def test_of_two_sides_the_lower_becomes_what_the_union_shows(sided, change):
     assert (done.status, done.err) == (0, "")
     assert portrait(sided.at("lower")) == shown
     assert portrait(sided.at("mnt")) == shown
-    shell(sided, "echo 3 >/proc/sys/vm/drop_caches")
+    forget(sided.at("mnt"))
     assert portrait(sided.at("mnt")) == shown
     if " ln " in f" {change}":  # the names that scratch has of it are another file after a reboot
         reboot(sided)

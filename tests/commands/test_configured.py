@@ -3,12 +3,12 @@
 import contextlib
 import json
 import os
-import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.commands.conftest import kill
 from tests.trees import harvest, plant
 
 TOML = """\
@@ -161,7 +161,7 @@ def test_a_disk_that_a_killed_daemon_has_left_mounted_goes_with_the_next_union(s
     configure(sides, state=f'disk = "{device}"')
     mount(sides)
     change(sides)
-    os.kill(status(sides)["pid"], signal.SIGKILL)
+    kill(status(sides)["pid"])
     subprocess.run(["umount", "-l", sides.at("mnt")], check=True)
     assert is_mounted(device)
     mount(sides)

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import syslog
+import tempfile
 
 import pytest
 
@@ -88,8 +89,7 @@ class Place:
 
     def __init__(self, bench):
         self.bench = bench
-        self.shared = f"/dev/shm/unionfs-test-{os.getpid()}"
-        os.mkdir(self.shared)
+        self.shared = tempfile.mkdtemp(prefix="unionfs-test-", dir="/dev/shm")
         self.script("daemon", DAEMON)
         self.script("command", COMMAND)
         program = f"import sys; sys.path.insert(0, {ROOT!r})\nfrom unionfs.cli import main\n"
@@ -244,7 +244,7 @@ def test_run_leaves_its_output_to_the_command(place):
     run = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert run.stdout.read() == "said\n"
     assert run.poll() is None
-    run.communicate("\n", timeout=10)
+    run.communicate("\n", timeout=SECONDS)
     assert run.returncode == 0
 
 
@@ -271,7 +271,7 @@ def test_a_hang_up_ends_a_daemon_in_the_foreground_well(place):
     daemon = subprocess.Popen(mount)
     wait_for(bench.mounts)
     daemon.send_signal(signal.SIGHUP)
-    assert daemon.wait(10) == 0
+    assert daemon.wait(SECONDS) == 0
     assert bench.mounts() == []
 
 

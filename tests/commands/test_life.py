@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.commands.conftest import SECONDS, wait_for
+from tests.commands.conftest import SECONDS, kill, wait_for
 
 LAYERS = "--lower lower --upper upper --work work"
 
@@ -121,8 +121,7 @@ def test_a_mount_over_what_the_daemon_itself_uses_serves(bench):
 
 def test_a_dead_daemon_is_told_and_its_mount_removed(bench):
     assert bench.unionfs(f"mount {LAYERS} mnt").status == 0
-    os.kill(bench.processes()[0][0], signal.SIGKILL)
-    wait_for(lambda: not bench.processes())
+    kill(bench.processes()[0][0])
     result = bench.unionfs("status mnt")
     assert result == (1, "daemon       is dead: unmount it\n", "")
     assert bench.unionfs("umount mnt") == (0, "", "")

@@ -61,8 +61,8 @@ def test_kernel_places_are_there_and_the_union_goes_on(union):
 
 
 def test_nobody_else_can_write_meanwhile(union):
-    with union.start("maintain --union mnt -- sh -c 'touch /run-now; sleep 30'") as running:
-        wait_for(lambda: os.path.exists(union.at("disk/run-now")))
+    with union.start("maintain --union mnt -- sleep 300") as running:
+        wait_for(lambda: sleeping(union))
         assert is_read_only(union)
         running.send_signal(signal.SIGINT)  # for the command alone: nothing comes of it
         kill_command(union)
@@ -70,9 +70,12 @@ def test_nobody_else_can_write_meanwhile(union):
 
 
 def kill_command(bench):
-    for pid, line in bench.processes():
-        if line.startswith("sleep"):
-            os.kill(pid, signal.SIGTERM)
+    for pid in sleeping(bench):
+        os.kill(pid, signal.SIGTERM)
+
+
+def sleeping(bench):
+    return [pid for pid, line in bench.processes() if line.startswith("sleep")]
 
 
 def is_writable_for_root_mount(bench):
@@ -85,9 +88,9 @@ def is_writable_for_root_mount(bench):
 @pytest.mark.parametrize("whom", ["waiting", "guard"])
 def test_it_is_read_only_again_whoever_is_killed(union, whom):
     with union.start(
-        "maintain --union mnt -- sh -c 'touch /run-now; sleep 300'", stderr=subprocess.DEVNULL
+        "maintain --union mnt -- sh -c 'sleep 300; :'", stderr=subprocess.DEVNULL
     ) as running:
-        wait_for(lambda: os.path.exists(union.at("disk/run-now")))
+        wait_for(lambda: sleeping(union))
         assert is_writable_for_root_mount(union)
         with open(f"/proc/{running.pid}/task/{running.pid}/children") as children:
             guard = int(children.read().split()[0])
@@ -148,7 +151,7 @@ def test_what_is_in_use_and_has_no_room_above_is_said(union):
 
 def test_what_a_command_leaves_running_is_ended(union):
     assert maintain(union, "sleep 300 </dev/null >/dev/null 2>&1 &").status == 0
-    assert not [line for _, line in union.processes() if line.startswith("sleep")]
+    assert sleeping(union) == []
     assert is_writable_for_root_mount(union) is False
 
 

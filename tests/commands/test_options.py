@@ -154,7 +154,8 @@ def test_what_was_not_said_is_decided(said, metacopy, redirect_dir):
         ({"ram": "", "metacopy": "off"}, "whole"),
         ({"ram": "", "redirect_dir": "off"}, "whole"),
         ({"ram": "", "whiteout": "aufs"}, "whole"),
-        ({"ram": "", "state": "/s", "persist": ("/x",)}, "whole"),
+        ({"ram": "", "state": "/s", "persist": ("/x",)}, "blocks"),
+        ({"upper": "/u", "work": "/w", "state": "/s", "persist": ("/x",)}, "whole"),
         ({"upper": "/u", "work": "/w"}, "whole"),
         ({"upper": "/u", "work": "/w", "copyup": "blocks"}, "blocks"),
         ({}, "whole"),
@@ -195,9 +196,11 @@ def test_what_is_not_opened_does_not_pass_through():
         ),
         ({"copyup": "blocks", "ram": "", "metacopy": "off"}, "copyup=blocks needs metacopy=on"),
         ({"copyup": "blocks", "ram": "", "whiteout": "aufs"}, "copyup=blocks needs metacopy=on"),
+        ({"fill": "on", "ram": ""}, "fill=on and a RAM upper exclude each other"),
+        ({"fill": "on", "upper": "/u", "work": "/w"}, "fill=on needs copyup=blocks"),
         (
-            {"copyup": "blocks", "ram": "", "state": "/s", "persist": ("/x",)},
-            "copyup=blocks and a state directory",
+            {"copyup": "blocks", "upper": "/u", "work": "/w", "state": "/s", "persist": ("/x",)},
+            "copyup=blocks beside a state directory",
         ),
     ],
 )

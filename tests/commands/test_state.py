@@ -3,10 +3,11 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 
 import pytest
+
+from tests.commands.conftest import kill
 
 STATE = "--state state --persist /etc/passwd --persist /srv"
 
@@ -28,8 +29,7 @@ def status(bench):
 
 def die(bench):
     """End the daemon as a power cut does, but for what is on disk."""
-    pid = status(bench)["pid"]
-    os.kill(pid, signal.SIGKILL)
+    kill(status(bench)["pid"])
     bench.run(["umount", "-l", bench.at("mnt")])
 
 

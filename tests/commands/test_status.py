@@ -11,6 +11,8 @@ import termios
 
 import pytest
 
+from tests.commands.conftest import SECONDS, stop, wait_for
+
 LAYERS = "--lower lower --upper upper --work work"
 
 
@@ -71,7 +73,7 @@ def test_all_unions_are_listed(several):
 def test_those_that_do_not_serve_are_listed(several):
     """What is called a union; who is called otherwise cannot be told from others then."""
     first, second, third = several.daemons
-    os.kill(first, signal.SIGSTOP)
+    stop(first)
     os.kill(second, signal.SIGKILL)
     rows = [
         "/mnt does not answer",
@@ -79,7 +81,7 @@ def test_those_that_do_not_serve_are_listed(several):
         f"/mnt3 process {third} 0 % ram over /lower",
     ]
     try:
-        assert table(several) == (1, rows)
+        wait_for(lambda: table(several) == (1, rows))  # two seconds may be too few to answer
         assert several.unionfs("status mnt") == (1, "daemon       does not answer\n", "")
         assert json.loads(several.unionfs("status --json mnt").out) == {"state": "silent"}
     finally:
@@ -115,7 +117,7 @@ def test_unions_in_other_mount_namespaces_are_listed(bench):
                       stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
     assert run.stdout.readline() == "ready\n"
     unions = json.loads(bench.unionfs("status --json").out)
-    run.communicate(timeout=20)
+    run.communicate(timeout=SECONDS)
     (union,) = [union for union in unions if f"{bench.path}/mnt/upper" in json.dumps(union)]
     assert union["namespace"] in (union["status"]["pid"], run.pid)
     assert union["status"]["layers"]["upper"]["place"] == bench.at("mnt/upper")
@@ -272,19 +274,27 @@ def test_an_upper_that_fills_up_is_a_bad_status(ram, megabytes, status, level, s
     assert union["status"]["level"] == level
 
 
+def look(view):
+    """Return the lines of the next look."""
+    lines = []
+    while (line := view.stdout.readline()) != "\n":
+        assert line, "it has ended"
+        lines.append(line)
+    return lines
+
+
 def test_the_live_view_tells_how_upper_grows_and_ends_with_the_union(bench):
     assert bench.unionfs("mount --lower lower --ram 20M mnt").status == 0
     view = bench.start("status --watch mnt", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    looks = iter(view.stdout.readline, "\n")
-    first = list(looks)
+    first = look(view)
     fill(bench, "f", 10 << 20)
-    second = list(iter(view.stdout.readline, "\n"))
+    while (last := look(view))[-2] != "         10M /f\n":  # it was not all there yet
+        assert last[-1].startswith("growth       ")
     assert bench.unionfs("umount mnt").status == 0
-    _, said = view.communicate(timeout=20)
+    _, said = view.communicate(timeout=SECONDS)
     assert [line.split()[0] for line in first][-1] == "changes"
-    assert second[-2] == "         10M /f\n"
-    assert second[-1].startswith("growth       ")
-    assert " a second, full in " in second[-1]
+    assert last[-1].startswith("growth       ")
+    assert " a second, full in " in last[-1]
     assert (view.returncode, said) == (1, f"unionfs: no union is mounted at '{bench.at('mnt')}'\n")
 
 
@@ -294,7 +304,7 @@ def test_the_live_view_ends_by_sigint_with_the_status_of_the_last_look(ram):
         view = ram.start("status --watch mnt", stdout=subprocess.PIPE)
         assert view.stdout.readline().startswith("daemon")
         view.send_signal(signal.SIGINT)
-        view.communicate(timeout=20)
+        view.communicate(timeout=SECONDS)
         assert view.returncode == status
 
 
@@ -306,10 +316,10 @@ def frames_on_a_terminal(bench, columns, rows):
         view = bench.start("status --watch mnt", stdout=terminal)
         drawn = b""
         while drawn.count(b"\x1b[J") < 2:
-            assert select.select([screen], [], [], 60)[0], "nothing more is drawn"
+            assert select.select([screen], [], [], SECONDS)[0], "nothing more is drawn"
             drawn += os.read(screen, 1 << 16)
         view.send_signal(signal.SIGINT)
-        view.communicate(timeout=60)
+        view.communicate(timeout=SECONDS)
     finally:
         os.close(screen)
         os.close(terminal)

@@ -115,8 +115,30 @@ class Driver:
         return fd
 
     def read(self, path):
+        if self.node(path).partial:
+            return self._merged(self.union.upper.partials.of(self.node(path))).decode()
         fd = self.open(path)
         return os.pread(fd, 1 << 20, 0).decode()
+
+    @staticmethod
+    def _merged(partial):
+        runs = partial.runs(0, 1 << 20)
+        fds = (partial.target, partial.source)
+        return b"".join(os.pread(fds[lower], end - start, start) for start, end, lower in runs)
+
+    def patch(self, path, text, offset):
+        """Write a part of a file, by blocks where that is how it comes up."""
+        node = self.node(path)
+        if self.union.has_lower_content(node) and self.copyup.partials.suits(node):
+            self.copyup.by_blocks(node)
+        if node.partial:
+            self.copyup.partials.write(node, text.encode(), offset)
+        else:
+            os.pwrite(self.open_to_write(path), text.encode(), offset)
+
+    def cut(self, path, size):
+        """Set the size of a file."""
+        self.change(path, size=size)
 
     def open_to_write(self, path, *, truncate=False):
         node = self.node(path)

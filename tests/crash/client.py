@@ -19,8 +19,9 @@ import trio
 
 from tests.layers import opened
 from unionfs.changes.changes import Caller
+from unionfs.changes.partial_copies import read_lower
 from unionfs.fuse.operations import Operations
-from unionfs.host import syscalls
+from unionfs.host import content, syscalls
 from unionfs.host.credentials import Requester
 from unionfs.layers.iflags import FLAGS
 from unionfs.layers.layer import Layer, WritableLayer
@@ -31,6 +32,7 @@ from .plain import STRANGER
 from .trees import CHANGEABLE, Thing, Tree
 
 _ROOT = 1
+_PIECE = 48 << 10  # bytes
 _CONTEXT = SimpleNamespace(uid=0, gid=0, pid=0, umask=0o022)
 _NO_FIELDS = dict.fromkeys(
     ("update_atime", "update_mtime", "update_ctime", "update_mode", "update_uid", "update_gid",
@@ -194,6 +196,23 @@ class Client:
             ino = await self._walk(name)
             info = await self.operations.open(ino, os.O_WRONLY | os.O_TRUNC, _CONTEXT)
             await self.operations.release(info.fh)
+
+        self._run(talk)
+
+    def fill(self, name: str) -> None:
+        """Bring the rest of a file piece by piece, as is done while nobody asks for anything."""
+
+        async def talk() -> None:
+            node = self.union.nodes[await self._walk(name)]
+            partials = self.operations.files.partials
+            while (run := partials.rest(node, _PIECE)) is not None:
+                data = read_lower(self.union.upper.partials.of(node).source, run)
+                partials.take(node, run.start, data)
+            if node.partial:
+                content.sync(self.union.upper.partials.of(node).target)
+                partials.finish(node)
+            if partials.is_said:
+                partials.say_no_more()
 
         self._run(talk)
 

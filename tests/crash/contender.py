@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from .disks import run, unmount
 
-_PATIENCE = 20  # seconds until a mount must serve, or a daemon must have ended
+_PATIENCE = 120  # seconds until a mount must serve, or a daemon must have ended
 
 
 class Place(NamedTuple):
@@ -117,9 +117,23 @@ def blocks(place: Place, fsync: str = "auto") -> Iterator[int]:
 
 
 def _copy_by_blocks() -> None:
-    from unionfs.changes import copyup, partial_copies  # noqa: PLC0415 - as above
+    from tests import eager  # noqa: PLC0415 - as above
 
-    copyup.LEAST = partial_copies.LEAST = 1000
+    eager.copy_by_blocks()
+
+
+@contextlib.contextmanager
+def fill(place: Place, fsync: str = "auto") -> Iterator[int]:
+    """Mount one that also fills their rest at once when they are closed."""
+    options = "copyup=blocks", "fill=on"
+    yield from _served(place, start(place, fsync, *options, prepare=_fill_at_once))
+
+
+def _fill_at_once() -> None:
+    from tests import eager  # noqa: PLC0415 - as above
+
+    eager.copy_by_blocks()
+    eager.fill_at_once()
 
 
 def _served(place: Place, pid: int) -> Iterator[int]:
@@ -132,4 +146,9 @@ def _served(place: Place, pid: int) -> Iterator[int]:
             raise OSError(f"the daemon ended with status {status}")
 
 
-CONTENDERS: dict[str, Contender] = {"union": union, "overlay": overlay, "blocks": blocks}
+CONTENDERS: dict[str, Contender] = {
+    "union": union,
+    "overlay": overlay,
+    "blocks": blocks,
+    "fill": fill,
+}

@@ -90,7 +90,7 @@ def mounted(kind: str, image: str, mountpoint: str, *options: str) -> Iterator[N
                 )
 
 
-def unmount(mountpoint: str, patience: float = 10) -> None:
+def unmount(mountpoint: str, patience: float = 120) -> None:
     """Unmount, waiting *patience* seconds for the last user to go.
 
     umount(8) first looks a mount up in /proc/self/mountinfo, and misses it now

@@ -50,6 +50,9 @@ class Plain:
     def empty(self, name: str) -> None:
         os.close(os.open(self.path(name), os.O_WRONLY | os.O_TRUNC))
 
+    def fill(self, name: str) -> None:
+        """Change nothing that is seen."""
+
     def create(self, name: str, mode: int = 0o644) -> None:
         os.close(os.open(self.path(name), os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
 

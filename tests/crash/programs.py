@@ -20,7 +20,7 @@ _ENVIRONMENT = {
     "GIT_CONFIG_SYSTEM": "/dev/null",
     "GIT_OPTIONAL_LOCKS": "0",
 }
-_PATIENCE = 60  # seconds; a program that does not notice the death of its root by then hangs
+_PATIENCE = 120  # seconds; a program that does not notice the death of its root by then hangs
 
 
 class Done(NamedTuple):

@@ -109,6 +109,12 @@ def crossings() -> Iterator[Case]:
     for old, new in (("u", "f"), ("m/up", "f"), ("u", "e/new")):
         changed = _call("append", "f", b"more")
         yield Case(f"f changed, then rename {old} {new}", _call("rename", old, new), changed)
+    begun = _call("overwrite", "big", b"new")  # in part, where scratch takes blocks
+    for call in (
+        ("rename", "big", "unew"), ("rename", "big", "u"), ("link", "big", "ulink"),
+        ("rename", "m/up", "big", RENAME_EXCHANGE), ("rename", "u", "big"),
+    ):  # fmt: skip
+        yield Case(f"big changed, then {' '.join(map(str, call))}", _call(*call), begun)
     linked = _call("link", "u", "a")
     for call in (
         ("unlink", "u"), ("rename", "u", "b"), ("rename", "a", "ub"), ("rename", "f", "u"),

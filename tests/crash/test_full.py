@@ -124,7 +124,7 @@ def _exhaust(file) -> None:
 
 def _is_honest(place: Place) -> None:
     """Check that df shows upper's figures; the last files closed may still be on their way."""
-    end = time.monotonic() + 2
+    end = time.monotonic() + 60
     while (shown := _figures(place.mountpoint)) != (true := _figures(place.upper)):
         assert time.monotonic() < end, (shown, true)
 

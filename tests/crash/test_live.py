@@ -2,10 +2,11 @@
 
 import errno
 import os
-from pathlib import Path
 from typing import Self
 
 import pytest
+
+from tests.forgetting import forget
 
 from . import corpus
 from .contender import Place
@@ -59,11 +60,6 @@ class Mount:
         return differences(expected, settled(harvest(self.mountpoint, times=True)))
 
 
-def _forget() -> None:
-    """Have the kernel forget all names and attributes."""
-    Path("/proc/sys/vm/drop_caches").write_text("2", encoding="ascii")
-
-
 def _wrong(mount: Mount) -> dict[str, list[str]]:
     """Let each call of a case fail in turn; say what is wrong then."""
     mount.begin()
@@ -74,7 +70,7 @@ def _wrong(mount: Mount) -> dict[str, list[str]]:
         heard = mount.fail(at)
         expected = mount.expected.old if heard else mount.expected.new
         words = [f"known: {word}" for word in mount.differs(expected)]
-        _forget()
+        forget(mount.mountpoint)
         words += [f"looked up: {word}" for word in mount.differs(expected)]
         if words:
             wrong[f"call {at}, error {heard}"] = words

@@ -32,12 +32,33 @@ def after_a_block() -> Iterator[Case]:
             ("truncate", "big", 70_000), ("truncate", "big", 10), ("truncate", "big", 500_000),
             ("empty", "big"), ("chmod", "big", 0o611), ("utime", "big", 10**18),
             ("rename", "big", "d/x"), ("rename", "f", "big"), ("link", "big", "new"),
-            ("unlink", "big"), ("chown", "big", 3, 4),
+            ("unlink", "big"), ("chown", "big", 3, 4), ("fill", "big"),
         ):  # fmt: skip
             yield Case(f"{name}, then {call[0]} {str(call[2:])[:12]}", _call(*call), prepare)
 
 
-KINDS = (corpus.copy_ups, corpus.after_metadata, corpus.links, corpus.file_renames, after_a_block)
+def filled() -> Iterator[Case]:
+    """Yield the filling of a file that was not quite like that before, and what comes next."""
+    begun = ("overwrite", "big", b"new")
+    for name, *calls in (
+        ("of two names", begun, ("link", "big", "new")),
+        ("with set-uid bits", begun, ("chmod", "big", 0o6755)),
+        ("with an old time", begun, ("utime", "big", 10**18)),
+        ("that moved", begun, ("rename", "big", "d/x"), ("rename", "d/x", "big")),
+    ):
+        yield Case(f"fill one {name}", _call("fill", "big"), _both(*calls))
+    for call in (("append", "big", b"more"), ("overwrite", "big", b"2"), ("truncate", "big", 9)):
+        yield Case(f"{call[0]} one", _call(*call), _both(begun, ("fill", "big")))
+
+
+KINDS = (
+    corpus.copy_ups,
+    corpus.after_metadata,
+    corpus.links,
+    corpus.file_renames,
+    after_a_block,
+    filled,
+)
 
 
 @pytest.fixture

@@ -2,14 +2,18 @@
 
 import pytest
 
+from unionfs.view.union import Features
+
 from .sample import SEED, chosen
 from .sides import SidedField, crossings, failed, killed
 from .trial import ERRNOS, count, faults, features, kills, undisturbed
 
 
-@pytest.fixture
-def field(directory, disk):
-    field = SidedField(directory, features("overlay"), disk)
+@pytest.fixture(params=["whole", "blocks"])
+def field(directory, disk, request):
+    """Files of scratch are copied up as a whole, or by blocks, as in RAM."""
+    blocks = Features(copyup="blocks", volatile=True)
+    field = SidedField(directory, features("overlay") if request.param == "whole" else blocks, disk)
     yield field
     assert field.unchanged()
 

@@ -4,7 +4,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 
@@ -178,10 +177,3 @@ def test_while_a_real_server_stands_still_others_go_on(served, clients):
     finally:
         server.go_on()
     assert asking.communicate(timeout=ANSWER)[0] == "in d"
-
-
-def test_the_port_is_nobodys():
-    """The sshd of these tests listens in a namespace of its own."""
-    with socket.socket() as one:
-        one.settimeout(1)
-        assert one.connect_ex(("127.0.0.1", PORT)) != 0

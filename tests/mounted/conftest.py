@@ -8,6 +8,7 @@ planted before one mount per variant.  `mounted` builds a union for one test.
 
 import contextlib
 import os
+import random
 import re
 import shutil
 import signal
@@ -39,7 +40,7 @@ VARIANTS = {
 }
 
 _GROUND = os.environ.get("UNIONFS_TEST_GROUND")
-_STUCK = 50  # seconds after which a test's daemon is killed, so that its system calls return
+_STUCK = 300  # seconds after which a test's daemon is killed, so that its system calls return
 
 
 def pytest_configure(config):
@@ -57,6 +58,13 @@ def pytest_generate_tests(metafunc):
         if without.intersection(EXTRA):  # no union of this run keeps that law
             names = ["plain"]
         metafunc.parametrize("variant", names, scope="session")
+
+
+def pytest_runtest_setup(item):
+    """Skip what no union of this run keeps, where it is not for a plain directory either."""
+    without = {name for mark in item.iter_markers("without") for name in mark.args}
+    if "tree" not in item.fixturenames and without.intersection(EXTRA):
+        pytest.skip(f"not with {', '.join(without.intersection(EXTRA))}")
 
 
 @pytest.fixture(scope="session")
@@ -139,6 +147,38 @@ def mounted(base):
     finally:
         for mount in made:
             mount.kill()
+
+
+@pytest.fixture
+def disk(base):
+    """Mount an ext4 of 64 MiB."""
+    image = base / "image"
+    with image.open("wb") as file:
+        file.truncate(64 << 20)
+    disks.run("mkfs.ext4", "-q", image)
+    with disks.mounted(base / "ext4", "-o", "loop", image) as path:
+        yield path
+
+
+@pytest.fixture
+def on_disk(base, disk):
+    """Mount a union over *names*, files of *size* random bytes, with its upper on the disk."""
+    made = []
+
+    def build(*names, size, options, kind=Mount):
+        (base / "lower1").mkdir()
+        for name in names:
+            (base / "lower1" / name).write_bytes(random.Random(name).randbytes(size))
+        for name in ("upper", "work"):
+            (disk / name).mkdir()
+        layers = {"upper": disk / "upper", "work": disk / "work"}
+        made.append(kind(base, lowers=[base / "lower1"], options=options, **layers))
+        return made[-1].start()
+
+    with _watched(lambda: made):
+        yield build
+    for mount in made:
+        mount.kill()
 
 
 class Shared:

@@ -1,7 +1,8 @@
 """Random operations on a file of a union that is copied up by blocks, and on a plain one beside it.
 
 After each operation both have given the same, and from time to time all of both is compared.
-`python -m tests.mounted.fsx OPERATIONS [SEED]` does many, over unions of its own.
+`python -m tests.mounted.fsx OPERATIONS [SEED [OPTION ...]]` does many, over unions of its own;
+with the option copyup=blocks on an ext4, with the word `sides` over unions of two.
 """
 
 import contextlib
@@ -11,6 +12,7 @@ import os
 import random
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from tests.mounted import disks
@@ -19,6 +21,9 @@ from tests.mounted.mount import Mount
 BLOCK = 64 << 10
 # What some options leave to be desired: docs/limits.md.
 WITHOUT = {"direct=off": ("punch", "allocate"), "loop=off": ("punch", "allocate")}
+
+# As an option: there are two writable sides, one of which is state.
+SIDES = "sides"
 
 LIFE = 100  # operations on one file, by when most of its blocks are in upper
 FILES = 60  # of one union
@@ -50,7 +55,7 @@ class Differs(AssertionError):  # noqa: N818 - it says what is wrong
 class Life:
     """Operations on one file and its plain twin, which are alike at the beginning."""
 
-    def __init__(self, rng, union, plain, without=()):
+    def __init__(self, rng, union, plain, options=()):
         self.rng = rng
         self.paths = [Path(union), Path(plain)]
         self.done = []  # for the message
@@ -65,6 +70,11 @@ class Life:
             "moved": 1, "linked": 1, "unlinked": 0.3, "times": 1, "emptied": 0.1, "compare": 1,
             "attributes": 2, "sync": 1,
         }  # fmt: skip
+        if "fill=on" in options:
+            choices["rested"] = 5
+        if SIDES in options:
+            choices["crossed"] = 1
+        without = {name for option in options for name in WITHOUT.get(option, ())}
         self.choices = {name: often for name, often in choices.items() if name not in without}
 
     def run(self, operations):
@@ -226,7 +236,7 @@ class Life:
 
     def _reopen(self):
         for fd in self.fds:
-            os.close(fd)
+            _close(fd)
         if self.rng.random() < 0.5 and self._named:  # nobody has it open
             for fd in self.old:
                 _close(fd)
@@ -238,6 +248,13 @@ class Life:
             for fd in self.fds:
                 self.stack.callback(_close, fd)
 
+    def _rested(self):
+        """Leave the file alone for a moment, in which it may be filled."""
+        for fd in self.fds:
+            os.close(fd)
+        time.sleep(self.rng.choice([1e-2, 3e-2, 6e-2]))
+        self._reopen()
+
     @property
     def _named(self):
         return self.paths[1].exists()
@@ -246,6 +263,14 @@ class Life:
         if self._named:
             self._both(lambda path: os.rename(path, f"{path}-"), self.paths)
             self.paths = [Path(f"{path}-") for path in self.paths]
+
+    def _crossed(self):
+        """Rename to the other side of a union that has two."""
+        if self._named:
+            other = {"scratch": "state", "state": "scratch"}
+            new = [path.parents[1] / other[path.parent.name] / path.name for path in self.paths]
+            self._both(os.rename, self.paths, new)
+            self.paths = new
 
     def _linked(self):
         if self._named:
@@ -298,18 +323,19 @@ def exercise(base, seed, operations, options=()):
     """Do so many operations over one union in the directory *base*."""
     rng = random.Random(seed)
     lower, plain = base / "lower1", base / "plain"
-    for directory in (lower, plain):
-        directory.mkdir()
+    for top in (lower, plain):
+        for name in ("scratch", "state"):
+            (top / name).mkdir(parents=True)
     lives = -(-operations // LIFE)
     for number in range(lives):
         data = content(rng, sizes(rng))
-        for directory in (lower, plain):
-            (directory / f"{number}").write_bytes(data)
+        for top in (lower, plain):
+            (top / "scratch" / f"{number}").write_bytes(data)
     mount = _mount(base, lower, options).start()
-    without = {name for option in options for name in WITHOUT.get(option, ())}
     try:
         for number in range(lives):
-            life = Life(rng, mount.path / f"{number}", plain / f"{number}", without)
+            name = f"scratch/{number}"
+            life = Life(rng, mount.path / name, plain / name, options)
             try:
                 life.run(min(LIFE, operations - number * LIFE))
             except Differs as exc:
@@ -319,14 +345,38 @@ def exercise(base, seed, operations, options=()):
         mount.kill()
 
 
+class Eager(Mount):
+    """A union that fills files in part as soon as they are closed."""
+
+    _START = """
+import sys
+from tests import eager
+from unionfs import cli
+eager.fill_at_once()
+sys.exit(cli.main())
+"""
+
+    def command(self, *words):
+        if words[0] != "mount":
+            return super().command(*words)
+        return [sys.executable, "-c", self._START, *map(str, words)]
+
+
 def _mount(base, lower, options):
-    """Make a mount with a RAM upper; with copyup=blocks among the options, one in directories."""
+    """Make a mount with a RAM upper; with copyup=blocks, one in directories, on a disk if any."""
+    if SIDES in options:
+        (base / "state").mkdir()
+        sides = ("ram=256m", f"statedir={base / 'state'}", "persist=/state", "state-required")
+        others = [option for option in options if option != SIDES]
+        return Mount(base, lowers=[lower], options=(*sides, *others))
     if "copyup=blocks" not in options:
         return Mount(base, lowers=[lower], options=("ram=256m", *options))
-    layers = {"upper": base / "upper", "work": base / "work"}
+    disk = base / "ext4" if (base / "ext4").exists() else base
+    layers = {"upper": disk / "upper", "work": disk / "work"}
     for path in layers.values():
         path.mkdir()
-    return Mount(base, lowers=[lower], options=options, **layers)
+    kind = Eager if "fill=on" in options else Mount
+    return kind(base, lowers=[lower], options=options, **layers)
 
 
 def main():
@@ -335,7 +385,10 @@ def main():
     while operations > 0:
         with tempfile.TemporaryDirectory(prefix="unionfs-fsx-") as name:
             base = Path(name)
-            with disks.mounted(base, "-t", "tmpfs", "-o", "size=1g", "tmpfs"):
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(disks.mounted(base, "-t", "tmpfs", "-o", "size=1g", "tmpfs"))
+                if "copyup=blocks" in options:
+                    stack.enter_context(disks.writable("ext4", base, 400))
                 exercise(base, seed, min(operations, FILES * LIFE), options)
         operations -= FILES * LIFE
         seed += 1

@@ -19,11 +19,11 @@ ROOT = Path(__file__).parents[2]
 # Options for all mounts of a run: UNIONFS_TEST_OPTIONS=loop=off,handshake=off,passthrough=off
 EXTRA = tuple(filter(None, os.environ.get("UNIONFS_TEST_OPTIONS", "").split(",")))
 
-_PATIENCE = 30.0  # seconds for a daemon to serve or to end, on a busy machine
+PATIENCE = 120.0  # seconds for a daemon to serve or to end, on a busy machine
 _MOUNTED_KEY = "trusted.unionfs.status"  # only a live mount of ours answers
 
 
-def wait_until(claim, seconds=_PATIENCE):
+def wait_until(claim, seconds=PATIENCE):
     """Wait until *claim* holds: what another process does is not done at once."""
     deadline = time.monotonic() + seconds
     while not claim():
@@ -81,8 +81,8 @@ class Mount:
 
     def stop(self):
         """Unmount; the process ends well and says nothing."""
-        subprocess.run(self.command("umount", self.path), cwd=ROOT, check=True, timeout=_PATIENCE)
-        assert self.process.wait(_PATIENCE) == 0
+        subprocess.run(self.command("umount", self.path), cwd=ROOT, check=True, timeout=PATIENCE)
+        assert self.process.wait(PATIENCE) == 0
         self.process = None
         self.check()
 

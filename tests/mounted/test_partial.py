@@ -6,17 +6,19 @@ import random
 import stat
 import subprocess
 import threading
-from pathlib import Path
 
 import pytest
 
+from tests.forgetting import forget
 from tests.mounted import disks, fsx
-from tests.mounted.mount import ROOT, Mount
+from tests.mounted.mount import ROOT, Mount, wait_until
 from tests.mounted.witness import failure
 from unionfs.host import syscalls
 
 BLOCK = 64 << 10
 LARGE = 1 << 30  # bytes; a hole, for the most part, as one cannot tell
+
+in_part = pytest.mark.without("far=all")  # which copies files as a whole
 
 
 def used(union):
@@ -78,9 +80,12 @@ def _new(path):
 
 @pytest.mark.parametrize(
     "options",
-    [(), ("noopen=on",), ("direct=off",), ("strictatime",), ("passthrough=off",)],
+    [
+        (), ("noopen=on",), ("direct=off",), ("strictatime",), ("passthrough=off",),
+        (fsx.SIDES,), (fsx.SIDES, "direct=off"), (fsx.SIDES, "noopen=on"),
+    ],
     ids=str,
-)
+)  # fmt: skip
 def test_random_operations_give_what_a_plain_file_gives(base, options):
     fsx.exercise(base, 5, 1500, options)
 
@@ -154,11 +159,7 @@ def test_the_room_of_a_deleted_file_comes_back(union):
         file.write(bytes(BLOCK * 5))
         (u.path / "f").unlink()
         assert used(u) >= 5 * BLOCK
-    for _ in range(200):
-        if used(u) == 0:
-            break
-        os.stat(u.path)
-    assert used(u) <= mmap.PAGESIZE
+    wait_until(lambda: used(u) <= mmap.PAGESIZE)
 
 
 def test_a_file_that_the_kernel_forgot_is_what_it_was(union):
@@ -169,16 +170,11 @@ def test_a_file_that_the_kernel_forgot_is_what_it_was(union):
             file.seek(offset)
             file.write(b"abcd")
         model[offset : offset + 4] = b"abcd"
-        _forget(u)
+        forget(u.path)
         assert (u.path / "f").read_bytes() == model
 
 
-def _forget(union):
-    """Have the kernel let go of all that it knows of a union; others lose their caches."""
-    Path("/proc/sys/vm/drop_caches").write_text("2", encoding="ascii")
-    os.stat(union.path)
-
-
+@in_part
 def test_a_write_for_which_there_is_no_room_changes_nothing(union):
     u = union(ram="1m", f=32 * BLOCK)
     model = before(u, "f")
@@ -193,6 +189,7 @@ def test_a_write_for_which_there_is_no_room_changes_nothing(union):
     assert "No space left on device" in u.take_log()
 
 
+@in_part
 def test_of_a_write_that_ends_where_the_room_does_a_part_is_written(union):
     u = union(ram="1m", f=32 * BLOCK)
     model = before(u, "f")
@@ -337,7 +334,7 @@ def test_before_a_lower_changes_its_partial_copies_are_whole(union):
     for name, model in models.items():
         model[3 * BLOCK] = ord(name if name != "i" else "h")
     with (u.path / "f").open("r+b"):
-        _forget(u)
+        forget(u.path)
         os.setxattr(u.path, "trusted.unionfs.maintained", b"begin")
         room = used(u)
         for name in "fg":  # in place; the other is known by its time
@@ -348,6 +345,7 @@ def test_before_a_lower_changes_its_partial_copies_are_whole(union):
         assert (u.path / name).read_bytes() == model
 
 
+@in_part
 def test_a_lower_does_not_change_where_upper_has_no_room_for_whole_copies(union):
     u = union(ram="1m", f=32 * BLOCK)
     with (u.path / "f").open("r+b") as file:

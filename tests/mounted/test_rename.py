@@ -236,11 +236,15 @@ def test_readers_never_see_the_target_missing_or_torn(tree):
 @pytest.mark.unions_only  # plain ones are as fast, of course
 @pytest.mark.tree({"d": {f"f{n}": "" for n in range(200)}})
 def test_a_directory_is_renamed_without_reading_it(tree):
-    began = time.perf_counter()
-    for n in range(10):
-        (tree / f"d{n or ''}").rename(tree / f"d{n + 1}")
-    assert time.perf_counter() - began < 1  # copying it takes longer, each time
-    assert len(os.listdir(tree / "d10")) == 200
+    def is_quick():
+        began = time.perf_counter()
+        for _ in range(5):
+            (tree / "d").rename(tree / "e")
+            (tree / "e").rename(tree / "d")
+        return time.perf_counter() - began < 1  # copying it takes longer, each time
+
+    assert any(is_quick() for _ in range(3))  # the machine may be busy
+    assert len(os.listdir(tree / "d")) == 200
 
 
 @pytest.mark.tree({"d": {"f": "x" * (1 << 20)}, "f": "x" * (1 << 20)})

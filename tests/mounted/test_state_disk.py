@@ -13,7 +13,7 @@ import subprocess
 import pytest
 
 from tests.mounted import disks
-from tests.mounted.mount import Mount
+from tests.mounted.mount import PATIENCE, Mount
 from tests.mounted.witness import failure
 
 _SHUTDOWN = 0x8004587D  # ioctl FS_IOC_SHUTDOWN: include/uapi/linux/fs.h
@@ -42,7 +42,7 @@ class Ward:
     def end_badly(self):
         """Unmount; the daemon says that not all is on the disk."""
         disks.run(*self.mount.command("umount", self.mount.path))
-        assert self.mount.process.wait(30) == 1
+        assert self.mount.process.wait(PATIENCE) == 1
         self.mount.process = None
         assert f"state '{self.state}' is not all on disk" in self.mount.take_log()
 

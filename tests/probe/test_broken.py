@@ -109,10 +109,10 @@ def test_what_is_seen_tells_what_is_broken(broken, name, seen, tmp_path, monkeyp
 
 
 def test_a_check_that_hangs_or_dies_is_an_outcome(tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "HANG", 0.3)
     (check,) = (check for check in CHECKS if check.slug == "file-over-file")
-    hangs = found_by(lambda _s, _t: time.sleep(60), check, tmp_path, monkeypatch)
     dies = found_by(
         lambda _s, _t: os.kill(os.getpid(), signal.SIGKILL), check, tmp_path, monkeypatch
     )
+    monkeypatch.setattr(runner, "HANG", 0.3)
+    hangs = found_by(lambda _s, _t: time.sleep(60), check, tmp_path, monkeypatch)
     assert [hangs.seen, dies.seen] == ["no answer within 0.3 s", "killed by SIGKILL"]

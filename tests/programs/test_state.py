@@ -41,8 +41,7 @@ $UNIONFS check disk/upper
 up
 chroot mnt sh -euc '%(after)s'
 umount -R mnt/dev mnt/proc
-umount mnt
-sync
+$UNIONFS umount mnt
 $UNIONFS check disk/state
 $UNIONFS check disk/upper
 """

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -15,6 +16,7 @@ from unionfs.fuse.session.device import Device
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 # What a mirror says last, when it has let go of everything.
 CLEAN = {"left": 0, "threads": 1, "mounts": 0}
+PATIENCE = 60  # seconds for what another process does, on a busy machine
 SERVER = [sys.executable, "-W", "error", "-m", "tests.session.mirror"]
 
 
@@ -58,7 +60,7 @@ class Mirror:
         """Wait for the process to end; return its exit status and what it said last."""
         self.process.stdin.close()
         said = self.process.stdout.readlines() or [self.greeting]
-        status = self.process.wait(timeout=20)
+        status = self.process.wait(timeout=PATIENCE)
         assert said[-1].startswith("{"), self.errors()
         return status, json.loads(said[-1])
 
@@ -69,6 +71,13 @@ class Mirror:
             assert (*self.wait(), self.errors()) == (0, CLEAN, "")
         assert self.errors() == ""
         assert not mounts_at(self.point)
+
+
+def until(claim):
+    """Wait until *claim* holds: what another process does is not done at once."""
+    end = time.monotonic() + PATIENCE
+    while not claim():
+        assert time.monotonic() < end, "did not come true"
 
 
 def mounts_at(point):

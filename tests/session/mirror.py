@@ -3,8 +3,8 @@
 
 Run as `python mirror.py SETTINGS`, where SETTINGS is JSON.  It prints a line
 when it serves, and then answers each line on its standard input with a line of
-JSON: `state`, or `stop`.  Some names of files ask for special behaviour, see
-`Mirror.open` and `Mirror.read`.
+JSON: `state`, `go` or `stop`.  Some names and contents of files ask for special
+behaviour, see `Mirror.open` and `Mirror.read`.
 """
 
 import collections
@@ -57,6 +57,7 @@ class Mirror(pyfuse3.Operations):
         self.backing: dict[int, list[int]] = {}  # inode -> [backing id, opens]
         self.ino_of: dict[int, int] = {}  # handle -> inode passed through
         self.umasks: list[int] = []
+        self.going = threading.Event()  # set where reads of what is held go on
         self.handles: set[int] = set()
 
     def ino(self, path: str) -> int:
@@ -183,8 +184,8 @@ class Mirror(pyfuse3.Operations):
     async def read(self, fh, off, size):
         self.counts["read"] += 1
         data = os.pread(fh, size, off)
-        if data.startswith(b"slow:"):
-            await trio.to_thread.run_sync(time.sleep, float(data[5:9]))
+        if data.startswith(b"held:"):
+            await trio.to_thread.run_sync(self.going.wait)
         return data
 
     async def write(self, fh, off, buf):
@@ -245,6 +246,8 @@ async def answer(session, mirror, witnesses, nursery) -> None:
         for line in chunk.split():
             if line == b"stop":
                 nursery.cancel_scope.cancel()
+            elif line == b"go":
+                mirror.going.set()
             elif line == b"terminate":
                 pyfuse3.terminate()
             elif line == b"witness":

@@ -105,7 +105,8 @@ class Answers:
 
 
 def soon():
-    return time.perf_counter() + 1
+    """Return a time that is not reached, however busy the machine is: nobody waits for it."""
+    return time.perf_counter() + 60
 
 
 @pytest.fixture
@@ -182,8 +183,7 @@ async def test_a_task_has_its_turn_before_the_daemon_waits_for_more(dispatched):
     dispatcher, answers, _, sent = dispatched
     answers.event = trio.Event()
     sent.send(request(WRITE, 5, 77))
-    before = time.perf_counter()
-    assert not dispatcher.serve(before + 60)
+    assert not dispatcher.serve(soon())
     assert dispatcher.begun
     answers.event.set()
     await heard(sent)
@@ -234,7 +234,7 @@ async def test_an_unmounted_device_is_left_to_libfuse(dispatched):
 
 async def heard(sent):
     """Return the next message for the kernel."""
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         await trio.lowlevel.wait_readable(sent)
     return sent.recv(1000)
 

@@ -11,6 +11,8 @@ from types import SimpleNamespace
 import pytest
 import trio
 
+from tests.session.conftest import PATIENCE, until
+from unionfs.fuse.session import loop
 from unionfs.fuse.session.loop import FastLoop
 from unionfs.fuse.session.polling import SPIN_SECONDS, Polling
 
@@ -24,12 +26,6 @@ while True:
 
 def flood(served):
     return subprocess.Popen([sys.executable, "-c", FLOOD, served.point + "/f"])
-
-
-def until(condition, seconds=20):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
 
 
 @pytest.mark.parametrize("switches", [{}, {"handshake": False}], ids=str)
@@ -49,7 +45,7 @@ def test_under_a_flood_timers_threads_and_signals_make_progress(mirror, switches
         finally:
             one.kill()
             two.kill()
-    assert after["worst_tick"] < 2  # seconds; 2 ms are aimed at, the machine may be busy
+    assert after["worst_tick"] < PATIENCE  # seconds; 2 ms are aimed at, the machine may be busy
 
 
 def test_under_a_flood_it_can_be_stopped(mirror):
@@ -63,73 +59,80 @@ def test_under_a_flood_it_can_be_stopped(mirror):
     served.process.wait()
 
 
-def slow_passes(seconds):
-    """Return how many passes of 3 ms through trio a loop makes that always has a request."""
+class Clock(trio.abc.Instrument):
+    """A clock that every look moves on by 10 us, and every pass through trio by 3 ms."""
+
+    def __init__(self):
+        self.now = 0.0
+        self.passes = 0
+
+    def perf_counter(self):
+        self.now += 10e-6
+        return self.now
+
+    def before_io_wait(self, _timeout):
+        self.now += 3e-3
+        self.passes += 1
+
+
+def slow_passes(seconds, clock):
+    """Return how many passes a loop makes that always has a request."""
     reading, writing = os.pipe()
     os.write(writing, b"request")
-    passes = 0
 
     async def life():
-        nonlocal passes
-        loop = FastLoop(SimpleNamespace(diverted=None))
-        loop.watch(reading)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(make_slow)
-            end = time.monotonic() + seconds
-            while time.monotonic() < end:
-                await loop.wait_readable(-1)
-            nursery.cancel_scope.cancel()
-
-    async def make_slow():
-        nonlocal passes
-        while True:
-            passes += 1
-            time.sleep(0.003)  # noqa: ASYNC251 - what makes the pass slow
-            await trio.lowlevel.checkpoint()
+        fast = FastLoop(SimpleNamespace(diverted=None))
+        fast.watch(reading)
+        while clock.now < seconds:
+            await fast.wait_readable(-1)
 
     with contextlib.closing(open(reading, "rb")), contextlib.closing(open(writing, "wb")):
-        trio.run(life)
-    return passes
+        trio.run(life, instruments=[clock])
+    return clock.passes
 
 
-def test_where_a_pass_through_trio_is_slow_most_time_is_left_for_requests():
-    assert 3 < slow_passes(0.5) < 40
+def test_where_a_pass_through_trio_is_slow_most_time_is_left_for_requests(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(loop, "time", clock)
+    assert 3 < slow_passes(0.5, clock) < 40
 
 
 def test_idle_it_takes_no_time(mirror):
     served = mirror({"f": ""})
     with open(served.point + "/f", encoding="ascii"):
         pass
-    before = served.ask()["cpu"]
-    time.sleep(1)  # to be idle is what is tested
-    assert served.ask()["cpu"] - before < 0.02
+
+    def is_idle():
+        before = served.ask()["cpu"]
+        time.sleep(1)  # to be idle is what is tested
+        return served.ask()["cpu"] - before < 0.02
+
+    assert any(is_idle() for _ in range(3))  # an interrupt of the machine's may be counted, once
 
 
 @pytest.mark.parametrize("loop", [True, False])
 def test_a_handler_that_waits_keeps_nobody_waiting(mirror, loop):
-    files = {"slow": "slow:0.80", "f": "text"}
+    files = {"held": "held:x", "f": "text"}
     served = mirror(files, switches={"loop": loop, "passthrough": False})
-    with subprocess.Popen(["cat", served.point + "/slow"], stdout=subprocess.PIPE) as slow:
+    with subprocess.Popen(["cat", served.point + "/held"], stdout=subprocess.PIPE) as held:
         until(lambda: served.counts("read") == [1])
-        before = time.monotonic()
         with open(served.point + "/f", encoding="ascii") as file:
             assert file.read() == "text"
-        assert slow.poll() is None
-        assert time.monotonic() - before < 0.5
-        assert slow.communicate()[0] == b"slow:0.80"
+        assert held.poll() is None
+        served.ask("go")
+        assert held.communicate()[0] == b"held:x"
 
 
 def test_many_handlers_may_wait_at_once(mirror):
-    files = {f"slow{number}": "slow:0.50" for number in range(20)}
+    files = {f"held{number}": "held:x" for number in range(20)}
     served = mirror(files, switches={"passthrough": False})
-    before = time.monotonic()
     readers = [
         subprocess.Popen(["cat", f"{served.point}/{name}"], stdout=subprocess.PIPE)
         for name in files
     ]
-    assert [reader.communicate()[0] for reader in readers] == [b"slow:0.50"] * 20
-    assert time.monotonic() - before < 0.5 * 20 / 2
-    assert served.counts("read")[0] >= 20
+    until(lambda: served.counts("read")[0] >= 20)
+    served.ask("go")
+    assert [reader.communicate()[0] for reader in readers] == [b"held:x"] * 20
 
 
 def test_the_time_to_poll_is_whole_as_long_as_requests_come_in_time():

@@ -44,29 +44,40 @@ def sent(device):
 @pytest.mark.parametrize("count", [1, PAGE, PAGE + 1, 512 << 10])
 def test_a_part_of_a_file_is_sent_behind_the_head(pipe, content, device, offset, count):
     fd, data = content
-    assert pipe.send(device, HEAD, fd, offset, count)
+    assert pipe.send(device, HEAD, [(fd, offset, count)])
     assert sent(device) == HEAD + data[offset : offset + count]
     assert os.lseek(fd, 0, os.SEEK_CUR) == 0
 
 
 @pytest.mark.parametrize(("offset", "count"), [(0, 1 << 20), (1, (1 << 20) - PAGE)])
 def test_what_does_not_fit_into_the_pipe_is_not_sent(pipe, content, device, offset, count):
-    assert not pipe.send(device, HEAD, content[0], offset, count)
+    assert not pipe.send(device, HEAD, [(content[0], offset, count)])
     assert sent(device) == b""
+
+
+def test_parts_of_several_files_are_sent_one_behind_the_other(pipe, content, device, tmp_path):
+    fd, data = content
+    (tmp_path / "other").write_bytes(b"o" * 3 * PAGE)
+    other = os.open(tmp_path / "other", os.O_RDONLY)
+    pieces = [(fd, 7, 9 * PAGE), (other, PAGE - 1, 5), (fd, 3 * PAGE, 1)]
+    assert pipe.send(device, HEAD, pieces)
+    assert sent(device) == HEAD + data[7 : 7 + 9 * PAGE] + b"ooooo" + data[3 * PAGE : 3 * PAGE + 1]
+    assert not pipe.send(device, HEAD, [(fd, 0, PAGE), (other, 0, 4 * PAGE)])
+    os.close(other)
 
 
 def test_the_most_that_fits_is_sent(pipe, content, device):
     fd, data = content
     count = (1 << 20) - PAGE
-    assert pipe.send(device, HEAD, fd, 0, count)
+    assert pipe.send(device, HEAD, [(fd, 0, count)])
     assert sent(device) == HEAD + data[:count]
 
 
 def test_a_file_that_became_shorter_is_not_sent_and_leaves_nothing_behind(pipe, content, device):
     fd, data = content
-    assert not pipe.send(device, HEAD, fd, len(data) - PAGE, 2 * PAGE)
+    assert not pipe.send(device, HEAD, [(fd, len(data) - PAGE, 2 * PAGE)])
     assert sent(device) == b""
-    assert pipe.send(device, HEAD, fd, 0, PAGE)
+    assert pipe.send(device, HEAD, [(fd, 0, PAGE)])
     assert sent(device) == HEAD + data[:PAGE]
 
 
@@ -74,10 +85,10 @@ def test_what_the_kernel_does_not_take_leaves_nothing_behind(pipe, content, devi
     fd, data = content
     unwritable = os.open(tmp_path, os.O_RDONLY)  # a directory: EBADF
     try:
-        assert not pipe.send(unwritable, HEAD, fd, 0, PAGE)
+        assert not pipe.send(unwritable, HEAD, [(fd, 0, PAGE)])
     finally:
         os.close(unwritable)
-    assert pipe.send(device, HEAD, fd, PAGE, PAGE)
+    assert pipe.send(device, HEAD, [(fd, PAGE, PAGE)])
     assert sent(device) == HEAD + data[PAGE : 2 * PAGE]
 
 
@@ -86,4 +97,4 @@ def test_without_room_for_descriptors_nothing_is_sent(content, device, monkeypat
         raise OSError(24, "Too many open files")
 
     monkeypatch.setattr(os, "pipe2", full)
-    assert not Pipe().send(device, HEAD, content[0], 0, PAGE)
+    assert not Pipe().send(device, HEAD, [(content[0], 0, PAGE)])

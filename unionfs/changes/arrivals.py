@@ -15,7 +15,6 @@ from typing import NamedTuple
 from unionfs.changes import staged_copies
 from unionfs.changes.changes import Changes
 from unionfs.changes.staged_copies import Model, StagedCopies
-from unionfs.host import content
 from unionfs.layers import iflags, inodes, markers
 from unionfs.layers.attribute_copies import copy_attributes
 from unionfs.layers.layer import WritableLayer
@@ -210,6 +209,8 @@ class Move(Arrival):
     def finish(self) -> None:
         """Do what follows when all has gone well."""
         self._open.move()
+        if self._left is not None and self._left.partial and not self._keeps:
+            self.union.upper.partials.drop(self._left.ino)  # its room is wanted back now
         self.leave()
 
 
@@ -346,12 +347,11 @@ def _copy_content(union: TwoSided, node: Node, layer: WritableLayer, path: bytes
         target = layer.open_to_write(path, os.O_RDWR)
         try:
             layer.truncate(target, 0)
-            if not content.share(source, target):
-                content.copy(source, target, os.fstat(source).st_size)
+            source.copy(target, os.fstat(source.fd).st_size)
         finally:
             os.close(target)
     finally:
-        os.close(source)
+        source.close()
 
 
 def _date(union: TwoSided, file: Node) -> None:

@@ -267,7 +267,7 @@ class CopyUp:
         if not job.shared and job.size == lower.st_size > 0:
             job.shared = content.share(job.source, job.target)
         if not job.shared:
-            content.require_room(self.upper.work.fd, job.size, lower)
+            content.require_room(self.upper.work.fd, content.taken(job.size, lower))
 
     def _fills_in_place(self, node: Node) -> bool:
         """Tell whether upper's copy has further names, so that no rename can replace it."""

@@ -30,7 +30,7 @@ from unionfs.host import content, syscalls
 from unionfs.view.lookup_result import LookupResult
 from unionfs.view.node import Node
 from unionfs.view.sides import Side, TwoSided
-from unionfs.view.transfers import Seen, Transfer, Wanted, seen
+from unionfs.view.transfers import Seen, Source, Transfer, Wanted, seen
 
 log = logging.getLogger(__name__)
 
@@ -168,18 +168,19 @@ class Crossings:
         self._changes(self.union.side_of(wanted.node)).names.copyup.foresee_content(wanted.node)
         source = self.union.open_content(wanted.node)
         try:
-            st = os.fstat(source)
+            st = os.fstat(source.fd)
             at = seen(st)
             if at is not None:
-                content.require_room(wanted.side.upper.work.fd, st.st_size, st)
+                room = min(st.st_size, source.room(st))
+                content.require_room(wanted.side.upper.work.fd, room)
                 return self._begun(wanted, source, at)
         except BaseException:
-            os.close(source)
+            source.close()
             raise
-        os.close(source)
+        source.close()
         return None
 
-    def _begun(self, wanted: Wanted, source: int, at: Seen) -> Transfer:
+    def _begun(self, wanted: Wanted, source: Source, at: Seen) -> Transfer:
         upper, copyup = wanted.side.upper, self._changes(wanted.side).names.copyup
         self.union.acting.as_root()
         staged = b""

@@ -16,9 +16,10 @@ import contextlib
 import errno
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from unionfs.changes.parts import give_time_back, require_some, time_kept, write_all, write_parts
 from unionfs.host import content, syscalls
 from unionfs.host.syscalls import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE
 from unionfs.layers import incomplete, markers
@@ -76,6 +77,8 @@ class PartialCopies:
             if incomplete.is_said(self._upper.layer):
                 self._say()  # maybe it has another work directory now
         self.suspended = False  # new ones are not made: the lowers are being changed
+        # Takes note of each new one.
+        self.begun: Callable[[Node], None] = lambda _: None
         # Tells whether the kernel reads a lower file by itself, so that it would not see a change.
         self.is_barred: Callable[[Node], bool] = lambda _: False
 
@@ -84,6 +87,8 @@ class PartialCopies:
         if node.partial:
             return not self._waits_for_disk(node)
         union = self.union
+        if node.persisted != union.persisted:  # of two sides one has such copies
+            return False
         if not self._enabled or self.suspended or not union.has_lower_content(node):
             return False
         if node in self._upper.fills or self.is_barred(node):
@@ -117,7 +122,9 @@ class PartialCopies:
             except BaseException:
                 self._upper.partials.forget(node.ino)
                 raise
-        node.partial = self.union.nodes.has_partials = True
+        node.partial = True
+        self.union.nodes.note_partials()
+        self.begun(node)
 
     def give_up(self, node: Node) -> bool:
         """Let a partial copy be a metadata-only one again, if nothing was written; say if it is.
@@ -152,13 +159,16 @@ class PartialCopies:
         parts: list[bytes | memoryview] = [data]
         if head.start < offset or end < tail.end:
             parts = [read(partial.source, head), data, read(partial.source, tail)]
-        with _time_kept(partial.target):
+        before = os.fstat(partial.target)
+        try:
             self._store(node, partial, blocks.marked(offset, end))
-            position, error = _write(partial.target, parts, head.start)
+            position, error = write_parts(partial.target, parts, head.start)
             if error is not None:
                 position = self._take_back(node, blocks, Run(offset, position, lower=False))
-                if position <= offset:
-                    raise error
+                require_some(position - offset, error)
+        except BaseException:
+            give_time_back(partial.target, before)
+            raise
         self._finish_complete(node, partial)
         return min(position, end) - offset
 
@@ -214,9 +224,9 @@ class PartialCopies:
         """Do fallocate(2) with a mode that turns content into zeros."""
         partial, end = self._upper.partials.of(node), offset + length
         self._record(node, partial)
-        with _time_kept(partial.target):
+        with time_kept(partial.target):
             for run in partial.blocks.missing(offset, min(end, partial.blocks.limit)):
-                _write_all(partial.target, read(partial.source, run), run.start)
+                write_all(partial.target, read(partial.source, run), run.start)
             self._upper.layer.allocate(partial.target, mode, offset, length)
             self._store(node, partial, partial.blocks.marked(offset, end))
         self._finish_complete(node, partial)
@@ -239,13 +249,16 @@ class PartialCopies:
             incomplete.say(self._upper.layer, self._upper.work, syncs=self.syncs)
             self.is_said = True
 
+    def say_no_more(self) -> None:
+        """Let whoever knows nothing of partial copies have the upper again: there are none."""
+        incomplete.end(self._upper.layer, self._upper.work)
+        self.is_said = False
+
     def _store(self, node: Node, partial: Partial, blocks: BlockMap) -> None:
-        if blocks == partial.blocks:
-            return
-        if self.lasts:
-            self._write_map(node, partial, blocks)
-        else:
+        if not self.lasts:
             partial.blocks, partial.stale = blocks, True
+        elif blocks != partial.blocks:
+            self._write_map(node, partial, blocks)
 
     def _write_map(self, node: Node, partial: Partial, blocks: BlockMap) -> None:
         markers.set_blocks(*self._upper.place(node), blocks, self._most)
@@ -264,14 +277,18 @@ class PartialCopies:
 
     def require_room(self, node: Node) -> None:
         """Raise ENOSPC where upper has not the room for the rest of a file."""
+        target = self._upper.partials.of(node).target
+        content.require_room(target, self.room_for_rest(node), "the rest of a file")
+
+    def room_for_rest(self, node: Node) -> int:
+        """Return how many bytes the rest of a file takes at most."""
         partial = self._upper.partials.of(node)
-        lower = os.fstat(partial.source)
         runs = partial.blocks.runs(0, partial.blocks.limit)
         wanted = sum(run.end - run.start for run in runs if run.lower)
-        content.require_room(partial.target, wanted, lower, "the rest of a file")
+        return content.taken(wanted, os.fstat(partial.source))
 
-    def rest(self, node: Node) -> Run | None:
-        """Return what is to be copied next, not too much at a time; None: the copy has all.
+    def rest(self, node: Node, most: int = _CHUNK) -> Run | None:
+        """Return what is to be copied next, *most* bytes at a time; None: the copy has all.
 
         If it is partial still, its data has to reach the disk, and then it can `finish`.
         """
@@ -281,7 +298,7 @@ class PartialCopies:
         for run in partial.blocks.runs(0, partial.blocks.limit):
             left = self._skip(node, partial, run) if run.lower else None
             if left is not None:
-                return left._replace(end=min(left.end, left.start + _CHUNK))
+                return left._replace(end=min(left.end, left.start + most))
         if not self.syncs:
             self.finish(node)
         return None
@@ -319,7 +336,7 @@ class PartialCopies:
         try:
             for run in partial.blocks.runs(start, start + len(data)):
                 if run.lower:
-                    _write_all(partial.target, data[run.start - start : run.end - start], run.start)
+                    write_all(partial.target, data[run.start - start : run.end - start], run.start)
         finally:
             layer.utime(path, before.st_atime_ns, before.st_mtime_ns)
             if capability is not None:
@@ -346,34 +363,3 @@ class PartialCopies:
         node.below, node.redirect, node.partial = (), b"", False
         self.union.readers_go_on(node, partial.target)
         self._upper.partials.forget(node.ino)
-
-
-@contextlib.contextmanager
-def _time_kept(fd: int) -> Iterator[None]:
-    """Give a file its modification time again where a change fails, of which nothing shows."""
-    before = os.fstat(fd)
-    try:
-        yield
-    except BaseException:
-        with contextlib.suppress(OSError):  # the other error is told
-            os.utime(fd, ns=(before.st_atime_ns, before.st_mtime_ns))
-        raise
-
-
-def _write(fd: int, parts: list[bytes | memoryview], start: int) -> tuple[int, OSError | None]:
-    """Write all *parts*; return where that ended, and the error that ended it early."""
-    end = start + sum(map(len, parts))
-    position = start
-    try:
-        position += os.pwritev(fd, parts, start)
-        while position < end:
-            position += os.pwrite(fd, b"".join(parts)[position - start :], position)
-    except OSError as exc:
-        return position, exc
-    return position, None
-
-
-def _write_all(fd: int, data: bytes, start: int) -> None:
-    _, error = _write(fd, [data], start)
-    if error is not None:
-        raise error

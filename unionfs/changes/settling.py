@@ -27,7 +27,7 @@ def bring_unknown(copies: PartialCopies) -> None:
     if not (copies.union.nodes.has_partials or copies.is_said):
         return
     known = {node.host_ino for node in copies.union.nodes.all() if node.partial}
-    for layer, path in _all(copies):
+    for layer, path in places(copies):
         if layer.stat(path).st_ino not in known:
             _bring(copies, (layer, path))
 
@@ -43,7 +43,7 @@ def settle(copies: PartialCopies) -> int:
     for ino in [*upper.partials]:
         upper.partials.forget(ino)
     left = 0
-    for place in _all(copies):
+    for place in places(copies):
         try:
             _bring(copies, place)
         except OSError as exc:
@@ -52,12 +52,11 @@ def settle(copies: PartialCopies) -> int:
     if not left:
         if copies.syncs:
             mountcalls.sync_filesystem(upper.layer.fd)
-        incomplete.end(upper.layer, upper.work)
-        copies.is_said = False
+        copies.say_no_more()
     return left
 
 
-def _all(copies: PartialCopies) -> Iterator[_Place]:
+def places(copies: PartialCopies) -> Iterator[_Place]:
     """Yield the places of all partial copies; of one with several names more than once."""
     upper = copies.union.upper
     places = [

@@ -9,7 +9,6 @@ import os
 
 from unionfs.changes.copyup import CopyUp
 from unionfs.changes.names import Names
-from unionfs.changes.partial_copies import PartialCopies
 from unionfs.changes.remembering import Memory
 from unionfs.host import content
 from unionfs.layers.attribute_copies import copy_attributes
@@ -112,7 +111,7 @@ class SidedCopyUps(CopyUp):
         self.union = union
         self.scratch, self.state = _SideCopyUp(union.scratch), _SideCopyUp(union.state)
         self.syncs = self.scratch.syncs or self.state.syncs
-        self.partials = PartialCopies(union)  # none: `options.settled`
+        self.partials = self.scratch.partials  # state has none
 
     def of(self, thing: Node | Job | Side) -> CopyUp:
         """Return the copy-up of the side to which something belongs."""

@@ -113,6 +113,9 @@ def _watch(orders: int, ready: int) -> int:
     if not child:
         os.close(serving)
         os.close(ready)
+        from unionfs.mounting import survival  # noqa: PLC0415 - while the parent imports its part
+
+        survival.use_small_pages()  # before the memory is taken
         return _serve_when_told(orders, serving_end)
     os.close(serving_end)
     os.close(orders)

@@ -76,22 +76,24 @@ class ContentCopies:
         if node.partial:
             partials.require_room(node)
         while (run := partials.rest(node)) is not None:
-            data = await self._read_lower(node, run)
+            data = await self.read_lower(node, run)
             if node.partial:
                 partials.take(node, run.start, data)
         if node.partial:
-            await self._sync(node)
+            await self.sync(node)
         if node.partial:
             partials.finish(node)
 
-    async def _sync(self, node: Node) -> None:
+    async def sync(self, node: Node) -> None:
+        """Have a partial copy's data on the disk."""
         own = os.dup(self._union.upper.partials.of(node).target)
         try:
             await trio.to_thread.run_sync(content.sync, own)
         finally:
             os.close(own)
 
-    async def _read_lower(self, node: Node, run: Run) -> bytes:
+    async def read_lower(self, node: Node, run: Run) -> bytes:
+        """Read what a partial copy lacks."""
         own = os.dup(self._union.upper.partials.of(node).source)
         try:
             return await trio.to_thread.run_sync(read_lower, own, run)

@@ -51,7 +51,7 @@ class DirectFiles:
         self._files = service.files
         self._changes = service.changes
         self._durability = service.durability
-        self._partial = DirectPartials(service, self._read_at_once)
+        self._partial = DirectPartials(service)
         self._reply = memoryview(bytearray(_READ_BYTES))
         self.table: Mapping[int, Handler] = {
             messages.OPEN: self._open,
@@ -175,7 +175,7 @@ class DirectFiles:
     ) -> memoryview | bytes | None:
         """Return the reply to a read, or None where it would wait for a disk."""
         cached = self._files.reading.cached(fd, size, offset)
-        if cached and self._session.send_file(unique, fd, offset, cached):
+        if cached and self._session.send_pieces(unique, ((fd, offset, cached),)):
             return NO_REPLY
         head, reply = messages.HEADER_BYTES, self._reply
         if len(reply) < head + size:

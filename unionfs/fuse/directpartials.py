@@ -1,35 +1,27 @@
 """Requests for the content of partial copies, answered directly: see `directfiles`."""
 
 from collections.abc import Callable
-from typing import Protocol
 
 from unionfs.fuse.partial_content import Cold
+from unionfs.fuse.reading import LARGE
 from unionfs.fuse.service import Service
 from unionfs.fuse.session import messages
 from unionfs.fuse.session.crew import Later, Waiting
-from unionfs.fuse.session.dispatch import Reply
+from unionfs.fuse.session.dispatch import NO_REPLY, Reply
 from unionfs.layers.blockmap import Run
 from unionfs.view.node import Node
-
-
-class ReadAtOnce(Protocol):
-    """What answers a read of one file, or returns None where that would wait."""
-
-    def __call__(
-        self, unique: int, fd: int, size: int, offset: int, /
-    ) -> memoryview | bytes | None:
-        """Answer."""
+from unionfs.view.partials import Partial
 
 
 class DirectPartials:
     """The direct handlers of one mount for partial copies; each takes the node of one."""
 
-    def __init__(self, service: Service, read_at_once: ReadAtOnce) -> None:
+    def __init__(self, service: Service) -> None:
+        self._session = service.session
         self._union = service.union
         self._content = service.files.partial_content
         self._copies = service.files.partials
         self._bring = service.files.copies.bring
-        self._read_at_once = read_at_once
         self._reply = memoryview(b"")  # of reads; it grows with the largest
 
     def target(self, node: Node) -> int:
@@ -38,25 +30,26 @@ class DirectPartials:
 
     def read(self, unique: int, node: Node, offset: int, size: int) -> memoryview | bytes | Later:
         """Answer a READ."""
-        runs = self._content.runs(node, offset, size)
+        partial = self._union.upper.partials.of(node)
+        runs = [*partial.runs(offset, offset + size)]
         if not runs:
             return messages.data(unique, b"")
-        reply = self._at_once(unique, node, runs)
+        reply = self._at_once(unique, partial, runs)
         if reply is not None:
             return reply
-        read = self._content.reader(node, runs)
+        read = self._content.reader(partial, runs)
         return Later(lambda: messages.data(unique, read()))
 
-    def _at_once(self, unique: int, node: Node, runs: list[Run]) -> memoryview | bytes | None:
-        if len(runs) == 1:
-            (start, end, lower), partial = runs[0], self._union.upper.partials.of(node)
-            fd = partial.source if lower else partial.target
-            return self._read_at_once(unique, fd, end - start, start)
+    def _at_once(self, unique: int, partial: Partial, runs: list[Run]) -> memoryview | bytes | None:
+        size = runs[-1].end - runs[0].start
+        if size >= LARGE:
+            pieces = self._content.pieces(partial, runs)
+            if pieces and self._session.send_pieces(unique, pieces):
+                return NO_REPLY
         head, reply = messages.HEADER_BYTES, self._reply
-        size = head + runs[-1].end - runs[0].start
-        if len(reply) < size:
-            reply = self._reply = memoryview(bytearray(size))
-        count = self._content.read_at_once(node, runs, reply[head:size])
+        if len(reply) < head + size:
+            reply = self._reply = memoryview(bytearray(head + size))
+        count = self._content.read_at_once(partial, runs, reply[head : head + size])
         if count is None:
             return None
         messages.put_header(reply, unique, head + count)

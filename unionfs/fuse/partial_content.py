@@ -14,11 +14,16 @@ import trio
 
 from unionfs.changes.partial_copies import PartialCopies, read_lower
 from unionfs.fuse.reading import Reading
+from unionfs.fuse.session.pipe import Piece
 from unionfs.layers.blockmap import Run
 from unionfs.view.node import Node
+from unionfs.view.partials import Partial
 from unionfs.view.union import Union
 
 _T = TypeVar("_T")
+
+# Bytes of a run from which on splicing it costs less than copying it once more.
+_LEAST_SPLICED = 32 << 10
 
 
 class Cold(Exception):  # noqa: N818 - it says why one has to wait
@@ -33,29 +38,43 @@ class PartialContent:
         self._copies = copies
         self._reading = reading
 
-    def read_at_once(self, node: Node, runs: list[Run], buffer: memoryview) -> int | None:
+    def read_at_once(self, partial: Partial, runs: list[Run], buffer: memoryview) -> int | None:
         """Fill *buffer*; return the bytes read, or None where it would wait."""
-        partial = self._union.upper.partials.of(node)
         done = 0
-        for run in runs:
-            room = buffer[done : done + run.end - run.start]
-            if run.lower:
-                found = self._reading.at_once(partial.source, room, run.start)
-                if found != len(room):
+        for start, end, lower in runs:
+            room = buffer[done : done + end - start]
+            if lower:
+                count = self._reading.at_once(partial.source, room, start)
+                if count != len(room):
+                    return None
+            elif self._copies.lasts:
+                count = self._reading.at_once(partial.target, room, start)
+                if count is None:
                     return None
             else:
-                found = self._reading.at_once(partial.target, room, run.start)
-                if found is None:
-                    return None
-            count = found
+                count = os.preadv(partial.target, [room], start)
             done += count
             if count < len(room):
                 break
         return done
 
-    def reader(self, node: Node, runs: list[Run]) -> Callable[[], bytes]:
+    def pieces(self, partial: Partial, runs: list[Run]) -> list[Piece]:
+        """Return where the content is that can be spliced; nothing where it is cold, or little."""
+        pieces: list[Piece] = []
+        if runs[-1].end - runs[0].start < len(runs) * _LEAST_SPLICED:
+            return pieces
+        for start, end, lower in runs:
+            fd = partial.source if lower else partial.target
+            if (lower or self._copies.lasts) and not self._reading.is_cached(
+                fd, end - start, start
+            ):
+                return []
+            pieces.append((fd, start, end - start))
+        return pieces
+
+    @staticmethod
+    def reader(partial: Partial, runs: list[Run]) -> Callable[[], bytes]:
         """Return what reads the same in a thread; it is to be called once."""
-        partial = self._union.upper.partials.of(node)
         source = os.dup(partial.source)
         try:
             target = os.dup(partial.target)
@@ -72,17 +91,14 @@ class PartialContent:
 
         return read
 
-    def runs(self, node: Node, offset: int, size: int) -> list[Run]:
-        """Return where the content is that is asked for, up to the end of the file."""
-        return list(self._union.upper.partials.of(node).runs(offset, offset + size))
-
     async def read(self, node: Node, size: int, offset: int) -> bytes | memoryview:
         """Return up to *size* bytes at *offset*; fewer only at the end of the file."""
-        runs, buffer = self.runs(node, offset, size), memoryview(bytearray(size))
-        count = self.read_at_once(node, runs, buffer)
+        partial, buffer = self._union.upper.partials.of(node), memoryview(bytearray(size))
+        runs = [*partial.runs(offset, offset + size)]
+        count = self.read_at_once(partial, runs, buffer)
         if count is not None:
             return buffer[:count]
-        return await trio.to_thread.run_sync(self.reader(node, runs))
+        return await trio.to_thread.run_sync(self.reader(partial, runs))
 
     def seek(self, node: Node, offset: int, whence: int) -> int:
         """Return where data or a hole begins: lseek(2), SEEK_DATA and SEEK_HOLE."""

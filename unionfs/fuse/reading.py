@@ -61,11 +61,18 @@ class Reading:
         """Return how many bytes a read yields that is large and wholly cached; else 0."""
         if size < LARGE:
             return 0
-        count = min(size, os.fstat(fd).st_size - offset)
-        if count < LARGE or not syscalls.is_cached(fd, offset, count):
+        st = os.fstat(fd)
+        count = min(size, st.st_size - offset)
+        if count < LARGE:
             return 0
+        return count if self._in_memory.get(st.st_dev) or self.is_cached(fd, count, offset) else 0
+
+    def is_cached(self, fd: int, count: int, offset: int) -> bool:
+        """Tell whether all of *count* bytes, not 0, that a file has is in the page cache."""
+        if not syscalls.is_cached(fd, offset, count):
+            return False
         # What is on its way counts as cached; its end comes last.
-        return count if self.at_once(fd, memoryview(bytearray(1)), offset + count - 1) else 0
+        return bool(self.at_once(fd, memoryview(bytearray(1)), offset + count - 1))
 
     def fetch(self, fd: int, size: int, offset: int) -> bool:
         """Send for what is not in memory; tell whether it is likely to come in a moment."""

@@ -22,13 +22,15 @@ _CHUNK = 1 << 20
 _CANNOT = frozenset({errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM})
 
 
-def require_room(place: int, size: int, st: os.stat_result, what: str = "a copy") -> None:
-    """Raise ENOSPC where *size* bytes of a file have no room where *place* is open.
+def taken(size: int, st: os.stat_result) -> int:
+    """Return how many bytes of disk *size* bytes of a file take at most: its holes take none."""
+    return min(size, st.st_blocks * ST_BLOCK)
 
-    *st* is the file's, whose holes take nothing; *what* the error says they are.
-    """
+
+def require_room(place: int, size: int, what: str = "a copy") -> None:
+    """Raise ENOSPC where *size* bytes of *what* have no room on the disk that *place* is on."""
     room = os.fstatvfs(place)
-    if min(size, st.st_blocks * ST_BLOCK) > room.f_bfree * room.f_frsize:
+    if size > room.f_bfree * room.f_frsize:
         raise OSError(errno.ENOSPC, f"upper has not the room for {what}")
 
 
@@ -47,7 +49,11 @@ def copy(source: int, target: int, size: int) -> None:
     """Copy the first *size* bytes; holes stay holes, and *target* gets that size."""
     if os.fstat(target).st_size != size:
         os.ftruncate(target, size)
-    position = 0
+    copy_part(source, target, 0, size)
+
+
+def copy_part(source: int, target: int, position: int, size: int) -> None:
+    """Copy the bytes from *position* to *size*, but for holes."""
     while position < size:
         start = _next_data(source, position)
         if start is None or start >= size:

@@ -73,6 +73,9 @@ class BlockMap(NamedTuple):
         if len(self.marks) << 3 < blocks:
             return False
         whole = blocks >> 3
+        probes = self.marks[: whole : (whole >> 1) or 1]  # mostly all need not be compared
+        if probes != b"\xff" * len(probes):
+            return False
         rest = (1 << (blocks & 7)) - 1
         if rest and self.marks[whole] & rest != rest:
             return False
@@ -149,9 +152,10 @@ class BlockMap(NamedTuple):
 
         That is the rest of the blocks that it writes to in part; mostly nothing.
         """
-        first = self.beginning(start)
-        if start >= self.limit:
+        whole = (1 << self.shift) - 1
+        if start >= self.limit or not (start | end) & whole:
             return Run(start, start, lower=True), Run(end, end, lower=True)
+        first = self.beginning(start)
         last = min(-(-end >> self.shift) << self.shift, self.limit)
         head = first if self._is_lower(start) else start
         tail = last if end < last and self._is_lower(end) else end
@@ -169,13 +173,16 @@ class BlockMap(NamedTuple):
         end = min(end, self.limit)
         if start >= end:
             return self
-        first, last = start >> self.shift, (end - 1) >> self.shift
+        limit, marks, shift = self
+        first, last = start >> shift, (end - 1) >> shift
         head, tail = first >> 3, (last >> 3) + 1
         added = ((1 << last - first + 1) - 1) << (first & 7)
-        middle = int.from_bytes(self.marks[head:tail], "little") | added
-        changed = middle.to_bytes(tail - head, "little")
-        marks = self.marks[:head].ljust(head, b"\0") + changed + self.marks[tail:]
-        return self._replace(marks=marks)
+        changed = int.from_bytes(marks[head:tail], "little") | added
+        if tail > len(marks):
+            marks = marks.ljust(tail, b"\0")
+        changing = bytearray(marks)
+        changing[head:tail] = changed.to_bytes(tail - head, "little")
+        return BlockMap(limit, bytes(changing), shift)
 
     def without(self, run: Run) -> "BlockMap":
         """Return the map when the copy has none of the blocks that hold bytes of *run*."""

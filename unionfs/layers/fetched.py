@@ -68,7 +68,7 @@ def copy(source: int, most: int | None, stash: int) -> int:
     target = _nameless(stash)
     try:
         if stash >= 0:
-            content.require_room(stash, size, st)
+            content.require_room(stash, content.taken(size, st))
         content.copy(source, target, size)
         os.ftruncate(target, st.st_size)
     except BaseException:

@@ -11,7 +11,7 @@ import dataclasses
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from unionfs.host import mountcalls, mountinfo, syscalls
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from unionfs.view.union import Union
 
 log = logging.getLogger(__name__)
+
+_Task = Callable[[], Awaitable[None]]
 
 _FAILED = 1  # exit status
 
@@ -76,8 +78,7 @@ def serve(
     *before_unmounting* is called in a thread when a signal asks for the end.
     Returns the exit status.  The process's own directory and umask change.
     """
-    os.chdir("/")  # a daemon keeps no directory busy
-    os.umask(0)  # modes come with the requests
+    _take_place()
     union, stack = _union(stack, options)
     session, operations, direct = _prepared(stack, union, options, mountpoint)
     watches = _watches(stack, "/" if options.boot == "on" else mountpoint)
@@ -91,7 +92,8 @@ def serve(
     try:
         session.mount(operations, direct)
         log.info("mounted at %s", mountpoint)
-        _serve(session, mountpoint, watches, welcome, before_unmounting)
+        tasks = [*(watch.watch for watch in watches), *_filling(operations, options)]
+        _serve(session, mountpoint, tasks, welcome, before_unmounting)
     except OSError as exc:
         log.error("cannot mount at '%s': %s", mountpoint, exc.strerror or exc)  # noqa: TRY400
         return _FAILED
@@ -104,6 +106,26 @@ def serve(
     log.info("unmounted from %s", mountpoint)
     _settle(operations)
     return 0
+
+
+def _take_place() -> None:
+    os.chdir("/")  # a daemon keeps no directory busy
+    os.umask(0)  # modes come with the requests
+
+
+def _filling(operations: "Operations", options: Options) -> "list[_Task]":
+    """Return what brings the rest of files that upper has in part, where it is to be brought.
+
+    No request may have been served yet.
+    """
+    if options.fill == "off":
+        return []
+    from unionfs.fuse.filling import Filling  # noqa: PLC0415 - few unions do
+
+    union, files, session = operations.union, operations.files, operations.session
+    filling = Filling(union, files.copies, files.partials, session.was_asked, files.is_written)
+    filling.find()
+    return [filling.watch]
 
 
 def _settle(operations: "Operations") -> None:
@@ -215,7 +237,7 @@ def _watches(stack: Stack, mountpoint: str) -> "list[Watch]":
 def _serve(
     session: "Session",
     mountpoint: str,
-    watches: "list[Watch]",
+    tasks: "Sequence[_Task]",
     started: Callable[[], None],
     before_unmounting: Callable[[], None],
 ) -> None:
@@ -236,8 +258,8 @@ def _serve(
     async def life() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(unmount_on_signal)
-            for watch in watches:
-                nursery.start_soon(watch.watch)
+            for task in tasks:
+                nursery.start_soon(task)
             await session.serve(started)
             nursery.cancel_scope.cancel()
 

@@ -72,11 +72,11 @@ def open_stack(options: Options, mountpoint: str | None = None) -> Stack:
         named = _Named(options, mountpoint, held)
         attached: list[Place] = []
         lowers = _open_lowers(options, named.lowers, attached, undo)
+        if named.upper is not None and options.copyup == "blocks":
+            uppers.require_holes(named.upper)
         upper, work, copy = _open_writable(options, named, lowers[0].fd, attached)
         for layer in filter(None, (upper, work)):
             undo.callback(os.close, layer.fd)
-        if upper is not None and options.copyup == "blocks":
-            uppers.require_holes(upper)
         if copy >= 0:
             undo.callback(os.close, copy)
         state, lost = named.open_state(options, attached)

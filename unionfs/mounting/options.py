@@ -55,6 +55,11 @@ class Options:
         "what a large lower file that is written to brings up: all, or the blocks written"
         " [blocks with --ram]",
     ] = None
+    fill: Annotated[
+        OnOff,
+        "with copyup=blocks on a disk: what a file lacks is copied when nobody asks for anything"
+        " [off]",
+    ] = "off"
     whiteout: Annotated[
         Literal["overlay", "aufs"],
         'how upper says "deleted": as overlayfs does, or by names .wh.* [overlay]',
@@ -273,6 +278,8 @@ def settled(options: Options) -> Options:
     if options.noopen == "on":
         options = _without_opens(options)
     options = replace(options, copyup=_copyup(options))
+    if options.fill == "on":
+        _check_fill(options)
     features = {"metacopy": options.metacopy, "redirect_dir": options.redirect_dir}
     if options.whiteout == "aufs":
         for key, value in features.items():
@@ -289,18 +296,26 @@ def settled(options: Options) -> Options:
 def _copyup(options: Options) -> Literal["whole", "blocks"]:
     """Return how files are copied up.
 
-    A copy by blocks takes a metadata-only copy, and does not move to another side.  On a disk
-    other programs that look at upper find it in part, so there it is asked for.
+    A copy by blocks takes a metadata-only copy.  On a disk other programs that look at upper find
+    it in part, so there it is asked for; beside state it is never, as that disk is emptied.
     """
     without = "off" in (options.metacopy, options.redirect_dir) or options.whiteout == "aufs"
-    if options.copyup == "blocks" and options.state:
-        raise Refused("copyup=blocks and a state directory exclude each other: leave one out")
+    if options.copyup == "blocks" and options.state and options.ram is None:
+        raise Refused("copyup=blocks beside a state directory needs scratch in RAM: say --ram")
     if options.copyup == "blocks" and options.ram is None and not options.upper:
         raise Refused("copyup=blocks without an upper directory: there is nothing to copy up to")
     if options.copyup == "blocks" and without:
         raise Refused("copyup=blocks needs metacopy=on: leave one of them out")
-    fits = options.ram is not None and not options.state and not without
+    fits = options.ram is not None and not without
     return options.copyup or ("blocks" if fits else "whole")
+
+
+def _check_fill(options: Options) -> None:
+    """Check that files come to be in upper in part, and to be wanted whole."""
+    if options.ram is not None:
+        raise Refused("fill=on and a RAM upper exclude each other: whole files would fill the RAM")
+    if options.copyup != "blocks":
+        raise Refused("fill=on needs copyup=blocks: add it, or leave fill=on out")
 
 
 def _with_state(options: Options) -> Options:

@@ -31,6 +31,7 @@ _SPARED = "/run/sendsigs.omit.d"
 
 # prctl(2)
 _PR_SET_NAME = 15
+_PR_SET_THP_DISABLE = 41
 # mlockall(2)
 _MCL_CURRENT = 1
 _MCL_FUTURE = 2
@@ -119,6 +120,14 @@ def spare_from_oom_killer() -> None:
     """Have others killed when memory runs out: oom_score_adj, proc_pid_oom_score_adj(5)."""
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "wb", 0) as file:
         file.write(b"-1000")
+
+
+def use_small_pages() -> None:
+    """Have no huge pages from now on, as one of which a byte is touched is locked whole.
+
+    prctl(2), PR_SET_THP_DISABLE; children and threads have it from this process.
+    """
+    _libc.prctl(_PR_SET_THP_DISABLE, 1, 0, 0, 0)
 
 
 def lock_memory() -> None:

@@ -163,11 +163,11 @@ def _is_place(path: str, place: Place) -> bool:
 # What the file system can do
 
 
-def require_holes(upper: WritableLayer) -> None:
+def require_holes(upper: Place) -> None:
     """Refuse a file system of which it is not known that it tells what was written to a file."""
     if not syscalls.knows_holes(upper.fd):
         raise Refused(
-            f"upper '{upper.name}' is on a file system that copyup=blocks is not made for:"
+            f"{upper.label} is on a file system that copyup=blocks is not made for:"
             " choose a directory on ext4, xfs, btrfs or tmpfs, or leave copyup=blocks out"
         )
 

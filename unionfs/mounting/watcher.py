@@ -53,6 +53,7 @@ def watch(child: int, serving: int, ready: int) -> int:
 
     It tells at *serving* when it serves, and that is passed on to *ready*.
     """
+    survival.use_small_pages()
     survival.spare_from_oom_killer()
     with open(serving, "rb") as pipe:
         device, _, dead = pipe.read().decode().partition(" ")  # no `dead`: it serves no root

@@ -131,8 +131,11 @@ class NodeTable(dict[int, Node]):
     def __init__(self, root: Node) -> None:
         super().__init__({ROOT_INO: root})
         self.root = root
-        self.orphans: dict[int, Node] = {}  # those that have no name
         self.has_partials = False  # has any node been `partial`?
+        self.orphans: dict[int, Node] = {}  # those that have no name
+        self.kept: set[Node] = (
+            set()
+        )  # also where the kernel forgets them, as long as they have names
 
     def __missing__(self, ino: int) -> Node:
         """Raise ESTALE: the kernel should know better."""
@@ -224,7 +227,7 @@ class NodeTable(dict[int, Node]):
             persisted=parent.persisted,
         )
         if result.partial:
-            self.has_partials = True
+            self.note_partials()
         if result.upper and ino != result.st.st_ino:  # copied up; who knew if synced is gone
             node.unsynced = UNKNOWN_COPY
         return self.add(node, parent)
@@ -282,6 +285,28 @@ class NodeTable(dict[int, Node]):
             else:
                 node.orphan = True
                 self.orphans[node.ino] = node
+                if node in self.kept:
+                    self._keep_no_more(node)
+
+    def note_partials(self) -> None:
+        """Take note that a node is partial."""
+        self.has_partials = True
+
+    def keep(self, node: Node) -> None:
+        """Keep a file that has a name until that is gone."""
+        if node not in self.kept:
+            self.kept.add(node)
+            node.children += 1
+
+    def keep_no_more(self, node: Node) -> None:
+        """Keep it as long as the kernel knows it."""
+        if node in self.kept:
+            self._keep_no_more(node)
+            self.drop_if_unknown(node)
+
+    def _keep_no_more(self, node: Node) -> None:
+        self.kept.remove(node)
+        node.children -= 1
 
     def forget(self, ino: int, count: int) -> None:
         """Take back *count* lookups; the kernel no longer knows a node that has none."""

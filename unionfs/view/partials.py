@@ -99,6 +99,12 @@ class Partials(dict[int, Partial]):
         blocks = BlockMap.unmarked(size, self._most_blocks)
         return Partial(blocks, recorded=False, source=source, target=target)
 
+    def drop(self, ino: int) -> None:
+        """Let go of a file that is gone."""
+        partial = self.pop(ino, None)
+        if partial is not None:
+            partial.close()
+
     def forget(self, ino: int) -> None:
         """Let go of what is known of a node."""
         partial = self.get(ino)

@@ -25,7 +25,7 @@ from unionfs.layers.stack import Stack, State
 from unionfs.view.lookup import Finder, Lookup, find_nothing
 from unionfs.view.node import Node, NodeTable
 from unionfs.view.sidetables import SideTable, Tables
-from unionfs.view.transfers import Transfers
+from unionfs.view.transfers import Source, Transfers
 from unionfs.view.twins import Twins
 from unionfs.view.union import Common, Features, Union
 from unionfs.view.upper import Upper
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 # What a node says of where a file is.
 _WHERE = (
     "host_ino", "parent", "name", "upper", "below", "redirect", "link", "links", "aliases", "pin",
-    "unsynced", "orphan", "persisted",
+    "unsynced", "orphan", "persisted", "partial",
 )  # fmt: skip
 
 
@@ -97,6 +97,7 @@ class _Uppers(Upper):
         # What is done by descriptor may be done by either layer.
         self.layer, self.work = scratch.layer, scratch.work
         self.fills = scratch.fills
+        self.partials = scratch.partials  # of state there are none
 
     def place(self, node: Node) -> "tuple[WritableLayer, bytes]":
         """Return where a node on upper is; EROFS for one that is not."""
@@ -167,7 +168,9 @@ class TwoSided(Union):
         other = Stack(state.upper, state.work, stack.lowers, stack.within, state.copy)
         # State may not depend on a path of the lowers: an upgrade may put other content there, or
         # take it away.
-        kept = dataclasses.replace(features, metacopy=False, redirect_dir=False)
+        kept = dataclasses.replace(
+            features, metacopy=False, redirect_dir=False, copyup="whole", volatile=False
+        )
         self.state = Side(other, kept, common, self, persisted=True)
         self.features = features
         self.acting, self.access, self.readers = common.acting, common.access, common.readers
@@ -337,12 +340,15 @@ class TwoSided(Union):
         """Tell whether *node* may come to upper by its metadata alone: never to state."""
         return self.features.metacopy and not node.persisted
 
-    def open_content(self, node: Node) -> int:
+    def open_content(self, node: Node) -> Source:
         """Open a file's content to copy it."""
+        if node.partial:
+            partial = self.upper.partials.of(node)
+            return Source.of_both(partial.target, partial.source, partial.blocks)
         if self.has_lower_content(node):
             lower = node.lowers[-1]
-            return lower.layer.open_content(lower.path)
-        return self.open_to_read(node)
+            return Source(lower.layer.open_content(lower.path))
+        return Source(self.open_to_read(node))
 
     def statvfs(self, node: Node) -> os.statvfs_result:
         """Return the figures of the file system to which changes of *node* go."""

@@ -19,6 +19,7 @@ class SideTable(NodeTable):
     """
 
     other: NodeTable
+    both: NodeTable
 
     def __init__(self, root: Node) -> None:
         super().__init__(root)
@@ -27,6 +28,10 @@ class SideTable(NodeTable):
 
     def __contains__(self, ino: object) -> bool:
         return super().__contains__(ino) or dict.__contains__(self.other, ino)
+
+    def note_partials(self) -> None:
+        """Take note that a node is partial."""
+        self.has_partials = self.both.has_partials = True
 
     def of(self, result: "LookupResult") -> Node | None:
         """Return the node of what was seen, if there is one."""
@@ -63,6 +68,9 @@ class Tables(NodeTable):
     def __init__(self, scratch: NodeTable, state: NodeTable) -> None:
         super().__init__(scratch.root)
         self._scratch, self._state = scratch, state
+        for table in (scratch, state):
+            if isinstance(table, SideTable):
+                table.both = self
 
     def __missing__(self, ino: int) -> Node:
         node = self._state.get(ino)

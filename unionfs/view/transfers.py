@@ -15,6 +15,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from unionfs.host import content
+from unionfs.layers.blockmap import BlockMap
 
 if TYPE_CHECKING:
     from unionfs.view.node import Node
@@ -50,11 +51,52 @@ def seen(st: os.stat_result) -> Seen | None:
 
 
 @dataclasses.dataclass(slots=True, eq=False)
+class Source:
+    """The content of a file, open to be copied; of a partial copy, that of both files."""
+
+    fd: int  # its attributes tell of changes
+    lower: int = -1
+    blocks: BlockMap | None = None
+
+    @classmethod
+    def of_both(cls, fd: int, lower: int, blocks: BlockMap) -> "Source":
+        """Return that of a partial copy, with descriptors of its own."""
+        own = os.dup(fd)
+        try:
+            return cls(own, os.dup(lower), blocks)
+        except BaseException:
+            os.close(own)
+            raise
+
+    def room(self, st: os.stat_result) -> int:
+        """Return how many bytes a copy takes at most, if it has holes; *st* is that of `fd`."""
+        blocks = st.st_blocks if self.lower < 0 else st.st_blocks + os.fstat(self.lower).st_blocks
+        return blocks * content.ST_BLOCK
+
+    def copy(self, target: int, size: int) -> None:
+        """Copy the first *size* bytes into a file that is empty; a thread may do it."""
+        if self.blocks is None:
+            if not content.share(self.fd, target):
+                content.copy(self.fd, target, size)
+            return
+        os.ftruncate(target, size)
+        for start, end, lower in self.blocks.runs(0, size):
+            content.copy_part(self.lower if lower else self.fd, target, start, end)
+
+    def close(self) -> None:
+        """Close the descriptors, once."""
+        for fd in (self.fd, self.lower):
+            if fd >= 0:
+                os.close(fd)
+        self.fd = self.lower = -1
+
+
+@dataclasses.dataclass(slots=True, eq=False)
 class Transfer:
     """One copy, under way or ready; its descriptors are closed when it is over."""
 
     wanted: Wanted
-    source: int
+    source: Source
     target: int
     staged: bytes  # b"": it goes into the placeholder
     seen: Seen
@@ -63,18 +105,17 @@ class Transfer:
 
     def fill(self) -> None:
         """Copy the content; a thread may do it."""
-        if not content.share(self.source, self.target):
-            content.copy(self.source, self.target, self.seen.size)
+        self.source.copy(self.target, self.seen.size)
         if self.syncs:
             content.sync(self.target)
         self.is_ready = True
 
     def close(self) -> None:
         """Close the descriptors, once."""
-        for fd in (self.source, self.target):
-            if fd >= 0:
-                os.close(fd)
-        self.source = self.target = -1
+        self.source.close()
+        if self.target >= 0:
+            os.close(self.target)
+        self.target = -1
 
 
 class Transfers:
@@ -95,9 +136,9 @@ class Transfers:
             return False
         source = self._union.open_content(wanted.node)
         try:
-            return seen(os.fstat(source)) == transfer.seen
+            return seen(os.fstat(source.fd)) == transfer.seen
         finally:
-            os.close(source)
+            source.close()
 
     def take(self, wanted: Wanted) -> bytes | None:
         """Return where the content of a file is ready, b"" for its placeholder; None for nowhere.

@@ -5,14 +5,14 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.commands.conftest import bench, plain
+from tests.commands.conftest import bench, ground, plain
 from tests.trees import plant
 from unionfs.audit.examination import Examination
 from unionfs.commands.check import repair
 from unionfs.layers.layer import Layer, WritableLayer
 from unionfs.layers.stack import Stack
 
-__all__ = ["bench", "plain"]
+__all__ = ["bench", "ground", "plain"]
 
 PREFIX = "trusted.overlay."
 

@@ -154,9 +154,7 @@ def verbs(driver, name):
 
 FUZZ = settings(
     max_examples=40,
-    deadline=None,
-    derandomize=os.environ.get("CI") == "true",
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 

@@ -1,5 +1,5 @@
 """The commands as processes: see tests/commands."""
 
-from tests.commands.conftest import bench, plain
+from tests.commands.conftest import bench, ground, plain
 
-__all__ = ["bench", "plain"]
+__all__ = ["bench", "ground", "plain"]

@@ -7,6 +7,7 @@ import stat
 import pytest
 
 from tests.trees import Link, harvest, plant
+from unionfs.changes import copyup, partial_copies
 from unionfs.host import syscalls
 
 RULES = ("/keep", "/etc/passwd*")
@@ -36,6 +37,12 @@ class Plain:
     def write(self, path, text):
         with open(self.at(path), "w") as file:
             file.write(text)
+
+    def patch(self, path, text, offset):
+        os.pwrite(self.open_to_write(path), text.encode(), offset)
+
+    def cut(self, path, size):
+        os.truncate(self.at(path), size)
 
     def open_to_write(self, path):
         self.open_fds.append(os.open(self.at(path), os.O_RDWR))
@@ -68,9 +75,9 @@ class Plain:
             os.close(fd)
 
 
-def play(stage, steps):
+def play(stage, steps, opened=None):
     """Carry steps out; return what each says: nothing, an errno, or what a descriptor reads."""
-    said, opened = [], {}
+    said, opened = [], {} if opened is None else opened
     for verb, *args in steps:
         try:
             if verb in {"open", "open_to_write"}:
@@ -234,6 +241,83 @@ SCRIPTS = {
     "mode of a link": [
         ("link", "keep/k", "tmp/a"), ("chmod", "tmp/a", 0o600), ("unlink", "keep/k")],
 }  # fmt: skip
+
+
+PAGE = 4096
+LARGE = {
+    "keep": {"k": "kept" * PAGE, "one": "1" * 3 * PAGE},
+    "etc": {"passwd": "root" * PAGE, "hosts": "local"},
+    "tmp": {"t": "temporary-" * PAGE, "u": "ump" * PAGE},
+}
+_T = ("patch", "tmp/t", "new", PAGE + 5)
+BY_BLOCKS = {
+    "to state": [_T, ("rename", "tmp/t", "keep/t"), ("patch", "keep/t", "more", 3 * PAGE - 1)],
+    "to state, opened and no more": [("patch", "tmp/t", "", 0), ("rename", "tmp/t", "keep/t")],
+    "over a file of state": [_T, ("rename", "tmp/t", "keep/k")],
+    "over a file in part": [
+        _T, ("rename", "keep/k", "tmp/t"), ("patch", "tmp/t", "X", 9),
+        ("rename", "tmp/t", "etc/x")],
+    "there and back": [
+        _T, ("rename", "tmp/t", "keep/t"), ("patch", "keep/t", "2", 7),
+        ("rename", "keep/t", "tmp/v"), ("patch", "tmp/v", "3", 2 * PAGE),
+        ("rename", "tmp/v", "keep/k")],
+    "cut, and grown": [
+        _T, ("cut", "tmp/t", PAGE + 100), ("cut", "tmp/t", 5 * PAGE + 3),
+        ("rename", "tmp/t", "keep/t"), ("cut", "keep/t", 6 * PAGE)],
+    "grown beyond": [
+        _T, ("patch", "tmp/t", "end", 30 * PAGE), ("rename", "tmp/t", "etc/passwd")],
+    "exchanged": [
+        _T, ("rename", "tmp/t", "keep/k", EXCHANGE), ("patch", "tmp/t", "4", 11),
+        ("patch", "keep/k", "5", PAGE), ("rename", "tmp/t", "keep/k", EXCHANGE)],
+    "linked into state": [
+        _T, ("link", "tmp/t", "keep/t"), ("patch", "keep/t", "6", 12), ("patch", "tmp/t", "7", 0)],
+    "linked, and back": [
+        _T, ("link", "tmp/t", "keep/t"), ("patch", "keep/t", "6", 12), ("unlink", "keep/t"),
+        ("patch", "tmp/t", "8", 3 * PAGE), ("unlink", "tmp/t")],
+    "linked, and renamed": [
+        _T, ("link", "tmp/t", "tmp/v"), ("rename", "tmp/t", "keep/t"), ("patch", "tmp/v", "9", 1),
+        ("rename", "tmp/v", "etc/w"), ("unlink", "keep/t"), ("patch", "etc/w", "A", PAGE)],
+    "renamed before, mode changed": [
+        _T, ("rename", "tmp/t", "etc/v"), ("chmod", "etc/v", 0o600), ("rename", "etc/v", "keep/v")],
+    "refused": [
+        _T, ("rename", "tmp/t", "keep/k", NOREPLACE), ("rename", "tmp/t", "keep"),
+        ("patch", "tmp/t", "B", 2 * PAGE)],
+    "what is open goes along": [
+        ("open", "tmp/t"), _T, ("rename", "tmp/t", "keep/t"), ("patch", "keep/t", "C", 2),
+        ("pread", "tmp/t"), ("fstat", "tmp/t")],
+    "two of them": [
+        _T, ("patch", "tmp/u", "D", 1), ("rename", "tmp/u", "keep/u"), ("patch", "tmp/t", "E", 0),
+        ("rename", "tmp/t", "keep/u"), ("create", "tmp/u", "F"), ("patch", "tmp/u", "G", 4)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("most", [128, 1], ids=["many known", "one known"])
+@pytest.mark.parametrize("script", BY_BLOCKS)
+def test_a_file_in_part_crosses_as_in_a_plain_directory(union, tmp_path, monkeypatch, script, most):
+    for module in (copyup, partial_copies):
+        monkeypatch.setattr(module, "LEAST", PAGE)
+    plain = Plain(plant(tmp_path / "plain", LARGE))
+    u = union({}, LARGE, rules=RULES, copyup="blocks", volatile=True)
+    u.union.upper.partials.most = most
+    opened = {}, {}
+    for number, step in enumerate(BY_BLOCKS[script]):
+        assert play(u, [step], opened[0]) == play(plain, [step], opened[1]), number
+        assert of_union(u) == of_plain(plain), number
+    assert len(u.union.upper.partials) <= most
+    plain.close()
+
+
+def test_what_crossed_takes_no_room_in_scratch(union, monkeypatch):
+    for module in (copyup, partial_copies):
+        monkeypatch.setattr(module, "LEAST", PAGE)
+    u = union({}, LARGE, rules=RULES, copyup="blocks", volatile=True)
+    u.patch("tmp/t", "new", PAGE)
+    assert u.node("tmp/t").partial
+    node = u.node("tmp/t")
+    u.rename("tmp/t", "keep/t")
+    assert u.node("keep/t") is node
+    assert not node.partial
+    assert not u.union.upper.partials
 
 
 @pytest.fixture

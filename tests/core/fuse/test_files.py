@@ -81,17 +81,17 @@ def test_a_large_read_is_left_to_the_session_where_it_can_send_a_file(union, tak
     u = union({}, {"f": "x" * LARGE + "y"})
     sent = []
 
-    def send_file(*request):
+    def send_pieces(*request):
         sent.append(request)
         return taken
 
-    session = SimpleNamespace(send_file=send_file)
+    session = SimpleNamespace(send_pieces=send_pieces)
     made = Operations(u.union, session, passthrough="upper", status={})
     opened = made.files.open_at_once(u.node("f"), os.O_RDONLY, ROOT)
     body = memoryview(messages.READ_IN.pack(opened.fd, 1, 2 * LARGE))
     os.pread(opened.fd, LARGE + 1, 0)
     reply = Direct(made).table[messages.READ](5, u.node("f").ino, body, 0, 0)
-    assert sent == [(5, opened.fd, 1, LARGE)]
+    assert sent == [(5, ((opened.fd, 1, LARGE),))]
     made.files.release(opened.fd)
     assert bytes(reply) == (b"" if taken else messages.data(5, b"x" * (LARGE - 1) + b"y"))
 

@@ -37,7 +37,7 @@ def test_a_large_deleted_file_is_closed_by_a_thread(tmp_path, closed):
     done, seen = closed
     fd = opened(tmp_path / "f", LARGE, deleted=True)
     closing.close(fd)
-    assert done.wait(10)
+    assert done.wait(60)
     assert seen[0][0] == fd
     assert seen[0][1] is not threading.main_thread()
 
@@ -80,7 +80,7 @@ def test_an_error_of_the_thread_is_told(tmp_path, monkeypatch, caplog):
     with monkeypatch.context() as failing:
         failing.setattr(closing.os, "close", fail)
         closing.close(fd)
-        assert done.wait(10)
+        assert done.wait(60)
         for thread in set(threading.enumerate()) - others:
-            thread.join(10)
+            thread.join(60)
     assert "deleting a large file: Input/output error" in caplog.text

@@ -4,7 +4,7 @@ import itertools
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unionfs.layers.blockmap import SHIFT, BlockMap, Run
@@ -80,6 +80,7 @@ def _within(at, run):
     return run.start <= at < run.end
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(NEAR, CHANGES, RANGES)
 def test_a_map_tells_where_each_byte_is(size, changes, asked):
     found, model = changed(size, changes)
@@ -112,6 +113,7 @@ def _marks(run):
     return [(block, not run.lower) for block in range(run.start // BLOCK, -(-run.end // BLOCK))]
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(NEAR, CHANGES)
 def test_a_map_comes_back_from_the_disk_as_it_was(size, changes):
     found, _ = changed(size, changes)
@@ -119,6 +121,7 @@ def test_a_map_comes_back_from_the_disk_as_it_was(size, changes):
     assert BlockMap.decoded(found.encoded(most=1 << 14), size) == found
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(NEAR, CHANGES, NEAR)
 def test_a_file_that_is_being_cut_has_the_map_of_its_size(size, changes, cut):
     found, _ = changed(size, changes)
@@ -127,6 +130,7 @@ def test_a_file_that_is_being_cut_has_the_map_of_its_size(size, changes, cut):
     assert BlockMap.decoded(on_disk, cut + 1) == found
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(NEAR, CHANGES, RANGES)
 def test_a_mark_is_taken_back_with_all_of_its_block(size, changes, lost):
     found, model = changed(size, changes)

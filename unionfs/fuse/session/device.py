@@ -39,8 +39,9 @@ import os
 import select
 import socket
 import struct
+from collections.abc import Sequence
 
-from unionfs.fuse.session.pipe import Pipe
+from unionfs.fuse.session.pipe import Piece, Pipe
 from unionfs.fuse.session.protocol import (
     FOPEN_CACHE_DIR,
     FOPEN_DIRECT_IO,
@@ -94,7 +95,7 @@ class PlainReplies:
     def cache_listing(self) -> None:
         """Leave listings uncached."""
 
-    def send_file(self, _head: bytes, _fd: int, _offset: int, _count: int) -> bool:
+    def send_pieces(self, _head: bytes, _pieces: Sequence[Piece]) -> bool:
         """Leave the reply to others."""
         return False
 
@@ -187,9 +188,9 @@ class Device(PlainReplies):
         except OSError:  # ENOENT: the request was aborted; ENODEV: unmounted.  libfuse, too,
             pass  # only reports these, and goes on.
 
-    def send_file(self, head: bytes, fd: int, offset: int, count: int) -> bool:
-        """Send a reply that a part of a file is the body of; say whether it was sent."""
-        return self._pipe.send(self.device, head, fd, offset, count)
+    def send_pieces(self, head: bytes, pieces: Sequence[Piece]) -> bool:
+        """Send a reply that parts of files are the body of; say whether it was sent."""
+        return self._pipe.send(self.device, head, pieces)
 
     def notify(self, message: bytes) -> None:
         """Send what is no reply to the kernel."""

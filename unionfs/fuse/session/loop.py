@@ -69,6 +69,7 @@ class Loop(trio.abc.Instrument):
     Lock: Callable[[], Any] = trio.Lock
 
     def __init__(self, replies: Replies) -> None:
+        self.asked = False  # have requests come since this was set to False?
         self._replies = replies
         self._device = -1
 
@@ -82,6 +83,7 @@ class Loop(trio.abc.Instrument):
     async def wait_readable(self, _fd: int) -> None:
         """Wait as pyfuse3 does: under its lock, in epoll."""
         await trio.lowlevel.wait_readable(self._device)
+        self.asked = True
 
     def notify_closing(self, _fd: int) -> None:
         """Wake who waits: `pyfuse3.terminate`."""
@@ -181,6 +183,7 @@ class FastLoop(Loop):
                 raise trio.ClosedResourceError
             if not (self._poll(0) or self.polling.poll_on(self._poll) or self._nap()):
                 await self._sleep()
+            self.asked = True
             if self._dispatcher is None or self._dispatcher.serve(
                 min(self._next_pass, time.perf_counter() + PASS_SECONDS)
             ):

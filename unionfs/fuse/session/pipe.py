@@ -1,4 +1,4 @@
-"""A part of a file as a reply, copied once: by splice(2), through a pipe.
+"""Parts of files as a reply, copied once: by splice(2), through a pipe.
 
 read(2) and write(2) would copy it twice, and to get at the pages of our memory one
 by one takes write(2) as long again.
@@ -6,6 +6,10 @@ by one takes write(2) as long again.
 
 import fcntl
 import os
+from collections.abc import Sequence
+
+# A part of a file: its descriptor, where the part begins, and how many bytes it has.
+Piece = tuple[int, int, int]
 
 # As large as a process without CAP_SYS_RESOURCE may make it: pipe(7), /proc/sys/fs/pipe-max-size.
 _BYTES = 1 << 20
@@ -19,26 +23,21 @@ class Pipe:
         self._ends: tuple[int, int] | None = None
         self._slots = 0  # pages that fit in
 
-    def send(self, device: int, head: bytes, fd: int, offset: int, count: int) -> bool:
-        """Send *head* and *count* bytes of *fd* to *device*; say False where nothing was sent.
+    def send(self, device: int, head: bytes, pieces: Sequence[Piece]) -> bool:
+        """Send *head* and the parts of files to *device*; say False where nothing was sent.
 
-        That is where it is too much, where the file has become shorter meanwhile, and where
+        That is where it is too much, where a file has become shorter meanwhile, and where
         the kernel does not want the reply.
         """
         try:
             receiver, sender = self._ends or self._open()
-            # Besides those of the file, a page for the head.
-            if (offset % _PAGE + count - 1) // _PAGE + 2 > self._slots:
+            # Besides those of the files, a page for the head.
+            pages = sum((at % _PAGE + count - 1) // _PAGE + 1 for _, at, count in pieces)
+            if pages + 1 > self._slots:
                 return False
             os.write(sender, head)
-            filled = 0
-            while filled < count:
-                more = os.splice(fd, sender, count - filled, offset + filled)
-                if not more:
-                    break
-                filled += more
-            if filled == count:
-                os.splice(receiver, device, len(head) + count)
+            if all(_spliced(piece, sender) for piece in pieces):
+                os.splice(receiver, device, len(head) + sum(count for _, _, count in pieces))
                 return True
         except OSError:  # who reads the file in the usual way is told what is wrong with it
             pass
@@ -55,3 +54,13 @@ class Pipe:
         for fd in self._ends or ():
             os.close(fd)
         self._ends = None
+
+
+def _spliced(piece: Piece, sender: int) -> bool:
+    fd, offset, left = piece
+    while left:
+        count = os.splice(fd, sender, left, offset)
+        if not count:
+            return False
+        offset, left = offset + count, left - count
+    return True

@@ -4,7 +4,7 @@ import dataclasses
 import errno
 import gc
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import SimpleNamespace
 
 import pyfuse3
@@ -16,6 +16,7 @@ from unionfs.fuse.session.dispatch import Dispatcher, Handlers
 from unionfs.fuse.session.grants import Granted, Switches, granted
 from unionfs.fuse.session.lines import can_ask
 from unionfs.fuse.session.loop import FastLoop, Loop
+from unionfs.fuse.session.pipe import Piece
 from unionfs.fuse.session.protocol import Init, InitPatch, Offer
 from unionfs.host import mountcalls, mountinfo
 from unionfs.host.credentials import Requester
@@ -271,12 +272,13 @@ class Session:
         """
         self._replies.pass_through(backing, direct_io=direct_io)
 
-    def send_file(self, unique: int, fd: int, offset: int, count: int) -> bool:
-        """Reply to request *unique* with *count* bytes of the file *fd*; say whether that was done.
+    def send_pieces(self, unique: int, pieces: Sequence[Piece]) -> bool:
+        """Reply to request *unique* with parts of files; say whether that was done.
 
         They should be in the page cache.
         """
-        return self._replies.send_file(messages.header(unique, count), fd, offset, count)
+        count = sum(piece[2] for piece in pieces)
+        return self._replies.send_pieces(messages.header(unique, count), pieces)
 
     @property
     def device(self) -> str:
@@ -295,6 +297,11 @@ class Session:
         self._dispatcher.ask(layers)
         self._loop.wake_for(self._dispatcher.wake_fd)
         return True
+
+    def was_asked(self) -> bool:
+        """Tell whether requests have come since this was called last."""
+        asked, self._loop.asked = self._loop.asked, False
+        return asked
 
     def catch_up(self) -> None:
         """Do what was put off, for a handler that goes by which files are open."""
