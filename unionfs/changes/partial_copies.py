@@ -76,8 +76,6 @@ class PartialCopies:
             if incomplete.is_said(self._upper.layer):
                 self._say()  # maybe it has another work directory now
         self.suspended = False  # new ones are not made: the lowers are being changed
-        # Takes note of each new one.
-        self.begun: Callable[[Node], None] = lambda _: None
         # Tells whether the kernel reads a lower file by itself, so that it would not see a change.
         self.is_barred: Callable[[Node], bool] = lambda _: False
 
@@ -122,8 +120,7 @@ class PartialCopies:
                 self._upper.partials.forget(node.ino)
                 raise
         node.partial = True
-        self.union.nodes.note_partials()
-        self.begun(node)
+        self.union.nodes.note_partial(node)
 
     def give_up(self, node: Node) -> bool:
         """Let a partial copy be a metadata-only one again, if nothing was written; say if it is.
