@@ -218,4 +218,3 @@ def test_a_lower_file_that_became_shorter_is_told_and_stays_in_part(union):
     wait_until(u.log.read_text)
     assert "'f' stays in upper in part" in u.take_log()
     assert is_partial(u, "f")
-    assert (u.path / "f").read_bytes()[: 2 * BLOCK] == (u.lowers[0] / "f").read_bytes()

@@ -16,9 +16,10 @@ import contextlib
 import errno
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from unionfs.changes.parts import give_time_back, require_some, time_kept, write_all, write_parts
 from unionfs.host import content, syscalls
 from unionfs.host.syscalls import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE
 from unionfs.layers import incomplete, markers
@@ -158,12 +159,12 @@ class PartialCopies:
         before = os.fstat(partial.target)
         try:
             self._store(node, partial, blocks.marked(offset, end))
-            position, error = _write(partial.target, parts, head.start)
+            position, error = write_parts(partial.target, parts, head.start)
             if error is not None:
                 position = self._take_back(node, blocks, Run(offset, position, lower=False))
-                _require_some(position - offset, error)
+                require_some(position - offset, error)
         except BaseException:
-            _give_time_back(partial.target, before)
+            give_time_back(partial.target, before)
             raise
         self._finish_complete(node, partial)
         return min(position, end) - offset
@@ -220,9 +221,9 @@ class PartialCopies:
         """Do fallocate(2) with a mode that turns content into zeros."""
         partial, end = self._upper.partials.of(node), offset + length
         self._record(node, partial)
-        with _time_kept(partial.target):
+        with time_kept(partial.target):
             for run in partial.blocks.missing(offset, min(end, partial.blocks.limit)):
-                _write_all(partial.target, read(partial.source, run), run.start)
+                write_all(partial.target, read(partial.source, run), run.start)
             self._upper.layer.allocate(partial.target, mode, offset, length)
             self._store(node, partial, partial.blocks.marked(offset, end))
         self._finish_complete(node, partial)
@@ -332,7 +333,7 @@ class PartialCopies:
         try:
             for run in partial.blocks.runs(start, start + len(data)):
                 if run.lower:
-                    _write_all(partial.target, data[run.start - start : run.end - start], run.start)
+                    write_all(partial.target, data[run.start - start : run.end - start], run.start)
         finally:
             layer.utime(path, before.st_atime_ns, before.st_mtime_ns)
             if capability is not None:
@@ -359,44 +360,3 @@ class PartialCopies:
         node.below, node.redirect, node.partial = (), b"", False
         self.union.readers_go_on(node, partial.target)
         self._upper.partials.forget(node.ino)
-
-
-@contextlib.contextmanager
-def _time_kept(fd: int) -> Iterator[None]:
-    """Give a file its modification time again where a change fails, of which nothing shows."""
-    before = os.fstat(fd)
-    try:
-        yield
-    except BaseException:
-        _give_time_back(fd, before)
-        raise
-
-
-def _require_some(count: int, error: OSError) -> None:
-    """Raise what has kept a write from writing anything."""
-    if count <= 0:
-        raise error
-
-
-def _give_time_back(fd: int, before: os.stat_result) -> None:
-    with contextlib.suppress(OSError):  # another error is told
-        os.utime(fd, ns=(before.st_atime_ns, before.st_mtime_ns))
-
-
-def _write(fd: int, parts: list[bytes | memoryview], start: int) -> tuple[int, OSError | None]:
-    """Write all *parts*; return where that ended, and the error that ended it early."""
-    end = start + sum(map(len, parts))
-    position = start
-    try:
-        position += os.pwritev(fd, parts, start)
-        while position < end:
-            position += os.pwrite(fd, b"".join(parts)[position - start :], position)
-    except OSError as exc:
-        return position, exc
-    return position, None
-
-
-def _write_all(fd: int, data: bytes, start: int) -> None:
-    _, error = _write(fd, [data], start)
-    if error is not None:
-        raise error

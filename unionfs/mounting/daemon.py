@@ -11,7 +11,7 @@ import dataclasses
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from unionfs.host import mountcalls, mountinfo, syscalls
@@ -22,13 +22,14 @@ from unionfs.mounting.options import Options, Refused
 
 if TYPE_CHECKING:
     from unionfs.fuse.direct import Direct
-    from unionfs.fuse.filling import Filling
     from unionfs.fuse.operations import Operations
     from unionfs.fuse.session import Session
     from unionfs.mounting.guard import Watch
     from unionfs.view.union import Union
 
 log = logging.getLogger(__name__)
+
+_Task = Callable[[], Awaitable[None]]
 
 _FAILED = 1  # exit status
 
@@ -77,8 +78,7 @@ def serve(
     *before_unmounting* is called in a thread when a signal asks for the end.
     Returns the exit status.  The process's own directory and umask change.
     """
-    os.chdir("/")  # a daemon keeps no directory busy
-    os.umask(0)  # modes come with the requests
+    _take_place()
     union, stack = _union(stack, options)
     session, operations, direct = _prepared(stack, union, options, mountpoint)
     watches = _watches(stack, "/" if options.boot == "on" else mountpoint)
@@ -92,9 +92,7 @@ def serve(
     try:
         session.mount(operations, direct)
         log.info("mounted at %s", mountpoint)
-        tasks: list[Callable[[], Awaitable[None]]] = [watch.watch for watch in watches]
-        if options.fill == "on":
-            tasks.append(_filling(operations).watch)
+        tasks = [*(watch.watch for watch in watches), *_filling(operations, options)]
         _serve(session, mountpoint, tasks, welcome, before_unmounting)
     except OSError as exc:
         log.error("cannot mount at '%s': %s", mountpoint, exc.strerror or exc)  # noqa: TRY400
@@ -110,14 +108,24 @@ def serve(
     return 0
 
 
-def _filling(operations: "Operations") -> "Filling":
-    """Return what brings the rest of files that upper has in part; no request is served yet."""
+def _take_place() -> None:
+    os.chdir("/")  # a daemon keeps no directory busy
+    os.umask(0)  # modes come with the requests
+
+
+def _filling(operations: "Operations", options: Options) -> "list[_Task]":
+    """Return what brings the rest of files that upper has in part, where it is to be brought.
+
+    No request may have been served yet.
+    """
+    if options.fill == "off":
+        return []
     from unionfs.fuse.filling import Filling  # noqa: PLC0415 - few unions do
 
     union, files, session = operations.union, operations.files, operations.session
     filling = Filling(union, files.copies, files.partials, session.was_asked, files.is_written)
     filling.find()
-    return filling
+    return [filling.watch]
 
 
 def _settle(operations: "Operations") -> None:
@@ -229,7 +237,7 @@ def _watches(stack: Stack, mountpoint: str) -> "list[Watch]":
 def _serve(
     session: "Session",
     mountpoint: str,
-    tasks: list[Callable[[], Awaitable[None]]],
+    tasks: "Sequence[_Task]",
     started: Callable[[], None],
     before_unmounting: Callable[[], None],
 ) -> None:

@@ -1,0 +1,48 @@
+"""Writes of parts of a file, by descriptor, of which nothing shows where they fail."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def time_kept(fd: int) -> Iterator[None]:
+    """Give a file its modification time again where a change fails, of which nothing shows."""
+    before = os.fstat(fd)
+    try:
+        yield
+    except BaseException:
+        give_time_back(fd, before)
+        raise
+
+
+def require_some(count: int, error: OSError) -> None:
+    """Raise what has kept a write from writing anything."""
+    if count <= 0:
+        raise error
+
+
+def give_time_back(fd: int, before: os.stat_result) -> None:
+    """Give a file the times that it had *before*."""
+    with contextlib.suppress(OSError):  # another error is told
+        os.utime(fd, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def write_parts(fd: int, parts: list[bytes | memoryview], start: int) -> tuple[int, OSError | None]:
+    """Write all *parts*; return where that ended, and the error that ended it early."""
+    end = start + sum(map(len, parts))
+    position = start
+    try:
+        position += os.pwritev(fd, parts, start)
+        while position < end:
+            position += os.pwrite(fd, b"".join(parts)[position - start :], position)
+    except OSError as exc:
+        return position, exc
+    return position, None
+
+
+def write_all(fd: int, data: bytes, start: int) -> None:
+    """Write all of *data*, or raise what has kept it from that."""
+    _, error = write_parts(fd, [data], start)
+    if error is not None:
+        raise error
