@@ -92,6 +92,20 @@ def test_a_small_change_takes_little_until_the_union_ends(union):
 
 
 @in_part
+def test_a_small_disk_that_has_no_room_for_a_long_map_gets_a_short_one(union):
+    """One of 64 MiB has blocks of 1 KiB, and so attributes of no more."""
+    u = union("f", size=48 << 20)
+    model = changed(u, "f")
+    assert is_partial(u, "f")
+    assert len(os.getxattr(u.upper / "f", BLOCKS)) <= 300
+    assert (u.upper / "f").stat().st_blocks * 512 <= 128 << 10
+    u.kill()
+    u.start()
+    assert (u.path / "f").read_bytes() == model
+    u.stop()
+    assert (u.upper / "f").read_bytes() == model
+
+
 def test_what_a_killed_union_leaves_is_in_order_and_goes_on(union):
     u = union("f", "g")
     models = {"f": changed(u, "f"), "g": changed(u, "g", SIZE - 1, b"more than there was")}

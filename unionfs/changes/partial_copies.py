@@ -23,7 +23,7 @@ from unionfs.changes.parts import give_time_back, require_some, time_kept, write
 from unionfs.host import content, syscalls
 from unionfs.host.syscalls import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE
 from unionfs.layers import incomplete, markers
-from unionfs.layers.blockmap import MOST_BLOCKS_ON_DISK, BlockMap, Run
+from unionfs.layers.blockmap import FEWER_BLOCKS, MOST_BLOCKS_ON_DISK, BlockMap, Run
 from unionfs.view.node import Node
 from unionfs.view.partials import Partial, next_data
 
@@ -116,12 +116,22 @@ class PartialCopies:
         partial = self._upper.partials.of(node)  # what prevents that is said now
         if self.lasts:
             try:
-                self._record(node, partial)
+                self._record_new(node, partial)
             except BaseException:
                 self._upper.partials.forget(node.ino)
                 raise
         node.partial = True
         self.union.nodes.note_partial(node)
+
+    def _record_new(self, node: Node, partial: Partial) -> None:
+        """Have an empty map on disk; of larger blocks where upper has not the room for it."""
+        try:
+            self._record(node, partial)
+        except OSError as exc:
+            if not markers.has_no_room(exc):
+                raise
+            partial.blocks = BlockMap.unmarked(partial.blocks.limit, FEWER_BLOCKS)
+            self._record(node, partial)
 
     def give_up(self, node: Node) -> bool:
         """Let a partial copy be a metadata-only one again, if nothing was written; say if it is.

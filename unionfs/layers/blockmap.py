@@ -34,6 +34,8 @@ _MOST_SHIFT = 47
 
 # Of one on a disk: it is written with each new mark, and ext4 has 4 KiB for all attributes.
 MOST_BLOCKS_ON_DISK = 2 << 13
+# Where that is too long: an ext4 of less than 512 MiB has 1 KiB for them.
+FEWER_BLOCKS = 2 << 10
 
 _HEAD = struct.Struct("<BBQ")
 _CUT = struct.Struct("<Q")
