@@ -322,8 +322,11 @@ def test_diff_tells_of_the_content_of_a_partial_copy(union):
     assert done.stdout.splitlines() == ["changed  /f (content)"]
 
 
-def test_before_a_lower_changes_its_partial_copies_are_whole(union):
-    u = union(ram="64m", f=8 * BLOCK, g=8 * BLOCK, h=8 * BLOCK,
+@pytest.mark.parametrize("sides", [False, True], ids=["one side", "two sides"])
+def test_before_a_lower_changes_its_partial_copies_are_whole(union, base, sides):
+    (base / "state").mkdir()
+    options = (f"statedir={base / 'state'}", "persist=/kept") if sides else ()
+    u = union(ram="64m", options=options, f=8 * BLOCK, g=8 * BLOCK, h=8 * BLOCK,
               lower=lambda top: os.link(top / "h", top / "i"))  # fmt: skip
     for name in "fgh":
         with (u.path / name).open("r+b") as file:

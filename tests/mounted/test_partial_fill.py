@@ -157,6 +157,30 @@ def test_it_follows_a_file_that_is_renamed_linked_and_forgotten(union):
     u.stop()
 
 
+@pytest.mark.parametrize("looked_up", [True, False], ids=["looked up", "unseen"])
+def test_a_file_that_goes_on_by_a_name_nobody_knew_is_not_forgotten(on_disk, looked_up):
+    u = on_disk("f", size=SIZE, options=("copyup=blocks",), kind=fsx.Eager)
+    (u.path / "f").chmod(0o640)
+    (u.path / "h").hardlink_to(u.path / "f")
+    u.remount(*FILL)
+    fd = os.open(u.path / "f", os.O_RDWR)
+    model = bytearray(os.pread(fd, SIZE, 0))
+    os.pwrite(fd, b"new", BLOCK)
+    model[BLOCK : BLOCK + 3] = b"new"
+    (u.path / "f").unlink()
+    os.close(fd)
+    if looked_up:
+        assert (u.path / "h").read_bytes() == model
+        wait_until_whole(u, "h")
+    else:
+        with pytest.raises(AssertionError):  # that it would be in a millisecond
+            wait_until(lambda: INCOMPLETE not in os.listxattr(u.upper), 1)
+        assert is_partial(u, "h")
+    u.stop()
+    assert (u.upper / "h").read_bytes() == model
+    assert not {BLOCKS, METACOPY} & set(os.listxattr(u.upper / "h"))
+
+
 def test_the_room_of_a_deleted_file_is_there_at_once(union):
     u = union("f", size=20 << 20)
     free = os.statvfs(u.upper).f_bfree

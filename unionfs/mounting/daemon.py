@@ -11,7 +11,7 @@ import dataclasses
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from unionfs.host import mountcalls, mountinfo, syscalls
@@ -22,14 +22,13 @@ from unionfs.mounting.options import Options, Refused
 
 if TYPE_CHECKING:
     from unionfs.fuse.direct import Direct
+    from unionfs.fuse.filling import Filling
     from unionfs.fuse.operations import Operations
     from unionfs.fuse.session import Session
     from unionfs.mounting.guard import Watch
     from unionfs.view.union import Union
 
 log = logging.getLogger(__name__)
-
-_Task = Callable[[], Awaitable[None]]
 
 _FAILED = 1  # exit status
 
@@ -81,7 +80,7 @@ def serve(
     _take_place()
     union, stack = _union(stack, options)
     session, operations, direct = _prepared(stack, union, options, mountpoint)
-    watches = _watches(stack, "/" if options.boot == "on" else mountpoint)
+    watches = _watches(stack, options, mountpoint) + _filling(operations, options)
 
     def welcome() -> None:
         operations.serve_with(session.granted)
@@ -92,8 +91,7 @@ def serve(
     try:
         session.mount(operations, direct)
         log.info("mounted at %s", mountpoint)
-        tasks = [*(watch.watch for watch in watches), *_filling(operations, options)]
-        _serve(session, mountpoint, tasks, welcome, before_unmounting)
+        _serve(session, mountpoint, watches, welcome, before_unmounting)
     except OSError as exc:
         log.error("cannot mount at '%s': %s", mountpoint, exc.strerror or exc)  # noqa: TRY400
         return _FAILED
@@ -113,11 +111,8 @@ def _take_place() -> None:
     os.umask(0)  # modes come with the requests
 
 
-def _filling(operations: "Operations", options: Options) -> "list[_Task]":
-    """Return what brings the rest of files that upper has in part, where it is to be brought.
-
-    No request may have been served yet.
-    """
+def _filling(operations: "Operations", options: Options) -> "list[Watch | Filling]":
+    """Return what brings the rest of files that upper has in part; no request is served yet."""
     if options.fill == "off":
         return []
     from unionfs.fuse.filling import Filling  # noqa: PLC0415 - few unions do
@@ -125,7 +120,7 @@ def _filling(operations: "Operations", options: Options) -> "list[_Task]":
     union, files, session = operations.union, operations.files, operations.session
     filling = Filling(union, files.copies, files.partials, session.was_asked, files.is_written)
     filling.find()
-    return [filling.watch]
+    return [filling]
 
 
 def _settle(operations: "Operations") -> None:
@@ -216,14 +211,16 @@ def _has_overlay(stack: Stack) -> bool:
     return not overlays.isdisjoint(devices)
 
 
-def _watches(stack: Stack, mountpoint: str) -> "list[Watch]":
+def _watches(stack: Stack, options: Options, mountpoint: str) -> "list[Watch | Filling]":
     """Return the guards of the uppers, which open what they need: before there is a mount."""
     from unionfs.mounting.guard import Guard, Loss, Nurse, Watch  # noqa: PLC0415 - as in `_prepared`
 
     if stack.upper is None:
         return []
     said = motd.of_this_namespace()
-    watches: list[Watch] = [Guard(stack.upper.fd, mountpoint, said)]
+    if options.boot == "on":
+        mountpoint = "/"
+    watches: list[Watch | Filling] = [Guard(stack.upper.fd, mountpoint, said)]
     if not syscalls.is_tmpfs(stack.upper.fd):
         watches.append(Nurse(stack.upper.fd, mountpoint, said, "upper"))
     if stack.state is not None:
@@ -237,7 +234,7 @@ def _watches(stack: Stack, mountpoint: str) -> "list[Watch]":
 def _serve(
     session: "Session",
     mountpoint: str,
-    tasks: "Sequence[_Task]",
+    watches: "Sequence[Watch | Filling]",
     started: Callable[[], None],
     before_unmounting: Callable[[], None],
 ) -> None:
@@ -258,8 +255,8 @@ def _serve(
     async def life() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(unmount_on_signal)
-            for task in tasks:
-                nursery.start_soon(task)
+            for watch in watches:
+                nursery.start_soon(watch.watch)
             await session.serve(started)
             nursery.cancel_scope.cancel()
 
