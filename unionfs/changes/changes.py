@@ -284,12 +284,12 @@ class Changes:
         if self.union.lookup.find(parent, name) is not None:
             raise error(errno.EEXIST)
         upper, work = self.upper.layer, self.upper.work
-        staged = self.upper.temporaries.name()
+        staged = self.upper.staging.name()
         layer.link(source, work, staged)
         try:
             self.union.whiteouts.publish(work, staged, upper, child_path(parent, name))
         except BaseException:
-            self.upper.temporaries.drop(staged)
+            self.upper.staging.drop(staged)
             raise
 
 
