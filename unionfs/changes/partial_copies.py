@@ -352,10 +352,10 @@ class PartialCopies:
         layer, path = self._upper.place(node)
         self.union.acting.as_root()
         before, capability = layer.stat(path), layer.find_attribute(path, markers.CAPABILITY)
-        if self.lasts:  # a crash before the end leaves them to the next look-up: `metacopies`
-            markers.set_mtime(layer, path, before.st_mtime_ns)
-            markers.keep_capability(layer, path)
         try:
+            if self.lasts:  # a crash before the end leaves them to the next look-up: `metacopies`
+                markers.set_mtime(layer, path, before.st_mtime_ns)
+                markers.keep_capability(layer, path)
             for run in partial.blocks.runs(start, start + len(data)):
                 if run.lower:
                     write_all(partial.target, data[run.start - start : run.end - start], run.start)

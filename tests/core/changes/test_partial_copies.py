@@ -85,6 +85,16 @@ def test_a_crash_between_a_mark_and_its_block_shows_the_old_block(union, monkeyp
     assert _shown(u, "f") == shown
 
 
+def test_what_fails_before_a_file_is_filled_leaves_no_time_to_be_given_back(union, monkeypatch):
+    u = union({}, {"f": TEXT}, copyup="blocks")
+    shown = _changed(u, "f", {5: b"five"})
+    monkeypatch.setattr(markers, "keep_capability", _no_room)
+    with pytest.raises(OSError, match="No space"):
+        u.copyup.partials.bring(u.node("f"))
+    assert markers.MTIME not in os.listxattr(u.upper / "f")
+    assert _shown(u, "f") == shown
+
+
 class _Killed(BaseException):
     pass
 
