@@ -43,7 +43,7 @@ def test_the_commands_are_there_with_their_pages_and_completion(machine):
         "1/unionfs", "1/pyunionfs", "1/unionfs-status", "5/unionfs",
         "       unionfs=tmpfs",
         "status", "status",
-        "etc.mount", "fstab",
+        "etc.mount", "fstab", "unionfs.toml",
     ]  # fmt: skip
 
 
