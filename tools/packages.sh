@@ -26,9 +26,13 @@ quietly() {
 
 echo "installing:$missing"
 export DEBIAN_FRONTEND=noninteractive
-apt-get update -qq
+# A new machine may be at its upgrades, and a mirror may be away for a moment.
+apt() {
+    apt-get -qq -o DPkg::Lock::Timeout=600 -o Acquire::Retries=5 "$@"
+}
+apt update
 # shellcheck disable=SC2086 # a list of words
-quietly apt-get install -qq -y --no-install-recommends $missing >/dev/null
+quietly apt install -y --no-install-recommends $missing >/dev/null
 # An SSH server is there for a test to run, in a network of its own, and for nobody else.
 case "$missing " in
 *" openssh-server "*) systemctl disable -q ssh.service ssh.socket 2>/dev/null || true ;;

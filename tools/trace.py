@@ -32,7 +32,7 @@ _ANSWER = dispatch.Dispatcher._answer.__code__  # noqa: SLF001 - where each requ
 _TAKE = dispatch.Dispatcher._take.__code__  # noqa: SLF001 - where the next one has come
 # What goes on between requests.
 _WAITING = ("fuse/session/loop.py", "fuse/session/polling.py", "fuse/foresight.py")
-_WAITING_IN_PART = ("dispatch.py", "session.py", "temporaries.py", "upper.py", "direct.py")
+_WAITING_IN_PART = ("dispatch.py", "session.py", "staging.py", "upper.py", "direct.py")
 _WAITING_FUNCTIONS = frozenset(
     {"serve", "_is_asked", "_is_made_ready", "foresee", "tidy", "_attempt"}
 )

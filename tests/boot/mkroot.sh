@@ -20,7 +20,7 @@ mkdir -p "$(dirname "$root")"
 rm -rf --one-file-system "$root"
 # shellcheck disable=SC2016 # hooks have $1
 nice unshare --mount --propagation private mmdebstrap --variant=minbase --include="$packages" \
-    --skip=cleanup/apt/lists --aptopt='Acquire::Languages "none"' \
+    --skip=cleanup/apt/lists --aptopt='Acquire::Languages "none"' --aptopt='Acquire::Retries "5"' \
     --dpkgopt='path-exclude=/usr/share/man/*' \
     --dpkgopt='path-exclude=/usr/share/doc/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' \

@@ -47,7 +47,7 @@ def loop_device(file):
 def free(device):
     """Let go of a loop device, when the last mount of it has gone."""
     subprocess.run(["losetup", "-d", device], check=True)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while os.path.exists(f"/sys/block/{device.removeprefix('/dev/')}/loop"):
         assert time.monotonic() < deadline, f"{device} is in use"
         time.sleep(0.05)

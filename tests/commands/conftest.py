@@ -63,7 +63,7 @@ class Bench:
     def run(self, words, **kwargs):
         done = subprocess.run(
             words, cwd=self.path, env=self.environment, capture_output=True, text=True,
-            timeout=SECONDS, check=False, **kwargs,
+            errors="surrogateescape", timeout=SECONDS, check=False, **kwargs,
         )  # fmt: skip
         return Result(done.returncode, done.stdout, done.stderr)
 

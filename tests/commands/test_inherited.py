@@ -125,6 +125,12 @@ class Place:
 
 
 @pytest.fixture
+def ground(tmp_path):
+    """A directory of the machine's root, which alone `run` can start a command in."""
+    return tmp_path
+
+
+@pytest.fixture
 def place(bench):
     place = Place(bench)
     yield place

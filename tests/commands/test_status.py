@@ -88,6 +88,22 @@ def test_those_that_do_not_serve_are_listed(several):
         os.kill(first, signal.SIGCONT)
 
 
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_a_name_that_is_no_text_is_listed_beside_others(several, locale):
+    several.environment |= {"LC_ALL": locale, "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    name = os.fsdecode(b"no\xfftext")
+    os.mkdir(several.at(name))
+    assert several.unionfs(f"mount --lower lower {name}").status == 0
+    try:
+        assert [row.split()[0] for row in table(several)[1]] == [
+            "/mnt", "/mnt2", "/mnt3", f"/{name}",
+        ]  # fmt: skip
+        found = json.loads(several.unionfs("status --json").out)
+        assert several.at(name) in {union["mountpoint"] for union in found}
+    finally:
+        assert several.unionfs(f"umount {name}").status == 0
+
+
 def test_a_bind_mount_is_not_another_union(several):
     os.mkdir(several.at("mnt4"))
     subprocess.run(["mount", "--bind", several.at("mnt/"), several.at("mnt4")], check=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.mounted import disks
 from tests.mounted.mount import ROOT, Mount
 from tests.trees import plant
 
@@ -72,8 +73,16 @@ class Clients:
 
 @pytest.fixture
 def base():
-    path = Path(tempfile.mkdtemp(prefix="unionfs-far-", dir=os.environ.get("UNIONFS_TEST_GROUND")))
-    yield path
+    """A directory on a tmpfs: the host's disk may be busy, or so full that daemons warn of it.
+
+    UNIONFS_TEST_GROUND=DIR has it in DIR all the same.
+    """
+    ground = os.environ.get("UNIONFS_TEST_GROUND")
+    path = Path(tempfile.mkdtemp(prefix="unionfs-far-", dir=ground))
+    with contextlib.ExitStack() as stack:
+        if ground is None:
+            stack.enter_context(disks.mounted(path, "-t", "tmpfs", "tmpfs"))
+        yield path
     subprocess.run(["rm", "-rf", path], check=True)
 
 

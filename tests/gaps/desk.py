@@ -21,7 +21,7 @@ from tests.crash.trees import harvest
 from unionfs.fuse.direct import Direct
 from unionfs.fuse.session import messages
 from unionfs.fuse.session.crew import Later, Waiting
-from unionfs.view.job import Job
+from unionfs.view.content_copy import ContentCopy
 
 _NOW = 1_700_000_000 * 10**9  # ns; a later mtime is "now", whichever moment that was
 
@@ -95,7 +95,7 @@ class Gaps:
     def patch(self, monkeypatch):
         monkeypatch.setattr(trio.to_thread, "run_sync", self.run_sync)
         monkeypatch.setattr(os, "copy_file_range", self._copy_by_halves)
-        monkeypatch.setattr(Job, "fill", self._fill(Job.fill))
+        monkeypatch.setattr(ContentCopy, "fill", self._fill(ContentCopy.fill))
         return self
 
     def _fill(self, fill):

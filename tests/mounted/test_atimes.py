@@ -281,7 +281,7 @@ def test_without_passthrough_and_opens_some_reads_do_not_count(base, way, option
 
 
 def _limits(way, options):
-    """Return the cases of which the README says that they do not count."""
+    """Return the cases of which docs/limits.md says that they do not count."""
     if options == "noatime":
         return set()
     if way == "noopen=on":

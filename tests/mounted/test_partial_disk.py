@@ -12,6 +12,7 @@ from tests.mounted import disks, fsx
 from tests.mounted.mount import ROOT, Mount
 from tests.mounted.witness import failure
 from unionfs.host import syscalls
+from unionfs.layers.markers import KEPT_CAPABILITY, MTIME
 
 BLOCK = 64 << 10
 SIZE = 8 * BLOCK + 5
@@ -248,6 +249,25 @@ def test_privileges_and_times_are_kept_where_a_file_becomes_whole(union):
     u.stop()
     assert os.getxattr(u.upper / "f", "security.capability") == _capability()
     assert (u.upper / "f").stat().st_mtime_ns == 10**18
+
+
+@pytest.mark.parametrize("by", ["settle", "a mount that ends"])
+def test_a_file_that_a_killed_daemon_was_filling_keeps_its_time_and_capability(union, by):
+    u = union("f")
+    model = changed(u, "f")
+    u.kill()
+    os.utime(u.upper / "f")
+    os.setxattr(u.upper / "f", MTIME, b"%d" % 10**18)
+    os.setxattr(u.upper / "f", KEPT_CAPABILITY, _capability())
+    if by == "settle":
+        assert command(u, "settle", u.upper) == Settled()
+    else:
+        u.start()
+        u.stop()
+    assert (u.upper / "f").read_bytes() == model
+    assert (u.upper / "f").stat().st_mtime_ns == 10**18
+    assert os.getxattr(u.upper / "f", "security.capability") == _capability()
+    assert not {MTIME, KEPT_CAPABILITY} & set(os.listxattr(u.upper / "f"))
 
 
 def _capability():

@@ -300,7 +300,7 @@ VARIANTS = {
 
 
 def _is_limit(variant, who, case, answer):
-    """Tell whether the README says that this is another answer."""
+    """Tell whether docs/limits.md says that this is another answer."""
     action = case[2]
     if action == "map":  # what is written through a map takes the capability away
         return "capable" in answer

@@ -1,6 +1,6 @@
 """What the kernel does not do with FUSE: which errno its user sees, and what works instead.
 
-The README's table of limits has a row for each of these.
+The table of limits (docs/limits.md) has a row for each of these.
 """
 
 import contextlib

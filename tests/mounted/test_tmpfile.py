@@ -1,6 +1,7 @@
 """Files made without a name (O_TMPFILE), and those that get one later by linkat(2)."""
 
 import ctypes
+import functools
 import os
 import stat
 import subprocess
@@ -55,6 +56,20 @@ def test_no_name_shows_and_the_file_is_there(tree):
     assert os.listdir(tree) == ["f"]
     assert os.stat(tree).st_mtime_ns == before
     os.close(fd)
+
+
+@pytest.mark.tree({"d": {}})
+def test_in_a_removed_directory_it_is_as_on_the_disk(tree, aside):
+    """Tmpfs makes one, ext4 says EPERM; none says that the directory is not there."""
+    said = []
+    for top in (tree, aside("plain")):
+        os.makedirs(top / "d", exist_ok=True)
+        directory = os.open(top / "d", os.O_RDONLY)
+        os.rmdir(top / "d")
+        make = functools.partial(os.open, ".", os.O_TMPFILE | os.O_RDWR, 0o600, dir_fd=directory)
+        said.append(failure(lambda make=make: os.close(make())))
+        os.close(directory)
+    assert said[0] == said[1]
 
 
 def test_it_is_changed_as_any_other_file(tree):

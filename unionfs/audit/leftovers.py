@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 
 from unionfs.audit import faults
 from unionfs.audit.faults import Problem
-from unionfs.layers import incomplete, links, markers, temporaries
+from unionfs.layers import incomplete, links, markers, staging
 from unionfs.layers.layer import WritableLayer, join
-from unionfs.layers.temporaries import Temporaries
+from unionfs.layers.staging import Staging
 
 # Made by a mount of kernel overlayfs that never syncs: overlayfs.rst, "Volatile mount".
 _INCOMPATIBLE = b"work/incompat"
@@ -35,7 +35,7 @@ def problems(work: WritableLayer, layers: int, judged: set[int]) -> Iterator[Pro
 
 
 def _staging(work: WritableLayer) -> Iterator[Problem]:
-    path = temporaries.DIRECTORY
+    path = staging.DIRECTORY
     st = work.find(path)
     if st is None:
         return
@@ -51,7 +51,7 @@ def _staging(work: WritableLayer) -> Iterator[Problem]:
 
 def _is_kept(work: WritableLayer, name: bytes) -> bool:
     """Tell whether an entry is there until all files are whole."""
-    return name == temporaries.INCOMPATIBLE and incomplete.bars_kernel(work)
+    return name == staging.INCOMPATIBLE and incomplete.bars_kernel(work)
 
 
 def _is_volatile(work: WritableLayer) -> bool:
@@ -60,7 +60,7 @@ def _is_volatile(work: WritableLayer) -> bool:
 
 
 def _empty(work: WritableLayer) -> None:
-    Temporaries(work)  # making the record of the area empties it
+    Staging(work)  # making the record of the area empties it
 
 
 def _index(work: WritableLayer, layers: int, judged: set[int]) -> Iterator[Problem]:

@@ -70,17 +70,17 @@ class Arrival:
         self.new = new
         self.names = changes.names
         self.upper = new.side.upper
-        self.staged = self.upper.temporaries.name()
+        self.staged = self.upper.staging.name()
 
     def __enter__(self) -> None:
         try:
             self.stage()
         except BaseException:
-            self.upper.temporaries.drop(self.staged)
+            self.upper.staging.drop(self.staged)
             raise
 
     def __exit__(self, *_error: object) -> None:
-        self.upper.temporaries.drop(self.staged)
+        self.upper.staging.drop(self.staged)
 
     def stage(self) -> None:
         """Stage it; nothing that is seen changes."""

@@ -82,11 +82,16 @@ class Changes:
         """Create a regular file that has no name in *parent*, as open(2) with O_TMPFILE.
 
         It is a file without a name in upper too, so nothing is left of one that never gets any.
+        In a removed directory the host says whether that may be: tmpfs makes one, ext4 does not.
         """
-        upper = self.names.directory(parent)
+        if parent.orphan:
+            self.names.copyup.metadata(parent)
+            upper, path = self.upper.place(parent)
+        else:
+            upper, path = self.names.directory(parent), parent.path
         if caller != self._acting.now:
             self._acting.become(caller)
-        fd = upper.create_unnamed(parent.path, flags, mode)
+        fd = upper.create_unnamed(path, flags, mode)
         try:
             st = os.fstat(fd)
             pin = self.upper.pins.open(path_of_pin(fd), os.O_PATH)
@@ -279,12 +284,12 @@ class Changes:
         if self.union.lookup.find(parent, name) is not None:
             raise error(errno.EEXIST)
         upper, work = self.upper.layer, self.upper.work
-        staged = self.upper.temporaries.name()
+        staged = self.upper.staging.name()
         layer.link(source, work, staged)
         try:
             self.union.whiteouts.publish(work, staged, upper, child_path(parent, name))
         except BaseException:
-            self.upper.temporaries.drop(staged)
+            self.upper.staging.drop(staged)
             raise
 
 

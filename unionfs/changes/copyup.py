@@ -5,7 +5,7 @@ times of the parent directory are those of before.  A crash leaves the lower
 object or the whole copy.
 
 `metadata` brings a node up without its content where it can (overlayfs.rst,
-"Metadata only copy up"); `begin`, `Job.fill` and `publish` bring the content,
+"Metadata only copy up"); `begin`, `ContentCopy.fill` and `publish` bring the content,
 in three steps so that the second can run in a thread while other requests are
 served: it knows only descriptors, and `publish` looks again.
 """
@@ -22,7 +22,7 @@ from unionfs.changes.staged_copies import Model, StagedCopies
 from unionfs.host import content, syscalls
 from unionfs.layers import markers
 from unionfs.layers.descent import stat_file
-from unionfs.view.job import Job, Kept
+from unionfs.view.content_copy import ContentCopy, Kept
 from unionfs.view.node import UNKNOWN_COPY, Node
 
 if TYPE_CHECKING:
@@ -111,14 +111,14 @@ class CopyUp:
             self._rest(node, size)
             return size is not None
         running = self.upper.fills.get(node)  # by a thread: two would write to one file
-        job = self.begin(node, size) if running is None or running.over else running
+        copy = self.begin(node, size) if running is None or running.over else running
         try:
-            job.fill()
+            copy.fill()
         except BaseException:
-            self.abandon(job)
+            self.abandon(copy)
             raise
-        self.publish(job)
-        return job is not running
+        self.publish(copy)
+        return copy is not running
 
     def _rest(self, node: Node, size: int | None) -> None:
         """Bring the content, up to *size* bytes, that a partial copy has not got yet."""
@@ -156,7 +156,7 @@ class CopyUp:
         self.foresee(node)
         if parent is not None and not parent.upper and not node.orphan:
             self.directories(parent)
-        staged = self.upper.temporaries.name()
+        staged = self.upper.staging.name()
         lowers, is_file = node.lowers, node.format == stat.S_IFREG
         redirect = self._content_path(node) if is_file else b""
         layer, path, _ = lowers[0]
@@ -172,7 +172,7 @@ class CopyUp:
                 staged_copies.sync(work, staged, node.format)
             st = self._copies.publish(node, staged, entry, model.st)
         except BaseException:
-            self.upper.temporaries.drop(staged)
+            self.upper.staging.drop(staged)
             raise
         node.upper, node.host_ino, node.unsynced = True, st.st_ino, self.count()
         if is_file:
@@ -198,7 +198,7 @@ class CopyUp:
 
     # Content
 
-    def begin(self, node: Node, size: int | None = None, flags: int | None = None) -> Job:
+    def begin(self, node: Node, size: int | None = None, flags: int | None = None) -> ContentCopy:
         """Stage the copy of a file's content; ENOSPC where upper has not the room for it.
 
         With *flags* it is for an open(2), and stays open: so no error comes after the file is
@@ -219,7 +219,7 @@ class CopyUp:
             os.close(source)
             raise
         copied = st.st_size if size is None else min(size, st.st_size)
-        job = Job(
+        copy = ContentCopy(
             node, lower, source, target.fd, target.staged, copied,
             copied if size is None else size,
             whole=size is None,
@@ -230,11 +230,11 @@ class CopyUp:
             persisted=node.persisted,
         )  # fmt: skip
         try:
-            self._make_ready(job, st)
+            self._make_ready(copy, st)
         except BaseException:
-            self.abandon(job)
+            self.abandon(copy)
             raise
-        return job
+        return copy
 
     def _open_in_place(self, node: Node, flags: int) -> _Target:
         layer, path = self.upper.place(node)
@@ -242,14 +242,14 @@ class CopyUp:
 
     def _open_staged(self, fetched: int, flags: int) -> _Target:
         """Make a file in work; of a far file that is *fetched*, the copy of a thread serves."""
-        staged = self.upper.temporaries.name()
+        staged = self.upper.staging.name()
         self.union.acting.as_root()
         if fetched < 0 or not self._is_named(fetched, staged):
             return _Target(self.upper.work.create(staged, flags, 0o600), staged)
         try:
             return _Target(self.upper.work.open_to_write(staged, flags), staged, is_whole=True)
         except BaseException:
-            self.upper.temporaries.drop(staged)
+            self.upper.staging.drop(staged)
             raise
 
     def _is_named(self, fetched: int, staged: bytes) -> bool:
@@ -260,14 +260,14 @@ class CopyUp:
             return False
         return True
 
-    def _make_ready(self, job: Job, lower: os.stat_result) -> None:
+    def _make_ready(self, copy: ContentCopy, lower: os.stat_result) -> None:
         """See that a copy shares the blocks of the file, or has the room for its own."""
-        if not job.staged:
-            self.upper.fills.begin(job, *self.upper.place(job.node))
-        if not job.shared and job.size == lower.st_size > 0:
-            job.shared = content.share(job.source, job.target)
-        if not job.shared:
-            content.require_room(self.upper.work.fd, content.taken(job.size, lower))
+        if not copy.staged:
+            self.upper.fills.begin(copy, *self.upper.place(copy.node))
+        if not copy.shared and copy.size == lower.st_size > 0:
+            copy.shared = content.share(copy.source, copy.target)
+        if not copy.shared:
+            content.require_room(self.upper.work.fd, content.taken(copy.size, lower))
 
     def _fills_in_place(self, node: Node) -> bool:
         """Tell whether upper's copy has further names, so that no rename can replace it."""
@@ -280,70 +280,70 @@ class CopyUp:
             or self.union.attributes(node).st_nlink > 1
         )
 
-    def publish(self, job: Job) -> None:
+    def publish(self, copy: ContentCopy) -> None:
         """Put a filled copy in its place, if it still can be; close its descriptors.
 
-        Where the content is in the lower still, it takes another job.
+        Where the content is in the lower still, it takes another copy.
         """
-        if job.over:  # by `whole`, which was faster
+        if copy.over:  # by `whole`, which was faster
             return
-        node = job.node
+        node = copy.node
         try:
-            wanted = self._is_wanted(job)
-            if wanted and job.staged:
-                self._publish_staged(job)
+            wanted = self._is_wanted(copy)
+            if wanted and copy.staged:
+                self._publish_staged(copy)
             elif wanted:
-                self._finish_in_place(job)
+                self._finish_in_place(copy)
         except BaseException:
-            self.abandon(job)
+            self.abandon(copy)
             raise
         if not wanted:
-            self.abandon(job)
+            self.abandon(copy)
             return
-        node.below, node.redirect, job.published = (), b"", True
+        node.below, node.redirect, copy.published = (), b"", True
         if node in self.union.readers:
-            self.union.readers_go_on(node, job.target)
-        job.close()
+            self.union.readers_go_on(node, copy.target)
+        copy.close()
 
-    def _is_wanted(self, job: Job) -> bool:
+    def _is_wanted(self, copy: ContentCopy) -> bool:
         """Tell whether no other request was faster, nor gave the file a further name meanwhile."""
-        lowers = job.node.lowers
-        if not lowers or lowers[-1] != job.lower:
+        lowers = copy.node.lowers
+        if not lowers or lowers[-1] != copy.lower:
             return False
-        return not job.staged or not self._fills_in_place(job.node)
+        return not copy.staged or not self._fills_in_place(copy.node)
 
-    def _publish_staged(self, job: Job) -> None:
-        node = job.node
+    def _publish_staged(self, copy: ContentCopy) -> None:
+        node = copy.node
         parent = node.parent
         if parent is not None and not parent.upper and not node.orphan:
             self.directories(parent)
         layer, path = self.union.place(node)
         model = Model(layer, path, layer.stat(path))
-        times = model.st if job.whole else os.fstat(job.target)
-        entry = self._copies.dress(node, model, job.staged, times.st_mtime_ns)
-        if not job.whole:
-            markers.drop_capability(self.upper.work, job.staged)
+        times = model.st if copy.whole else os.fstat(copy.target)
+        entry = self._copies.dress(node, model, copy.staged, times.st_mtime_ns)
+        if not copy.whole:
+            markers.drop_capability(self.upper.work, copy.staged)
         if self.union.features.fsync == "strict":
-            content.sync(job.target)
-        st = self._copies.publish(node, job.staged, entry, model.st)
+            content.sync(copy.target)
+        st = self._copies.publish(node, copy.staged, entry, model.st)
         node.upper, node.host_ino, node.unsynced = True, st.st_ino, self.count()
 
-    def _finish_in_place(self, job: Job) -> None:
+    def _finish_in_place(self, copy: ContentCopy) -> None:
         self.union.known.names_change()
-        self.upper.fills.finish(job, *self.upper.place(job.node))
-        job.node.unsynced = self.count()
+        self.upper.fills.finish(copy, *self.upper.place(copy.node))
+        copy.node.unsynced = self.count()
 
-    def abandon(self, job: Job) -> None:
+    def abandon(self, copy: ContentCopy) -> None:
         """Drop a copy that is not wanted any more."""
-        if job.over:  # published by `whole`, after it had failed
-            job.close_kept()
+        if copy.over:  # published by `whole`, after it had failed
+            copy.close_kept()
             return
         try:
-            if job.staged:
-                self.upper.temporaries.drop(job.staged)
-            elif job.node.lowers:
-                self.upper.fills.undo(job, *self.upper.place(job.node))
+            if copy.staged:
+                self.upper.staging.drop(copy.staged)
+            elif copy.node.lowers:
+                self.upper.fills.undo(copy, *self.upper.place(copy.node))
         except OSError:  # what others see is kept (`fills`)
-            log.exception("%r is half a copy until the kernel forgets it", job.node.path)
+            log.exception("%r is half a copy until the kernel forgets it", copy.node.path)
         finally:
-            job.close()
+            copy.close()

@@ -185,7 +185,7 @@ class Crossings:
         self.union.acting.as_root()
         staged = b""
         if wanted.placeholder is None:
-            staged = upper.temporaries.name()
+            staged = upper.staging.name()
             target = upper.work.create(staged, os.O_RDWR, 0o600)
         else:
             copyup.whole(wanted.placeholder, 0)
@@ -214,7 +214,7 @@ class Crossings:
             raise error(errno.ENOENT)
         upper = self.union.side_of(node).upper
         layer, path = upper.place(node)
-        staged = upper.temporaries.name()
+        staged = upper.staging.name()
         layer.link(path, upper.work, staged)
         upper.work.unlink(staged)
 

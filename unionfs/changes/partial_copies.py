@@ -77,8 +77,6 @@ class PartialCopies:
             if incomplete.is_said(self._upper.layer):
                 self._say()  # maybe it has another work directory now
         self.suspended = False  # new ones are not made: the lowers are being changed
-        # Takes note of each new one.
-        self.begun: Callable[[Node], None] = lambda _: None
         # Tells whether the kernel reads a lower file by itself, so that it would not see a change.
         self.is_barred: Callable[[Node], bool] = lambda _: False
 
@@ -123,8 +121,7 @@ class PartialCopies:
                 self._upper.partials.forget(node.ino)
                 raise
         node.partial = True
-        self.union.nodes.note_partials()
-        self.begun(node)
+        self.union.nodes.note_partial(node)
 
     def _record_new(self, node: Node, partial: Partial) -> None:
         """Have an empty map on disk; of larger blocks where upper has not the room for it."""
@@ -154,17 +151,19 @@ class PartialCopies:
     def needed(self, node: Node, start: int, end: int) -> list[Run]:
         """Return what a change from *start* to *end* is going to read of the lower file."""
         blocks = self._upper.partials.of(node).blocks
-        return [run for run in blocks.missing(start, end) if run.end > run.start]
+        runs = (blocks.entered(start), *blocks.missing(start, end))
+        return [run for run in runs if run and run.end > run.start]
 
     def write(
         self, node: Node, data: bytes | memoryview, offset: int, read: Reader = read_lower
     ) -> int:
         """Write *data* at *offset*; return how much of it was written, as pwrite(2)."""
         partial, end = self._upper.partials.of(node), offset + len(data)
-        blocks = partial.blocks
-        if partial.recorded and not partial.pending and blocks.has(offset, end):
+        if partial.recorded and not partial.pending and partial.blocks.has(offset, end):
             return os.pwrite(partial.target, data, offset)
         self._record(node, partial)
+        self._bring_last(node, partial, offset, read)
+        blocks = partial.blocks
         head, tail = blocks.missing(offset, end)
         parts: list[bytes | memoryview] = [data]
         if head.start < offset or end < tail.end:
@@ -181,6 +180,19 @@ class PartialCopies:
             raise
         self._finish_complete(node, partial)
         return min(position, end) - offset
+
+    def _bring_last(self, node: Node, partial: Partial, offset: int, read: Reader) -> None:
+        """Have the lower's last block in the copy, before a write behind its end gets into it.
+
+        With data but no mark it would count as the copy's where a crash comes between the mark
+        and the data of a later write.
+        """
+        run = partial.blocks.entered(offset)
+        if run is not None:
+            data = read(partial.source, run)
+            with time_kept(partial.target):
+                write_all(partial.target, data, run.start)
+                self._store(node, partial, partial.blocks.marked(run.start, run.end))
 
     def _take_back(self, node: Node, before: BlockMap, written: Run) -> int:
         """Take back the marks of blocks that were not written; return where the first begins."""
@@ -340,10 +352,10 @@ class PartialCopies:
         layer, path = self._upper.place(node)
         self.union.acting.as_root()
         before, capability = layer.stat(path), layer.find_attribute(path, markers.CAPABILITY)
-        if self.lasts:  # a crash before the end leaves them to the next look-up: `metacopies`
-            markers.set_mtime(layer, path, before.st_mtime_ns)
-            markers.keep_capability(layer, path)
         try:
+            if self.lasts:  # a crash before the end leaves them to the next look-up: `metacopies`
+                markers.set_mtime(layer, path, before.st_mtime_ns)
+                markers.keep_capability(layer, path)
             for run in partial.blocks.runs(start, start + len(data)):
                 if run.lower:
                     write_all(partial.target, data[run.start - start : run.end - start], run.start)

@@ -86,14 +86,14 @@ class Removals:
 
     def hide(self, path: bytes) -> None:
         """Put a whiteout in the place of what upper holds at *path*."""
-        upper, staged = self.upper, self.upper.temporaries.name()
+        upper, staged = self.upper, self.upper.staging.name()
         try:
             directory_left = self.union.whiteouts.hide(upper.work, staged, upper.layer, path)
         except BaseException:
-            upper.temporaries.drop(staged)
+            upper.staging.drop(staged)
             raise
         if directory_left:
-            upper.temporaries.leave(staged)
+            upper.staging.leave(staged)
 
     def _remove_directory(self, path: bytes) -> None:
         """Remove a directory of upper that shows nothing, with the whiteouts in it, in one step."""
@@ -103,6 +103,6 @@ class Removals:
         except OSError as exc:
             if exc.errno not in {errno.ENOTEMPTY, errno.EEXIST}:  # rmdir(2) has it both ways
                 raise
-            staged = self.upper.temporaries.name()
+            staged = self.upper.staging.name()
             upper.move(path, self.upper.work, staged)
-            self.upper.temporaries.leave(staged)
+            self.upper.staging.leave(staged)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from unionfs.changes.partial_copies import PartialCopies
 from unionfs.host import mountcalls
-from unionfs.layers import incomplete, markers, walk
+from unionfs.layers import incomplete, markers, metacopies, walk
 from unionfs.layers.layer import WritableLayer
 from unionfs.layers.rules import Found
 from unionfs.layers.whiteouts import LayerEntry
@@ -78,6 +78,7 @@ def _bring(copies: PartialCopies, place: _Place) -> None:
     shown = copies.union.columns.shown_from(entry, (), b"")[-1]
     if shown.found is Found.METACOPY:
         raise OSError(errno.EIO, "its content is not in the lower layers")
+    metacopies.made_right(layer, path, st, entry.marks, shown.place)  # as a look-up would
     node = Node(0, stat.S_IFREG, st.st_ino, None, b"", upper=True, below=(shown.place,))
     node.partial, node.pin = True, layer.hold(path)
     try:

@@ -13,7 +13,7 @@ from unionfs.changes.remembering import Memory
 from unionfs.host import content
 from unionfs.layers.attribute_copies import copy_attributes
 from unionfs.layers.layer import WritableLayer
-from unionfs.view.job import Job
+from unionfs.view.content_copy import ContentCopy
 from unionfs.view.node import Node, child_path
 from unionfs.view.sides import Side, Split, TwoSided
 
@@ -37,11 +37,11 @@ class _SideCopyUp(CopyUp):
         else:
             self._bring_scaffold(split)
 
-    def _publish_staged(self, job: Job) -> None:
+    def _publish_staged(self, copy: ContentCopy) -> None:
         if self._memory is not None:
-            self._memory.before_change_of(job.node)
-        super()._publish_staged(job)
-        self._name(job.node)
+            self._memory.before_change_of(copy.node)
+        super()._publish_staged(copy)
+        self._name(copy.node)
 
     def metadata(self, node: Node) -> None:
         """Bring *node* to upper; the content of a file may stay where it is."""
@@ -69,13 +69,13 @@ class _SideCopyUp(CopyUp):
         All that counts of it is its name, and what it takes to make it again: `scaffolds`.
         """
         node, work = split.companion, self.upper.work
-        staged = self.upper.temporaries.name()
+        staged = self.upper.staging.name()
         self.union.acting.as_root()
         try:
             self._make_alike(split.shown, work, staged)
             self._publish_scaffold(node, work, staged)
         except BaseException:
-            self.upper.temporaries.drop(staged)
+            self.upper.staging.drop(staged)
             raise
         node.upper = True
         self.union.known.names_change()
@@ -113,7 +113,7 @@ class SidedCopyUps(CopyUp):
         self.syncs = self.scratch.syncs or self.state.syncs
         self.partials = self.scratch.partials  # state has none
 
-    def of(self, thing: Node | Job | Side) -> CopyUp:
+    def of(self, thing: Node | ContentCopy | Side) -> CopyUp:
         """Return the copy-up of the side to which something belongs."""
         return self.state if thing.persisted else self.scratch
 
@@ -137,14 +137,14 @@ class SidedCopyUps(CopyUp):
         """Bring a directory and its parents to upper."""
         self.of(node).directories(node)
 
-    def begin(self, node: Node, size: int | None = None, flags: int | None = None) -> Job:
+    def begin(self, node: Node, size: int | None = None, flags: int | None = None) -> ContentCopy:
         """Stage the copy of a file's content."""
         return self.of(node).begin(node, size, flags)
 
-    def publish(self, job: Job) -> None:
+    def publish(self, copy: ContentCopy) -> None:
         """Put a filled copy in its place, if it still can be."""
-        self.of(job).publish(job)
+        self.of(copy).publish(copy)
 
-    def abandon(self, job: Job) -> None:
+    def abandon(self, copy: ContentCopy) -> None:
         """Drop a copy that is not wanted any more."""
-        self.of(job).abandon(job)
+        self.of(copy).abandon(copy)

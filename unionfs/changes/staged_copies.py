@@ -103,7 +103,7 @@ class StagedCopies:
             if not entry or self._withdraw(entry):
                 raise
             # The copy shows by its entry, as under its other names.
-            extra += self.upper.temporaries.drop(staged)
+            extra += self.upper.staging.drop(staged)
         if entry:
             node.link, node.links = entry, extra
             self.upper.links.settle(entry)
@@ -121,7 +121,7 @@ class StagedCopies:
     def _pin(self, node: Node, work: WritableLayer, staged: bytes) -> None:
         pin = work.hold(staged)
         try:
-            self.upper.temporaries.discard(staged)
+            self.upper.staging.discard(staged)
         except BaseException:
             os.close(pin)
             raise

@@ -12,7 +12,7 @@ from unionfs.changes.copyup import CopyUp
 from unionfs.changes.partial_copies import read_lower
 from unionfs.host import content
 from unionfs.layers.blockmap import Run
-from unionfs.view.job import Job
+from unionfs.view.content_copy import ContentCopy
 from unionfs.view.node import Node
 from unionfs.view.union import Union
 
@@ -44,7 +44,7 @@ class ContentCopies:
 
     async def bring(
         self, node: Node, size: int | None = None, flags: int | None = None
-    ) -> Job | None:
+    ) -> ContentCopy | None:
         """Copy a file's content up, in a thread if it is large or has to reach the disk.
 
         With *flags* it is kept open.  None: another request was faster, which knew neither of
@@ -58,14 +58,14 @@ class ContentCopies:
             if node.partial:
                 await self._bring_rest(node, size)
                 continue
-            job = self._copyup.begin(node, size, flags)
+            copy = self._copyup.begin(node, size, flags)
             # To copy nothing takes no time, and a file that is emptied has none in between.
-            if not job.size or (not job.sync and (job.size < THREAD_BYTES or job.shared)):
-                self._fill(job)
+            if not copy.size or (not copy.sync and (copy.size < THREAD_BYTES or copy.shared)):
+                self._fill(copy)
             else:
-                await self._fill_in_thread(job)
-            if job.published:
-                return job
+                await self._fill_in_thread(copy)
+            if copy.published:
+                return copy
         return None
 
     async def _bring_rest(self, node: Node, size: int | None) -> None:
@@ -120,23 +120,23 @@ class ContentCopies:
         if found is not None:
             await self.bring_wholly(found[0])
 
-    def _fill(self, job: Job) -> None:
+    def _fill(self, copy: ContentCopy) -> None:
         try:
-            job.fill()
+            copy.fill()
         except BaseException:
-            self._copyup.abandon(job)
+            self._copyup.abandon(copy)
             raise
-        self._copyup.publish(job)
+        self._copyup.publish(copy)
 
-    async def _fill_in_thread(self, job: Job) -> None:
-        event = self._ends[job.node] = trio.Event()
+    async def _fill_in_thread(self, copy: ContentCopy) -> None:
+        event = self._ends[copy.node] = trio.Event()
         try:
-            await trio.to_thread.run_sync(job.fill)
+            await trio.to_thread.run_sync(copy.fill)
         except BaseException:
-            self._copyup.abandon(job)
+            self._copyup.abandon(copy)
             raise
         else:
-            self._copyup.publish(job)
+            self._copyup.publish(copy)
         finally:
-            del self._ends[job.node]
+            del self._ends[copy.node]
             event.set()

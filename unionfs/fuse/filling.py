@@ -61,9 +61,10 @@ class Filling:
         self._is_written = is_written
         self._waiting: dict[Node, float] = {}  # -> when to try it, of `time.monotonic`
         self._begun = trio.Event()
-        self._are_others = False  # there are some that no name in upper leads to
+        self._are_others = False  # there are, or were, some that no known name leads to
         self._is_full = False  # upper has too little room, which was told
-        partials.begun = self._add
+        union.nodes.partial_came = self._add
+        union.nodes.names_went = self._lost
 
     def find(self) -> None:
         """Take note of what earlier mounts have left; no request may have come yet."""
@@ -88,15 +89,19 @@ class Filling:
                 self._union.nodes.drop_if_unknown(node)
                 return False
             node = found[0]
-        if node.partial:
-            self._add(node)
         self._union.nodes.drop_if_unknown(node)
         return node.partial
 
     def _add(self, node: Node) -> None:
+        if node.orphan:  # its rest would go with it
+            return
         self._union.nodes.keep(node)
         self._waiting[node] = 0.0
         self._begun.set()
+
+    def _lost(self, node: Node) -> None:
+        """Take note of a file that has lost its known names: it may have others in upper."""
+        self._are_others |= node.pin < 0 or os.fstat(node.pin).st_nlink > 0
 
     async def watch(self) -> None:
         """Fill for ever; a bug in that is told, and ends it, but not the mount."""

@@ -15,7 +15,8 @@ it, and that is the limit, too; else it is a map as above.
 Where upper is on a disk, a mark is made before its block is written, and no mark is taken back but
 by `cut`.  A power cut may lose a block that was not synced and leave the mark.  Then the block is a
 hole in the copy, or has one, as blocks are always written as a whole the first time: it counts as
-not marked (`without`).  Not all file systems say where holes are: `syscalls.knows_holes`.
+not marked (`without`).  So is the last one by a write that is behind what the lower has of it
+(`entered`).  Not all file systems say where holes are: `syscalls.knows_holes`.
 """
 
 import re
@@ -143,7 +144,7 @@ class BlockMap(NamedTuple):
         """Tell whether all blocks that hold bytes from *start* to *end* are the copy's."""
         end = min(end, self.limit)
         if start >= end:
-            return True
+            return self.entered(start) is None
         first, last = start >> self.shift, (end - 1) >> self.shift
         if not self._is_own(first):
             return False
@@ -162,6 +163,17 @@ class BlockMap(NamedTuple):
         head = first if self._is_lower(start) else start
         tail = last if end < last and self._is_lower(end) else end
         return Run(head, start, lower=True), Run(end, tail, lower=True)
+
+    def entered(self, start: int) -> Run | None:
+        """Return the lower's part of its last block, if a write behind that, at *start*, is in it.
+
+        None, too, where that block is the copy's.
+        """
+        block = self.limit >> self.shift
+        first = block << self.shift
+        if start < self.limit or start >> self.shift != block or first == self.limit:
+            return None
+        return None if self._is_own(block) else Run(first, self.limit, lower=True)
 
     def beginning(self, at: int) -> int:
         """Return where the block begins that has the byte *at*."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Self, TypeVar
 
 from unionfs.host import content
-from unionfs.layers import temporaries
+from unionfs.layers import staging
 from unionfs.layers.descent import stat_file
 from unionfs.layers.layer import Layer
 
@@ -85,11 +85,11 @@ def _nameless(stash: int) -> int:
     if stash < 0:
         return os.memfd_create("fetched")
     try:
-        return os.open(temporaries.DIRECTORY, os.O_TMPFILE | _NEW, 0o600, dir_fd=stash)
+        return os.open(staging.DIRECTORY, os.O_TMPFILE | _NEW, 0o600, dir_fd=stash)
     except OSError as exc:
         if exc.errno not in {errno.EOPNOTSUPP, errno.EISDIR}:  # not on FUSE, say
             raise
-    name = b"%s/fetched-%d" % (temporaries.DIRECTORY, threading.get_native_id())
+    name = b"%s/fetched-%d" % (staging.DIRECTORY, threading.get_native_id())
     fd = os.open(name, os.O_CREAT | os.O_EXCL | _NEW, 0o600, dir_fd=stash)
     os.unlink(name, dir_fd=stash)
     return fd

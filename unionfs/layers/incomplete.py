@@ -9,11 +9,11 @@ there may be one, an entry in `work/work/incompat` has it refuse the upper with 
 import os
 
 from unionfs.host import content
-from unionfs.layers import markers, temporaries
+from unionfs.layers import markers, staging
 from unionfs.layers.layer import NO_ATTRIBUTES, Layer, WritableLayer, join
 
-DIRECTORY = join(temporaries.DIRECTORY, temporaries.INCOMPATIBLE)
-_ENTRY = join(DIRECTORY, temporaries.BLOCKS)
+DIRECTORY = join(staging.DIRECTORY, staging.INCOMPATIBLE)
+_ENTRY = join(DIRECTORY, staging.BLOCKS)
 
 
 def is_said(layer: Layer) -> bool:
@@ -37,7 +37,7 @@ def say(upper: WritableLayer, work: WritableLayer, *, syncs: bool) -> None:
             work.mkdir(path, 0o700)
     markers.set_incomplete(upper)
     if syncs:
-        for layer, path in ((work, DIRECTORY), (work, temporaries.DIRECTORY), (upper, b".")):
+        for layer, path in ((work, DIRECTORY), (work, staging.DIRECTORY), (upper, b".")):
             fd = layer.open(path, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 content.sync(fd)

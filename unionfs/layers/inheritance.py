@@ -19,10 +19,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from unionfs.host.acting import Acting
-from unionfs.layers import iflags, links, temporaries
+from unionfs.layers import iflags, links, staging
 from unionfs.layers.iflags import EXTENDED, FLAGS
 from unionfs.layers.layer import Layer, WritableLayer, join
-from unionfs.layers.temporaries import Temporaries
+from unionfs.layers.staging import Staging
 
 _DEFAULT_ACL = "system.posix_acl_default"
 _ACLS = ("system.posix_acl_access", _DEFAULT_ACL)
@@ -94,7 +94,7 @@ def _labels_of(fd: int) -> tuple[tuple[str, bytes], ...]:
 
 def prepare(work: WritableLayer, upper: Layer) -> None:
     """Make sure that our directories in *work* are there, and pass on no more than they must."""
-    for path in (temporaries.DIRECTORY, *links.DIRECTORIES):
+    for path in (staging.DIRECTORY, *links.DIRECTORIES):
         st = work.find(path)
         if st is None:
             work.mkdir(path, stat.S_IRWXU)
@@ -136,11 +136,11 @@ def _set_extended(layer: WritableLayer, path: bytes, wished: bytes) -> None:
 class StandIns:
     """Where new objects of one union are staged."""
 
-    def __init__(self, staging: Temporaries, upper: WritableLayer, acting: Acting) -> None:
-        self._temporaries = staging
+    def __init__(self, area: Staging, upper: WritableLayer, acting: Acting) -> None:
+        self._staging = area
         self._acting = acting
-        self._upper, self._work = upper, staging.work
-        self._own = heritage(self._work, temporaries.DIRECTORY, labelled=True)
+        self._upper, self._work = upper, area.work
+        self._own = heritage(self._work, staging.DIRECTORY, labelled=True)
         self._labelled = bool(self._own.labels)
 
     @contextlib.contextmanager
@@ -150,17 +150,17 @@ class StandIns:
         Mostly that is nothing.  Else it takes a stand-in.
         """
         wanted = heritage(self._upper, directory, labelled=self._labelled)
-        staged = self._temporaries.name()
+        staged = self._staging.name()
         stand_in = wanted != self._own
         try:
             if stand_in:
                 self._make(staged, self._upper.stat(directory), wanted)
             yield join(staged, name) if stand_in else staged
         except BaseException:
-            self._temporaries.drop(staged)
+            self._staging.drop(staged)
             raise
         if stand_in:
-            self._temporaries.drop(staged)
+            self._staging.drop(staged)
 
     def _make(self, stand_in: bytes, like: os.stat_result, wanted: Heritage) -> None:
         self._acting.as_root()

@@ -14,7 +14,7 @@ the content's says that the lower was changed, and stays (`unionfs check` tells)
 import os
 
 from unionfs.layers import markers
-from unionfs.layers.layer import WritableLayer
+from unionfs.layers.layer import LayerPath, WritableLayer
 from unionfs.layers.markers import Marks
 
 
@@ -23,7 +23,21 @@ def is_half_way(st: os.stat_result, marks: Marks, size: int) -> bool:
     return marks.mtime is not None or st.st_size == 0 != size
 
 
-def least_size(layer: WritableLayer, path: bytes) -> int:
+def made_right(
+    layer: WritableLayer, path: bytes, st: os.stat_result, marks: Marks, content: LayerPath
+) -> os.stat_result:
+    """Return the attributes of a copy that is not being filled, made right where it was half way.
+
+    *content* is where the lower's is.
+    """
+    if marks.partial:
+        size = st.st_size or _least_size(layer, path)
+    else:
+        size = content.layer.stat(content.path).st_size
+    return settle(layer, path, st, marks, size) if is_half_way(st, marks, size) else st
+
+
+def _least_size(layer: WritableLayer, path: bytes) -> int:
     """Return the size that a copy of some blocks has had: that of what it shows of the lower."""
     blocks = markers.blocks(layer, path)
     return blocks.limit if blocks else 0

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from unionfs.layers import inheritance, links, markers
 from unionfs.layers.layer import Layer, WritableLayer, join
 from unionfs.layers.stack import OWN_WORK, State
-from unionfs.layers.temporaries import Temporaries
+from unionfs.layers.staging import Staging
 from unionfs.layers.whiteouts import is_whiteout
 from unionfs.mounting import places, uppers
 from unionfs.mounting.options import Options, Refused
@@ -111,7 +111,7 @@ def empty_scratch(upper: WritableLayer, work: WritableLayer, like: int) -> None:
         )
     upper.set_attribute(b".", markers.SCRATCH, b"y")
     inheritance.prepare(work, upper)
-    staging = Temporaries(work)
+    staging = Staging(work)
     for entry in entries:
         staged = staging.name()
         upper.move(entry.name, work, staged)

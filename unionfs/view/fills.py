@@ -11,7 +11,7 @@ import os
 
 from unionfs.layers import markers
 from unionfs.layers.layer import WritableLayer
-from unionfs.view.job import Job
+from unionfs.view.content_copy import ContentCopy
 from unionfs.view.node import Node
 
 _NAMED = (
@@ -20,49 +20,49 @@ _NAMED = (
 )  # fmt: skip
 
 
-class Fills(dict[Node, Job]):
-    """The copies that are filled in place just now, each with the job that does it."""
+class Fills(dict[Node, ContentCopy]):
+    """The copies of upper that are filled in place just now, each with what is copied to it."""
 
-    def begin(self, job: Job, layer: WritableLayer, path: bytes) -> None:
+    def begin(self, copy: ContentCopy, layer: WritableLayer, path: bytes) -> None:
         """Keep what the copy at *path* is about to lose."""
-        markers.set_mtime(layer, path, job.kept.mtime_ns)
+        markers.set_mtime(layer, path, copy.kept.mtime_ns)
         markers.keep_capability(layer, path)
-        self[job.node] = job
+        self[copy.node] = copy
 
     def shown(self, node: Node, st: os.stat_result) -> os.stat_result:
         """Return what others shall see of a file on upper with the attributes *st*."""
-        job = self.get(node)
-        return st if job is None else _changed(st, job.kept.size, job.kept.mtime_ns)
+        copy = self.get(node)
+        return st if copy is None else _changed(st, copy.kept.size, copy.kept.mtime_ns)
 
     def set_mtime(self, node: Node, layer: WritableLayer, path: bytes, mtime_ns: int) -> None:
         """Take note that the modification time of a file is set, if it is one of these."""
-        job = self.get(node)
-        if job is not None:
+        copy = self.get(node)
+        if copy is not None:
             markers.set_mtime(layer, path, mtime_ns)
-            job.kept.mtime_ns = mtime_ns
+            copy.kept.mtime_ns = mtime_ns
 
     def take_capability(self, node: Node, layer: WritableLayer, path: bytes) -> None:
         """Take note that a change of owner takes the capability away."""
         if node in self:
             markers.drop_kept_capability(layer, path)
 
-    def finish(self, job: Job, layer: WritableLayer, path: bytes) -> None:
+    def finish(self, copy: ContentCopy, layer: WritableLayer, path: bytes) -> None:
         """Give back what was kept: the content is there now."""
-        if job.whole:
-            layer.utime(path, layer.stat(path).st_atime_ns, job.kept.mtime_ns)
+        if copy.whole:
+            layer.utime(path, layer.stat(path).st_atime_ns, copy.kept.mtime_ns)
             markers.give_capability_back(layer, path)
         markers.end_metacopy(layer, path)
-        self.pop(job.node, None)
+        self.pop(copy.node, None)
 
-    def undo(self, job: Job, layer: WritableLayer, path: bytes) -> None:
+    def undo(self, copy: ContentCopy, layer: WritableLayer, path: bytes) -> None:
         """Give back what was kept, and the room: the content stays below."""
-        if self.get(job.node) is job:  # else the beginning failed
-            layer.truncate(job.target, 0)
-            layer.truncate(job.target, job.kept.size)
-            layer.utime(path, layer.stat(path).st_atime_ns, job.kept.mtime_ns)
+        if self.get(copy.node) is copy:  # else the beginning failed
+            layer.truncate(copy.target, 0)
+            layer.truncate(copy.target, copy.kept.size)
+            layer.utime(path, layer.stat(path).st_atime_ns, copy.kept.mtime_ns)
         markers.give_capability_back(layer, path)
         markers.end_mtime(layer, path)
-        self.pop(job.node, None)
+        self.pop(copy.node, None)
 
 
 def _changed(st: os.stat_result, size: int, mtime_ns: int) -> os.stat_result:

@@ -276,13 +276,7 @@ class Lookup:
         node = self._nodes.get(ino)
         if node is not None:
             return self._upper.fills.shown(node, copy.st)
-        if copy.marks.partial:
-            size = copy.st.st_size or metacopies.least_size(layer, copy.path)
-        else:
-            size = content.layer.stat(content.path).st_size
-        if not metacopies.is_half_way(copy.st, copy.marks, size):
-            return copy.st
-        return metacopies.settle(layer, copy.path, copy.st, copy.marks, size)
+        return metacopies.made_right(layer, copy.path, copy.st, copy.marks, content)
 
     # What was listed, or lies in the lowest layer
 

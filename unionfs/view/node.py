@@ -15,7 +15,7 @@ import errno
 import itertools
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from unionfs.host import closing
 from unionfs.layers.inodes import ROOT_INO, hashed
@@ -133,9 +133,12 @@ class NodeTable(dict[int, Node]):
         self.root = root
         self.has_partials = False  # has any node been `partial`?
         self.orphans: dict[int, Node] = {}  # those that have no name
-        self.kept: set[Node] = (
-            set()
-        )  # also where the kernel forgets them, as long as they have names
+        # Also where the kernel forgets them, as long as they have names.
+        self.kept: set[Node] = set()
+        # Takes note of a node that is found, or comes, to be partial, and of a kept one that has
+        # lost the last of the names that are known.
+        self.partial_came: Callable[[Node], None] = lambda _: None
+        self.names_went: Callable[[Node], None] = lambda _: None
 
     def __missing__(self, ino: int) -> Node:
         """Raise ESTALE: the kernel should know better."""
@@ -179,6 +182,8 @@ class NodeTable(dict[int, Node]):
             node.orphan = False
             self.orphans.pop(node.ino, None)
             self._reattach(node, parent, name)
+            if node.partial:
+                self.note_partial(node)
         elif node.parent is not parent or node.name != name:
             self._add_name(node, parent, name)
         return node
@@ -226,11 +231,12 @@ class NodeTable(dict[int, Node]):
             partial=result.partial,
             persisted=parent.persisted,
         )
-        if result.partial:
-            self.note_partials()
         if result.upper and ino != result.st.st_ino:  # copied up; who knew if synced is gone
             node.unsynced = UNKNOWN_COPY
-        return self.add(node, parent)
+        self.add(node, parent)
+        if result.partial:
+            self.note_partial(node)
+        return node
 
     def _add_name(self, node: Node, parent: Node, name: bytes) -> None:
         if node.is_directory:  # the layers were changed under the mount
@@ -287,10 +293,12 @@ class NodeTable(dict[int, Node]):
                 self.orphans[node.ino] = node
                 if node in self.kept:
                     self._keep_no_more(node)
+                    self.names_went(node)
 
-    def note_partials(self) -> None:
-        """Take note that a node is partial."""
+    def note_partial(self, node: Node) -> None:
+        """Take note that a node, which has a name, is partial."""
         self.has_partials = True
+        self.partial_came(node)
 
     def keep(self, node: Node) -> None:
         """Keep a file that has a name until that is gone."""

@@ -23,6 +23,10 @@ class Pins(WritableLayer):
         """Open the pinned object once more."""
         return os.open(path, flags | NO_WAIT, dir_fd=self.fd)
 
+    def create_unnamed(self, path: bytes, flags: int, mode: int) -> int:
+        """Create a file without a name in the pinned directory."""
+        return os.open(path, flags | os.O_TMPFILE | NO_WAIT, mode, dir_fd=self.fd)
+
     def readlink(self, path: bytes) -> bytes:
         """Return the target of a pinned symlink: readlink(2), "empty pathname"."""
         return os.readlink(b"", dir_fd=int(path))

@@ -29,9 +29,10 @@ class SideTable(NodeTable):
     def __contains__(self, ino: object) -> bool:
         return super().__contains__(ino) or dict.__contains__(self.other, ino)
 
-    def note_partials(self) -> None:
-        """Take note that a node is partial."""
-        self.has_partials = self.both.has_partials = True
+    def note_partial(self, node: Node) -> None:
+        """Take note that a node, which has a name, is partial."""
+        super().note_partial(node)
+        self.both.has_partials = True
 
     def of(self, result: "LookupResult") -> Node | None:
         """Return the node of what was seen, if there is one."""

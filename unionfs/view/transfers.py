@@ -159,5 +159,5 @@ class Transfers:
             del self._known[wanted[:2]]
         transfer.close()
         if transfer.staged:
-            wanted.side.upper.temporaries.drop(transfer.staged)
+            wanted.side.upper.staging.drop(transfer.staged)
             transfer.staged = b""

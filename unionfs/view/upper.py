@@ -11,7 +11,7 @@ from unionfs.host.acting import Acting
 from unionfs.layers import inheritance
 from unionfs.layers.layer import WritableLayer
 from unionfs.layers.links import LinkIndex
-from unionfs.layers.temporaries import Temporaries
+from unionfs.layers.staging import Staging
 from unionfs.view.fills import Fills
 from unionfs.view.node import Node
 from unionfs.view.partials import Partials
@@ -28,9 +28,9 @@ class Upper:
         self.work = work
         self.pins = Pins()
         inheritance.prepare(work, layer)
-        self.temporaries = Temporaries(work)
+        self.staging = Staging(work)
         self.links = LinkIndex(work)
-        self.stand_ins = inheritance.StandIns(self.temporaries, layer, acting)
+        self.stand_ins = inheritance.StandIns(self.staging, layer, acting)
         self.fills = fills
         self.partials = Partials(self.place)
 
@@ -46,11 +46,11 @@ class Upper:
 
     def defer_removals(self) -> None:
         """Let what is deleted wait to be removed, as somebody calls `tidy` now and then."""
-        self.temporaries.defer_removals()
+        self.staging.defer_removals()
 
     def tidy(self) -> bool:
         """Remove one name of what waits for that; say False where there is nothing."""
-        return self.temporaries.tidy()
+        return self.staging.tidy()
 
 
 class NoUpper(Upper):

@@ -113,10 +113,10 @@ def u_wish(**fields):
 def test_a_copy_that_another_request_made_needless_is_dropped(union):
     u = union({}, {"f": "0123456789"})
     node = u.node("f")
-    job = u.copyup.begin(node)
+    copy = u.copyup.begin(node)
     u.change("f", size=3)
-    job.fill()
-    u.copyup.publish(job)
+    copy.fill()
+    u.copyup.publish(copy)
     assert u.read("f") == "012"
     assert os.listdir(u.work / "work") == []
 
@@ -124,10 +124,10 @@ def test_a_copy_that_another_request_made_needless_is_dropped(union):
 def test_a_file_linked_while_it_is_copied_stays_one_file(union):
     u = union({}, {"f": "text"})
     node = u.node("f")
-    job = u.copyup.begin(node)
+    copy = u.copyup.begin(node)
     u.link("f", "g")
-    job.fill()
-    u.copyup.publish(job)
+    copy.fill()
+    u.copyup.publish(copy)
     u.append("g", "!")
     assert os.listdir(u.work / "work") == []
     again = u.remount()
@@ -138,10 +138,10 @@ def test_a_file_linked_while_it_is_copied_stays_one_file(union):
 def test_a_file_removed_while_it_is_copied_is_copied_for_its_readers_only(union):
     u = union({}, {"f": "text"})
     node = u.node("f")
-    job = u.copyup.begin(node)
+    copy = u.copyup.begin(node)
     u.unlink("f")
-    job.fill()
-    u.copyup.publish(job)
+    copy.fill()
+    u.copyup.publish(copy)
     assert u.tree() == {}
     assert u.union.attributes(node).st_size == 4
     assert os.listdir(u.work / "work") == []

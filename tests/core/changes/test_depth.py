@@ -12,7 +12,7 @@ from unionfs.host import syscalls
 from unionfs.layers import markers
 from unionfs.layers.layer import Layer, LayerPath, WritableLayer
 from unionfs.layers.stack import Stack
-from unionfs.layers.temporaries import DIRECTORY, Temporaries
+from unionfs.layers.staging import DIRECTORY, Staging
 from unionfs.view.lookup_result import LookupResult
 from unionfs.view.node import Node, NodeTable
 from unionfs.view.union import Features
@@ -147,7 +147,7 @@ def test_what_a_killed_daemon_left_is_removed_however_deep(ground):
     _leave_behind(ground / "work/work")
     (fd,) = opened(ground / "work")
     work = WritableLayer(fd)
-    Temporaries(work)
+    Staging(work)
     assert os.listdir(ground / "work/work") == []
     work.close()
 
@@ -156,11 +156,11 @@ def test_a_staged_tree_is_discarded_however_deep(ground):
     (fd,) = opened(ground / "work")
     work = WritableLayer(fd)
     work.mkdir(DIRECTORY, 0o700)
-    temporaries = Temporaries(work)
-    staged = temporaries.name()
+    staging = Staging(work)
+    staged = staging.name()
     work.mkdir(staged, 0o700)
     os.close(dig(ground / "work" / os.fsdecode(staged)))
-    temporaries.discard(staged)
+    staging.discard(staged)
     assert os.listdir(ground / "work/work") == []
     work.close()
 

@@ -1,9 +1,11 @@
 """Copies by blocks: the map of each, where few are in memory."""
 
+import contextlib
 import os
 
 import pytest
 
+from unionfs.changes import partial_copies
 from unionfs.layers import markers
 
 PAGE = 4096
@@ -25,7 +27,7 @@ def _changed(union, path, changes):
 def _shown(union, path):
     """Return what a partial file has to show, by its map."""
     partial, found = union.union.upper.partials.of(union.node(path)), b""
-    for run in partial.runs(0, len(TEXT)):
+    for run in partial.runs(0, 1 << 20):
         fd = partial.source if run.lower else partial.target
         found += os.pread(fd, run.end - run.start, run.start)
     return found
@@ -61,6 +63,44 @@ def test_a_map_that_finds_no_room_stays_in_memory(union, volatile, monkeypatch, 
     monkeypatch.undo()
     u.union.upper.partials.forget(u.node("f").ino)
     assert _shown(u, "f") == shown
+
+
+@pytest.mark.parametrize("more", [0, 1, PAGE - 101, PAGE - 100, 3 * PAGE])
+@pytest.mark.parametrize("at", [-100, -5])
+def test_a_crash_between_a_mark_and_its_block_shows_the_old_block(union, monkeypatch, more, at):
+    """Also where something was written behind what the lower has of the block."""
+    size = 39 * PAGE + 100
+    u = union({}, {"f": TEXT}, copyup="blocks")
+    _changed(u, "f", {5: b"five"})
+    node, partials = u.node("f"), u.copyup.partials
+    partials.cut(node, size)
+    partials.write(node, b"behind", size + more)
+    shown = _shown(u, "f")
+    assert shown == b"01234five" + TEXT[9:size].encode() + bytes(more) + b"behind"
+    monkeypatch.setattr(partial_copies, "write_parts", _killed)
+    with contextlib.suppress(_Killed):  # else it has its block, and no mark is made
+        partials.write(node, b"new", size + at)
+        shown = shown[: size + at] + b"new" + shown[size + at + 3 :]
+    u.union.upper.partials.drop(node.ino)
+    assert _shown(u, "f") == shown
+
+
+def test_what_fails_before_a_file_is_filled_leaves_no_time_to_be_given_back(union, monkeypatch):
+    u = union({}, {"f": TEXT}, copyup="blocks")
+    shown = _changed(u, "f", {5: b"five"})
+    monkeypatch.setattr(markers, "keep_capability", _no_room)
+    with pytest.raises(OSError, match="No space"):
+        u.copyup.partials.bring(u.node("f"))
+    assert markers.MTIME not in os.listxattr(u.upper / "f")
+    assert _shown(u, "f") == shown
+
+
+class _Killed(BaseException):
+    pass
+
+
+def _killed(*_):
+    raise _Killed
 
 
 def _no_room(_fd, _blocks):

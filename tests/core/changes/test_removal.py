@@ -6,7 +6,7 @@ import pytest
 
 from tests.core.changes.test_changes import failing
 from unionfs.host.syscalls import RENAME_EXCHANGE
-from unionfs.layers import temporaries
+from unionfs.layers import staging
 
 
 @pytest.fixture
@@ -91,11 +91,11 @@ def test_a_directory_that_took_the_name_of_another_is_not_taken_for_it(listed):
 def patient(union):
     """A directory of 20 files, all removed, over a union that tidies up when it has time."""
     u = union({}, {"d": {f"f{number}": "x" for number in range(20)}})
-    u.union.upper.temporaries.defer_removals()
+    u.union.upper.staging.defer_removals()
     for number in range(20):
         u.unlink(f"d/f{number}")
     yield u
-    while u.union.upper.temporaries.tidy():
+    while u.union.upper.staging.tidy():
         pass
 
 
@@ -108,27 +108,27 @@ def test_whiteouts_of_a_removed_directory_go_one_by_one(patient):
     assert patient.list() == []
     assert left(patient) == 20
     for number in range(20):
-        assert patient.union.upper.temporaries.tidy()
+        assert patient.union.upper.staging.tidy()
         assert left(patient) == 19 - number
-    assert patient.union.upper.temporaries.tidy()
+    assert patient.union.upper.staging.tidy()
     assert os.listdir(patient.work / "work") == []
-    assert not patient.union.upper.temporaries.tidy()
+    assert not patient.union.upper.staging.tidy()
 
 
 def test_there_is_a_limit_to_what_is_left(patient, monkeypatch):
-    monkeypatch.setattr(temporaries, "_MOST_LEFT", 19)
+    monkeypatch.setattr(staging, "_MOST_LEFT", 19)
     patient.rmdir("d")
     assert os.listdir(patient.work / "work") == []
-    assert not patient.union.upper.temporaries.tidy()
+    assert not patient.union.upper.staging.tidy()
 
 
 def test_what_was_left_is_gone_with_the_next_mount(patient):
     patient.rmdir("d")
-    patient.union.upper.temporaries.tidy()
+    patient.union.upper.staging.tidy()
     again = patient.remount()
     assert os.listdir(patient.work / "work") == []
     assert again.list() == []
-    patient.union.upper.temporaries._left.clear()  # noqa: SLF001 - that daemon was killed
+    patient.union.upper.staging._left.clear()  # noqa: SLF001 - that daemon was killed
 
 
 def test_what_cannot_be_removed_is_told_and_left(patient, monkeypatch, caplog):
@@ -139,9 +139,9 @@ def test_what_cannot_be_removed_is_told_and_left(patient, monkeypatch, caplog):
 
     with monkeypatch.context() as failing_disk:
         failing_disk.setattr(os, "unlink", fail)
-        patient.union.upper.temporaries.tidy()
+        patient.union.upper.staging.tidy()
     assert "is left in work until the next mount" in caplog.text
-    while patient.union.upper.temporaries.tidy():
+    while patient.union.upper.staging.tidy():
         pass
     assert left(patient) == 1
     patient.remount()

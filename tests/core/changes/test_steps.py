@@ -18,7 +18,7 @@ from unionfs.changes.changes import Caller
 from unionfs.host import syscalls
 from unionfs.host.credentials import Credentials, Requester
 from unionfs.layers import mount_record
-from unionfs.layers.temporaries import Temporaries
+from unionfs.layers.staging import Staging
 
 MODULES = {"renameat2": syscalls}
 FORMATS = pytest.mark.parametrize("whiteout", ["overlay", "aufs"])
@@ -170,7 +170,7 @@ def test_what_was_made_by_way_of_work_is_made_though_work_is_not_tidied(
     os.chown(u.upper / "d", 0, 7)
     (u.upper / "d").chmod(0o2755)  # so it takes a stand-in
     with monkeypatch.context() as patch:
-        patch.setattr(Temporaries, "discard", lambda *_: os.rmdir("/nonexistent"))
+        patch.setattr(Staging, "discard", lambda *_: os.rmdir("/nonexistent"))
         {"create": u.create, "mkdir": u.mkdir, "symlink": lambda p: u.symlink(p, "to")}[kind]("d/x")
     assert u.list("d") == ["x"]
     assert "left in work" in caplog.text

@@ -63,6 +63,7 @@ def changed(size, changes):
             model.cut(arguments)
             continue
         start, end = arguments
+        found = _with_last(found, model, start)
         before = model.lower[:]
         model.write(start, end)
         head, tail = found.missing(start, end)
@@ -76,6 +77,19 @@ def changed(size, changes):
     return found, model
 
 
+def _with_last(found, model, start):
+    """Return the map when the copy has the block in which a write at *start* follows the lower."""
+    first = start // BLOCK * BLOCK
+    inside, wanted = model.lower[first:start], None
+    if 1 in inside and not model.lower[start]:
+        wanted = Run(first, first + inside.rfind(1) + 1, lower=True)
+    assert found.entered(start) == wanted
+    if wanted is None:
+        return found
+    model.lower[first:start] = bytes(len(inside))
+    return found.marked(wanted.start, wanted.end)
+
+
 def _within(at, run):
     return run.start <= at < run.end
 
@@ -86,7 +100,8 @@ def test_a_map_tells_where_each_byte_is(size, changes, asked):
     found, model = changed(size, changes)
     assert list(found.runs(*asked)) == model.runs(*asked)
     assert list(found.runs(0, END)) == model.runs(0, END)
-    assert found.has(*asked) == (1 not in model.lower[asked[0] : asked[1]])
+    first = asked[0] // BLOCK * BLOCK
+    assert found.has(*asked) == (1 not in model.lower[first : asked[1]])
     assert found.is_complete == (1 not in model.lower)
 
 

@@ -18,7 +18,7 @@ class Kept:
 
 
 @dataclasses.dataclass(slots=True, eq=False)
-class Job:
+class ContentCopy:
     """A copy under way: its descriptors, and what it was begun for."""
 
     node: Node
@@ -55,7 +55,7 @@ class Job:
             content.sync(self.target)
 
     def close(self) -> None:
-        """Close the descriptors that nobody wants; the job is over."""
+        """Close the descriptors that nobody wants; the copy is over."""
         self.over = True
         os.close(self.source)
         if not (self.published and self.kept_open):

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 _LEFT = "%r is left in work until the next mount"
 
 
-class Temporaries:
+class Staging:
     """Names for objects being staged, and their removal."""
 
     def __init__(self, work: WritableLayer) -> None:
