@@ -140,6 +140,24 @@ def test_what_an_earlier_mount_left_is_filled(union):
     u.stop()
 
 
+def test_one_that_cannot_be_filled_keeps_none_of_the_others_from_it(union):
+    names = [*"fghijk"]
+    u = union(*names, options=("copyup=blocks",))
+    models = {name: changed(u, name) for name in names}
+    u.kill()
+    with os.scandir(u.upper) as entries:
+        first = next(entry.name for entry in entries)
+    del models[first]
+    (u.lowers[0] / first).rename(u.base / "gone")
+    u.options = FILL
+    u.start()
+    wait_until_whole(u, *models)
+    assert {name: (u.upper / name).read_bytes() for name in models} == models
+    assert is_partial(u, first)
+    assert "its content is not in the lower layers" in u.take_log()
+    u.kill()
+
+
 def test_it_follows_a_file_that_is_renamed_linked_and_forgotten(union):
     u = union(*"fghi", size=6 << 20)
     models = {name: changed(u, name) for name in "fghi"}

@@ -162,18 +162,14 @@ class PartialCopies:
         if partial.recorded and not partial.pending and partial.blocks.has(offset, end):
             return os.pwrite(partial.target, data, offset)
         self._record(node, partial)
-        self._bring_last(node, partial, offset, read)
         blocks = partial.blocks
-        head, tail = blocks.missing(offset, end)
-        parts: list[bytes | memoryview] = [data]
-        if head.start < offset or end < tail.end:
-            parts = [read(partial.source, head), data, read(partial.source, tail)]
+        start, parts = self._filled(partial, data, offset, read)
         before = os.fstat(partial.target)
         try:
-            self._store(node, partial, blocks.marked(offset, end))
-            position, error = write_parts(partial.target, parts, head.start)
+            self._store(node, partial, blocks.marked(start, end))
+            position, error = write_parts(partial.target, parts, start)
             if error is not None:
-                position = self._take_back(node, blocks, Run(offset, position, lower=False))
+                position = self._take_back(node, blocks, Run(start, position, lower=False))
                 require_some(position - offset, error)
         except BaseException:
             give_time_back(partial.target, before)
@@ -181,18 +177,21 @@ class PartialCopies:
         self._finish_complete(node, partial)
         return min(position, end) - offset
 
-    def _bring_last(self, node: Node, partial: Partial, offset: int, read: Reader) -> None:
-        """Have the lower's last block in the copy, before a write behind its end gets into it.
-
-        With data but no mark it would count as the copy's where a crash comes between the mark
-        and the data of a later write.
-        """
-        run = partial.blocks.entered(offset)
-        if run is not None:
-            data = read(partial.source, run)
-            with time_kept(partial.target):
-                write_all(partial.target, data, run.start)
-                self._store(node, partial, partial.blocks.marked(run.start, run.end))
+    @staticmethod
+    def _filled(
+        partial: Partial, data: bytes | memoryview, offset: int, read: Reader
+    ) -> tuple[int, list[bytes | memoryview]]:
+        """Return where to write, and what: *data* and the rest of the blocks that it is in."""
+        blocks, end = partial.blocks, offset + len(data)
+        last = blocks.entered(offset) if len(data) else None
+        if last is not None:
+            lower = read(partial.source, last)
+            between = os.pread(partial.target, offset - last.end, last.end)  # mostly nothing
+            return last.start, [lower, between.ljust(offset - last.end, b"\0"), data]
+        head, tail = blocks.missing(offset, end)
+        if head.start == offset and end == tail.end:
+            return offset, [data]
+        return head.start, [read(partial.source, head), data, read(partial.source, tail)]
 
     def _take_back(self, node: Node, before: BlockMap, written: Run) -> int:
         """Take back the marks of blocks that were not written; return where the first begins."""

@@ -23,8 +23,10 @@ def require_some(count: int, error: OSError) -> None:
 
 
 def give_time_back(fd: int, before: os.stat_result) -> None:
-    """Give a file the times that it had *before*."""
+    """Give a file the times that it had *before*, and its size, where it has grown."""
     with contextlib.suppress(OSError):  # another error is told
+        if os.fstat(fd).st_size > before.st_size:
+            os.ftruncate(fd, before.st_size)
         os.utime(fd, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 

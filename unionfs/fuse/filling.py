@@ -20,6 +20,7 @@ from unionfs.changes import settling
 from unionfs.changes.partial_copies import PartialCopies
 from unionfs.fuse.content_copies import ContentCopies
 from unionfs.host import mountcalls
+from unionfs.layers.layer import WritableLayer
 from unionfs.view.node import Node
 from unionfs.view.union import Union
 
@@ -70,18 +71,26 @@ class Filling:
         """Take note of what earlier mounts have left; no request may have come yet."""
         if not self._partials.is_said:
             return
-        found = set()
+        found: set[int] = set()
         try:
-            for layer, path in settling.places(self._partials):
-                host_ino = layer.stat(path).st_ino
-                if layer is self._union.upper.layer and self._add_at(path):
-                    found.add(host_ino)
-                self._are_others |= host_ino not in found
+            for place in settling.places(self._partials):
+                self._are_others |= not self._is_found(*place, found)
         except OSError as exc:  # the end of the mount tells of it
             log.debug("files in part are not all known: %s", exc)
             self._are_others = True
 
-    def _add_at(self, path: bytes) -> bool:
+    def _is_found(self, layer: WritableLayer, path: bytes, found: set[int]) -> bool:
+        """Look a file in part up, by a name; *found* are the host's numbers of those that were."""
+        try:
+            host_ino = layer.stat(path).st_ino
+            if layer is self._union.upper.layer and self._is_partial_at(path):
+                found.add(host_ino)
+        except OSError as exc:  # what is wrong with one says nothing of the others
+            log.debug("%r is in part, and not filled: %s", path, exc)
+            return False
+        return host_ino in found
+
+    def _is_partial_at(self, path: bytes) -> bool:
         node = self._union.root
         for name in path.split(b"/"):
             found = self._union.lookup.node(node, name)

@@ -7,6 +7,7 @@ import pytest
 
 from unionfs.changes import partial_copies
 from unionfs.layers import markers
+from unionfs.layers.blockmap import Run
 
 PAGE = 4096
 TEXT = "0123456789abcdef" * (40 * PAGE // 16)
@@ -83,6 +84,19 @@ def test_a_crash_between_a_mark_and_its_block_shows_the_old_block(union, monkeyp
         shown = shown[: size + at] + b"new" + shown[size + at + 3 :]
     u.union.upper.partials.drop(node.ino)
     assert _shown(u, "f") == shown
+
+
+def test_what_lies_between_the_lower_and_a_write_behind_it_stays(union):
+    """Also where a crash took the mark of the block that both are in."""
+    u = union({}, {"f": TEXT}, copyup="blocks")
+    _changed(u, "f", {5: b"five"})
+    node, partials, size = u.node("f"), u.copyup.partials, 39 * PAGE + 100
+    partials.cut(node, size)
+    partials.write(node, b"behind", size)
+    partial = u.union.upper.partials.of(node)
+    partial.blocks = partial.blocks.without(Run(size - 1, size, lower=False))
+    partials.write(node, b"more", size + 9)
+    assert _shown(u, "f")[size - 2 :] == TEXT[size - 2 : size].encode() + b"behind\0\0\0more"
 
 
 def test_what_fails_before_a_file_is_filled_leaves_no_time_to_be_given_back(union, monkeypatch):
