@@ -293,7 +293,8 @@ class PartialCopies:
         while (run := self.rest(node)) is not None:
             self.take(node, run.start, read_lower(self._upper.partials.of(node).source, run))
         if node.partial:
-            content.sync(self._upper.partials.of(node).target)
+            with self._upper.partials.syncing(node):
+                content.sync(self._upper.partials.of(node).target)
             self.finish(node)
 
     def require_room(self, node: Node) -> None:
@@ -337,6 +338,8 @@ class PartialCopies:
 
     def finish(self, node: Node) -> None:
         """Let a copy that has all of its content, on the disk too, be a file like others."""
+        if self._upper.partials.is_lost(node):
+            raise OSError(errno.EIO, "the disk did not take all of a file")
         self._finish(node, self._upper.partials.of(node))
         if node.partial:
             raise OSError(errno.EIO, "a mark of a whole file cannot be removed")

@@ -88,7 +88,8 @@ class ContentCopies:
         """Have a partial copy's data on the disk."""
         own = os.dup(self._union.upper.partials.of(node).target)
         try:
-            await trio.to_thread.run_sync(content.sync, own)
+            with self._union.upper.partials.syncing(node):
+                await trio.to_thread.run_sync(content.sync, own)
         finally:
             os.close(own)
 

@@ -178,6 +178,8 @@ class Filling:
     def _is_to_be_filled(self, node: Node) -> bool:
         if not self._is_in_part(node) or self._partials.suspended:
             return False
+        if self._union.upper.partials.is_lost(node):
+            return False
         return not self._is_written(node)
 
     async def _may_go_on(self, node: Node) -> bool:

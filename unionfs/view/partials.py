@@ -60,10 +60,27 @@ class Partials(dict[int, Partial]):
         self._most_blocks = MOST_BLOCKS  # of a new map
         self._lasts = False
         self.most = _MOST
+        self._lost: set[int] = set()  # the host's inode numbers
 
     def last(self, most_blocks: int) -> None:
         """Take note that upper goes on after a crash, and has maps of so many blocks at most."""
         self._lasts, self._most_blocks = True, most_blocks
+
+    @contextlib.contextmanager
+    def syncing(self, node: Node) -> Iterator[None]:
+        """Remember where the disk does not take what is synced: fsync(2) says so only once.
+
+        Such a copy is in part as long as the mount lasts.
+        """
+        try:
+            yield
+        except OSError:
+            self._lost.add(node.host_ino)
+            raise
+
+    def is_lost(self, node: Node) -> bool:
+        """Tell whether the disk did not take all that a copy has got."""
+        return node.host_ino in self._lost
 
     def of(self, node: Node) -> Partial:
         """Return what is known of a partial node; it holds until another is asked for."""

@@ -109,6 +109,20 @@ def test_what_fails_before_a_file_is_filled_leaves_no_time_to_be_given_back(unio
     assert _shown(u, "f") == shown
 
 
+def test_what_the_disk_did_not_take_is_not_taken_for_whole_later(union, monkeypatch):
+    u = union({}, {"f": TEXT}, copyup="blocks")
+    _changed(u, "f", {5: b"five"})
+    partials, node = u.copyup.partials, u.node("f")
+    partials.syncs = True
+    with monkeypatch.context() as disk:
+        disk.setattr(partial_copies.content, "sync", _broken)
+        with pytest.raises(OSError, match="Input/output"):
+            partials.bring(node)
+    with pytest.raises(OSError, match="did not take all"):  # although this sync succeeds
+        partials.bring(node)
+    assert node.partial
+
+
 class _Killed(BaseException):
     pass
 
@@ -119,3 +133,7 @@ def _killed(*_):
 
 def _no_room(_fd, _blocks):
     raise OSError(28, "No space left on device")
+
+
+def _broken(_fd):
+    raise OSError(5, "Input/output error")
