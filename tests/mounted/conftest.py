@@ -12,6 +12,7 @@ import random
 import re
 import shutil
 import signal
+import stat
 import tempfile
 import threading
 from pathlib import Path
@@ -40,6 +41,7 @@ VARIANTS = {
 }
 
 _GROUND = os.environ.get("UNIONFS_TEST_GROUND")
+_LARGE = 4 << 20  # bytes; what is smaller may stay till the end
 _STUCK = 300  # seconds after which a test's daemon is killed, so that its system calls return
 
 
@@ -73,7 +75,7 @@ def ground():
 
     So the host's disk, which a clean end of a mount syncs, does not decide how long the
     tests take; UNIONFS_TEST_GROUND=DIR has them run in DIR all the same.  It is so large that
-    no daemon warns of it: some tests have 2.5 GiB there for a moment.
+    no daemon warns of it: a test has 2 GiB there at most.
     """
     path = Path(tempfile.mkdtemp(prefix="unionfs-mounted-", dir=_GROUND))
     with contextlib.ExitStack() as stack:
@@ -101,7 +103,20 @@ def base(ground, request):
     """A directory for one test, below `ground`."""
     path = Path(tempfile.mkdtemp(prefix=f"{request.node.originalname[:40]}-", dir=ground))
     path.chmod(0o755)
-    return path
+    yield path
+    _give_room_back(path)
+
+
+def _give_room_back(path):
+    """Remove large files, but none of a file system that is still mounted there."""
+    device = path.stat().st_dev
+    for directory, names, files in os.walk(path):
+        names[:] = [name for name in names if os.lstat(f"{directory}/{name}").st_dev == device]
+        for name in files:
+            st = os.lstat(f"{directory}/{name}")
+            if st.st_dev == device and stat.S_ISREG(st.st_mode) and st.st_blocks * 512 > _LARGE:
+                with contextlib.suppress(PermissionError):  # it is immutable
+                    os.unlink(f"{directory}/{name}")
 
 
 @contextlib.contextmanager
