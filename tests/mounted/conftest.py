@@ -110,13 +110,13 @@ def base(ground, request):
 def _give_room_back(path):
     """Remove large files, but none of a file system that is still mounted there."""
     device = path.stat().st_dev
-    for directory, names, files in os.walk(path):
-        names[:] = [name for name in names if os.lstat(f"{directory}/{name}").st_dev == device]
+    for _, names, files, fd in os.fwalk(path):  # by descriptors: paths may be very long
+        names[:] = [name for name in names if os.lstat(name, dir_fd=fd).st_dev == device]
         for name in files:
-            st = os.lstat(f"{directory}/{name}")
+            st = os.lstat(name, dir_fd=fd)
             if st.st_dev == device and stat.S_ISREG(st.st_mode) and st.st_blocks * 512 > _LARGE:
                 with contextlib.suppress(PermissionError):  # it is immutable
-                    os.unlink(f"{directory}/{name}")
+                    os.unlink(name, dir_fd=fd)
 
 
 @contextlib.contextmanager
