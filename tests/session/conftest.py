@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -46,6 +47,11 @@ class Mirror:
     def ask(self, question="state"):
         self.process.stdin.write(question + "\n")
         self.process.stdin.flush()
+        # pyfuse3 and libfuse read a device that blocks: where a client was killed just before, its
+        # request is gone, and they wait for the next one.
+        while not select.select([self.process.stdout], [], [], 5)[0]:
+            with contextlib.suppress(OSError):
+                os.statvfs(self.point)
         return json.loads(self.process.stdout.readline())
 
     def counts(self, *names):
