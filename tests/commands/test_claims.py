@@ -1,5 +1,6 @@
 """An upper is one union's: who comes next waits for one that ends, and not for one that serves."""
 
+import fcntl
 import os
 import re
 import signal
@@ -125,10 +126,53 @@ def test_who_locks_it_without_a_union_is_waited_for_for_a_moment(bench, monkeypa
     place = places.find("upper", bench.at("upper"))
     holder = subprocess.Popen(["flock", bench.at("upper"), "cat"], stdin=subprocess.PIPE)
     fd = os.open(bench.at("upper"), os.O_RDONLY)
-    wait_for(lambda: claims._owner(place))  # noqa: SLF001
+    wait_for(lambda: claims._owner(place) == holder.pid)  # noqa: SLF001
     with pytest.raises(Refused, match="is in use by another union"):
         claims.claim(fd, place)
     holder.communicate()
     claims.claim(fd, place)
     os.close(fd)
     os.close(place.fd)
+
+
+@pytest.mark.parametrize("kind", ["tmpfs", "btrfs"])
+def test_the_owner_is_of_this_very_directory(bench, kind):
+    """Inode numbers are the same on two file systems, and a subvolume has its own device."""
+    for number in range(2):
+        mount = ["mount", "-t", kind, kind, bench.at(f"disk{number}")]
+        os.mkdir(bench.at(f"disk{number}"))
+        if kind == "btrfs":
+            with open(bench.at(f"image{number}"), "wb") as file:
+                file.truncate(120 << 20)
+            subprocess.run(["mkfs.btrfs", "-q", bench.at(f"image{number}")], check=True)
+            mount = ["mount", "-o", "loop", bench.at(f"image{number}"), bench.at(f"disk{number}")]
+        subprocess.run(mount, check=True)
+        upper = bench.at(f"disk{number}/upper")
+        made = ["btrfs", "-q", "subvolume", "create"] if kind == "btrfs" else ["mkdir"]
+        subprocess.run([*made, upper], check=True, stdout=subprocess.DEVNULL)
+    ours, other = (places.find("upper", bench.at(f"disk{number}/upper")) for number in range(2))
+    fds = [os.open(place.name, os.O_RDONLY) for place in (ours, other)]
+    assert ours.chain[0][1] == other.chain[0][1]
+    claims.claim(fds[1], other)
+    assert claims._owner(other) == os.getpid()  # noqa: SLF001
+    assert claims._owner(ours) is None  # noqa: SLF001
+    for fd in (*fds, ours.fd, other.fd):
+        os.close(fd)
+    for number in range(2):
+        subprocess.run(["umount", bench.at(f"disk{number}")], check=True)
+
+
+def test_a_lock_that_ends_while_its_owner_is_looked_for_is_had(bench, monkeypatch):
+    place = places.find("upper", bench.at("upper"))
+    fds = [os.open(bench.at("upper"), os.O_RDONLY) for _ in range(2)]
+    claims.claim(fds[0], place)
+
+    def owner_of_another(_place):
+        fcntl.flock(fds[0], fcntl.LOCK_UN)
+        return os.getpid()
+
+    monkeypatch.setattr(claims, "_owner", owner_of_another)
+    monkeypatch.setattr(claims, "_patience_with", lambda _owner: 0)
+    claims.claim(fds[1], place)
+    for fd in (*fds, place.fd):
+        os.close(fd)

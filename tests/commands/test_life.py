@@ -1,5 +1,6 @@
 """The life of a mount: it serves when the command returns, and leaves nothing behind."""
 
+import argparse
 import json
 import os
 import signal
@@ -9,6 +10,8 @@ import time
 import pytest
 
 from tests.commands.conftest import SECONDS, kill, wait_for
+from unionfs.commands import umount
+from unionfs.host import mountcalls
 
 LAYERS = "--lower lower --upper upper --work work"
 
@@ -80,6 +83,23 @@ def test_a_busy_mount_stays_and_a_lazy_one_ends_with_its_last_user(bench):
         assert len(bench.processes()) == 1
         assert held.read() == "lower\n"
     wait_for(lambda: not bench.processes())
+
+
+def test_who_passes_by_keeps_no_mount_busy(bench, monkeypatch):
+    """As a status does, or df(1), at the wrong moment."""
+    assert bench.unionfs(f"mount {LAYERS} mnt").status == 0
+    passing, really = os.open(bench.at("mnt/file"), os.O_RDONLY), mountcalls.umount
+
+    def tried(target, flags):
+        try:
+            really(target, flags)
+        except OSError:
+            os.close(passing)
+            raise
+
+    monkeypatch.setattr(mountcalls, "umount", tried)
+    assert umount.run(argparse.Namespace(mountpoint=[bench.at("mnt")], lazy=False)) == 0
+    assert bench.mounts() == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

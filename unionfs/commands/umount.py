@@ -15,6 +15,10 @@ from unionfs.mounting.options import Refused
 _FAILED = 1  # exit status
 _MOMENT = 0.2  # seconds between two looks for threads that are left
 _SECONDS = 5  # after which one wants to know what is waited for
+_TRIES, _PAUSE = (
+    25,
+    0.02,
+)  # for a status, a df or an indexer to pass: how often, and seconds between
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -41,12 +45,25 @@ def _unmount(name: str, *, lazy: bool) -> int:
         if daemon is not None:
             held.callback(os.close, daemon)
         try:
-            mountcalls.umount(mounted.mountpoint, mountcalls.MNT_DETACH if lazy else 0)
+            _umount(mounted.mountpoint, lazy=lazy)
         except OSError as exc:
             return _complain(name, exc)
         if daemon is not None and not lazy:
             _wait(daemon, name, mounted.pid)
     return 0
+
+
+def _umount(mountpoint: str, *, lazy: bool) -> None:
+    """Unmount; who uses it for a moment is waited for, as umount2(2) says EBUSY at once."""
+    for _ in range(_TRIES):
+        try:
+            return mountcalls.umount(mountpoint, mountcalls.MNT_DETACH if lazy else 0)
+        except OSError as exc:
+            if exc.errno != errno.EBUSY:
+                raise
+            busy = exc
+        time.sleep(_PAUSE)
+    raise busy
 
 
 def _wait(daemon: int, name: str, pid: int | None) -> None:

@@ -20,6 +20,7 @@ import select
 import time
 from collections.abc import Iterator
 
+from unionfs.host import mountinfo
 from unionfs.layers.layer import WritableLayer
 from unionfs.mounting.options import Refused
 from unionfs.mounting.places import Place
@@ -46,7 +47,9 @@ def claim(fd: int, place: Place) -> None:
     while not _locked(fd):
         owner = _owner(place)
         waited = time.monotonic() - start
-        if waited >= _patience_with(owner) and not (owner is None and _locked(fd)):
+        if waited >= _patience_with(owner):
+            if _locked(fd):  # by now: the owner was looked for a moment later
+                return
             raise Refused(
                 f"{place.label} is in use by another union{_process(owner)}:"
                 " unmount that first, or choose another directory"
@@ -77,16 +80,27 @@ def _process(owner: int | None) -> str:
 
 def _owner(place: Place) -> int | None:
     """Return the process that took the lock, as far as /proc/locks tells: proc_locks(5)."""
-    device, inode = place.chain[0]
-    exact = f"{os.major(device):02x}:{os.minor(device):02x}:{inode}"
-    found = None
+    wanted = f"{_device(place)}:{place.chain[0][1]}"
     with contextlib.suppress(OSError), open("/proc/locks", encoding="ascii") as lines:
         for fields in map(str.split, lines):
-            if fields[1] == "FLOCK" and fields[5] == exact:
+            if fields[1] == "FLOCK" and fields[5] == wanted:
                 return int(fields[4])
-            if fields[1] == "FLOCK" and fields[5].endswith(f":{inode}"):
-                found = int(fields[4])  # a subvolume of btrfs has another number there
-    return found
+    return None
+
+
+def _device(place: Place) -> str:
+    """Return the file system's number as /proc/locks has it: hexadecimal, MAJOR:MINOR.
+
+    A subvolume of btrfs has another st_dev.  The mount table has the number that locks have.
+    """
+    device = place.chain[0][0]
+    major, minor = os.major(device), os.minor(device)
+    with open(f"/proc/self/fdinfo/{place.fd}", encoding="ascii") as lines:
+        mount = dict(line.split(":", 1) for line in lines).get("mnt_id", "").strip()
+    for found in mountinfo.mounts():
+        if str(found.number) == mount:
+            major, minor = map(int, found.device.split(":"))
+    return f"{major:02x}:{minor:02x}"
 
 
 def _patience_with(owner: int | None) -> float:
