@@ -74,7 +74,7 @@ def full(results: Results) -> str:
     """Return all medians with their spread, the ratios, the verdicts and what is missing."""
     parts = [_conditions(results), "", *_medians(results)]
     parts += ["", "Ratios to kernel overlayfs:", "", *_ratios(results)]
-    parts += ["", "What shall be reached:", "", *_verdicts(results)]
+    parts += ["", "Goals:", "", *_verdicts(results)]
     return "\n".join([*parts, *_absent(results)])
 
 

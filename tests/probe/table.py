@@ -20,11 +20,11 @@ WORST = ("differs", "not tried", "not supported", "holds")
 HEAD = """\
 # Rename, on this file system and on others
 
-`unionfs probe DIR` tries what rename(2) promises on any directory of any file system; here is
-what it finds. Each union was mounted with an upper and two lower layers, once with nothing in
-them and once for every choice of the layers that sources and targets come from ({cases}
-mounts); **yes** stands where a check holds in all of them, **no** where it fails in at least one,
-*-* where the file system does not have the thing. Written by `python -m tests.probe.table` on
+`unionfs probe DIR` tries what rename(2) promises, on any directory of any file system. This page
+shows what it finds. Each union was mounted with an upper and two lower layers: once with nothing
+in them, and once for every choice of the layers that sources and targets come from ({cases}
+mounts). **yes** means that a check holds in all mounts, **no** that it fails in at least one,
+*-* that the file system does not support it. Written by `python -m tests.probe.table` on
 Linux {kernel}, {rounds} replacements per race.
 """
 
