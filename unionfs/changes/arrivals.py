@@ -1,8 +1,8 @@
-"""How a file gets a name on the other side of a union: what is staged for it, and what it is then.
+"""How a file gets a name on the other side of a union: what is staged for it, and its node then.
 
-`crossings` chooses among these, and knows the order of the steps: `stage`, which nobody sees;
-`put`, one rename; `arrive`, by which the nodes are told; and, when the old name has gone, `finish`.
-What `put` and `arrive` did is undone by what they leave on a stack.
+`crossings` chooses among these arrivals, and knows the order of the steps: `stage`, which nobody
+sees; `put`, one rename; `arrive`, which tells the nodes; and, when the old name has gone, `finish`.
+`put` and `arrive` leave their undoing on a stack.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ _KEPT_FLAGS = os.O_ACCMODE | os.O_SYNC | os.O_DSYNC
 
 
 class Place(NamedTuple):
-    """A name, as the side knows it that has it."""
+    """A name, as the side that has it knows it."""
 
     side: Side
     parent: Node
@@ -42,16 +42,16 @@ class Place(NamedTuple):
         return child_path(self.parent, self.name)
 
     def find(self) -> LookupResult | None:
-        """Return what it shows on its side."""
+        """Return what the name shows on its side."""
         return self.side.lookup.find(self.parent, self.name)
 
     def require(self) -> LookupResult:
-        """Return what it shows on its side; ENOENT where that is nothing."""
+        """Return what the name shows on its side; ENOENT where that is nothing."""
         return self.side.lookup.require(self.parent, self.name)
 
 
 def put(place: Place, staged: bytes, undo: contextlib.ExitStack) -> None:
-    """Give what is staged its name; what had that is at *staged* then, or nothing is."""
+    """Give a staged object its name; an object that had the name is at *staged* then."""
     upper, work, path = place.side.upper.layer, place.side.upper.work, place.path
     if upper.find(path) is None:
         work.move(staged, upper, path)
@@ -62,7 +62,7 @@ def put(place: Place, staged: bytes, undo: contextlib.ExitStack) -> None:
 
 
 class Arrival:
-    """How a file gets a name on the other side; what is staged for it goes at the end."""
+    """How a file gets a name on the other side; what is staged for it is removed at the end."""
 
     def __init__(self, union: TwoSided, node: Node, new: Place, changes: Changes) -> None:
         self.union = union
@@ -113,7 +113,7 @@ class Arrival:
 
 
 class Link(Arrival):
-    """It becomes one more link: of the file itself, or of its placeholder."""
+    """The name becomes one more link: of the file itself, or of its placeholder."""
 
     def __init__(
         self, union: TwoSided, node: Node, new: Place, changes: Changes, linked: Node
@@ -136,7 +136,7 @@ class Link(Arrival):
 
 
 class NewPlaceholder(Arrival):
-    """It becomes the first name in scratch of a file that stays in state."""
+    """The name becomes the first one in scratch of a file that stays in state."""
 
     def stage(self) -> None:
         """Stage it; nothing that is seen changes."""
@@ -157,7 +157,7 @@ class NewPlaceholder(Arrival):
 
 
 class Move(Arrival):
-    """The file itself comes; where it *keeps* names on the old side, they are a placeholder's."""
+    """The file itself comes; names that it *keeps* on the old side become a placeholder's."""
 
     def __init__(
         self, union: TwoSided, node: Node, new: Place, changes: Changes, *, keeps: bool
@@ -215,7 +215,7 @@ class Move(Arrival):
 
 
 class Merge(Arrival):
-    """The file itself comes, and becomes the placeholder that it has there."""
+    """The file itself comes, and takes the place of the placeholder that it has there."""
 
     def __init__(
         self, union: TwoSided, node: Node, new: Place, changes: Changes, placeholder: Node
@@ -243,7 +243,7 @@ class Merge(Arrival):
 
 
 class Merger:
-    """A file of state on its way to be the placeholder that it has in scratch."""
+    """A file of state on its way to take the place of its placeholder in scratch."""
 
     def __init__(self, union: TwoSided, file: Node, placeholder: Node, changes: Changes) -> None:
         self.union = union
@@ -254,7 +254,7 @@ class Merger:
 
     def fill(self) -> None:
         """Give the placeholder all that the file has."""
-        self._copyup.whole(self.placeholder, 0)  # its own content nobody sees
+        self._copyup.whole(self.placeholder, 0)  # nobody sees the placeholder's own content
         layer, path = self.union.scratch.upper.place(self.placeholder)
         self.union.acting.as_root()
         wanted = Wanted(self.file, self.union.scratch, self.placeholder)
@@ -282,12 +282,12 @@ class Merger:
 
 
 class _Descriptors:
-    """The open descriptors of a file that is about to be another one of the host's."""
+    """The open descriptors of a file that is about to become another file of the host."""
 
     def __init__(self, union: TwoSided, node: Node) -> None:
         self._union = union
         self._node = node
-        self._new: list[tuple[int, int]] = []  # a descriptor, and the one that is to replace it
+        self._new: list[tuple[int, int]] = []  # a descriptor, and its replacement
 
     def reopen(self, layer: WritableLayer, path: bytes) -> None:
         """Open the new file once for each."""
@@ -302,7 +302,7 @@ class _Descriptors:
             os.dup2(new, fd, inheritable=False)
 
     def close(self) -> None:
-        """Close the new ones, which have been copied, or are not wanted."""
+        """Close the new descriptors, which have been copied, or are not wanted."""
         while self._new:
             os.close(self._new.pop()[1])
 
@@ -333,7 +333,7 @@ def _fill(union: TwoSided, node: Node, model: Model, layer: WritableLayer, path:
 
 
 def _origin(union: TwoSided, node: Node, model: Model) -> int:
-    """Return what the object is to remember, so that its number stays."""
+    """Return what the object has to remember so that its inode number stays."""
     if not node.upper:
         return inodes.origin(model.layer, model.st, node.ino)
     remembered = markers.read(model.layer, model.path).ino
@@ -355,7 +355,7 @@ def _copy_content(union: TwoSided, node: Node, layer: WritableLayer, path: bytes
 
 
 def _date(union: TwoSided, file: Node) -> None:
-    """Let a file have changed now, as link(2) does: to set its times says so."""
+    """Set a file's change time to now, as link(2) does; setting any time does that."""
     try:
         if file.upper:
             layer, path = union.upper.place(file)

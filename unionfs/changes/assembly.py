@@ -1,6 +1,6 @@
 """The union of a stack and its verbs: of one side, or of two.
 
-What a union of two sides needs is imported for such a one alone: a boot waits for each module.
+Modules for two sides are imported only for a union that has two: a boot waits for each module.
 """
 
 from typing import TYPE_CHECKING, TypeGuard

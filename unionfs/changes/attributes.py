@@ -1,4 +1,4 @@
-"""Changing and reading what is known of an object besides its names and content.
+"""Changing and reading an object's metadata: everything but its names and content.
 
 A change copies the object up first, only its metadata where that suffices.
 Attributes that are markers on disk never show, and a user's own attribute of
@@ -32,7 +32,7 @@ CAPABILITY = b"security.capability"
 
 
 class NewAttributes(NamedTuple):
-    """What setattr is to change; None, or -1 for the owners, leaves a thing as it is."""
+    """What setattr is to change; None, or -1 for an owner, leaves the value as it is."""
 
     mode: int | None = None
     uid: int = -1
@@ -42,16 +42,16 @@ class NewAttributes(NamedTuple):
     mtime_ns: int | None = None
 
 
-# What there was before a change: attributes, and the capability.
+# An object before a change: its attributes, and its capability.
 _Before = tuple[os.stat_result, bytes | None]
 
-NOTHING = NewAttributes()  # what chown(-1, -1) arrives as, and writes that take set-uid bits away
+NOTHING = NewAttributes()  # chown(-1, -1) arrives as this, and so do writes that take set-uid bits
 
 
 def _owns(new: NewAttributes) -> bool:
     """Tell whether chown(2) is asked for.
 
-    With nothing too: it takes set-uid bits away.
+    A request that changes nothing counts, too: it takes set-uid bits away.
     """
     return new.uid != -1 or new.gid != -1 or new == NOTHING
 
@@ -65,7 +65,7 @@ def _has_several(new: NewAttributes) -> bool:
 def _times(
     atime_ns: int | None, mtime_ns: int | None, layer: Layer, path: bytes
 ) -> tuple[int, int]:
-    """Return access and modification time, what is not to change as it is."""
+    """Return access and modification time; a time that is not to change is as it is now."""
     if atime_ns is not None and mtime_ns is not None:
         return atime_ns, mtime_ns
     st = layer.stat(path)
@@ -93,8 +93,8 @@ class Attributes:
     ) -> os.stat_result:
         """Change the attributes to *new* and return them all; *fd* is open for writing, or -1.
 
-        All of it or, where a step fails, nothing.  What was cut off does not come back, so that
-        comes last but for the times; or it has been done (*sized*).
+        All of it changes or, where a step fails, nothing.  Content that was cut off does not come
+        back, so the cut comes last, and only the times after it; or it has been done (*sized*).
         """
         self.union.require_upper()
         of_two_steps = _has_several(new) or (_owns(new) and requester.uid)
@@ -124,9 +124,9 @@ class Attributes:
     def _leave_set_gid(
         self, node: Node, st: os.stat_result, before: _Before | None, requester: Requester
     ) -> os.stat_result:
-        """Take set-gid from a file without group execute that was given away by a stranger to it.
+        """Take set-gid from a file without group execute that somebody outside its group gave away.
 
-        The owners of before count: fs/open.c, chown_common.
+        The owners before the change count: fs/open.c, chown_common.
         """
         owned = st if before is None else before[0]
         try:
@@ -141,14 +141,14 @@ class Attributes:
     def _cut(
         self, node: Node, new: NewAttributes, size: int, fd: int
     ) -> tuple[WritableLayer, bytes]:
-        """Set owner and mode, then the size; return where the file is then."""
+        """Set owner and mode, then the size; return the file's place after that."""
         if new.mode is not None or _owns(new):
             self._set_owner_and_mode(node, *self._place(node), new)
         self._resize(node, size, fd)
         return self.union.upper.place(node)
 
     def _before(self, node: Node) -> _Before:
-        """Return what `_restore` has to know: chown(2) takes capabilities away, too."""
+        """Return what `_restore` needs; chown(2) takes capabilities away, too."""
         layer, path = self.union.place(node)
         return layer.stat(path), layer.find_attribute(path, self._stored(node, CAPABILITY))
 
@@ -190,7 +190,7 @@ class Attributes:
             log.exception("%r: its times are those of its new size", node.path)
 
     def _place(self, node: Node) -> tuple[WritableLayer, bytes]:
-        """Return where attributes of *node* are to be changed, on upper."""
+        """Return the place in upper where attributes of *node* are to be changed."""
         if not node.upper:
             self.copyup.metadata(node)
         if node.format == stat.S_IFDIR:
@@ -217,7 +217,7 @@ class Attributes:
     def permit(self, node: Node, new: NewAttributes, *, touches: bool) -> None:
         """Raise EPERM where *node* is protected from *new*: fs/attr.c, notify_change.
 
-        It *touches* where the times are set to now, which an append-only file lets happen.
+        *touches*: the times are set to now, which an append-only file allows.
         """
         only_times = new == NewAttributes(atime_ns=new.atime_ns, mtime_ns=new.mtime_ns)
         protection.require(self.union, node, IMMUTABLE if touches and only_times else PROTECTING)
@@ -225,7 +225,7 @@ class Attributes:
     def _without_set_gid(
         self, node: Node, st: os.stat_result, owned: os.stat_result, requester: Requester
     ) -> os.stat_result:
-        """Take set-gid away, unless *requester* may keep it where a file is so *owned*."""
+        """Take set-gid away, unless *requester* may keep it on a file with the owners *owned*."""
         if requester.credentials().keeps_set_gid(owned):
             return st
         return self.change(node, NewAttributes(mode=stat.S_IMODE(st.st_mode) & ~stat.S_ISGID))
@@ -233,7 +233,7 @@ class Attributes:
     def drop_privileges(
         self, node: Node, st: os.stat_result, requester: Requester
     ) -> os.stat_result:
-        """Take from a file what falls because *requester* changed it; return the new attributes."""
+        """Take the bits that fall as *requester* changed a file; return the new attributes."""
         if not st.st_mode & SET_IDS:
             return st
         taken = requester.credentials().takes(st)
@@ -244,10 +244,10 @@ class Attributes:
     def privileges_dropped(
         self, node: Node, requester: Requester
     ) -> contextlib.AbstractContextManager[None]:
-        """Take from a file what falls, before *requester* cuts it.
+        """Take from a file the bits that fall, before *requester* cuts it.
 
-        It comes back where that fails: a file that was cut may not have it, and an error that
-        comes after it would say that nothing happened.
+        They come back if the cut fails.  They go first, as a file that was cut must not have them,
+        and an error after the cut would say that nothing happened.
         """
         if requester is ROOT:
             return contextlib.nullcontext()
@@ -257,7 +257,7 @@ class Attributes:
     def _set_gid_dropped(
         self, node: Node, requester: Requester
     ) -> contextlib.AbstractContextManager[None]:
-        """Do so with set-gid, which falls with an ACL: fs/posix_acl.c, posix_acl_update_mode."""
+        """Take set-gid while an ACL is set: fs/posix_acl.c, posix_acl_update_mode."""
         before = self.union.attributes(node)
         if not before.st_mode & stat.S_ISGID:
             return contextlib.nullcontext()

@@ -1,11 +1,11 @@
 """Changing names: create, remove, rename and link, each in one visible step.
 
-Every change of names is a single system call on upper, prepared by steps that
+Every change of names is a single system call on upper.  The steps that prepare it
 change nothing that is seen: copying up, staging in work, marking a directory
 opaque or redirected.  So an error, or a crash, leaves the old state or the new
 one (renameat2(2); overlayfs.rst).
 
-A name that something lies below leaves a whiteout behind, and only such a name.
+A name leaves a whiteout behind if a lower shows something under it, and only then.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ Maker = Callable[[WritableLayer, bytes], None]
 
 
 class Caller(NamedTuple):
-    """Who made a request: new objects belong to these, and get this umask."""
+    """Who made a request: new objects get this owner and group, and this umask applies."""
 
     uid: int
     gid: int
@@ -81,8 +81,8 @@ class Changes:
     ) -> tuple[Node, os.stat_result, int]:
         """Create a regular file that has no name in *parent*, as open(2) with O_TMPFILE.
 
-        It is a file without a name in upper too, so nothing is left of one that never gets any.
-        In a removed directory the host says whether that may be: tmpfs makes one, ext4 does not.
+        The file has no name in upper, either, so nothing is left if it never gets one.  In a
+        removed directory the host decides whether it may be made: tmpfs makes one, ext4 does not.
         """
         if parent.orphan:
             self.names.copyup.metadata(parent)
@@ -117,7 +117,7 @@ class Changes:
     def mknod(
         self, parent: Node, name: bytes, mode: int, device: int, caller: Caller
     ) -> tuple[Node, os.stat_result]:
-        """Make a FIFO, socket, device or empty regular file; EPERM for what is a whiteout."""
+        """Make a FIFO, socket, device or empty regular file; EPERM for a whiteout's device."""
         if stat.S_ISCHR(mode) and device == 0:
             raise error(errno.EPERM)
         return self._make(parent, name, caller, lambda on, at: on.mknod(at, mode, device))
@@ -131,7 +131,7 @@ class Changes:
     def mkdir(
         self, parent: Node, name: bytes, mode: int, caller: Caller
     ) -> tuple[Node, os.stat_result]:
-        """Make a directory, opaque where a whiteout has to stay in force."""
+        """Make a directory, an opaque one over a whiteout that has to stay in force."""
         return self._make(parent, name, caller, lambda on, at: on.mkdir(at, mode))
 
     def _make(
@@ -152,9 +152,9 @@ class Changes:
 
     @contextlib.contextmanager
     def _taking_back(self, upper: WritableLayer, path: bytes, *, covered: bool) -> Iterator[None]:
-        """Take a new name away again if what follows fails, as the caller is told it was not made.
+        """Take a new name away again if a later step fails: the caller gets an error then.
 
-        Was there a whiteout under it (*covered*)?
+        *covered*: there was a whiteout under the name.
         """
         try:
             yield
@@ -169,7 +169,7 @@ class Changes:
             raise
 
     def _place(self, parent: Node, name: bytes, caller: Caller) -> tuple[WritableLayer, bytes]:
-        """Return where in upper an object of the caller's is to be made, when all is ready."""
+        """Return the place in upper for a new object of the caller's, when all is ready for it."""
         self._require_unused_below(parent, name)
         upper = self.names.directory(parent)
         if caller != self._acting.now:
@@ -177,7 +177,7 @@ class Changes:
         return upper, child_path(parent, name)
 
     def _make_over_whiteout(self, parent: Node, name: bytes, caller: Caller, maker: Maker) -> None:
-        """Make an object by way of work; EEXIST where it is not a whiteout that has the name."""
+        """Make an object by way of work; EEXIST where the name is not a whiteout's."""
         if self.union.lookup.find(parent, name) is not None:
             raise error(errno.EEXIST)
         upper, work = self.upper.layer, self.upper.work
@@ -197,7 +197,7 @@ class Changes:
             raise error(errno.EEXIST)
 
     def _require_unused_below(self, parent: Node, name: bytes) -> None:
-        """Require a name that shows nothing, leaving it to upper to refuse what it shows itself."""
+        """Require that a name is unused; upper itself will refuse a name that it holds."""
         union = self.union
         if union.whiteouts.are_in_place:
             if union.known.is_absent(parent, name):
@@ -217,8 +217,8 @@ class Changes:
     def stand_alone(self, node: Node) -> None:
         """Make an object independent of the lowers, in which its name is going to change.
 
-        What is seen stays.  A file has its content in upper, under all of its names that are
-        known, a directory all that it shows.
+        The union shows the same as before.  A file then has its content in upper, under all of
+        its names that are known; a directory has all that it shows in upper.
         """
         self.union.require_upper()
         if node.is_directory and node is not self.union.root:
@@ -242,17 +242,17 @@ class Changes:
                 node.link = new
         self.union.known.lowers_change()
 
-    # Giving names, and preparing for that lowers change
+    # Giving names, and preparing for a change of the lowers
 
     def link(self, node: Node, parent: Node, name: bytes) -> os.stat_result:
         """Give a file one more name, as link(2) does; return its attributes.
 
-        Of a file without a name the host knows whether it can get one: not if it had one.
+        The host knows whether a file without a name can get one: not if it had one before.
         """
         upper = self.upper.layer
         if node.orphan and not node.upper:
             raise error(errno.ENOENT)
-        self.names.copyup.foresee(node)  # the reply, too, takes what it asks for
+        self.names.copyup.foresee(node)  # the reply needs the answers, too
         self._require_unused(parent, name)
         self.names.directory(parent)
         protection.require(self.union, node)
@@ -280,7 +280,7 @@ class Changes:
     def _link_over_whiteout(
         self, layer: WritableLayer, source: bytes, parent: Node, name: bytes
     ) -> None:
-        """Give a name by way of work; EEXIST where it is not a whiteout that has the name."""
+        """Give a name by way of work; EEXIST where the name is not a whiteout's."""
         if self.union.lookup.find(parent, name) is not None:
             raise error(errno.EEXIST)
         upper, work = self.upper.layer, self.upper.work
@@ -294,7 +294,7 @@ class Changes:
 
 
 def _remove(upper: WritableLayer, path: bytes) -> None:
-    """Remove what was just made, of whatever kind."""
+    """Remove a new object, of whatever kind."""
     try:
         upper.unlink(path)
     except IsADirectoryError:

@@ -2,17 +2,16 @@
 
 An object comes to the other side as a copy with all that it has, staged in work there, on disk if
 that side has one; one rename gives it its name.  Then the old name goes.  A crash in between leaves
-both names with the same content, or scratch is gone anyway.  To who uses the union it is one step:
-its node, with its number, and the descriptors that are open go along.  Where a step fails, all is
-as before.
+both names with the same content, or scratch is gone anyway.  Programs see one step: the node, with
+its inode number, and open descriptors go along.  Where a step fails, all is as before.
 
-A file lives in state as long as it has a name there: of its further names see `view/twins`.
+A file lives in state as long as it has a name there; `view/twins` has its names in scratch.
 So a new name on the other side is one of these:
 
 * in state: a link, or, for a file of scratch, the file itself: its names in scratch stay behind as
   those of its placeholder;
 * in scratch: a link of the placeholder; or, where the last name in state is to go, the file itself,
-  which becomes its placeholder, if it has one.
+  which takes the place of its placeholder, if it has one.
 """
 
 import contextlib
@@ -60,7 +59,7 @@ class Crossings:
             node = self.twins.file(held)
             if target is None or self._file_of(new, target) is not node:
                 self._rename(node, source, old, new)
-        # Else they are links of one file, which keep both names: rename(2).
+        # Else both are links of one file, and both names stay: rename(2).
         self.union.nodes.drop_if_unknown(node)
         self.settle()
 
@@ -78,12 +77,12 @@ class Crossings:
         if new.find() is not None:
             raise error(errno.EEXIST)
         protection.require(self.union, node)
-        with self._arriving(node, new, None):  # it keeps its other names
+        with self._arriving(node, new, None):  # the file keeps its other names
             return self.union.attributes(node)
 
     @contextlib.contextmanager
     def retiring(self, place: Place) -> Iterator[None]:
-        """See to a file that is about to lose a name, before it loses the last one in state."""
+        """Move a file to scratch if it is about to lose its last name in state."""
         file = self._losing_last(place)
         placeholder = self.twins.placeholder(file) if file is not None else None
         if file is None or placeholder is None:
@@ -131,7 +130,7 @@ class Crossings:
     # What a change takes to the other side: `transfers`
 
     def wanted_by_rename(self, old: Place, new: Place, flags: int) -> Iterator[Wanted]:
-        """Yield the content that a rename takes across, as far as that can be told now."""
+        """Yield the content that a rename takes across, as far as it is known now."""
         if not flags & syscalls.RENAME_EXCHANGE:
             yield from self.wanted_by_loss(new)
         if old.side is new.side:
@@ -164,7 +163,7 @@ class Crossings:
             yield Wanted(node, side, self.twins.placeholder(node))
 
     def begin(self, wanted: Wanted) -> Transfer | None:
-        """Open what copying that content takes; None where it is changing just now."""
+        """Open what is needed to copy that content; None where it is changing just now."""
         self._changes(self.union.side_of(wanted.node)).names.copyup.foresee_content(wanted.node)
         source = self.union.open_content(wanted.node)
         try:
@@ -209,7 +208,7 @@ class Crossings:
         return None if node is None else self.twins.file(node)
 
     def _require_linkable(self, node: Node) -> None:
-        """Raise ENOENT for a file that has lost its last name; one that had none can get one."""
+        """Raise ENOENT for a file that has lost its last name, not for one that never had any."""
         if not node.upper:
             raise error(errno.ENOENT)
         upper = self.union.side_of(node).upper
@@ -246,7 +245,7 @@ class Crossings:
             arrival.finish()
 
     def _make_ready(self, node: Node) -> None:
-        """Have far content near, and see that no thread is at it."""
+        """Fetch far content, and finish a copy that a thread is filling in."""
         copyup = self._changes(self.union.side_of(node)).names.copyup
         copyup.foresee_content(node)
         if node in self.union.upper.fills:
@@ -274,7 +273,7 @@ class Crossings:
     def _exchange(
         self, old: Place, source: LookupResult, new: Place, target: LookupResult | None
     ) -> None:
-        """Exchange two files; of one that has further names, EXDEV."""
+        """Exchange two files; EXDEV for a file that has further names."""
         if target is None:
             raise error(errno.ENOENT)
         with (

@@ -1,4 +1,4 @@
-"""Writes of parts of a file, by descriptor, of which nothing shows where they fail."""
+"""Writes of parts of a file, by descriptor; a write that fails leaves nothing that shows."""
 
 import contextlib
 import os
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def time_kept(fd: int) -> Iterator[None]:
-    """Give a file its modification time again where a change fails, of which nothing shows."""
+    """Give a file its modification time back if a change fails: nothing of it may show."""
     before = os.fstat(fd)
     try:
         yield
@@ -17,21 +17,21 @@ def time_kept(fd: int) -> Iterator[None]:
 
 
 def require_some(count: int, error: OSError) -> None:
-    """Raise what has kept a write from writing anything."""
+    """Raise the error that has kept a write from writing anything."""
     if count <= 0:
         raise error
 
 
 def give_time_back(fd: int, before: os.stat_result) -> None:
-    """Give a file the times that it had *before*, and its size, where it has grown."""
-    with contextlib.suppress(OSError):  # another error is told
+    """Give a file the times that it had *before*, and its old size, where it has grown."""
+    with contextlib.suppress(OSError):  # another error is reported
         if os.fstat(fd).st_size > before.st_size:
             os.ftruncate(fd, before.st_size)
         os.utime(fd, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def write_parts(fd: int, parts: list[bytes | memoryview], start: int) -> tuple[int, OSError | None]:
-    """Write all *parts*; return where that ended, and the error that ended it early."""
+    """Write all *parts*; return where the writing ended, and the error that ended it early."""
     end = start + sum(map(len, parts))
     position = start
     try:
@@ -44,7 +44,7 @@ def write_parts(fd: int, parts: list[bytes | memoryview], start: int) -> tuple[i
 
 
 def write_all(fd: int, data: bytes, start: int) -> None:
-    """Write all of *data*, or raise what has kept it from that."""
+    """Write all of *data*, or raise the error that prevents it."""
     _, error = write_parts(fd, [data], start)
     if error is not None:
         raise error

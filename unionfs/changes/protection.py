@@ -1,13 +1,13 @@
 """What may not be changed: objects that chattr(1) made immutable (+i) or append-only (+a).
 
-The kernel cannot be told of it on FUSE, so what its VFS forbids elsewhere is
-forbidden here: fs/namei.c (may_open, may_create, may_delete, vfs_link), fs/attr.c
-(notify_change), fs/xattr.c (may_write_xattr).
+FUSE has no way to tell the kernel of these flags.  So what the kernel's VFS forbids
+elsewhere is forbidden here: fs/namei.c (may_open, may_create, may_delete, vfs_link),
+fs/attr.c (notify_change), fs/xattr.c (may_write_xattr).
 
-Upper's host must not enforce it, since a copy has to be moved and marked; so
-there both are kept in an attribute, as by kernel overlayfs (`markers.PROTATTR`),
-and known with the node: ordinary objects cost nothing.  In lowers they are the
-host's, and asked for when something is about to change.
+Upper's host must not enforce the flags, since a copy has to be moved and marked.  So
+upper keeps them in an attribute, as kernel overlayfs does (`markers.PROTATTR`), and the
+node knows them: ordinary objects cost nothing.  In lowers the flags are the host's, and
+are read when something is about to change.
 """
 
 import errno
@@ -38,7 +38,7 @@ def require(union: "Union", node: Node, protection: int = PROTECTING) -> None:
 
 
 def require_removable(union: "Union", parent: Node, result: LookupResult) -> None:
-    """Raise EPERM where *parent* must not lose the name of what was seen: may_delete."""
+    """Raise EPERM where *parent* must not lose the name of the object seen: may_delete."""
     if parent.protection or not parent.upper:
         require(union, parent)
     protection = result.protection

@@ -1,7 +1,7 @@
 """Remembering what the lowers had under a persisted name before it is changed: `layers/firsts`.
 
-It is for `unionfs diff --state` after an upgrade, and for nothing else: where it cannot be
-remembered, as state is full, the change goes on.
+Only `unionfs diff --state` needs this, after an upgrade.  So where it cannot be remembered, for
+example because state is full, the change goes on.
 """
 
 import logging
@@ -38,5 +38,5 @@ class Memory:
         self._side.acting.as_root()
         try:
             firsts.note(self._side.upper.work, child_path(parent, name), layer, path)
-        except OSError:  # no more is lost than what `diff --state` could have told of it
+        except OSError:  # only `diff --state` will know less
             log.info("%r: what the lower has is not remembered", name, exc_info=True)

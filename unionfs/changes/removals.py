@@ -34,7 +34,7 @@ class Removals:
     def _cover(self, parent: Node, name: bytes) -> bool:
         """Hide a plain file that only a lower holds; say False where it is anything else.
 
-        That upper holds nothing is what the whiteout finds out itself.
+        Making the whiteout tells whether upper holds the name.
         """
         result = self.union.lookup.plain_below(parent, name)
         if result is None:

@@ -1,8 +1,8 @@
 """Directories that lead to what persists, made again where a mount does not find them.
 
-Scratch is empty at each mount, and the lower may be another one by now.  So a directory that was
-made in scratch, or that the new lower has lost, is known by its scaffold in state alone.  Where
-that holds something which persists, the directory is made once more, in its likeness; else
+Scratch is empty at each mount, and the lower may be another one by now.  So of a directory that
+was made in scratch, or that the new lower lacks, only the scaffold in state is left.  If the
+scaffold holds something that persists, the directory is made once more, in its likeness; else
 nobody misses it.
 """
 
@@ -41,7 +41,7 @@ class _Walk:
                     self.visit(node, inner, here)
 
     def _found(self, parent: Node, name: bytes, path: bytes, rule: RuleNode) -> Node | None:
-        """Return the directory of that name, which may have to be made; or None."""
+        """Return the directory of that name, made if it was missing; None if nobody wants it."""
         found = self.union.lookup.node(parent, name)
         if found is not None and found[0].is_directory:
             return found[0]

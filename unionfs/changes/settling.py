@@ -1,6 +1,6 @@
 """Partial copies that no request asks for: found in upper, and made whole.
 
-That is done before a lower is changed, when the union ends, and by `unionfs settle`.
+This happens before a lower is changed, when the union ends, and by `unionfs settle`.
 """
 
 import errno
@@ -23,7 +23,7 @@ _Place = tuple[WritableLayer, bytes]
 
 
 def bring_unknown(copies: PartialCopies) -> None:
-    """Make all copies whole that the kernel knows nothing of."""
+    """Make all copies whole of which the kernel knows nothing."""
     if not (copies.union.nodes.has_partials or copies.is_said):
         return
     known = {node.host_ino for node in copies.union.nodes.all() if node.partial}
@@ -33,9 +33,9 @@ def bring_unknown(copies: PartialCopies) -> None:
 
 
 def settle(copies: PartialCopies) -> int:
-    """Make all copies whole, which no request uses any more; return how many are not.
+    """Make all copies whole, when requests have ended; return how many are still partial.
 
-    Then whoever knows nothing of partial copies may have the upper again.
+    When none is, programs that know nothing of partial copies may use the upper again.
     """
     upper = copies.union.upper
     if not copies.lasts or not incomplete.is_said(upper.layer):
@@ -57,7 +57,7 @@ def settle(copies: PartialCopies) -> int:
 
 
 def places(copies: PartialCopies) -> Iterator[_Place]:
-    """Yield the places of all partial copies; of one with several names more than once."""
+    """Yield the places of all partial copies; a copy with several names comes several times."""
     upper = copies.union.upper
     places = [
         (upper.layer, path)

@@ -1,7 +1,7 @@
 """Copying up in a union with two writable sides (`view/sides`): each side does its own.
 
-A split directory comes to the other side as a scaffold, and what comes to state is remembered, and
-depends on no index of the lower's files: `remembering`.
+A split directory comes to the other side as a scaffold.  An object that comes to state is
+remembered (`remembering`), and depends on no index of the lower's files.
 """
 
 import logging
@@ -49,9 +49,9 @@ class _SideCopyUp(CopyUp):
         self._name(node)
 
     def _name(self, node: Node) -> None:
-        """Let state have a lower file under all its known names that persist, once it has it.
+        """Give a lower file that state now has all its other known names that persist.
 
-        By the link index alone it would lose the others with the lower's next upgrade.
+        With the link index alone, state would lose these names at the lower's next upgrade.
         """
         if self._memory is None or not node.link or not node.aliases:
             return
@@ -60,13 +60,14 @@ class _SideCopyUp(CopyUp):
             for parent, name in node.aliases:
                 names.directory(parent)
                 names.give_name(node, child_path(parent, name))
-        except OSError:  # the change itself is not the worse for it
+        except OSError:  # the change itself does not depend on it
             log.exception("%r: not all its names are in state", node.path)
 
     def _bring_scaffold(self, split: Split) -> None:
         """Make a split directory in the other upper, in its likeness.
 
-        All that counts of it is its name, and what it takes to make it again: `scaffolds`.
+        The scaffold only has to keep the name, and what it takes to make the directory again:
+        `scaffolds`.
         """
         node, work = split.companion, self.upper.work
         staged = self.upper.staging.name()
@@ -118,11 +119,11 @@ class SidedCopyUps(CopyUp):
         return self.state if thing.persisted else self.scratch
 
     def foresee(self, node: Node) -> None:
-        """Ask far layers for all that *node*, and bringing it up, takes."""
+        """Ask far layers for all that *node* and its copy-up need."""
         self.of(node).foresee(node)
 
     def foresee_content(self, node: Node, size: int | None = None) -> None:
-        """Do so, and have the first *size* bytes of the content near."""
+        """Do as `foresee`, and fetch the first *size* bytes of the content."""
         self.of(node).foresee_content(node, size)
 
     def metadata(self, node: Node) -> None:

@@ -1,9 +1,10 @@
 """Changing names in a union with two writable sides (`view/sides`).
 
-Each side has verbs of its own, and knows nothing of the other.  Here it is said which side a change
-goes to, and seen to what concerns both: a split directory is brought up where a name in it changes,
-and has one time of modification; what would carry names of one side along to the other is EXDEV,
-as between two disks.  What goes to the other side by itself is in `crossings`.
+Each side has verbs of its own, and knows nothing of the other.  This module decides which side a
+change goes to, and does what concerns both sides.  A split directory is brought up on the side
+where a name in it changes, and shows one modification time.  A change that would carry names of
+one side along to the other fails with EXDEV, as between two disks.  `crossings` takes single files
+to the other side.
 """
 
 import contextlib
@@ -53,7 +54,7 @@ class SidedChanges(Changes):
     def _changing(
         self, parent: Node, name: bytes, barred: int = IMMUTABLE
     ) -> Iterator[tuple[Changes, Node]]:
-        """Yield the verbs that are to change a name, and its parent as they know it.
+        """Yield the verbs that are to change a name, and the parent node that they know.
 
         EPERM where the directory has one of the flags *barred*, which a companion never has.
         """
@@ -75,11 +76,11 @@ class SidedChanges(Changes):
         return layer.stat(path).st_mtime_ns
 
     def _date(self, shown: Node, companion: Node, before: int) -> None:
-        """Give a split directory the time at which a name in it has changed on the other side."""
+        """Give a split directory the time of a change of a name on its other side."""
         self.union.known.names_change(shown)
         try:
             mtime_ns = self._dated(companion)
-            if mtime_ns != before:  # else it was renamed to a link of itself: nothing has changed
+            if mtime_ns != before:  # else a file was renamed to a link of itself: no change
                 layer, path = self.union.upper.place(shown)
                 layer.utime(path, layer.stat(path).st_atime_ns, mtime_ns)
         except OSError:  # the name is changed: no error may say otherwise
@@ -153,7 +154,7 @@ class SidedChanges(Changes):
         return found and self.union.splits.get(found[0])
 
     def _remove_scaffold(self, split: Split) -> None:
-        """Remove what a directory that is gone has left on the other side.
+        """Remove the scaffold that a removed directory has left on the other side.
 
         Over a lower it stays: whiteouts in it say what does not persist any more.
         """
@@ -197,7 +198,7 @@ class SidedChanges(Changes):
     def _is_directory(place: Place) -> bool:
         return place.side.lookup.require(place.parent, place.name).is_directory
 
-    # What goes to the other side by that, told before: `view/transfers`
+    # What these changes take to the other side, asked before: `view/transfers`
 
     def wanted_by_unlink(self, parent: Node, name: bytes) -> list[Wanted]:
         """Return the content that `unlink` takes across."""
