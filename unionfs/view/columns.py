@@ -1,9 +1,9 @@
 """What the layers hold under a name, read from the top as far down as the rules ask.
 
-A column is a lazy sequence of entries, one a layer; `rules.visible` takes of it what shows, and
-the layers below a decided one are not asked.  Redirects (of moved directories and of
+A column is a lazy sequence of entries, one a layer.  `rules.visible` takes from it what shows, and
+once a layer decides, those below it are not asked.  Redirects (of moved directories and of
 metadata-only copies) change the column's path on the way down, as overlayfs.rst describes under
-"redirect_dir".  Nothing here knows of nodes, nor of what was found before.
+"redirect_dir".  Nothing here knows of nodes, nor of earlier look-ups.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,13 +32,13 @@ class Columns:
         return tuple(places)
 
     def shown(self, places: Sequence[LayerPath], name: bytes) -> list[LayerEntry]:
-        """Return what shows of what *places* of a directory, top first, hold under *name*."""
+        """Return what shows under *name*; *places* are those of its directory, top first."""
         return rules.visible(self._read(places, name))
 
     def shown_from(
         self, entry: LayerEntry, below: Sequence[LayerPath], name: bytes
     ) -> list[LayerEntry]:
-        """Do so where an entry was made already, and *below* are the places that come next."""
+        """Do as `shown` where the first entry is there; *below* are the places that come next."""
         return rules.visible(self._resume(entry, below, name))
 
     def _read(self, places: Sequence[LayerPath], name: bytes) -> Iterator[LayerEntry]:
@@ -55,7 +55,7 @@ class Columns:
     def _resume(
         self, entry: LayerEntry, below: Sequence[LayerPath], name: bytes
     ) -> Iterator[LayerEntry]:
-        """Yield an entry, and what *below* or, after a redirect, others hold."""
+        """Yield an entry, then those of *below* or, after a redirect, of other places."""
         yield entry
         redirect = entry.marks.redirect
         if redirect.startswith(b"/"):
@@ -86,7 +86,7 @@ class Columns:
     def _descend(self, layer: Layer, names: list[bytes]) -> tuple[LayerEntry, list[bytes], bool]:
         """Walk down *names* in one layer.
 
-        Return what is there, the names by which the next layer is to be asked,
+        Return the entry there, the names to ask the next layer for,
         and whether the layers below are covered.
         """
         directory = _root_of(layer)

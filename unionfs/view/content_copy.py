@@ -1,4 +1,4 @@
-"""A copy of a file's content under way; what is done to it may be done by a thread."""
+"""A copy of a file's content under way; a thread may work on it."""
 
 import dataclasses
 import os
@@ -11,7 +11,7 @@ from unionfs.view.node import Node
 
 @dataclasses.dataclass(slots=True)
 class Kept:
-    """What a file that is filled in place shows until its content is there: `fills`."""
+    """The attributes that a file filled in place shows until its content is there: `fills`."""
 
     size: int
     mtime_ns: int
@@ -19,7 +19,7 @@ class Kept:
 
 @dataclasses.dataclass(slots=True, eq=False)
 class ContentCopy:
-    """A copy under way: its descriptors, and what it was begun for."""
+    """A copy under way: its descriptors, and its purpose."""
 
     node: Node
     lower: LayerPath  # the file that holds the content
@@ -27,20 +27,20 @@ class ContentCopy:
     target: int
     staged: bytes  # empty: the content goes into the copy that upper has already
     size: int  # bytes to copy
-    length: int  # bytes that the file has then
-    whole: bool  # all of the file, so that its modification time is kept
+    length: int  # bytes that the file has afterwards
+    whole: bool  # all of the file is copied, so its modification time is kept
     sync: bool
     kept: Kept  # of a copy that is filled in place
-    kept_open: bool = False  # `target` is for who wants the file, once it is published
+    kept_open: bool = False  # once the copy is published, `target` goes to whoever wants the file
     shared: bool = False
     over: bool = False  # published or abandoned
-    persisted: bool = False  # the side of the node when it was begun, which it may leave: `sides`
+    persisted: bool = False  # the node's side at the beginning, which it may leave: `sides`
     published: bool = False
     _filled: bool = False
     _filling: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
     def fill(self) -> None:
-        """Copy the content; may run in a thread, and whoever else calls it waits for that."""
+        """Copy the content; may run in a thread, and a second caller waits for the first."""
         with self._filling:
             if not self._filled:
                 self._fill()

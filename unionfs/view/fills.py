@@ -1,10 +1,10 @@
-"""Content that is filled into the copy which upper has, as further names forbid to replace that.
+"""Content that is filled into a copy in its place, as a copy with further names cannot be replaced.
 
 Writing takes things from a file: its modification time, for a while its size, and its
-capability (fs/inode.c, file_remove_privs).  A thread may be at it for long, and others go on
-meanwhile.  So these are kept apart until the content is there: who looks at the file sees what
-is kept, and who sets a time or a capability sets what is kept.  Time and capability are in
-markers, too, as a crash would take them (`metacopies`).
+capability (fs/inode.c, file_remove_privs).  A thread may write for long, and other requests go on
+meanwhile.  So these values are kept apart until the content is there.  Programs that look at the
+file see the values kept; programs that set a time or a capability set the value kept.  Time and
+capability are in markers, too, as a crash would lose them (`metacopies`).
 """
 
 import os
@@ -21,7 +21,7 @@ _NAMED = (
 
 
 class Fills(dict[Node, ContentCopy]):
-    """The copies of upper that are filled in place just now, each with what is copied to it."""
+    """The copies in upper that are being filled in place, each with the copying of its content."""
 
     def begin(self, copy: ContentCopy, layer: WritableLayer, path: bytes) -> None:
         """Keep what the copy at *path* is about to lose."""
@@ -30,12 +30,12 @@ class Fills(dict[Node, ContentCopy]):
         self[copy.node] = copy
 
     def shown(self, node: Node, st: os.stat_result) -> os.stat_result:
-        """Return what others shall see of a file on upper with the attributes *st*."""
+        """Return the attributes to show of a file on upper that has *st*."""
         copy = self.get(node)
         return st if copy is None else _changed(st, copy.kept.size, copy.kept.mtime_ns)
 
     def set_mtime(self, node: Node, layer: WritableLayer, path: bytes, mtime_ns: int) -> None:
-        """Take note that the modification time of a file is set, if it is one of these."""
+        """Take note that the modification time of a file is set, if it is being filled."""
         copy = self.get(node)
         if copy is not None:
             markers.set_mtime(layer, path, mtime_ns)

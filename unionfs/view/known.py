@@ -7,14 +7,14 @@
 | no lower above its first holder holds a name | listings of the lowers | a change of the lowers |
 | a directory shows no name | a listing, and what was removed since | other changes of its names |
 
-All of it is bounded, and what was learned first goes first.  The events are
-`Known.names_change`, `Known.name_removed` and `Known.lowers_change`.  Lowers change for
-`unionfs commit` alone; so what is known of these is kept, and upper is always asked.
+All of it is bounded; the oldest goes first.  The events are `Known.names_change`,
+`Known.name_removed` and `Known.lowers_change`.  Only `unionfs commit` changes lowers; so knowledge
+of lowers is kept, and upper is always asked.
 
 The first holder of a name matters where a hundred lowers make up a directory: each would be
-asked in turn, and a listing has all their names in hand.  That takes directories that answer to
-the names which they list, and to no other: FAT does not care for case, nor do directories of ext4
-and tmpfs that are told to; ZFS and NFS servers have names that they do not list.
+asked in turn, and a listing has all their names in hand.  This works only with directories that
+answer to the names which they list, and to no other.  FAT ignores case, and so may directories of
+ext4 and tmpfs; ZFS and NFS servers have names that they do not list.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -48,15 +48,15 @@ class Known:
         # Grows with each change of names, of the layers of objects, and of directories' attributes.
         self.revision = 0
         self.changed: Node | None = None  # the directory in which a name changed last
-        # What the last look-up did not find: the kernel looks a name up before it creates it, or
-        # renames to it.
+        # The name that the last look-up did not find: the kernel looks a name up before it
+        # creates it, or renames to it.
         self.not_found: tuple[Node, bytes] | None = None
         # Names that no lower holds, oldest first: under such a name a file is made, and soon
         # renamed or removed.
         self.not_below: dict[tuple[Node, bytes], None] = {}
         self.first_holders = FirstHolders()
         # Directories that were listed, oldest first, each with the names that it showed and those
-        # of them that were removed: who removes a tree has seen all its names.
+        # of them that were removed: a program that removes a tree has seen all its names.
         self._listed: dict[Node, tuple[Mapping[bytes, int], set[bytes]]] = {}
         # What was known of the directory in which names are changing now.
         self._before: tuple[Mapping[bytes, int], set[bytes]] | None = None
@@ -83,7 +83,7 @@ class Known:
     def names_change(self, directory: Node | None = None) -> None:
         """Take note that names in *directory* are about to change in any way.
 
-        Without one: that what is known of objects is.
+        Without a directory: attributes or layers of objects are about to change.
         """
         self.not_found = None
         self.revision += 1
@@ -132,7 +132,7 @@ class FirstHolders:
         self._kept: dict[Node, tuple[Sequence[LayerPath], dict[bytes, int]]] = {}
 
     def keep(self, node: Node, listings: Sequence[Collection[bytes]]) -> None:
-        """Keep what the lower directories of *node* hold, top first; let go of what is older."""
+        """Keep what the lower directories of *node* hold, top first; let go of older ones."""
         if len(listings) < _LEAST_LOWERS:
             return
         self._drop(node)
@@ -164,7 +164,7 @@ class FirstHolders:
 
 
 def lists_all(directory: LayerPath, names: Collection[bytes]) -> bool:
-    """Tell whether a directory, which lists *names*, answers to no other."""
+    """Tell whether a directory that lists *names* answers to no other name."""
     if directory.layer.kind not in _LISTING_ALL:
         return False
     for name in names:

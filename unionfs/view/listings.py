@@ -1,9 +1,9 @@
-"""Directories as programs read them: without state, so that none has to be opened or closed.
+"""Directories as programs read them: without state, so no directory has to be opened or closed.
 
 An offset (telldir(3)) is a hash of the name before it, and names are shown in
 the order of their hashes, as ext4 does.  So an offset means the same however
-often the directory was listed and changed meanwhile: what was there all the
-time is shown once.  What came or went while it was read may show or not, and
+often the directory was listed and changed meanwhile: a name that was there all the
+time is shown once.  A name that came or went during the reading may show or not, and
 reading from the start again lists anew (rewinddir(3), readdir(3)).
 """
 
@@ -25,12 +25,12 @@ DOTS = (b".", b"..")
 _DIRECTORY = stat.S_IFDIR >> 12
 
 # Offsets of names are at least 2, after `.` and `..`, and below 2**63.  Among a million names
-# two share one with a probability of 1e-7, and only where a reply ends between them is one lost.
+# two share an offset with a probability of 1e-7; one is lost only if a reply ends between them.
 _HASH_SHIFT = 2
 _HASH_MIDDLE = (1 << 61) + len(DOTS)
 
-# Seconds that a listing is kept for the requests that follow, and those that it is kept in any
-# case, however many there are: one that is still being read must not be made anew each time.
+# Seconds for which a listing is kept for the requests that follow; and seconds for which it is kept
+# however many there are, as a listing that is being read must not be made anew each time.
 _KEPT_SECONDS = 30.0
 _SURE_SECONDS = 2.0
 _MOST_KEPT = 64
@@ -41,12 +41,12 @@ def _offset(name: bytes) -> int:
     return (hash(name) >> _HASH_SHIFT) + _HASH_MIDDLE
 
 
-# A number that stands for one that is not known: libfuse, FUSE_UNKNOWN_INO.
+# The inode number in place of an unknown one: libfuse, FUSE_UNKNOWN_INO.
 _UNKNOWN_INO = 0xFFFFFFFF
 
-# One entry of a listing, looked up: its name, node, attributes (None for `.` and `..`, and for
-# what cannot be looked up, or only by asking a far layer: they are no look-ups) and the offset that
-# follows.
+# One entry of a listing, looked up: its name, node, attributes and the offset that follows.  The
+# attributes are None for entries that do not count as look-ups: `.` and `..`, and names that cannot
+# be looked up, or only by asking a far layer.
 Listed = tuple[bytes, Node, os.stat_result | None, int]
 
 # One entry of a listing, as the layers' own listings tell it: its name, inode number, kind (DT_*)
@@ -55,7 +55,7 @@ Hinted = tuple[bytes, int, int, int]
 
 
 def _bare(hint: int) -> Node:
-    """Return a node, of no table, that has what a listing tells of a name."""
+    """Return a node, of no table, with what a listing tells of a name."""
     ino, format_ = hint >> INO_SHIFT or _UNKNOWN_INO, (hint & KIND_MASK) << 12
     return Node(ino, format_, 0, None, b"", upper=False, below=())
 
@@ -69,7 +69,7 @@ class _Listing:
         self.names = sorted(hints, key=hash)  # the order of `_offset`
         self.hints = hints  # see `Union.listing`
         self.revision = revision  # of the union: until it grows, the directory shows the same
-        self.sought = False  # somebody reads it in an order of his own
+        self.sought = False  # a reader seeks in it
         self.used = 0.0  # time.monotonic()
 
 
@@ -83,7 +83,7 @@ class Listings:
         self._strides = Strides()
 
     def most(self, node: Node, start: int) -> int:
-        """Return how many entries a reply from the offset *start* on is to hold at most."""
+        """Return how many entries a reply from the offset *start* on may hold."""
         most = self._strides.most(node, start)
         if most == FEW and node in self._recent:
             self._recent[node].sought = True
@@ -114,7 +114,7 @@ class Listings:
             hint = hints[name]
             try:
                 found = find(name, hint) or self._find(node, name, hint)
-            except (Ask, OSError) as exc:  # who wants to know more of it looks it up
+            except (Ask, OSError) as exc:  # a program that wants to know more looks the name up
                 _require_listable(exc)
                 yield name, _bare(hint), None, (hash(name) >> _HASH_SHIFT) + _HASH_MIDDLE + 1
                 continue
@@ -122,7 +122,7 @@ class Listings:
                 yield name, *found, (hash(name) >> _HASH_SHIFT) + _HASH_MIDDLE + 1
 
     def read_names(self, node: Node, start: int) -> Iterator[Hinted]:
-        """Yield the entries from the offset *start* on; no look-up is made where none is needed."""
+        """Yield the entries from the offset *start* on, with no more look-ups than are needed."""
         listing, first = self._from(node, start)
         for index in range(start, len(DOTS)):
             yield DOTS[index], self._dot(node, index).ino, _DIRECTORY, index + 1
@@ -152,7 +152,7 @@ class Listings:
         first = bisect.bisect_left(listing.names, start, key=_offset)
         if (
             not start or first < len(listing.names) or listing.sought
-        ):  # else its reader has seen all
+        ):  # else the reader has seen all
             self._keep(node, listing)
         return listing, first
 
@@ -164,7 +164,7 @@ class Listings:
         self._names += len(listing.names)
 
     def _outdated(self, now: float) -> bool:
-        """Tell whether the listing that was used least lately is to be let go of."""
+        """Tell whether the least recently used listing is to be dropped."""
         many = len(self._recent) >= _MOST_KEPT or self._names > _MOST_NAMES
         oldest = next(iter(self._recent.values()))
         return now - oldest.used > (_SURE_SECONDS if many else _KEPT_SECONDS)
@@ -187,7 +187,7 @@ class Listings:
 def _require_listable(error: Exception) -> None:
     """Raise *error* unless the name is to be listed all the same: nobody may think that it is gone.
 
-    That is where its layer's disk fails, or its marks are damaged; a look-up of it says so.
+    It is listed where its layer's disk fails, or its marks are damaged; a look-up gives the error.
     """
     if isinstance(error, OSError) and error.errno != errno.EIO:
         raise error

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from unionfs.view.node import Node
 
-# Lower places, top first; or, of a file that one lower directory holds, just that directory.
+# Lower places, top first; or, for a file that one lower directory holds, just that directory.
 Below = tuple[LayerPath, ...] | LayerPath
 
 
@@ -21,12 +21,12 @@ class LookupResult(NamedTuple):
     st: "os.stat_result"  # of the object that shows
     upper: bool  # the object is in upper (or in the hard link index)
     named: bool  # upper holds it under this very name
-    below: Below  # a directory's lower places; where a file's content is in a lower
-    name: bytes = b""  # in the directory that `below` may be
+    below: Below  # a directory's lower places; the places of a file's content in lowers
+    name: bytes = b""  # the file's name in `below`, where that is a directory
     redirect: bytes = b""
     link: bytes = b""
     links: int = 0
-    node: "Node | None" = None  # what was found out on the way: this is it
+    node: "Node | None" = None  # the object's node, where the look-up came across it
     protection: int = 0  # of an object in upper
     partial: bool = False  # upper has some blocks of a file, `below` the others
 

@@ -1,9 +1,9 @@
 """The descriptors that are open on content in a lower layer.
 
 A FUSE file handle is the host's descriptor itself.  A file of a lower layer that is open
-when it is copied up must show what is written afterwards.  Such descriptors are
-remembered by node and replaced in place with dup2(2), so that a handle's number never
-changes and a thread in the middle of a read simply finishes it on the old file.
+when it is copied up must show what is written afterwards.  So the descriptors are
+remembered by node and replaced in place with dup2(2): a handle's number never changes,
+and a thread in the middle of a read simply finishes it on the old file.
 """
 
 import fcntl
@@ -17,7 +17,7 @@ Identity: TypeAlias = tuple[int, int]  # st_dev and st_ino
 
 
 class LowerReaders:
-    """Those of one union."""
+    """The descriptors of one union that read lower content."""
 
     def __init__(self) -> None:
         self._nodes: dict[int, Node] = {}  # descriptor -> its node
@@ -27,7 +27,7 @@ class LowerReaders:
         return len(self._nodes)
 
     def __contains__(self, node: Node) -> bool:
-        """Tell whether there are any of *node*."""
+        """Tell whether *node* has readers."""
         return node in self._descriptors
 
     def add(self, node: Node, fd: int) -> None:
@@ -51,7 +51,7 @@ class LowerReaders:
             os.dup2(upper_fd, fd, inheritable=False)
 
     def attributes(self, node: Node) -> os.stat_result:
-        """Return the attributes of the file that is read as *node*, which has readers."""
+        """Return the attributes of the file that the readers of *node* have open."""
         return os.fstat(next(iter(self._descriptors[node])))
 
     def deleted(self) -> dict[Identity, list[int]]:
@@ -64,16 +64,16 @@ class LowerReaders:
         return found
 
     def replace(self, file: Identity, fds: Iterable[int], copy: int) -> None:
-        """Let *fds*, which were found to read a deleted file, go on in the file open as *copy*."""
+        """Let *fds*, which read a deleted file, go on in the file open as *copy*."""
         for fd in fds:
             if fd in self._nodes and _deleted(fd) == file:
                 os.dup2(copy, fd, inheritable=False)
 
 
 def _deleted(fd: int) -> Identity | None:
-    """Return which deleted file of a layer is open, if it is one.
+    """Return the identity of the open file, if it is a deleted file of a layer.
 
-    A copy of one is none (`LowerReaders.replace`): no descriptor of a lower file can write.
+    A copy of such a file is not (`LowerReaders.replace`): no descriptor of a lower file can write.
     """
     st = os.fstat(fd)
     if st.st_nlink or fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY:

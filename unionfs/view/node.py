@@ -5,8 +5,8 @@ later one gets a spare number.
 
 A node computes its upper path from its parents, so renaming a directory
 touches one node.  Lower layers do not change, so the places in them are kept
-as they were found.  The kernel may know a million files of the lowers:
-of such a file only the directory that holds it is kept, which is its parent's.
+as they were found.  The kernel may know a million files of the lowers, so the node
+of such a file keeps only the lower directory that holds it, which its parent has, too.
 """
 
 import contextlib
@@ -22,16 +22,16 @@ from unionfs.layers.inodes import ROOT_INO, hashed
 from unionfs.layers.layer import Layer, LayerPath
 from unionfs.view.lookup_result import Below, LookupResult, plain
 
-# `Node.unsynced` of what was copied up before the node was made.
+# `Node.unsynced` of an object that was copied up before the node was made.
 UNKNOWN_COPY = 1
 
-# Levels up to which the names of a path are put together one by one: in a loop that is faster than
-# a list of them, but copies the path at each step.
+# Levels up to which a path is put together name by name: that is faster than making a list of
+# them, but copies the path at each step.
 _USUAL_DEPTH = (None,) * 64
 
 
 def _far_path(node: "Node", path: bytes) -> bytes:
-    """Return the path of what is *path* in the directory *node*, far from the root."""
+    """Return the path from the root of *path* in the directory *node*, which is far down."""
     names = [path]
     while node.parent is not None:
         names.append(node.name)
@@ -90,9 +90,9 @@ class Node:
 
     @property
     def is_unmarked(self) -> bool:
-        """Tell whether no mark on disk says anything of a file, nor of a directory of upper alone.
+        """Tell whether a file, or a directory that is in upper alone, has no marks on disk.
 
-        Only this mount makes marks, and knows of them here.
+        Only this mount makes marks, and the node knows of them.
         """
         if self.redirect or self.link or self.links or self.superseded or self.pin >= 0:
             return False
@@ -133,15 +133,15 @@ class NodeTable(dict[int, Node]):
         self.root = root
         self.has_partials = False  # has any node been `partial`?
         self.orphans: dict[int, Node] = {}  # those that have no name
-        # Also where the kernel forgets them, as long as they have names.
+        # Nodes that stay even if the kernel forgets them, as long as they have names.
         self.kept: set[Node] = set()
-        # Takes note of a node that is found, or comes, to be partial, and of a kept one that has
-        # lost the last of the names that are known.
+        # Called with a node that is found to be partial, or becomes so, and with a kept node that
+        # has lost the last of its known names.
         self.partial_came: Callable[[Node], None] = lambda _: None
         self.names_went: Callable[[Node], None] = lambda _: None
 
     def __missing__(self, ino: int) -> Node:
-        """Raise ESTALE: the kernel should know better."""
+        """Raise ESTALE: the kernel asks for a node that it has forgotten."""
         raise OSError(errno.ESTALE, f"inode {ino} is not known")
 
     def all(self) -> list[Node]:
@@ -149,7 +149,7 @@ class NodeTable(dict[int, Node]):
         return [*self.values()]
 
     def unmarked(self, ino: int, st: os.stat_result, lower: Layer | None = None) -> Node | None:
-        """Return the node of an object, of upper or of *lower*, that is known to bear no marks."""
+        """Return the node of an object of upper or of *lower*, if it is known to have no marks."""
         node = self.get(ino)
         if (
             node is not None
@@ -163,7 +163,7 @@ class NodeTable(dict[int, Node]):
         return None
 
     def of(self, result: LookupResult) -> Node | None:
-        """Return the node of what was seen, if there is one."""
+        """Return the node of the object that was seen, if there is one."""
         node = self.get(result.ino)
         if node is None or node is result.node or is_of(node, result):
             return node
@@ -174,7 +174,7 @@ class NodeTable(dict[int, Node]):
         return None
 
     def adopt(self, parent: Node, name: bytes, result: LookupResult) -> Node:
-        """Return the node of what was seen under *name*, a new one if need be."""
+        """Return the node of the object seen under *name*, a new one if need be."""
         node = self.of(result)
         if node is None:
             return self._add(parent, name, result)
@@ -190,7 +190,7 @@ class NodeTable(dict[int, Node]):
 
     @contextlib.contextmanager
     def held(self, parent: Node, name: bytes, result: LookupResult) -> Iterator[Node]:
-        """Yield the node of what was seen, for as long as it is worked on at least."""
+        """Yield the node of the object that was seen, and keep it at least until the end."""
         node = self.adopt(parent, name, result)
         node.lookups += 1
         try:
@@ -231,7 +231,7 @@ class NodeTable(dict[int, Node]):
             partial=result.partial,
             persisted=parent.persisted,
         )
-        if result.upper and ino != result.st.st_ino:  # copied up; who knew if synced is gone
+        if result.upper and ino != result.st.st_ino:  # copied up; whether it was synced is unknown
             node.unsynced = UNKNOWN_COPY
         self.add(node, parent)
         if result.partial:
@@ -239,7 +239,7 @@ class NodeTable(dict[int, Node]):
         return node
 
     def _add_name(self, node: Node, parent: Node, name: bytes) -> None:
-        if node.is_directory:  # the layers were changed under the mount
+        if node.is_directory:  # the layers were changed beside the mount
             self._reattach(node, parent, name)
         elif node.aliases is None:
             node.aliases = {(parent, name): None}
@@ -301,13 +301,13 @@ class NodeTable(dict[int, Node]):
         self.partial_came(node)
 
     def keep(self, node: Node) -> None:
-        """Keep a file that has a name until that is gone."""
+        """Keep a file until its name is gone."""
         if node not in self.kept:
             self.kept.add(node)
             node.children += 1
 
     def keep_no_more(self, node: Node) -> None:
-        """Keep it as long as the kernel knows it."""
+        """Keep a file only as long as the kernel knows it."""
         if node in self.kept:
             self._keep_no_more(node)
             self.drop_if_unknown(node)
@@ -345,8 +345,8 @@ class NodeTable(dict[int, Node]):
 def _may_be_in(node: Node, lower: Layer, st: os.stat_result) -> bool:
     """Tell whether a node of the lowers may be an object that was found in *lower*.
 
-    Two layers on one file system may have names of one file; or one shows what the other does,
-    in the place where it lies in it: two objects of the union.
+    Two layers on one file system may have names of one file.  Or one layer lies within the other,
+    and both show the same object: these are two objects of the union.
     """
     links = st.st_nlink > 1 and node.format != stat.S_IFDIR
     return links or _top(node.below).layer is lower
@@ -357,7 +357,7 @@ def _top(below: Below) -> LayerPath:
 
 
 def is_of(node: Node, result: LookupResult) -> bool:
-    """Tell whether what was seen is the object of *node*."""
+    """Tell whether the object seen is that of *node*."""
     st = result.st
     return (
         node.host_ino == st.st_ino
@@ -382,10 +382,10 @@ def child_path(parent: Node, name: bytes) -> bytes:
 
 
 def directory_of(places: tuple[LayerPath, ...]) -> Node:
-    """Return a node to ask a union about: a directory with just these lower places."""
+    """Return a node for questions to a union: a directory with just these lower places."""
     return Node(0, stat.S_IFDIR, 0, None, b"", upper=False, below=places)
 
 
 def passing(result: LookupResult, parent: Node, name: bytes) -> Node:
-    """Return a node of a directory that was seen, to ask a union about; it is in no table."""
+    """Return a node, in no table, for questions to a union about a directory that was seen."""
     return Node(0, stat.S_IFDIR, 0, parent, name, result.upper, result.lowers)

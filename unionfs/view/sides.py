@@ -1,17 +1,17 @@
 """A union with two writable sides: *state* for what persists, *scratch* for all else.
 
-Each side is an upper with its work over the same lowers, and a union of its own (`Side`).  A name
-belongs to one of them, by the rules (`layers/persistence`), and what it shows is read from that one
-alone: of the other upper's objects nothing is seen under it.  `TwoSided` is both as one tree.  For
-each name it asks the side that has it.
+Each side is an upper with its work over the same lowers, and a union of its own (`Side`).  By the
+rules (`layers/persistence`) a name belongs to one side, and is read from that side alone: objects
+of the other upper do not show under it.  `TwoSided` shows both as one tree.  For each name it asks
+the side that has it.
 
 Only a directory with names of both sides in it is on both: it is *split*.  The kernel knows it by
 the node of the side that it belongs to, whose attributes count.  On the other side it has a
 *companion*, a node that is in no table: the parent of the names that belong there, with that side's
-places.  So a side meets parents of its own alone, and does as a union of one side.  In the other
-side's upper such a directory is a *scaffold*, which is there to be walked through.
+places.  So a side meets parents of its own alone, and works as a union of one side.  In the other
+side's upper such a directory is a *scaffold*, which only leads to what is below it.
 
-Numbers are of both sides together, so no two nodes of them have the same.
+Both sides share the inode numbers, so no two of their nodes have the same number.
 """
 
 import contextlib
@@ -54,12 +54,12 @@ class Split:
     rule: "RuleNode"
 
     def on(self, side: Union) -> Node:
-        """Return its node on one side."""
+        """Return the directory's node on one side."""
         return self.shown if self.shown.persisted == side.persisted else self.companion
 
 
 class Side(Union):
-    """One side of a union, which it knows as `whole`."""
+    """One side of a union; `whole` is the union."""
 
     table = SideTable
 
@@ -83,7 +83,7 @@ class Side(Union):
         path: bytes,
         held: "Sequence[os.DirEntry[bytes]] | None" = None,
     ) -> bool:
-        """Tell whether a directory shows no name, also none of the other side's."""
+        """Tell whether a directory shows no name of either side."""
         if node is not None and node in self.whole.splits:
             return not self.whole.listing(node)
         return super().is_empty(directory, node, path, held)
@@ -94,7 +94,7 @@ class _Uppers(Upper):
 
     def __init__(self, scratch: Upper, state: Upper) -> None:
         self._scratch, self._state = scratch, state
-        # What is done by descriptor may be done by either layer.
+        # Work by descriptor may be done by either layer.
         self.layer, self.work = scratch.layer, scratch.work
         self.fills = scratch.fills
         self.partials = scratch.partials  # of state there are none
@@ -104,17 +104,17 @@ class _Uppers(Upper):
         return (self._state if node.persisted else self._scratch).place(node)
 
     def defer_removals(self) -> None:
-        """Let what is deleted wait to be removed."""
+        """Let deleted objects wait to be removed."""
         self._scratch.defer_removals()
         self._state.defer_removals()
 
     def tidy(self) -> bool:
-        """Remove one name of what waits for that; say False where there is nothing."""
+        """Remove one name of the objects that wait for it; say False where there is none."""
         return self._scratch.tidy() or self._state.tidy()
 
 
 class _Lookups(Lookup):
-    """The look-ups of both sides; parents are as the kernel knows them."""
+    """The look-ups of both sides; parents are the nodes that the kernel knows."""
 
     def __init__(self, union: "TwoSided") -> None:
         self._union = union
@@ -140,7 +140,7 @@ class _Lookups(Lookup):
         return found and self._union.entered(parent, name, *found)
 
     def finder(self, parent: Node) -> Finder:
-        """Return what looks up most names of a directory's listing, in half the time."""
+        """Return a function that looks up most names of a directory's listing in half the time."""
         if parent in self._union.splits:
             return find_nothing
         return self._union.side_of(parent).lookup.finder(parent)
@@ -202,11 +202,11 @@ class TwoSided(Union):
         return self.state if node.persisted else self.scratch
 
     def other_side(self, node: Node) -> Side:
-        """Return the side that it does not belong to."""
+        """Return the side that a node does not belong to."""
         return self.scratch if node.persisted else self.state
 
     def at(self, parent: Node, name: bytes) -> tuple[Side, Node]:
-        """Return the side that has a name, and that side's node of the directory it is in."""
+        """Return the side that has a name, and that side's node of the name's directory."""
         split = self.splits.get(parent)
         if split is None:
             return self.side_of(parent), parent
@@ -223,7 +223,7 @@ class TwoSided(Union):
     def entered(
         self, parent: Node, name: bytes, node: Node, st: os.stat_result
     ) -> tuple[Node, os.stat_result]:
-        """Return what a side has found under a name, as the kernel is to know it."""
+        """Return the object that a side has found under a name, as the kernel is to know it."""
         if node.format == stat.S_IFDIR and node not in self.splits and self.leads(parent, name):
             self._split(self.splits[parent], name, node)
         if self.twins:
@@ -254,11 +254,11 @@ class TwoSided(Union):
         companion.redirect = result.redirect
 
     def look_at_lowers(self) -> None:
-        """Let companions have places in lowers that were changed: `unionfs commit`.
+        """Give companions their places anew after a change of the lowers: `unionfs commit`.
 
-        What the kernel knows of an object keeps the places that it had.
+        The nodes that the kernel knows keep their places.
         """
-        for companion in self.companions:  # each after the one that it is in
+        for companion in self.companions:  # each after its parent
             self._place(companion)
 
     def join(self, node: Node) -> None:
@@ -269,9 +269,9 @@ class TwoSided(Union):
         self.nodes.drop_if_unknown(node)
 
     def swap(self, node: Node, other: Node, number: int) -> None:
-        """Let two nodes of one file, one a side, change sides; the *other* is to have that number.
+        """Let two nodes of one file, one on each side, change sides; *other* gets that number.
 
-        What else is known of *node* goes with it: it is the one that the kernel knows.
+        Everything else that is known of *node* goes with it: the kernel knows this node.
         """
         for one in (node, other):
             table = self.side_of(one).nodes
@@ -293,7 +293,7 @@ class TwoSided(Union):
         self.known.names_change()
 
     def _note_number(self, node: Node, table: NodeTable) -> None:
-        with contextlib.suppress(OSError):  # then it may get another node: who has it open has it
+        with contextlib.suppress(OSError):  # then the file may get a second node: open files stay
             found = node.parent and self.side_of(node).lookup.find(node.parent, node.name)
             if found and isinstance(table, SideTable):
                 table.note_number(node, found)
@@ -316,7 +316,7 @@ class TwoSided(Union):
     def _further_links(self, placeholder: Node) -> int:
         try:
             return self.links(placeholder)
-        except OSError:  # no error may say of a change that is made that it was not
+        except OSError:  # the change is made, and no error may say that it was not
             return 1
 
     def links(self, node: Node) -> int:
@@ -337,7 +337,7 @@ class TwoSided(Union):
         }
 
     def leaves_content(self, node: Node) -> bool:
-        """Tell whether *node* may come to upper by its metadata alone: never to state."""
+        """Tell whether *node* may come to upper without its content: never to state."""
         return self.features.metacopy and not node.persisted
 
     def open_content(self, node: Node) -> Source:

@@ -7,15 +7,15 @@ from unionfs.view.node import Node, NodeTable, is_of
 if TYPE_CHECKING:
     from unionfs.view.lookup_result import LookupResult
 
-# Numbers of which nodes have another, before those are looked for that are gone.
+# Numbers in `_spared` from which on those of nodes that are gone are dropped.
 _MOST_SPARED = 1000
 
 
 class SideTable(NodeTable):
-    """The nodes of one side; a number that the other has is taken here, too.
+    """The nodes of one side; a number that the other side has is taken here, too.
 
-    A file that crosses takes its number along, and its old host soon gives that to the next one,
-    which then has a spare number here, for as long as it is known.
+    A file that crosses takes its number along, and its old host soon gives the number to the next
+    file, which then has a spare number here for as long as its node is known.
     """
 
     other: NodeTable
@@ -35,7 +35,7 @@ class SideTable(NodeTable):
         self.both.has_partials = True
 
     def of(self, result: "LookupResult") -> Node | None:
-        """Return the node of what was seen, if there is one."""
+        """Return the node of the object that was seen, if there is one."""
         node = super().of(result)
         if node is None and result.ino in self._spared:
             spared = filter(self.has, self._spared[result.ino])
@@ -52,7 +52,7 @@ class SideTable(NodeTable):
         return node
 
     def note_number(self, node: Node, result: "LookupResult") -> None:
-        """Take note of a node's number, if it is another than that of what was seen."""
+        """Take note of a node's number, if the object that was seen has another."""
         if node.ino == result.ino:
             return
         if len(self._spared) > _MOST_SPARED:

@@ -2,13 +2,13 @@
 
 The kernel asks for as many as the program's buffer takes, some hundreds.  A
 program that seeks for each entry (seekdir(3), rewinddir(3)) uses one of them.
-So who seeks gets few, and who goes on where a reply ended, eight times as many
-as in that one; and who begins anew without having gone on, an eighth.
+So a reader that seeks gets few.  One that goes on where a reply ended gets eight
+times as many as in that reply; one that begins anew without having gone on, an eighth.
 """
 
 from unionfs.view.node import Node
 
-FEW = 8  # what nobody gets but who seeks
+FEW = 8  # only a reader that seeks gets so few
 _GROWTH = 8
 _MOST = 1 << 15  # more than there is room for: fs/fuse/readdir.c asks for 1 MiB at most
 
@@ -20,15 +20,15 @@ class Strides:
     """The readers of the directories of one mount."""
 
     def __init__(self) -> None:
-        # a directory and the offset at which a reader goes on -> how many entries it gets there;
-        # the oldest first
+        # a directory and the offset at which a reader goes on -> how many entries the reader gets
+        # there; the oldest first
         self._next: dict[tuple[Node, int], int] = {}
-        # a directory -> where the last reply from its start ended, and how many that could hold,
-        # as long as nobody has gone on there
+        # a directory -> where the last reply from its start ended, and how many entries it could
+        # hold, as long as nobody has gone on there
         self._begun: dict[Node, tuple[int, int]] = {}
 
     def most(self, directory: Node, start: int) -> int:
-        """Return how many entries a reader that comes to the offset *start* is to get at most."""
+        """Return how many entries a reader at the offset *start* may get."""
         after, most = self._begun.get(directory, (-1, 0))
         if not start:
             return _MOST if after < 0 else max(most // _GROWTH, FEW)
@@ -38,7 +38,7 @@ class Strides:
 
     def sent(self, directory: Node, start: int, after: int, most: int) -> None:
         """Take note that a reply of at most *most* entries, from *start*, ended before *after*."""
-        if not after:  # it had none: this reader is at its end
+        if not after:  # the reply was empty: this reader is at the end
             return
         self._next[directory, after] = min(most * _GROWTH, _MOST)
         if len(self._next) > _READERS:

@@ -1,12 +1,12 @@
 """Content that goes to the other side of a union, copied before its file goes there: `crossings`.
 
-A large file takes seconds, during which nobody could be served.  So who is going to ask for a
-change asks first which content that takes (`Wanted`), has it copied by a thread, which sees
-descriptors alone, and then asks for the change, which takes what is ready and copies the rest
-itself.  What was changed meanwhile, or has gone elsewhere, is of no use and copied again.
+A large file takes seconds, during which nobody could be served.  So a change that takes content
+across comes in three steps: ask which content that is (`Wanted`); have a thread copy it, which
+sees descriptors alone; make the change, which uses the copies that are ready and copies the rest
+itself.  A copy of a file that was changed meanwhile, or has gone elsewhere, is not used.
 
-A copy goes to a file of its own in work, or, where the file is to become its placeholder
-(`view/twins`), into that, whose content nobody sees.
+A copy goes to a file of its own in work.  If the file is to take the place of its placeholder
+(`view/twins`), the copy goes into the placeholder, whose own content nobody sees.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from unionfs.view.node import Node
     from unionfs.view.sides import Side, TwoSided
 
-# Nanoseconds after a change within which another may leave the same time: two ticks of 100 Hz.
+# Nanoseconds within which two changes may leave the same time: two ticks of 100 Hz.
 _TICKS_NS = 20_000_000
 
 
@@ -30,11 +30,11 @@ class Wanted(NamedTuple):
 
     node: "Node"
     side: "Side"
-    placeholder: "Node | None"  # what is to be filled, None: a new file
+    placeholder: "Node | None"  # the placeholder to be filled, None: a new file
 
 
 class Seen(NamedTuple):
-    """What tells whether a file's content is still the one that was copied."""
+    """The attributes that tell whether a file's content is still the one that was copied."""
 
     device: int
     ino: int
@@ -44,7 +44,7 @@ class Seen(NamedTuple):
 
 
 def seen(st: os.stat_result) -> Seen | None:
-    """Return what tells of later changes; None of what was changed a moment ago."""
+    """Return the attributes that tell of later changes; None if a change was a moment ago."""
     if time.time_ns() - st.st_ctime_ns < _TICKS_NS:
         return None
     return Seen(st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns)
@@ -52,7 +52,7 @@ def seen(st: os.stat_result) -> Seen | None:
 
 @dataclasses.dataclass(slots=True, eq=False)
 class Source:
-    """The content of a file, open to be copied; of a partial copy, that of both files."""
+    """The content of a file, open to be copied; for a partial copy, that of both files."""
 
     fd: int  # its attributes tell of changes
     lower: int = -1
@@ -60,7 +60,7 @@ class Source:
 
     @classmethod
     def of_both(cls, fd: int, lower: int, blocks: BlockMap) -> "Source":
-        """Return that of a partial copy, with descriptors of its own."""
+        """Return the content of a partial copy, with descriptors of its own."""
         own = os.dup(fd)
         try:
             return cls(own, os.dup(lower), blocks)
@@ -69,7 +69,7 @@ class Source:
             raise
 
     def room(self, st: os.stat_result) -> int:
-        """Return how many bytes a copy takes at most, if it has holes; *st* is that of `fd`."""
+        """Return how much room a copy with holes takes at most; *st* is that of `fd`."""
         blocks = st.st_blocks if self.lower < 0 else st.st_blocks + os.fstat(self.lower).st_blocks
         return blocks * content.ST_BLOCK
 
@@ -98,7 +98,7 @@ class Transfer:
     wanted: Wanted
     source: Source
     target: int
-    staged: bytes  # b"": it goes into the placeholder
+    staged: bytes  # b"": the content goes into the placeholder
     seen: Seen
     syncs: bool
     is_ready: bool = False
@@ -123,7 +123,7 @@ class Transfers:
 
     def __init__(self, union: "TwoSided") -> None:
         self._union = union
-        self._known: dict[tuple[Node, Side], Transfer] = {}  # what goes where
+        self._known: dict[tuple[Node, Side], Transfer] = {}  # a file and the side to which it goes
 
     def add(self, transfer: Transfer) -> None:
         """Take note of a transfer that is begun."""
@@ -141,9 +141,9 @@ class Transfers:
             source.close()
 
     def take(self, wanted: Wanted) -> bytes | None:
-        """Return where the content of a file is ready, b"" for its placeholder; None for nowhere.
+        """Return the staged file that has the content, b"" for the placeholder; None: not ready.
 
-        It is the caller's then.
+        The copy then belongs to the caller.
         """
         if not self.is_ready(wanted):
             return None

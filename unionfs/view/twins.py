@@ -1,10 +1,10 @@
 """Files of state that have names in scratch, too: hard links across the sides of a union.
 
-As long as a file has a name that persists, it lives in state.  Its names in scratch are those of a
-*placeholder*, a file of scratch without content, with as many links; who looks one up finds the
-file.  Scratch is empty after a reboot, so who stands for whom is known here alone.
+As long as a file has a name that persists, it lives in state.  Its names in scratch are links of a
+*placeholder*, a file of scratch without content.  A look-up of such a name finds the file in state.
+Scratch is empty after a reboot, so only memory tells which placeholder stands for which file.
 
-A placeholder's node is one of scratch's, which the kernel does not know.  Both nodes are held.
+A placeholder has a node of scratch, which the kernel does not know.  Both nodes are held.
 """
 
 from unionfs.view.node import Node
@@ -40,7 +40,7 @@ class Twins:
         placeholder.lookups += 1
 
     def part(self, file: Node, placeholder: Node) -> None:
-        """Let it do so no more."""
+        """Let *placeholder* stand for *file* no more."""
         del self._files[placeholder], self._placeholders[file]
         file.lookups -= 1
         placeholder.lookups -= 1

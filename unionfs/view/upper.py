@@ -1,6 +1,6 @@
 """What a union that can be changed has: upper and work, and what is kept in them.
 
-A union without an upper has `NoUpper` in its place: whoever asks that for anything is told EROFS.
+A union without an upper has `NoUpper` in its place, which answers every question with EROFS.
 """
 
 import errno
@@ -35,7 +35,7 @@ class Upper:
         self.partials = Partials(self.place)
 
     def place(self, node: Node) -> tuple[WritableLayer, bytes]:
-        """Return where a node on upper is; EROFS for one that is not."""
+        """Return the place in upper of a node; EROFS for a node that is not on upper."""
         if not node.upper:
             raise OSError(errno.EROFS, f"{node.path!r} was not copied up")
         if node.pin >= 0:
@@ -45,16 +45,16 @@ class Upper:
         return self.layer, node.path
 
     def defer_removals(self) -> None:
-        """Let what is deleted wait to be removed, as somebody calls `tidy` now and then."""
+        """Let deleted objects wait to be removed: `tidy` is called now and then."""
         self.staging.defer_removals()
 
     def tidy(self) -> bool:
-        """Remove one name of what waits for that; say False where there is nothing."""
+        """Remove one name of the objects that wait for it; say False where there is none."""
         return self.staging.tidy()
 
 
 class NoUpper(Upper):
-    """What stands for it in a union that is only read; it is false."""
+    """The stand-in for `Upper` in a union that is only read; its truth value is false."""
 
     def __init__(self) -> None:
         pass
