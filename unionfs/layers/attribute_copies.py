@@ -5,7 +5,7 @@ import errno
 from unionfs.layers import markers
 from unionfs.layers.layer import Layer, WritableLayer
 
-# Those that copying leaves behind, and those that it may not leave out
+# Attributes that copying leaves behind, and those that it may not leave out
 # (fs/overlayfs/copy_up.c, ovl_must_copy_xattr).
 _MOVED = frozenset(
     {markers.METACOPY, markers.REDIRECT, markers.MTIME, markers.KEPT_CAPABILITY, markers.BLOCKS}

@@ -2,10 +2,10 @@
 
 `.wh.NAME` hides NAME in the layers below its own, so a file and its whiteout
 may lie side by side: a change first puts the whiteout, which says nothing new,
-and then makes its one visible step.  Beside a directory that has a redirect it
-says nothing either: what is shown below that one has another name.
+and then makes its one visible step.  Beside a directory that has a redirect a whiteout
+says nothing, either: the lower part of that directory has another name.
 
-A name for which a whiteout's has no room (252 to 255 bytes) cannot be hidden by one; a
+A name of 252 to 255 bytes leaves no room for a whiteout's name, so no whiteout can hide it.  A
 directory from which such a name is to go hides all that is below it (`Names.make_removable`).
 """
 
@@ -112,9 +112,9 @@ class AufsWhiteouts(Whiteouts):
         self._take(upper, path)
 
     def cut_off(self, upper: WritableLayer, path: bytes) -> None:
-        """Say it from outside: a mark in the directory would have to go with the whiteouts.
+        """Put a whiteout beside the directory: a mark in it would have to go with the whiteouts.
 
-        Below a name that is too long for that nothing is left: `Names.make_removable`.
+        If the name is too long for that, nothing is left below it: `Names.make_removable`.
         """
         with self._covering(upper, path) if self._has_room(path) else contextlib.nullcontext():
             end_redirect(upper, path)
@@ -128,7 +128,7 @@ class AufsWhiteouts(Whiteouts):
         layer.mknod(join(path, _OPAQUE), stat.S_IFREG | 0o444, 0)
         try:
             layer.utime(path, st.st_atime_ns, st.st_mtime_ns)
-        except OSError:  # it is opaque: no error may say otherwise
+        except OSError:  # the directory is opaque: no error may say otherwise
             log.exception("%r: its times are those of its mark", path)
 
     def move_file(self, upper: WritableLayer, path: bytes, target: bytes, *, cover: bool) -> None:
@@ -144,7 +144,7 @@ class AufsWhiteouts(Whiteouts):
 
     @contextlib.contextmanager
     def _covering(self, upper: WritableLayer, path: bytes) -> Iterator[None]:
-        """Put a whiteout for a step that takes *path* away; without that step it goes again."""
+        """Put a whiteout for a step that takes *path* away; if the step fails, remove it again."""
         new = self._put(upper, path)
         try:
             yield

@@ -2,9 +2,9 @@
 
 A partial copy is a metadata-only copy whose file in upper holds some of the content.  Blocks of
 one size divide the file.  A byte is the lower's as long as it lies before `limit` and its block is
-not marked; all others are the copy's, also where the copy has a hole.  So what lies behind the
-lower's end is the copy's without a mark, and a file that was cut shows nothing of the lower again
-when it grows.  Maps are values: a change makes another.
+not marked; all others are the copy's, also where the copy has a hole.  So bytes behind the lower's
+end are the copy's without a mark, and a file that was cut shows nothing of the lower again when it
+grows.  Maps are values: a change makes another.
 
 On disk, in an attribute (`markers.BLOCKS`): a byte for the version, 1; a byte s, blocks having 2^s
 bytes; `limit`, 8 bytes; the marks, a bit for each block from the lowest of the first byte on, and
@@ -24,15 +24,15 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-# 4 KiB, a page: who writes whole pages, as databases do, needs nothing filled.  To fill 4 KiB takes
-# 3 us, 64 KiB 17 us and the room.
+# 4 KiB, a page: programs that write whole pages, as databases do, need nothing filled.  To fill
+# 4 KiB takes 3 us; 64 KiB takes 17 us, and more room.
 SHIFT = 12
 
-# Of one map.  An attribute has room for 64 KiB (xattr(7)).
+# Blocks of one map.  An attribute has room for 64 KiB (xattr(7)).
 MOST_BLOCKS = (64 << 13) - 128
 _MOST_SHIFT = 47
 
-# Of one on a disk: it is written with each new mark, and ext4 has 4 KiB for all attributes.
+# Blocks of a map on a disk: each new mark writes it, and ext4 has 4 KiB for all attributes.
 MOST_BLOCKS_ON_DISK = 2 << 13
 # Where that is too long: an ext4 of less than 512 MiB has 1 KiB for them.
 FEWER_BLOCKS = 2 << 10
@@ -41,10 +41,10 @@ _HEAD = struct.Struct("<BBQ")
 _CUT = struct.Struct("<Q")
 _VERSION, _VERSION_CUT = 1, 2
 
-# Of a part of a map that is looked at as a whole.
+# Blocks of a part of a map that is looked at as a whole.
 _FEW_BLOCKS = 512
 
-# Where a run ends is in the next byte that has both kinds of blocks, or the other one alone.
+# A run ends in the next byte that has blocks of both kinds, or of the other kind alone.
 _HAS_LOWER = re.compile(rb"[^\xff]", re.DOTALL)
 _HAS_OWN = re.compile(rb"[^\0]", re.DOTALL)
 
@@ -66,7 +66,7 @@ class BlockMap(NamedTuple):
 
     @classmethod
     def unmarked(cls, size: int, most: int = MOST_BLOCKS) -> "BlockMap":
-        """Return the map of a copy of *size* bytes that holds none of them, of *most* blocks."""
+        """Return the map, of *most* blocks, of a copy of *size* bytes that has none of them."""
         return cls(size, b"", max(SHIFT, (size // most).bit_length()))
 
     @property
@@ -95,7 +95,7 @@ class BlockMap(NamedTuple):
             start = stop
 
     def _few_runs(self, start: int, end: int) -> Iterator[Run]:
-        """Do so where the marks are few enough for one number."""
+        """Yield the runs where the marks are few enough for one number."""
         limit, shift = min(self.limit, end), self.shift
         block = start >> shift
         marks = int.from_bytes(self.marks[block >> 3 : (limit >> shift >> 3) + 1], "little")
@@ -165,9 +165,9 @@ class BlockMap(NamedTuple):
         return Run(head, start, lower=True), Run(end, tail, lower=True)
 
     def entered(self, start: int) -> Run | None:
-        """Return the lower's part of its last block, if a write behind that, at *start*, is in it.
+        """Return the lower's part of its last block, if a write at *start* is behind it there.
 
-        None, too, where that block is the copy's.
+        Else None; None, too, where that block is the copy's.
         """
         block = self.limit >> self.shift
         first = block << self.shift

@@ -1,14 +1,14 @@
 """How a directory of a layer is reached: through no symlink, and over any distance.
 
-Who owns a directory in upper may put a symlink in its place beside the mount,
+The owner of a directory in upper may put a symlink in its place beside the mount,
 and the daemon, which is root, would follow it.  A mount with the flag
-`nosymfollow` follows none, at no cost: the layers' detached copies have it
+`nosymfollow` follows no symlink, at no cost: the layers' detached copies have it
 (`copies`), Linux 5.14.  On other mounts the directory that holds a name is opened
 first, with openat2(2), Linux 5.6, or else name by name.  The same way leads to
-what is farther from the layer's root than a path can say: path_resolution(7).
+objects that are farther from the layer's root than a path can say: path_resolution(7).
 
-What is no longer where the union saw it is ESTALE: the kernel looks the names
-of the path up again then (fs/namei.c, filename_lookup), and finds what is there.
+An object that is no longer where the union saw it is ESTALE: the kernel then looks the
+names of the path up again (fs/namei.c, filename_lookup), and finds what is there.
 """
 
 import contextlib
@@ -33,11 +33,11 @@ _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _UNAVAILABLE = frozenset({errno.ENOSYS, errno.EPERM})
 
 
-# In the place of a root from where paths may not be walked: no descriptor has this number, so each
-# call fails (EBADF).
+# Stands for a root from which paths may not be walked: no descriptor has this number, so each call
+# fails (EBADF).
 _NOWHERE = (1 << 31) - 1
 
-# What a call says of a symlink, and open(2) of a socket: neither was there when the union looked.
+# The errors for a symlink, and of open(2) for a socket: neither was there when the union looked.
 _OTHER = frozenset({errno.ELOOP, errno.ENXIO})
 
 _T = TypeVar("_T")
@@ -49,12 +49,12 @@ def follows_no_symlinks(fd: int) -> bool:
 
 
 def stale() -> OSError:
-    """Return the error of a path on which something else is than was seen there."""
+    """Return the error for a path that leads to another object than the union saw there."""
     return OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
 
 def stat_file(fd: int) -> os.stat_result:
-    """Return the attributes of what was opened as a regular file; ESTALE where it is none."""
+    """Return the attributes of an open file; ESTALE where it is not a regular file."""
     st = os.fstat(fd)
     if not stat.S_ISREG(st.st_mode):
         raise stale()
@@ -64,7 +64,7 @@ def stat_file(fd: int) -> os.stat_result:
 def open_directory(fd: int, path: bytes) -> int:
     """Return an O_PATH descriptor of the directory *path* below the directory *fd*.
 
-    No component is followed that is a symlink: ESTALE.
+    No component may be a symlink: ESTALE.
     """
     try:
         if follows_no_symlinks(fd):
@@ -84,9 +84,9 @@ def open_directory(fd: int, path: bytes) -> int:
 class Landmarks(dict[bytes, int]):
     """Directories of one layer that are far from its root, held open, by their paths.
 
-    What is done in one of them, or somewhere below, does not start at the root again,
-    which would take as long as the path is: whoever walks a deep tree goes by single
-    steps.  They are what was found there, as the dentries that kernel overlayfs holds.
+    Work in one of them, or somewhere below, does not start at the root again, which would
+    take the longer the path is: a program that walks a deep tree pays for single steps.
+    A landmark stays what was found there, as do the dentries that kernel overlayfs holds.
     """
 
     _MOST = 8
@@ -115,7 +115,7 @@ class Landmarks(dict[bytes, int]):
         return os.dup(at)
 
     def _nearest(self, path: bytes) -> tuple[int, int]:
-        """Return where what is left of *path* begins below the nearest landmark, and that."""
+        """Return where the rest of *path* begins below the nearest landmark, and the landmark."""
         above = [known for known in self if path == known or path.startswith(known + b"/")]
         if not above:
             return 0, self._root
@@ -129,7 +129,7 @@ class Landmarks(dict[bytes, int]):
             os.close(self.pop(next(iter(self))))
 
     def forget(self, path: bytes) -> None:
-        """Let go of *path* and of all below: something else will have that name."""
+        """Let go of *path* and of all below: another object will have that name."""
         below = path + b"/"
         for known in [known for known in self if known == path or known.startswith(below)]:
             os.close(self.pop(known))
@@ -141,7 +141,7 @@ class Landmarks(dict[bytes, int]):
 
 
 def _end_of_piece(path: bytes, start: int) -> int:
-    """Return where the longest part of *path* ends that a system call takes."""
+    """Return where the longest part of *path* that a system call takes ends."""
     if len(path) - start < PATH_MAX:
         return len(path)
     return path.rindex(b"/", start, start + PATH_MAX)
@@ -180,9 +180,9 @@ def _open_name(at: int, name: bytes) -> int:
 class Root:
     """The root of a layer, and the ways from there: what all verbs of `Layer` have in common.
 
-    A verb makes its system call with a path from `at`.  Where that fails because the path
-    is too long, or because there are symlinks to be feared, `closer` makes it once more
-    from the directory that holds the name.
+    A verb makes its system call with a path from `at`.  Where the call fails because the path
+    is too long, or because symlinks may be on it, `closer` makes the call once more from the
+    directory that holds the name.
     """
 
     follow = False  # do the verbs follow a last symlink? only those of `Pins`
@@ -202,7 +202,7 @@ class Root:
         """Yield a layer whose root is the directory that holds *path*, and the name in there."""
         directory, _, name = path.rpartition(b"/")
         near = copy.copy(self)
-        near.landmarks = Landmarks(self.fd)  # none: they have paths from the root
+        near.landmarks = Landmarks(self.fd)  # none: landmarks have paths from the root
         if not directory:
             near.at = self.fd
             yield near, name
@@ -214,7 +214,7 @@ class Root:
             yield near, name
         finally:
             os.close(near.at)
-            os.fchdir(self.fd)  # reading attributes has entered it
+            os.fchdir(self.fd)  # reading attributes has entered the other directory
 
     def is_too_far(self, error: OSError, path: bytes) -> bool:
         """Tell whether a call has failed because *path* is long, or may not be walked."""
@@ -224,7 +224,7 @@ class Root:
         return error.errno == errno.ENAMETOOLONG and is_long
 
     def closer(self, error: OSError, path: bytes, verb: Callable[..., _T], *rest: Any) -> _T:
-        """Make a call that failed from closer by, if it was too far; else raise *error*."""
+        """Make a failed call again from closer by, if it was too far; else raise *error*."""
         if not self.is_too_far(error, path):
             raise stale() if error.errno in _OTHER else error
         with self.beside(path) as (near, name):

@@ -1,19 +1,19 @@
 """A layer that may keep one waiting: on a server, behind another daemon, on a dying disk.
 
-Its verbs are those of `Layer`, but none waits.  What was answered once is kept, as
-lowers do not change; what is not known raises `Ask`.  Whoever serves the request
-then has a thread find the answer (`Ask.find`), and makes the request again from its
-beginning (`fuse/session/asking`).  A request that asks three things is made four times.
+Its verbs are those of `Layer`, but none waits.  An answer is kept, as lowers do not
+change; a question without a known answer raises `Ask`.  The session then has a thread find
+the answer (`Ask.find`), and makes the request again from its beginning
+(`fuse/session/asking`).  A request that asks three things is made four times.
 
-That is sound as nothing has changed when `Ask` is raised but what an error would
-leave, too: a copy-up, which nobody sees, or what is undone.  So all that a change has to
-know of lowers is asked for before its first effect (`CopyUp.foresee`).
+This is sound because nothing has changed when `Ask` is raised but what an error would
+leave, too: a copy-up, which nobody sees, or something that is undone.  So all that a change
+has to know of lowers is asked for before its first effect (`CopyUp.foresee`).
 
-Until it is told that there are threads (`ask_from_now_on`) the layer does as any
-other: while the union is mounted, and where libfuse answers the requests.
+Until the layer is told that there are threads (`ask_from_now_on`) it works as any other:
+while the union is being mounted, and where libfuse answers the requests.
 
 The answers that a request has had are pinned until it ends, so it cannot ask in circles,
-and what is not kept at all (content, errors that may pass) serves it all the same.
+and answers that are not kept at all (content, errors that may pass) serve it all the same.
 """
 
 import errno
@@ -26,7 +26,7 @@ from unionfs.layers.descent import Landmarks
 from unionfs.layers.fetched import Fetched, OpenFiles
 from unionfs.layers.layer import Layer
 
-# Bytes that answers take in all, about; and each of them, attributes, a name of a listing.
+# Bytes, about, that all answers may take; and that an answer, attributes, a listed name take.
 _MOST_BYTES = 64 << 20
 _BYTES, _STAT_BYTES, _NAME_BYTES = 280, 850, 115
 
@@ -56,7 +56,7 @@ class Answer(NamedTuple):
         """Return the value, or raise the error."""
         if self.error is None:
             return self.value
-        if isinstance(self.error, OSError):  # a new one: it collects where it was raised
+        if isinstance(self.error, OSError):  # a new one, as an exception collects its tracebacks
             raise OSError(self.error.errno, os.strerror(self.error.errno or errno.EIO))
         raise self.error
 
@@ -68,7 +68,7 @@ class Answer(NamedTuple):
         return isinstance(self.error, OSError) and self.error.errno in _LASTING
 
     def drop(self) -> None:
-        """Let go of what nobody has taken."""
+        """Let go of a value that nobody has taken."""
         if isinstance(self.value, Fetched):
             self.value.close()
 
@@ -81,23 +81,23 @@ class Ask(Exception):  # noqa: N818 - no error: it says what to do
         self.layer = layer
         self.key = key
         self.find = find
-        self.kept = kept  # for others than those who ask now
+        self.kept = kept  # the answer serves later requests, too
 
     def answered(self, near: Layer) -> Answer:
-        """Return what the layer, in the shape that this thread has of it, answers."""
+        """Return the answer of *near*, this thread's own form of the layer."""
         try:
             return Answer(self.find(near))
         except Exception as exc:  # noqa: BLE001 - raised where it was asked for
             return Answer(None, exc.with_traceback(None))
 
 
-# What the request that is being made has been answered so far.
+# The answers that the request being made has had so far.
 Pinned = dict[tuple["FarLayer", Key], Answer]
 PINNED: ContextVar[Pinned | None] = ContextVar("pinned", default=None)
 
 
 class Memo:
-    """The answers of all far layers of a union that were used last."""
+    """The most recently used answers of all far layers of a union."""
 
     def __init__(self, room: int = _MOST_BYTES) -> None:
         self._kept: dict[tuple[FarLayer, Key], Answer] = {}  # the one used last at the end
@@ -111,7 +111,7 @@ class Memo:
         return answer
 
     def put(self, key: "tuple[FarLayer, Key]", answer: Answer) -> None:
-        """Keep an answer, and let go of those that were not used for the longest time."""
+        """Keep an answer, and let go of the least recently used ones."""
         self._drop(key)
         self._kept[key] = answer
         self._free -= _bytes(answer)
@@ -140,7 +140,7 @@ def _bytes(answer: Answer) -> int:
 
 
 class FarLayer(Layer):
-    """A host directory tree that is only read, and asked for by threads."""
+    """A host directory tree that is only read, and only by threads."""
 
     def __init__(
         self, fd: int, *, number: int = 0, name: str = "", memo: Memo | None = None
@@ -158,7 +158,7 @@ class FarLayer(Layer):
         self.asks = True
 
     def for_thread(self) -> Layer:
-        """Return this layer for one thread, with verbs that wait."""
+        """Return a form of this layer for one thread, with verbs that wait."""
         near = Layer.__new__(Layer)
         near.__dict__.update(self.__dict__)
         near.landmarks = Landmarks(self.fd)
@@ -170,14 +170,14 @@ class FarLayer(Layer):
         self._files.forget()
 
     def keep(self, ask: Ask, answer: Answer) -> None:
-        """Keep an answer for those who ask next; ESTALE says that the layer was changed."""
+        """Keep an answer for later requests; ESTALE says that the layer was changed."""
         if isinstance(answer.error, OSError) and answer.error.errno == errno.ESTALE:
             self.forget()
         if ask.kept and answer.lasts:
             self._memo.put((self, ask.key), answer)
 
     def learned(self, key: Key, find: Callable[[Layer], _T]) -> _T:
-        """Return what *find* has found here, or finds, under the name *key*."""
+        """Return what *find* finds, or has found before, under the name *key*."""
         if not self.asks:
             return find(self._near)
         pinned = PINNED.get()
@@ -192,7 +192,7 @@ class FarLayer(Layer):
         return found
 
     def _once(self, key: Key, find: Callable[[Layer], _T]) -> _T:
-        """Return what is found for this request alone."""
+        """Return an answer that is for this request alone."""
         if not self.asks:
             return find(self._near)
         answer = (PINNED.get() or {}).get((self, key))
@@ -249,7 +249,7 @@ class FarLayer(Layer):
         """Return the figures of the file system."""
         return self.learned(("statvfs",), lambda near: near.statvfs())
 
-    # Content, which no descriptor of this layer is handed out for: closing one may take as long
+    # Content.  No descriptor of this layer is handed out for it: closing one may take as long
 
     def open(self, path: bytes, flags: int) -> int:
         """Open a copy of a file that is near."""
@@ -269,7 +269,7 @@ class FarLayer(Layer):
     def _fetched(self, path: bytes, most: int | None) -> Fetched:
         key, stash = ("content", path, most), self._stash
         fetched = self._once(key, lambda near: Fetched.made(near, path, most, stash))
-        if fetched.is_taken:  # by a run of this request, or by another that asked with it
+        if fetched.is_taken:  # by this request's last run, or by another that asked with it
             raise Ask(self, key, lambda near: Fetched.made(near, path, most, stash), kept=False)
         return fetched
 

@@ -1,8 +1,8 @@
 """Content of a layer that may keep one waiting, as threads bring it near.
 
-A thread opens files there, reads them and closes them, since each of that may take as
-long as the server likes.  The rest of the daemon sees bytes, or a descriptor of a
-copy: a file without a name in work, which a copy-up gives one.
+A thread opens, reads and closes files there, since each of these calls may take as long
+as the server likes.  The rest of the daemon sees bytes, or a descriptor of a copy: a file
+without a name in work, to which a copy-up gives a name.
 """
 
 import errno
@@ -20,7 +20,7 @@ _MOST_OPEN = 64  # files that are kept open for the next read
 
 _NEW = os.O_RDWR | os.O_CLOEXEC
 
-# What a file that is open says when its server has forgotten it: it is opened once more.
+# The error of an open file that its server has forgotten: the file is opened once more.
 _FORGOTTEN = frozenset({errno.ESTALE, errno.EBADF, errno.ENOENT})
 
 _T = TypeVar("_T")
@@ -34,7 +34,7 @@ class Fetched:
 
     @classmethod
     def made(cls, near: Layer, path: bytes, most: int | None, stash: int) -> Self:
-        """Copy a file to *stash*; ENOSPC, before anything is read, where that has not the room."""
+        """Copy a file to *stash*; ENOSPC, before anything is read, if there is no room for it."""
         source = near.open(path, os.O_RDONLY)
         try:
             return cls(copy(source, most, stash))
@@ -47,21 +47,21 @@ class Fetched:
         return self._fd < 0
 
     def take(self) -> int:
-        """Return the descriptor, which is the caller's from now on."""
+        """Return the descriptor, which belongs to the caller from now on."""
         fd, self._fd = self._fd, -1
         return fd
 
     def close(self) -> None:
-        """Let go of it, if nobody has taken it."""
+        """Close the descriptor, if nobody has taken it."""
         if self._fd >= 0:
             os.close(self.take())
 
 
 def copy(source: int, most: int | None, stash: int) -> int:
-    """Copy the first *most* bytes of an open file, or all, to one without a name; return that.
+    """Copy the first *most* bytes of an open file, or all, to a file without a name; return that.
 
-    It is on the file system of the directory *stash*, or in RAM (-1).  ENOSPC, before anything is
-    read, where that has not the room.
+    The copy is on the file system of the directory *stash*, or in RAM (-1).  ENOSPC, before
+    anything is read, if there is no room for it.
     """
     st = stat_file(source)
     size = st.st_size if most is None else min(most, st.st_size)
@@ -78,7 +78,7 @@ def copy(source: int, most: int | None, stash: int) -> int:
 
 
 def _nameless(stash: int) -> int:
-    """Return a file without a name on the file system of work, which may get one there.
+    """Return a file without a name on the file system of work, which may get a name there.
 
     Open(2), O_TMPFILE.
     """
@@ -164,7 +164,7 @@ class OpenFiles:
         return file, True
 
     def _let_go(self, path: bytes) -> None:
-        """Have a file closed by who uses it last; the lock is held."""
+        """Have the last user of a file close it; the lock is held."""
         file = self._open.pop(path, None)
         if file is not None:
             self._forgotten.append(file)
@@ -178,7 +178,7 @@ class OpenFiles:
             os.close(one.fd)
 
     def forget(self) -> None:
-        """Have all files closed, by the threads that come next."""
+        """Have the threads that come next close all files."""
         with self._lock:
             for path in list(self._open):
                 self._let_go(path)

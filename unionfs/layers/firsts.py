@@ -1,14 +1,14 @@
 """What the lowers had under a persisted name when the union first changed it.
 
-When the image below is upgraded, what was persisted stays, and hides what the new image brings.
-Whether it hides anything new can only be told by what there was before.  That cannot be kept on the
-object in state: programs replace files as a whole (`passwd` renames /etc/nshadow over /etc/shadow).
-So it is kept by path, as the target of a symlink in state's work, `work/unionfs/first/`; its name
-is a hash of the path.  Files and symlinks have one.
+When the image below is upgraded, persisted files stay, and hide the files of the new image.
+Only the lowers' old file tells whether a persisted file hides anything new.  Its record cannot be
+kept on the object in state: programs replace files as a whole (`passwd` renames /etc/nshadow over
+/etc/shadow).  So the record is kept by path, as the target of a symlink in state's work,
+`work/unionfs/first/`; the symlink's name is a hash of the path.  Files and symlinks have records.
 
-It holds size, times, inode number, and of small files a digest of their content, as an image that
-is made anew has other inodes and often other times for the same files.  To read larger ones would
-cost too much at a moment when somebody waits: of these, size and modification time have to do.
+A record holds size, times and inode number.  For small files it has a digest of the content, as an
+image that is made anew has other inodes and often other times for the same files.  To read larger
+ones would take too long while a request waits: for these, size and modification time have to do.
 """
 
 import errno
@@ -22,7 +22,7 @@ from unionfs.layers.layer import Layer, WritableLayer, join
 
 DIRECTORY = b"unionfs/first"
 
-# Bytes up to which content is read: 2 ms.  What persists is mostly configuration.
+# Bytes up to which content is read: 2 ms.  Persisted files are mostly configuration.
 MOST_READ = 1 << 20
 
 _FORM = re.compile(rb"1:([0-9a-f]+):(-?[0-9a-f]+):([0-9a-f]+):(-?[0-9a-f]+):([0-9a-f]*)")
@@ -30,7 +30,7 @@ _OPEN = os.O_RDONLY | os.O_NOATIME | os.O_NONBLOCK
 
 
 class First(NamedTuple):
-    """What is remembered of one file of a lower."""
+    """The record of one file of a lower."""
 
     size: int
     mtime_ns: int
@@ -44,7 +44,7 @@ class First(NamedTuple):
         return self[:4] == now
 
     def has_content_of(self, layer: Layer, path: bytes, st: os.stat_result) -> bool:
-        """Tell whether a file has this one's content, as far as can be told."""
+        """Tell whether a file has this one's content, as far as is known."""
         if self.is_the_same_inode(st):
             return True
         if st.st_size != self.size:
@@ -55,12 +55,12 @@ class First(NamedTuple):
 
 
 def key(path: bytes) -> bytes:
-    """Return the path in work of what is remembered of *path*."""
+    """Return the path in work of the record of *path*."""
     return join(DIRECTORY, hashlib.blake2b(path, digest_size=16).hexdigest().encode())
 
 
 def digest(layer: Layer, path: bytes, st: os.stat_result) -> bytes:
-    """Return a digest of what a file or symlink holds; b"" for what is not read.
+    """Return a digest of the content of a file or symlink; b"" where the content is not read.
 
     A far layer is not asked: nobody may have to wait for its server here.
     """
@@ -82,7 +82,7 @@ def digest(layer: Layer, path: bytes, st: os.stat_result) -> bytes:
 def note(work: WritableLayer, path: bytes, layer: Layer, at: bytes) -> None:
     """Remember what *layer* has at *at*, and the union shows at *path*.
 
-    What was remembered before is forgotten: it was of a change that did not come about.
+    An older record is forgotten: it was made for a change that failed.
     """
     st = layer.stat(at)
     if not (stat.S_ISREG(st.st_mode) or stat.S_ISLNK(st.st_mode)):
@@ -101,7 +101,7 @@ def note(work: WritableLayer, path: bytes, layer: Layer, at: bytes) -> None:
 
 
 def find(work: Layer, path: bytes) -> First | None:
-    """Return what is remembered of *path*; None where nothing is, or it is damaged."""
+    """Return the record of *path*; None where there is none, or it is damaged."""
     try:
         target = work.readlink(key(path))
     except OSError as exc:

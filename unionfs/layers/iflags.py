@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from unionfs.layers.layer import Layer, WritableLayer
 
-KINDS = frozenset({stat.S_IFREG, stat.S_IFDIR})  # that have flags
+KINDS = frozenset({stat.S_IFREG, stat.S_IFDIR})  # of objects that have flags
 
 # include/uapi/linux/fs.h, FS_*_FL
 IMMUTABLE = 0x10
@@ -27,7 +27,7 @@ _NUMBER = slice(4)  # the bytes of the flags
 PROJECT = slice(12, 16)  # of `EXTENDED`: the bytes of the project's number
 PROJECT_PASSED_ON = 0x200  # of `EXTENDED`: FS_XFLAG_PROJINHERIT
 
-# What a file system without such flags says.
+# The errors of a file system without such flags.
 _UNKNOWN = frozenset({errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL})
 
 
@@ -39,7 +39,7 @@ class Form(NamedTuple):
     size: int
     immutable: int
     append: int
-    copied: int  # those that copy-up takes along
+    copied: int  # the flags that copy-up takes along
 
     def flags(self, data: bytes) -> int:
         """Return the flags in *data*."""
@@ -55,7 +55,7 @@ class Form(NamedTuple):
         return self.immutable | self.append
 
     def protection(self, flags: int) -> int:
-        """Return what protects among *flags*, as `IMMUTABLE` and `APPEND`."""
+        """Return the protecting ones among *flags*, as `IMMUTABLE` and `APPEND`."""
         return IMMUTABLE * bool(flags & self.immutable) | APPEND * bool(flags & self.append)
 
     def bits(self, protection: int) -> int:
@@ -65,8 +65,8 @@ class Form(NamedTuple):
         )
 
 
-# Copied are sync and noatime, as by kernel overlayfs (fs/overlayfs/overlayfs.h,
-# OVL_COPY_FS_FLAGS_MASK), nodump, and where it has a bit dirsync.
+# Copy-up copies sync and noatime, as kernel overlayfs does (fs/overlayfs/overlayfs.h,
+# OVL_COPY_FS_FLAGS_MASK), nodump, and dirsync in the form that has a bit for it.
 FLAGS = Form(0x80086601, 0x40086602, 4, IMMUTABLE, APPEND, 0x8 | 0x80 | 0x40 | 0x10000)
 EXTENDED = Form(0x801C581F, 0x401C5820, 28, 0x8, 0x10, 0x20 | 0x40 | 0x80)
 
@@ -77,7 +77,7 @@ def read(layer: Layer, path: bytes, form: Form) -> bytes:
 
 
 def find(layer: Layer, path: bytes, form: Form) -> bytes:
-    """Return the same, or zeros where the file system has no flags."""
+    """Return the flags as `read`, or zeros where the file system has no flags."""
     try:
         return layer.flags(path, form.read, form.size)
     except OSError as exc:
@@ -87,7 +87,7 @@ def find(layer: Layer, path: bytes, form: Form) -> bytes:
 
 
 def find_open(fd: int, form: Form) -> bytes:
-    """Do so for an open file or directory."""
+    """Return the flags of an open file or directory, as `find`."""
     try:
         return fcntl.ioctl(fd, form.read, bytes(form.size))
     except OSError as exc:
@@ -99,8 +99,8 @@ def find_open(fd: int, form: Form) -> bytes:
 def protection(layer: Layer, path: bytes, kind: int) -> int:
     """Return what protects an object of a lower layer, of that *kind*: `IMMUTABLE`, `APPEND`.
 
-    statx(2) costs a third of opening it, and says no of nearly all; its yes is not to be trusted:
-    erofs means by it that nothing can change there at all.
+    statx(2) costs a third of an open, and says no for nearly all objects.  Its yes is not to be
+    trusted: on erofs it means that nothing can change there at all.
     """
     if kind not in KINDS or not layer.is_guarded(path):
         return 0
@@ -108,9 +108,9 @@ def protection(layer: Layer, path: bytes, kind: int) -> int:
 
 
 def copy(layer: Layer, path: bytes, target: WritableLayer, target_path: bytes) -> int:
-    """Copy flags of a file or directory to its copy, and return those that protect, uncopied.
+    """Copy flags of a file or directory to its copy; return the protecting ones, uncopied.
 
-    One that upper's file system does not know is left out.
+    A flag that upper's file system does not know is left out.
     """
     flags = FLAGS.flags(find(layer, path, FLAGS))
     if flags & FLAGS.copied:
@@ -119,7 +119,7 @@ def copy(layer: Layer, path: bytes, target: WritableLayer, target_path: bytes) -
 
 
 def add(layer: WritableLayer, path: bytes, flags: int) -> None:
-    """Set further flags of a file or directory; one that is not known there is left out."""
+    """Set further flags of a file or directory; leave out those not known there."""
     try:
         have = FLAGS.flags(read(layer, path, FLAGS))
         layer.set_flags(path, FLAGS.write, FLAGS.with_flags(b"", have | flags))

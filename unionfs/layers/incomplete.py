@@ -1,9 +1,10 @@
-"""That an upper has files of which it holds a part (`blockmap`): who does not know keeps off.
+"""Signs that an upper has partial copies (`blockmap`), so that others keep off it.
 
 Kernel overlayfs would take a partial copy for a metadata-only one, and show old content.  So while
-there may be one, an entry in `work/work/incompat` has it refuse the upper with this work directory
-(fs/overlayfs/readdir.c, ovl_workdir_cleanup_recurse); with another, it refuses the file
-(`markers.bar_metacopy`).  An attribute of upper's root tells us, as such an upper is no lower.
+there may be one, an entry in `work/work/incompat` makes the kernel refuse the upper with this work
+directory (fs/overlayfs/readdir.c, ovl_workdir_cleanup_recurse).  With another work directory, it
+refuses the file (`markers.bar_metacopy`).  An attribute of upper's root tells unionfs, which does
+not take such an upper as a lower.
 """
 
 import os
@@ -17,9 +18,9 @@ _ENTRY = join(DIRECTORY, staging.BLOCKS)
 
 
 def is_said(layer: Layer) -> bool:
-    """Tell whether it was said of an upper, or of a layer that was one.
+    """Tell whether an upper, or a layer that was one, has the sign.
 
-    By descriptor: the directory of the process stays, to which names may be relative yet.
+    By descriptor, as the working directory must stay: names may still be relative to it.
     """
     try:
         os.getxattr(layer.fd, markers.INCOMPLETE)
@@ -31,7 +32,7 @@ def is_said(layer: Layer) -> bool:
 
 
 def say(upper: WritableLayer, work: WritableLayer, *, syncs: bool) -> None:
-    """Say it, on disk, before the first such file is there."""
+    """Put the signs on disk, before the first such file is there."""
     for path in (DIRECTORY, _ENTRY):
         if work.find(path) is None:
             work.mkdir(path, 0o700)
@@ -46,7 +47,7 @@ def say(upper: WritableLayer, work: WritableLayer, *, syncs: bool) -> None:
 
 
 def end(upper: WritableLayer, work: WritableLayer) -> None:
-    """Say it no more: all files are whole."""
+    """Remove the signs: all files are whole."""
     for path in (_ENTRY, DIRECTORY):
         if work.find(path) is not None:
             work.rmdir(path)

@@ -1,11 +1,11 @@
-"""What a directory passes on to new objects in it, and that nothing of work's reaches the union.
+"""What a directory passes on to new objects in it; what work passes on does not reach the union.
 
 A new object takes from its directory a group, with set-gid (mkdir(2)) or on a mount
 with `grpid`, a default ACL (acl(5)), inode flags and a project (ioctl_iflags(2),
-ioctl_xfs_fsgetxattr(2)), and what security modules label.  So our directories in
-work are made to pass nothing on (overlayfs does so with the ACL alone,
-fs/overlayfs/super.c, ovl_workdir_create) but the project of upper's root: objects
-are moved and linked between the two, which is EXDEV for one of another project.
+ioctl_xfs_fsgetxattr(2)), and labels of security modules.  So our directories in work
+are made to pass nothing on.  (Overlayfs does so with the ACL alone, fs/overlayfs/super.c,
+ovl_workdir_create.)  They pass on only the project of upper's root: objects are moved and
+linked between work and upper, and that is EXDEV for an object of another project.
 
 Where a new object cannot be made in its own directory, it is made in a stand-in: a
 directory in work that passes on the same as that one.
@@ -54,7 +54,7 @@ class Heritage(NamedTuple):
 
 
 def _extended(data: bytes) -> bytes:
-    """Return what of a struct fsxattr is passed on: not the count of extents."""
+    """Return the part of a struct fsxattr that is passed on: not the count of extents."""
     flags = EXTENDED.flags(data) & _EXTENDED_PASSED_ON
     if not flags:
         return _NOTHING
@@ -62,7 +62,7 @@ def _extended(data: bytes) -> bytes:
 
 
 def heritage(layer: Layer, path: bytes, *, labelled: bool) -> Heritage:
-    """Return what the directory *path* passes on; labels only where there are any: *labelled*."""
+    """Return what the directory *path* passes on; labels only if the layer has any (*labelled*)."""
     fd = layer.open(path, os.O_RDONLY)
     try:
         st = os.fstat(fd)
@@ -93,7 +93,7 @@ def _labels_of(fd: int) -> tuple[tuple[str, bytes], ...]:
 
 
 def prepare(work: WritableLayer, upper: Layer) -> None:
-    """Make sure that our directories in *work* are there, and pass on no more than they must."""
+    """Make our directories in *work*, if need be, and let them pass on no more than they must."""
     for path in (staging.DIRECTORY, *links.DIRECTORIES):
         st = work.find(path)
         if st is None:
@@ -120,7 +120,7 @@ def _make_neutral(work: WritableLayer, path: bytes, upper: Layer) -> None:
 
 
 def _project(data: bytes) -> bytes:
-    """Return a struct fsxattr that holds the project of *data*, if it is passed on, alone."""
+    """Return a struct fsxattr that holds only the project of *data*, if that is passed on."""
     passed_on = EXTENDED.flags(data) & iflags.PROJECT_PASSED_ON
     number = data[iflags.PROJECT] if passed_on else bytes(4)
     return EXTENDED.with_flags(bytes(12) + number + bytes(12), passed_on)
@@ -147,7 +147,7 @@ class StandIns:
     def staging(self, directory: bytes, name: bytes) -> Iterator[bytes]:
         """Yield a path in work at which new objects inherit what they would in *directory*.
 
-        Mostly that is nothing.  Else it takes a stand-in.
+        Mostly they would inherit nothing.  Else the path is in a stand-in.
         """
         wanted = heritage(self._upper, directory, labelled=self._labelled)
         staged = self._staging.name()

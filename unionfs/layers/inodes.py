@@ -1,13 +1,13 @@
-"""Inode numbers, which are ours to give: the host's, each file system's with something added.
+"""Inode numbers as the union shows them: the host's number plus an offset of its file system.
 
-One that programs with 32-bit numbers can take (stat(2), EOVERFLOW) stays one
-wherever there is room: layers on one file system, where no two objects share a
-number, need nothing added, and those on several divide 32 bits among them.
-What does not fit into the part of its file system gets a long number.
+A number of 32 bits, which all programs can take (stat(2), EOVERFLOW), stays one of 32
+bits wherever there is room.  Layers on one file system, where no two objects share a
+number, need no offset; layers on several divide 32 bits among them.  A number that does
+not fit into the part of its file system is replaced by a long one.
 
-A number follows from the layers and the host's number alone, so it is the same
-after a remount.  What is copied up keeps it: an attribute says of which layer it
-was, and the host's number there (`origin`).
+A number follows from the layers and the host's number alone, so it is the same after a
+remount.  A copy in upper keeps the number: an attribute tells the layer that the object
+was in, and the host's number there (`origin`).
 """
 
 import hashlib
@@ -22,19 +22,19 @@ ROOT_INO = 1
 
 _SHORT_END = 1 << 32
 
-# Bits of a host's number that can be told together with a layer's.
+# Bits of a host's number that fit into one number with a layer's.
 _HOST_BITS = 48
 _HOST_END = 1 << _HOST_BITS
 
-# Bits that tell the numbers made of more than the host's from each other, and from all below.
+# Bits that tell long numbers of both kinds from each other, and from all short ones.
 _LONG = 1 << 61
 _HASHED = 1 << 62
 
 # File systems whose numbers are below a bound that statfs(2) tells (include/uapi/linux/magic.h).
 _EXT4, _SQUASHFS, _EROFS = 0xEF53, 0x73717368, 0xE0F5E1E2
-_EROFS_SLOT = 32  # bytes, of which one is an inode's number: fs/erofs/internal.h, erofs_iloc
+_EROFS_SLOT = 32  # bytes; an inode's number counts them: fs/erofs/internal.h, erofs_iloc
 
-# Those whose directories tell the numbers that stat(2) does, with xfs, btrfs and tmpfs.  On
+# File systems whose directories tell the numbers that stat(2) does; with xfs, btrfs and tmpfs.  On
 # overlayfs and FUSE it depends: overlayfs.rst, "Inode properties"; libfuse, `use_ino`.
 _LISTING_NUMBERS = frozenset({_EXT4, _SQUASHFS, _EROFS, 0x58465342, 0x9123683E, 0x01021994})
 
@@ -52,9 +52,9 @@ def number(layer: Layer, st: os.stat_result) -> int:
 
 
 def of_host(layer: Layer, ino: int) -> int:
-    """Return the number of what has the host's number *ino* on *layer*'s own file system.
+    """Return the number of the object with the host's number *ino* on *layer*'s own file system.
 
-    0 for what no rule tells.
+    0 where no rule tells it.
     """
     if 0 < ino < layer.end and layer.first + ino > ROOT_INO:
         return layer.first + ino
@@ -73,7 +73,7 @@ def hashed(*facts: int) -> int:
 
 
 def origin(layer: Layer, st: os.stat_result, ino: int) -> int:
-    """Return what a copy of this object, shown with *ino*, is to remember of it."""
+    """Return what a copy has to remember of an object that is shown with *ino*."""
     if st.st_dev == layer.device and ino == of_host(layer, st.st_ino):
         return layer.number << _HOST_BITS | st.st_ino
     return ino
@@ -104,7 +104,7 @@ def divide(stack: Stack) -> None:
 def _families(stack: Stack) -> list[list[Layer]]:
     """Return the layers by file system, the lowest first.
 
-    One of them that lies within another shows the same objects: it is a family of its own.
+    A layer that lies within another shows the same objects: it is a family of its own.
     """
     families: dict[int | Layer, list[Layer]] = {}
     for layer in reversed(stack.lowers):
@@ -121,7 +121,7 @@ def _families(stack: Stack) -> list[list[Layer]]:
 
 
 def _bound(fd: int) -> int:
-    """Return what all numbers of a file system are below, as far as that is known."""
+    """Return a bound above all numbers of a file system, as far as one is known."""
     kind, figures = filesystem_type(fd), os.fstatvfs(fd)
     if kind in {_EXT4, _SQUASHFS}:
         return min(_power(figures.f_files), _SHORT_END)
@@ -131,12 +131,12 @@ def _bound(fd: int) -> int:
 
 
 def _power(most: int) -> int:
-    """Return the power of two above *most*, so that one that grows seldom needs another."""
+    """Return the power of two above *most*: a file system that grows seldom needs another then."""
     return 1 << most.bit_length()
 
 
 def _parts(bounds: Sequence[int], room: int) -> Iterable[int]:
-    """Divide *room*: each gets what it can take, or else an equal part of the rest."""
+    """Divide *room*: each file system gets what it can take, or else an equal part of the rest."""
     parts = [0] * len(bounds)
     order = sorted(range(len(bounds)), key=bounds.__getitem__)
     for left, index in zip(range(len(bounds), 0, -1), order, strict=True):

@@ -1,17 +1,16 @@
 """One directory tree of the host, reached through a descriptor of its root.
 
-Paths are relative to that root, `b"."` is the root itself, and may be of any length.
-None is walked through a symlink: what was a directory when the union saw it may
-be one by now, where somebody changes the layer beside the mount.  Mostly the
-layer's mount forbids that by itself, and one system call does; else, and over long
-distances, a verb is made once more from the directory that holds the name (`descent`).
-Nor does an open wait for anything: what was a file may be a FIFO by now, or held by
-a lease (fcntl_locking(2), F_SETLEASE), which is BlockingIOError for as long as it is.
+Paths are relative to that root and may be of any length; `b"."` is the root itself.
+No path is walked through a symlink: if somebody changes the layer beside the mount, a
+directory that the union saw may be a symlink by now.  Mostly the layer's mount itself
+follows no symlinks, and one system call is enough.  Else, and over long distances, a verb
+is made once more from the directory that holds the name (`descent`).  Nor does an open
+wait for anything: a file that the union saw may be a FIFO by now.  While a lease is held
+on it (fcntl_locking(2), F_SETLEASE), an open raises BlockingIOError.
 
-A `Layer` has no verb that writes, a `WritableLayer` (upper and work) has: the
-type checker sees that a lower layer is never written to.  Every system call of
-the daemon that changes names or attributes is a method of `WritableLayer`;
-the crash tests count, stop and fail there.
+Only `WritableLayer` (upper and work) has verbs that write: the type checker sees that a
+lower layer is never written to.  Every system call of the daemon that changes names or
+attributes is a method of `WritableLayer`; the crash tests count, stop and fail there.
 
 Extended attributes have no *at() calls before Linux 6.13, so those methods
 enter the layer with fchdir(2) first: no /proc is needed.  Nothing in the daemon
@@ -46,7 +45,7 @@ def join(path: bytes, name: bytes) -> bytes:
 class Layer(Root):
     """A host directory tree that is only read."""
 
-    asks = False  # is what is not known of it asked for by threads: `far`?
+    asks = False  # do threads ask it, with `Ask`: `far`?
 
     def __init__(self, fd: int, *, number: int = 0, name: str = "") -> None:
         super().__init__(fd)
@@ -54,8 +53,8 @@ class Layer(Root):
         self.name = name  # for messages
         self.device = os.fstat(fd).st_dev
         self.kind = syscalls.filesystem_type(fd)
-        # What the union adds to inode numbers of this file system that are below `end`, and the
-        # least number of the lowers that are on it; and whether its directories tell the numbers
+        # What the union adds to inode numbers of this file system that are below `end`; the lowest
+        # number of the lowers on this file system; and whether its directories tell the numbers
         # that stat(2) does.  Settled by `inodes.divide`.
         self.first = 0
         self.end = 1 << 48
@@ -97,7 +96,7 @@ class Layer(Root):
             return self.closer(exc, path, Layer._open_no_device, flags)
 
     def _open_no_device(self, name: bytes, flags: int) -> int:
-        """Open what is no device: opening one may set it going, and nodev is not said here."""
+        """Open an object that is no device: an open may start one, and this mount is not nodev."""
         if stat.S_IFMT(self.stat(name).st_mode) in {stat.S_IFCHR, stat.S_IFBLK}:
             raise OSError(errno.EACCES, os.strerror(errno.EACCES))
         return self.open(name, flags)
@@ -110,15 +109,15 @@ class Layer(Root):
             return self.closer(exc, path, Layer.hold)
 
     def open_content(self, path: bytes, most: int | None = None) -> int:  # noqa: ARG002 (`far`)
-        """Open a file of which the first *most* bytes are to be copied, None for all."""
+        """Open a file to copy its first *most* bytes, or all of it (None)."""
         return self.open(path, os.O_RDONLY)
 
     def learned(self, key: tuple[object, ...], find: Callable[["Layer"], _T]) -> _T:  # noqa: ARG002
-        """Return what *find* finds out of this layer; *key* names it (`far`)."""
+        """Return what *find* finds in this layer; *key* names the question (`far`)."""
         return find(self)
 
     def forget(self) -> None:
-        """Forget what is known: the layer is being changed."""
+        """Forget what is known of the layer, which is being changed."""
 
     def flags(self, path: bytes, command: int, size: int) -> bytes:
         """Return inode flags of a file or directory by the ioctl(2) *command*: ioctl_iflags(2)."""
@@ -151,8 +150,8 @@ class Layer(Root):
             return found
         finally:
             os.close(fd)
-            # One that is deleted now, and still the working directory, would keep its file system
-            # from being remounted read-only.
+            # A directory that is deleted now, and still the working directory, would keep its file
+            # system from being remounted read-only.
             os.fchdir(self.fd)
 
     def attributes(self, path: bytes) -> list[str]:
@@ -313,7 +312,7 @@ class WritableLayer(Layer):
             self.closer(exc, path, WritableLayer._chmod_held, mode)
 
     def _chmod_held(self, name: bytes, mode: int) -> None:
-        """Set the mode of what is held meanwhile: chmod(2) follows a symlink."""
+        """Set the mode of an object that is held meanwhile: chmod(2) would follow a symlink."""
         fd = self.hold(name)
         try:
             if stat.S_ISLNK(os.fstat(fd).st_mode):
@@ -379,11 +378,11 @@ class WritableLayer(Layer):
         syscalls.fallocate(fd, mode, offset, length)
 
     def copy_range(self, source: int, start: int, fd: int, offset: int, length: int) -> int:
-        """Copy between open files as copy_file_range(2), and return how many bytes it were."""
+        """Copy between open files as copy_file_range(2); return the number of bytes."""
         return os.copy_file_range(source, fd, length, start, offset)
 
     def copy_bytes(self, source: int, start: int, fd: int, offset: int, length: int) -> int:
-        """Do the same by hand, for a few bytes between file systems: there it is EXDEV."""
+        """Copy a few bytes by hand, as copy_file_range(2) between file systems is EXDEV."""
         return os.pwrite(fd, os.pread(source, length, start), offset)
 
 

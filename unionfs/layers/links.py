@@ -2,12 +2,12 @@
 
 A lower file with several names is copied up once, and the copy gets an entry
 in `work/unionfs/links` beside its name in upper: a hard link whose name is the
-key of the lower file.  The other names still lie in the lower only; whoever
-looks them up finds the entry, and so the copy.  (Kernel overlayfs keeps such an
-index with `index=on`; without it, it sees the old content under those names.)
+key of the lower file.  The other names still lie in the lower only; a look-up of one
+finds the entry, and so the copy.  (Kernel overlayfs keeps such an index with `index=on`;
+without that, the kernel sees the old content under those names.)
 
 The key holds the number, from the bottom, of the lowest layer on the file's file
-system, the inode number and the change time, so an entry is never taken for a file
+system, the inode number and the change time.  So an entry is never taken for a file
 of another, newer lower.
 """
 
@@ -72,7 +72,7 @@ class LinkIndex:
     def find(self, layer: Layer, st: os.stat_result) -> bytes:
         """Return the entry of a lower file, b"" where there is none.
 
-        Once they were of one layer each, also where several lie on one file system.
+        Older keys are of one layer each, even where several layers lie on one file system.
         """
         for entry in (_key(layer.number, st), key(layer, st)):
             if entry in self._keys:
@@ -106,7 +106,7 @@ class LinkIndex:
         return True
 
     def settle(self, entry: bytes) -> None:
-        """End a change of an entry's link count; what is left undone here, the next mount does."""
+        """End a change of an entry's link count; where this fails, the next mount does it."""
         try:
             self._settle(entry)
         except OSError:
@@ -114,7 +114,7 @@ class LinkIndex:
             log.exception("the link count of %r is settled at the next mount", entry)
 
     def require_settled(self, entry: bytes) -> None:
-        """Settle what is unsettled before a name goes: st_nlink would be again what it was."""
+        """Settle an unsettled entry before a name goes: st_nlink would be what it was before."""
         if entry in self._unsettled:
             self._settle(entry)
 

@@ -13,14 +13,15 @@ upper of ours can be mounted by the kernel and the reverse:
 * `.protattr` holds the flags `a` and `i` of chattr(1), which upper's inode cannot have (`iflags`);
 * a user's own `trusted.overlay.X` is stored as `trusted.overlay.overlay.X`.
 
-Ours alone, private to the kernel's eyes too: `.unionfs.ino`, the layer and the host's
-inode number there (`inodes`) of what was copied up, `.unionfs.link`, the entry of the
-hard link index that holds the file, and `.nlink`, in the kernel's form `U+2`: how
-many links the union shows beyond those that upper's inode has; `.unionfs.unsettled`
-(`N:L`) says that they are L as long as the inode has N; `.unionfs.mtime`, the
-modification time (ns) of a metadata-only copy while its content is filled in,
-and `.unionfs.capability`, its `security.capability`: `fills`; `.unionfs.blocks`, which blocks
-of the content such a copy has itself: `blockmap`.
+Attributes of ours alone, which the kernel hides as private:
+* `.unionfs.ino`: the layer that a copied object was in, and the host's inode number there
+  (`inodes`);
+* `.unionfs.link`: the entry of the hard link index that holds the file;
+* `.nlink`, in the kernel's form `U+2`: how many links the union shows beyond those that upper's
+  inode has; `.unionfs.unsettled` (`N:L`) says that these are L as long as the inode has N;
+* `.unionfs.mtime`, the modification time (ns) of a metadata-only copy while its content is filled
+  in, and `.unionfs.capability`, its `security.capability` (`fills`);
+* `.unionfs.blocks`: which blocks of the content a metadata-only copy has itself (`blockmap`).
 
 Whiteouts themselves are made and read in `whiteouts`, aufs's in `aufs_whiteouts`.
 """
@@ -64,7 +65,7 @@ _PROTECTIONS = {b"a": APPEND, b"i": IMMUTABLE}  # in the kernel's order
 _NUMBER = re.compile(rb"-?[0-9]{1,9}")
 _NAME_MAX = 255
 
-# What setxattr(2) says of a value that is too long, each file system in its own way.
+# The errors of setxattr(2) for a value that is too long; each file system has its own.
 _TOO_LONG = frozenset({errno.ENOSPC, errno.E2BIG, errno.ERANGE})
 
 CAPABILITY = "security.capability"
@@ -77,12 +78,12 @@ class Marks(NamedTuple):
     whiteouts_are_files: bool = False  # opaque=x: look for `whiteout` on empty files
     redirect: bytes = b""
     metacopy: bool = False
-    ino: int = 0  # of which its inode number is made, see `inodes.kept`; 0: of its own
+    ino: int = 0  # what its inode number is made of, see `inodes.kept`; 0: the host's number
     link: bytes = b""  # its entry in the hard link index
     links: int = 0  # links that the union shows beyond upper's st_nlink
     mtime: int | None = None  # ns; of a metadata-only copy that was being filled
     protection: int = 0  # `iflags.IMMUTABLE` and `APPEND`; in lowers it says nothing
-    partial: bool = False  # of a metadata-only copy that has some of the content: `blocks`
+    partial: bool = False  # a metadata-only copy that has some of the content: `blocks`
 
 
 UNMARKED = Marks()
@@ -115,11 +116,11 @@ def shown_names(stored: list[str]) -> list[str]:
 
 
 class DamagedError(OSError):
-    """What is on disk is not of the format: EIO."""
+    """An object on disk violates the format: EIO."""
 
 
 def damaged(layer: Layer, path: bytes, what: str) -> DamagedError:
-    """Log what is wrong on disk and return the error to raise."""
+    """Log a fault on disk, and return the error to raise."""
     text = f"{layer.name}: {os.fsdecode(path)}: {what}; run 'unionfs check' on the upper"
     log.error("%s", text)
     return DamagedError(errno.EIO, text)
@@ -185,7 +186,7 @@ def _read_links(layer: Layer, path: bytes, names: list[str]) -> int:
 
 
 def _read_protection(layer: Layer, path: bytes) -> int:
-    """Return what protects an object; nothing where a letter is unknown (ovl_check_protattr)."""
+    """Return an object's protection; none where a letter is unknown (ovl_check_protattr)."""
     letters = layer.attribute(path, PROTATTR)
     if protection_is_legal(letters):
         return sum(flag for letter, flag in _PROTECTIONS.items() if letter in letters)
@@ -199,7 +200,7 @@ def protection_is_legal(letters: bytes) -> bool:
 
 
 def set_protection(layer: WritableLayer, path: bytes, protection: int) -> None:
-    """Protect an object from changes, or no more."""
+    """Protect an object from changes, or end its protection."""
     letters = b"".join(letter for letter, flag in _PROTECTIONS.items() if flag & protection)
     if letters:
         layer.set_attribute(path, PROTATTR, letters)
@@ -213,15 +214,15 @@ def set_opaque(layer: WritableLayer, path: bytes) -> None:
 
 
 def is_too_long(error: OSError, redirect: bytes) -> bool:
-    """Tell whether a redirect may have failed for being long: ext4 takes 4 KiB, others 64.
+    """Tell whether a redirect may have failed because it is long: ext4 takes 4 KiB, others 64.
 
-    ext4 says what it says of a full disk, too; then what is done instead fails as well.
+    ext4 gives the error of a full disk; on a full disk, what is done instead fails as well.
     """
     return len(redirect) > _NAME_MAX and error.errno in _TOO_LONG
 
 
 def has_no_room(error: OSError) -> bool:
-    """Tell whether an attribute may have failed for being long."""
+    """Tell whether an attribute may have failed because it is long."""
     return error.errno in _TOO_LONG
 
 
@@ -243,7 +244,7 @@ def set_incomplete(upper: WritableLayer) -> None:
 
 
 def end_incomplete(upper: WritableLayer) -> None:
-    """Say it no more."""
+    """Say so no more."""
     if upper.find_attribute(b".", INCOMPLETE) is not None:
         upper.remove_attribute(b".", INCOMPLETE)
 
@@ -251,7 +252,7 @@ def end_incomplete(upper: WritableLayer) -> None:
 def bar_metacopy(layer: WritableLayer, path: bytes) -> None:
     """Have kernel overlayfs refuse a metadata-only copy: it would show the lower's content.
 
-    It says EIO from Linux 6.6 on: fs/overlayfs/util.c, ovl_check_metacopy_xattr.
+    It answers EIO from Linux 6.6 on: fs/overlayfs/util.c, ovl_check_metacopy_xattr.
     """
     layer.set_attribute(path, METACOPY, BARRED)
 
@@ -278,17 +279,17 @@ def set_blocks(layer: WritableLayer, path: bytes, blocks: BlockMap, most: int) -
 
 
 def set_blocks_of_cut(layer: WritableLayer, path: bytes, blocks: BlockMap, size: int) -> None:
-    """Say so of a copy that is cut to *size* next, in one with that."""
+    """Set the blocks of a copy that is cut to *size* next, and that size, in one step."""
     layer.set_attribute(path, BLOCKS, blocks.encoded_cut(size))
 
 
 def put_blocks(fd: int, blocks: BlockMap) -> None:
-    """Say so of an open copy, wherever its name is."""
+    """Set the blocks of an open copy, wherever its name is."""
     os.setxattr(fd, BLOCKS, blocks.encoded())
 
 
 def blocks(layer: Layer, path: bytes) -> BlockMap | None:
-    """Return which blocks those are, None where it has none; EIO, logged, where that is damaged."""
+    """Return the blocks that a copy has, None for none; EIO, logged, where the mark is damaged."""
     value = layer.find_attribute(path, BLOCKS)
     try:
         return None if value is None else BlockMap.decoded(value, layer.stat(path).st_size)
@@ -317,7 +318,7 @@ def keep_capability(layer: WritableLayer, path: bytes) -> None:
 
 
 def give_capability_back(layer: WritableLayer, path: bytes) -> None:
-    """Give *path* the capability again that was put aside."""
+    """Give *path* back the capability that was put aside."""
     value = layer.find_attribute(path, KEPT_CAPABILITY)
     if value is None:
         return
@@ -347,7 +348,7 @@ def set_impure(layer: WritableLayer, path: bytes) -> None:
 
 
 def set_origin(layer: WritableLayer, path: bytes, origin: int) -> None:
-    """Remember what `inodes.kept` makes the inode number of *path* of."""
+    """Remember what `inodes.kept` makes the inode number of *path* from."""
     layer.set_attribute(path, INO, b"%x" % origin)
 
 
@@ -362,16 +363,16 @@ def set_links(layer: WritableLayer, path: bytes, links: int) -> None:
 
 
 def prepare_links(layer: WritableLayer, path: bytes, now: int, after: int) -> None:
-    """Have the system call that changes st_nlink next change `links` from *now* to *after* too.
+    """Let the next system call that changes st_nlink change `links` from *now* to *after*, too.
 
-    While st_nlink is what it is, the old number counts, so no crash falls between.
+    The old number counts until st_nlink changes, so both change in one step, also in a crash.
     """
     layer.set_attribute(path, UNSETTLED, b"%d:%d" % (layer.stat(path).st_nlink, now))
     set_links(layer, path, after)
 
 
 def settle_links(layer: WritableLayer, path: bytes) -> None:
-    """End what `prepare_links` began, whether its system call was made or not."""
+    """End what `prepare_links` began, whether the system call was made or not."""
     if layer.find_attribute(path, UNSETTLED) is not None:
         set_links(layer, path, read(layer, path).links)
         layer.remove_attribute(path, UNSETTLED)

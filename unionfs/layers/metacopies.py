@@ -2,13 +2,13 @@
 
 A file of several names cannot be replaced by a rename, so its content is filled
 into the copy that upper has; until that is done the copy counts as one without
-content.  What a crash in between leaves in it is never shown, but its size,
-modification time and capability are.  The size is that of the content below; the
-others are kept in attributes while content comes in (`fills`).
+content.  Content that a crash leaves in it is never shown, but its size, modification
+time and capability are.  The size is that of the content below; the others are kept in
+attributes while content comes in (`fills`).
 
-A power cut may take the size of a copy that was not synced, too: btrfs and others
+A power cut may also lose the size of a copy that was not synced: btrfs and others
 then leave the name, the attributes and a size of zero.  Any other size that is not
-the content's says that the lower was changed, and stays (`unionfs check` tells).
+the content's means that the lower was changed, and stays (`unionfs check` reports it).
 """
 
 import os
@@ -19,16 +19,16 @@ from unionfs.layers.markers import Marks
 
 
 def is_half_way(st: os.stat_result, marks: Marks, size: int) -> bool:
-    """Tell whether a copy that is not being filled was left so; *size* is its content's."""
+    """Tell whether a copy that nobody fills was left half way; *size* is its content's."""
     return marks.mtime is not None or st.st_size == 0 != size
 
 
 def made_right(
     layer: WritableLayer, path: bytes, st: os.stat_result, marks: Marks, content: LayerPath
 ) -> os.stat_result:
-    """Return the attributes of a copy that is not being filled, made right where it was half way.
+    """Return the attributes of a copy that nobody fills; make it right where it was left half way.
 
-    *content* is where the lower's is.
+    *content* is the place of the lower's content.
     """
     if marks.partial:
         size = st.st_size or _least_size(layer, path)
@@ -38,7 +38,7 @@ def made_right(
 
 
 def _least_size(layer: WritableLayer, path: bytes) -> int:
-    """Return the size that a copy of some blocks has had: that of what it shows of the lower."""
+    """Return the least size that a partial copy has had: it shows the lower up to there."""
     blocks = markers.blocks(layer, path)
     return blocks.limit if blocks else 0
 
@@ -48,7 +48,7 @@ def settle(
 ) -> os.stat_result:
     """Give a copy its size, time and capability again; return its attributes.
 
-    A crash in here leaves it half way as before.
+    A crash in here leaves the copy half way, as before.
     """
     mtime = st.st_mtime_ns if marks.mtime is None else marks.mtime
     if st.st_size != size:

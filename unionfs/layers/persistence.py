@@ -1,16 +1,16 @@
 """Which paths persist: the rules of a union with two writable layers, free of any I/O.
 
-What is written under a persisted path goes to the layer *state*, which stays, all else
-to *scratch*, which is wiped.  A rule is an absolute path, in which each component may
+Changes under a persisted path go to the layer *state*, which stays; all others go to
+*scratch*, which is wiped.  A rule is an absolute path, in which each component may
 be a glob as fnmatch(3) has it; it speaks of the path and of all below it, whether or not
 anything is there.  `!PATH` takes a path out again.  Of all rules that speak of a path, the
-last one decides: the law, with which the tree here agrees by test, is
+last one decides.  This is the law; a test shows that the tree here agrees with it:
 
     persisted(path) = the last rule that matches path or one of its parents persists
 
-The rules are kept as a tree of components, and are walked as the union's own tree is: a
-`RuleNode` is what they say at one path and below it.  A name costs one look into a
-dictionary, and one match for each glob that stands in its place.
+The rules are kept as a tree of components, which is walked together with the union's own
+tree: a `RuleNode` is what the rules say at one path and below it.  A name costs one look into
+a dictionary, and one match for each glob in its place.
 """
 
 import fnmatch
@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 
 class _Verdict(NamedTuple):
-    """What a rule says; one with a higher order outweighs the others."""
+    """What a rule says; a verdict of higher order outweighs the others."""
 
     order: int  # of the rules, from 1; 0: no rule has spoken
     persists: bool
@@ -39,7 +39,7 @@ class _Branch:
     literals: "dict[bytes, _Branch]" = field(default_factory=dict)  # name -> those below it
     globs: "dict[str, _Glob]" = field(default_factory=dict)  # the glob as written -> those below it
     last_to_keep: int = 0  # the highest order of the rules below here that make something persist
-    last_to_drop: int = 0  # and of those that take something out
+    last_to_drop: int = 0  # the highest order of those that take something out
 
     def below(self, name: bytes) -> "Iterator[_Branch]":
         """Yield the branches that go on under *name*."""
@@ -51,7 +51,7 @@ class _Branch:
                 yield glob.branch
 
     def grow(self, component: str) -> "_Branch":
-        """Return the branch of a rule's next component, which is made where it is new."""
+        """Return the branch of a rule's next component; a new component gets a new branch."""
         if not _is_glob(component):
             return self.literals.setdefault(os.fsencode(component), _Branch())
         if component not in self.globs:
@@ -84,7 +84,7 @@ class RuleNode:
     _branches: tuple[_Branch, ...]
 
     def child(self, name: bytes) -> "RuleNode":
-        """Return what they say of the name *name* in this directory."""
+        """Return what the rules say of *name* in this directory."""
         if not self.leads:
             return self
         verdict = self._verdict
@@ -96,7 +96,7 @@ class RuleNode:
         return _node(verdict, found)
 
 
-# Of all paths below which no rule changes anything.
+# The nodes of all paths below which no rule changes anything.
 ALL_PERSISTS = RuleNode(persisted=True, leads=False, _verdict=_UNSAID, _branches=())
 NOTHING_PERSISTS = RuleNode(persisted=False, leads=False, _verdict=_UNSAID, _branches=())
 
@@ -131,7 +131,7 @@ class Rules:
         return cls(tuple(shortest), _node(_UNSAID, [trunk]))
 
     def at(self, path: bytes) -> RuleNode:
-        """Return what they say of a path: relative to the root, b"." or b"" for the root."""
+        """Return what the rules say of a path: relative to the root, b"." or b"" for the root."""
         node = self.root
         for name in path.split(b"/"):
             if name not in {b"", b"."}:

@@ -63,7 +63,7 @@ def merged(listings: Sequence[Mapping[bytes, int]]) -> dict[bytes, int]:
     """Merge the listings of a directory's layers, top first.
 
     A listing maps a name to zero where that layer hides it (a whiteout), else to
-    anything.  Return each visible name with what the topmost listing says of it.
+    anything.  Return each visible name with the topmost listing's value.
     """
     shown: dict[bytes, int] = {}
     hidden: set[bytes] = set()

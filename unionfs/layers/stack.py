@@ -15,12 +15,12 @@ from unionfs.layers.layer import Layer, WritableLayer
 if TYPE_CHECKING:
     from unionfs.layers.persistence import Rules
 
-# In state's root, its work where none is named: nobody sees the name.
+# State's work in state's own root, where no other is named: nobody sees this name.
 OWN_WORK = ".unionfs-work"
 
 
 def is_own_work(directory: bytes, name: bytes) -> bool:
-    """Tell whether a name in a directory of state is that of its work, which is no content."""
+    """Tell whether a name in a directory of state is that of state's work, which is no content."""
     return directory == b"." and os.fsdecode(name) == OWN_WORK
 
 

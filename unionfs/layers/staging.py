@@ -1,8 +1,8 @@
-"""The staging area `work/work`: what is under way, and nothing else.
+"""The staging area `work/work`: objects under way, and nothing else.
 
-Names there are numbers; the area is emptied when a union is made, so what a
-killed daemon left behind is gone with the next mount.  The place and its
-emptying are the kernel's too (fs/overlayfs/super.c, ovl_workdir_create).
+Names there are numbers.  The area is emptied when a union is made, so leftovers of a
+killed daemon are gone with the next mount.  Kernel overlayfs has the same place, and
+empties it, too (fs/overlayfs/super.c, ovl_workdir_create).
 """
 
 import collections
@@ -14,7 +14,7 @@ import stat
 from unionfs.layers.layer import WritableLayer, join
 
 DIRECTORY = b"work"
-INCOMPATIBLE = b"incompat"  # in it: what kernel overlayfs has to know, or does not mount
+INCOMPATIBLE = b"incompat"  # kernel overlayfs does not mount if it does not know what is in it
 
 # Names that may wait to be removed: a few milliseconds of work.
 _MOST_LEFT = 512
@@ -47,7 +47,7 @@ class Staging:
     def drop(self, path: bytes) -> bool:
         """Remove a staged object that nobody needs any more, as `discard`; say False if it stays.
 
-        For the end of a change, and for its undoing: no error may hide how the change went.
+        This is for the end of a change, and for undoing one: no error may hide how it went.
         """
         try:
             self.discard(path)
@@ -57,7 +57,7 @@ class Staging:
         return True
 
     def discard(self, path: bytes) -> None:
-        """Remove a staged object, whatever it is; nothing there is no error."""
+        """Remove a staged object, whatever it is; no error where there is none."""
         st = self.work.find(path)
         if st is None:
             return
@@ -67,14 +67,14 @@ class Staging:
             self.work.unlink(path)
 
     def defer_removals(self) -> None:
-        """Let `leave` wait, as somebody calls `tidy` when there is nothing else to do."""
+        """Let `leave` put the work off: `tidy` is called when there is nothing else to do."""
         self._defers = True
 
     def leave(self, path: bytes) -> None:
         """Remove a staged directory of whiteouts, when there is time for it.
 
-        It was taken out of upper when the directory that it hid was removed.  What cannot be
-        removed stays until the next mount.
+        The directory was taken out of upper when it was removed.  What cannot be removed from
+        work stays until the next mount.
         """
         try:
             self._leave(path)
@@ -96,7 +96,7 @@ class Staging:
         self._many += len(names)
 
     def tidy(self) -> bool:
-        """Remove one name of what was left; say False where there is nothing.
+        """Remove one name of the directories left; say False where there is none.
 
         What cannot be removed stays until the next mount.
         """
@@ -108,7 +108,7 @@ class Staging:
                 self._many -= 1
                 st = self.work.stat(path)
                 self.work.unlink(join(path, names.pop()))
-                # Who has the directory open sees the times that it had when it was removed.
+                # A program that has the directory open sees the times it had when it was removed.
                 self.work.utime(path, st.st_atime_ns, st.st_mtime_ns)
             else:
                 self._left.popleft()
@@ -128,7 +128,7 @@ class Staging:
         self._empty_incompatible()
 
     def _empty_incompatible(self) -> None:
-        """Remove what a kernel overlay left there; what is said of partial copies stays."""
+        """Remove what a kernel overlay left there; the sign of partial copies stays."""
         directory = join(DIRECTORY, INCOMPATIBLE)
         if self.work.find(directory) is None:
             return

@@ -1,4 +1,4 @@
-"""All that is in a layer, without recursion: a tree may be deeper than Python recurses."""
+"""All objects in a layer, found without recursion: a tree may be deeper than Python recurses."""
 
 from typing import TYPE_CHECKING
 

@@ -3,7 +3,7 @@
 A whiteout is a character device 0:0 that bears the name, or, in a directory
 marked `opaque=x`, an empty regular file with the attribute `whiteout`
 (overlayfs.rst, "whiteouts and opaque directories").  Those that we make are names
-of one device, which has another in work.  Only this module and `aufs_whiteouts`, for
+of one device, which has a name in work, too.  Only this module and `aufs_whiteouts`, for
 aufs's names, make and read whiteouts.
 """
 
@@ -37,7 +37,7 @@ _NOTHING, _WHITEOUT, _FILE, _METACOPY, _DIRECTORY, _OPAQUE = Found
 
 
 class LayerEntry(NamedTuple):
-    """What one layer holds under one name, with all that was read of it."""
+    """What one layer holds under one name, with all that has been read of it."""
 
     found: Found
     layer: Layer
@@ -47,7 +47,7 @@ class LayerEntry(NamedTuple):
 
     @property
     def place(self) -> LayerPath:
-        """The place of this entry, to be remembered."""
+        """The place of this entry, for later use."""
         return LayerPath(self.layer, self.path, self.marks.whiteouts_are_files)
 
 
@@ -86,7 +86,7 @@ _SYMLINK_HINT = stat.S_IFLNK >> 12
 def _tell_numbers(layer: Layer, directory: bytes, entries: "Sequence[os.DirEntry[bytes]]") -> bool:
     """Tell whether a directory's entries have the numbers that stat(2) tells, and of this layer.
 
-    Where that is not known, one of them shows it.  That of a directory says nothing:
+    Where that is not known, one entry shows it.  An entry of a directory shows nothing:
     overlayfs.rst, "Inode properties".
     """
     if layer.stat(directory).st_dev != layer.device:
@@ -141,8 +141,8 @@ class Whiteouts:
     ) -> dict[bytes, int]:
         """Map the names of one directory of one layer to what it says of them; 0: a whiteout.
 
-        The number is that of `INO_SHIFT`, from the host's directory entry alone (readdir(3)):
-        from those that the directory has *held*, if they were read already.
+        The values are numbers as at `INO_SHIFT`, from the host's directory entries alone
+        (readdir(3)).  If the entries were read already, they are *held*.
         """
         layer, path, files = place
         if held is not None or not layer.asks:
@@ -184,7 +184,7 @@ class Whiteouts:
         return hints
 
     def _number_in(self, layer: Layer, directory: bytes) -> int:
-        """Return the inode number of our whiteouts, where a listing has it for them alone; or 0."""
+        """Return our whiteouts' inode number if no other entry of a listing has it; else 0."""
         if self._number and layer.lists_numbers and _tell_numbers(layer, directory, ()):
             return self._number
         return 0
@@ -229,7 +229,7 @@ class Whiteouts:
                 self._acting.as_root()
                 work.mknod(_DEVICE, stat.S_IFCHR, _NO_DEVICE)
                 st = work.stat(_DEVICE)
-        except OSError:  # ENOSPC, which making the whiteout itself will tell
+        except OSError:  # ENOSPC: making the whiteout itself will fail with it
             return False
         self._number = st.st_ino if is_whiteout(st) else 0
         return self._number != 0
@@ -261,8 +261,8 @@ class Whiteouts:
     def cut_off(self, upper: WritableLayer, path: bytes) -> None:
         """Say by one mark that an upper directory shows nothing of those below it.
 
-        It shows nothing of them already, as its whiteouts say one by one, and is to lose these
-        and then its place.
+        It shows nothing of them already, as its whiteouts hide each name.  It is about to lose the
+        whiteouts and then its place.
         """
         set_opaque(upper, path)
 
@@ -273,8 +273,8 @@ class Whiteouts:
     def move_file(self, upper: WritableLayer, path: bytes, target: bytes, *, cover: bool) -> None:
         """Rename in upper, leaving a whiteout where something lies below (*cover*).
 
-        The target may be nothing, a whiteout or what the object may replace; each
-        state on disk is the old one or the new one.
+        At the target there may be nothing, a whiteout, or an object that the source may
+        replace; each state on disk is the old one or the new one.
         """
         if cover:
             self._acting.as_root()
@@ -299,7 +299,7 @@ class Whiteouts:
 
 
 def remove_spent(layer: WritableLayer, path: bytes) -> None:
-    """Remove a whiteout that a finished change has left with nothing to hide; it may stay."""
+    """Remove a whiteout that hides nothing after a change; it does no harm if it stays."""
     try:
         layer.unlink(path)
     except FileNotFoundError:
@@ -314,7 +314,7 @@ def has_whiteout_files(layer: Layer, path: bytes) -> bool:
 
 
 def is_whiteout_in(directory: LayerPath, path: bytes, st: os.stat_result) -> bool:
-    """Tell whether what *directory* holds at *path* is a whiteout of either kind."""
+    """Tell whether the object of *directory* at *path* is a whiteout of either kind."""
     return is_whiteout(st) or (
         directory.whiteouts_are_files and is_whiteout_file(directory.layer, path, st)
     )
