@@ -1,7 +1,7 @@
 """Requests that change attributes, and cut files: SETATTR.
 
-Await first, then decide, then act: what takes long is done before (`prepare`), and then the
-rest at once.
+Await first, then decide, then act: `prepare` does what takes long, and the rest is done at once
+after it.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from unionfs.view.union import Union
 
 
 class AttributeChanges:
-    """Those of one mount."""
+    """The attribute changes of one mount."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class AttributeChanges:
         self._copyup = copyup
         self._attributes = attributes
         self._copies = copies
-        self._note_change = note_change  # that a file is other than when it was read last
+        self._note_change = note_change  # called when a file changes after it was read last
 
     def waits(self, node: Node, new: NewAttributes) -> bool:
         """Tell whether content has to be copied up before attributes change, or much cut off."""
@@ -79,7 +79,7 @@ class AttributeChanges:
     def _permitting_cut(
         self, node: Node, new: NewAttributes, requester: Requester
     ) -> contextlib.AbstractContextManager[None]:
-        """See that set-uid bits fall where the size is set."""
+        """Let set-uid bits fall where the size is set."""
         if new.size is not None and new.mode is None:
             return self._attributes.privileges_dropped(node, requester)
         return contextlib.nullcontext()
@@ -95,7 +95,7 @@ class AttributeChanges:
     ) -> os.stat_result:
         """Change attributes at once, and return the new ones.
 
-        With what `prepare` said of the size.
+        The size is changed unless `prepare` has done that.
         """
         self._note_change(node)
         if node.below and self._union.far:
@@ -106,7 +106,7 @@ class AttributeChanges:
             return self._attributes.change(node, new, fd, requester)
 
     def _foresee_change(self, node: Node, new: NewAttributes, *, sized: bool) -> None:
-        """Ask far layers for what a change, and the reply to it, take of them."""
+        """Ask far layers for all that a change, and the reply to it, need of them."""
         if new.size is None or sized:
             self._copyup.foresee(node)
         else:

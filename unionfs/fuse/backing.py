@@ -13,10 +13,10 @@ on the lower file, as with overlayfs.  The first open after the copy-up then
 finds the inode bound to another backing file: it is left to its readers
 (`is_outdated`), and the name gets a new inode.
 
-What is written through a mapping of a passing file changes its times and blocks
-without a word to us, or to the kernel's own FUSE.  So while somebody may do that, the kernel
-is told to ask for attributes each time (`may_change`): from the first open that can write
-until the file is seen to be neither open nor mapped by anybody who could.
+A write through a mapping of a passing file changes the file's times and blocks without
+a word to the daemon, or to the kernel's own FUSE.  So while such writes are possible, the
+kernel is told to ask for attributes each time (`may_change`): from the first open that can
+write until nobody who could write is seen to have the file open or mapped.
 """
 
 import dataclasses
@@ -55,7 +55,7 @@ class Forecast:
     """Will a file that is opened for writing while small become large?  As the latest ones did.
 
     Registering a file costs about as much as one write request, so it pays only
-    for files that get more than that; nothing says so when one is opened.
+    for files that get more than one; at the open nothing tells which files will.
     """
 
     _MOST = 2  # files of one kind in a row that settle the matter
@@ -69,7 +69,7 @@ class Forecast:
         return self._score > 0
 
     def learn(self, size: int) -> None:
-        """Take note of the size of a file, in bytes, when one who could write it closes it."""
+        """Take note of a file's size, in bytes, when a descriptor that could write is closed."""
         if size >= SMALL:
             self._score = self._MOST
         else:
@@ -82,7 +82,7 @@ class _Opens:
 
     cached: int = 0
     through: int = 0
-    writers: int = 0  # of those that pass through
+    writers: int = 0  # of the opens that pass through
     backing: int = 0  # the kernel's id, while `through` is not zero
     lower: bool = False  # the backing file is one of a lower layer
 
@@ -104,8 +104,8 @@ class Backings:
         self.enabled = enabled
         self._opens: dict[Node, _Opens] = {}  # node -> how it is open
         self._kept: dict[int, int] = {}  # inode number -> backing id without an open, oldest first
-        # Numbers of inodes whose page cache may be out of date, and whether it may become so at any
-        # time, as may attributes: a mapping outlives its descriptor, and nobody tells of its end.
+        # Numbers of inodes whose page cache may be out of date -> whether cache and attributes may
+        # become so at any time: a mapping outlives its descriptor, and nobody tells of its end.
         self.bypassed: dict[int, bool] = {}
 
     def is_outdated(self, node: Node) -> bool:
@@ -121,15 +121,15 @@ class Backings:
     def may_be_mapped(self, node: Node) -> bool:
         """Tell whether a mapping may go on writing to a file whose opens have all ended.
 
-        Who opens it now should pass through as well, to see that.
+        A new open should pass through as well, to see what the mapping writes.
         """
         return self.bypassed.get(node.ino, False)
 
     def may_change(self, node: Node) -> bool:
         """Tell whether attributes of a file may change without our knowing after a reply with them.
 
-        They may have been read before this is called.  So the reply in which the last writer is
-        found to be gone still says that they may.
+        The attributes may have been read before this call.  So the reply during which the last
+        writer is found to be gone still says that they may change.
         """
         if not self.bypassed.get(node.ino):
             return False
@@ -187,13 +187,13 @@ class Backings:
 
         The kernel opens the file anew for each open.  An id by a descriptor that could write
         would keep upper's file system from being remounted read-only as long as it is kept.
-        Whoever writes through it does so as the one whom this process stands for now; and as there
-        is one id for all, that is the owner.
+        Writes through an id are made as the user for whom this process acts at the registration.
+        There is one id for all writers, so that user is the file's owner.
         """
         kept = self._kept.pop(node.ino, None)
         if kept is not None:
             return kept
-        if node.below:  # of a lower layer, so it cannot write
+        if node.below:  # a file of a lower layer, so *fd* cannot write
             return self._registry.register(fd)
         own = self._open_to_read(node)
         try:
@@ -219,7 +219,7 @@ class Backings:
 
     def _keep(self, node: Node, opens: _Opens) -> None:
         """Keep a backing id for the next open: registering costs more than all else of it."""
-        if node.orphan or opens.lower:  # nothing opens it again; its content may come to upper
+        if node.orphan or opens.lower:  # no name to open it again; its content may come to upper
             self._registry.unregister(opens.backing)
             return
         self._kept[node.ino] = opens.backing

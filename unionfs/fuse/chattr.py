@@ -1,8 +1,8 @@
 """What lsattr(1) shows and chattr(1) changes, of one union.
 
-Flags of a file in a lower layer are the host's there, and copy-up takes along those
-that any file system knows (`iflags`).  So a change is made to what upper's file
-has by then, not to what was shown before: upper may be of another kind.
+A file in a lower layer has the flags that its host gives it, and copy-up takes along those
+that any file system knows (`iflags`).  So a change is made to the flags that upper's file
+then has, not to those shown before: upper may be a file system of another kind.
 """
 
 import errno
@@ -25,7 +25,7 @@ class Chattr:
     def get(self, node: Node, form: Form) -> bytes:
         """Return the flags that show; ENOTTY where the host has none.
 
-        A lower layer without flags has none set, where upper may get them.
+        A lower layer that knows no flags shows none set if upper can take flags.
         """
         layer, path = self.union.place(node)
         read = iflags.read if node.upper or not self.union.upper else iflags.find
@@ -36,7 +36,7 @@ class Chattr:
     def takes_content(self, node: Node, form: Form, wished: bytes) -> bool:
         """Tell whether a file needs its content in upper for flags that no later copy takes along.
 
-        Some also say how content is kept: compressed, not copied on write.
+        Some flags also say how content is stored: compressed, not copied on write.
         """
         if not self.union.has_lower_content(node):
             return False
@@ -47,9 +47,9 @@ class Chattr:
         return not (is_light and self.union.leaves_content(node))
 
     def set(self, node: Node, form: Form, shown: bytes, wished: bytes, uid: int) -> None:
-        """Change the flags to *wished*, for the user *uid*; the kernel has asked what he may.
+        """Change the flags to *wished*, for the user *uid*, whom the kernel has permitted that.
 
-        What is not changed from what was *shown* to him stays: a file that was copied up has
+        A flag that does not differ from what was *shown* to the user stays: a copied file has
         flags of its own on another file system, as ext4's for extents.
         """
         self.union.require_upper()

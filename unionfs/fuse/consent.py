@@ -1,7 +1,7 @@
-"""What the kernel leaves to the file system to permit: changes that take privileges away.
+"""Changes that the kernel leaves to the file system to permit: those that take privileges away.
 
-It decides on all others itself (default_permissions).  But it has no words for "who
-writes to this file takes its set-uid bits away", and asks in others.
+The kernel decides on all others itself (default_permissions).  But the protocol has no words for
+"this write takes the file's set-uid bits away", so the kernel asks in the words of other requests.
 """
 
 import errno
@@ -24,8 +24,8 @@ class Consent:
     ) -> None:
         self._union = union
         self._attributes = attributes
-        self._is_written = is_written  # has somebody the file open for writing?
-        # The file that was stripped of its capability last, and by which thread.
+        self._is_written = is_written  # does anybody have the file open for writing?
+        # The file that was stripped of its capability last, and the thread that did it.
         self._stripped = 0, 0
         self.granted = Granted()
 
@@ -34,10 +34,11 @@ class Consent:
     ) -> bool:
         """Tell whether to set *new*; the kernel leaves it to us.
 
-        A write or fallocate by a caller without privileges arrives as `NOTHING` first, like
-        chown(-1, -1) and without a handle (fs/inode.c, file_remove_privs), and who has the file
-        open for writing may: it takes set-uid bits away.  Others get EPERM.  With `noopen` nobody
-        knows who has: then nothing is taken away before the write itself (`ready_to_write`).
+        A write or fallocate by a caller without privileges first arrives as `NOTHING`, like
+        chown(-1, -1) and without a handle (fs/inode.c, file_remove_privs).  It takes set-uid bits
+        away, and is permitted while the file is open for writing; else the answer is EPERM.  With
+        `noopen` nobody knows which files are open: nothing is taken away before the write itself
+        (`ready_to_write`).
         """
         if new == NOTHING:
             stripped, self._stripped = self._stripped == (node.ino, requester.thread), (0, 0)
@@ -47,9 +48,9 @@ class Consent:
         return True
 
     def _may_take(self, node: Node, requester: Requester, *, stripped: bool) -> bool:
-        """Decide on `NOTHING`, which comes, too, when who keeps all bits writes to a file.
+        """Decide on `NOTHING`, which also comes before a write by a caller who keeps all bits.
 
-        That is because the file had a capability, of which it was *stripped* just now.
+        It comes then because the file had a capability, of which it was *stripped* just now.
         """
         st = self._union.attributes(node)
         if not st.st_mode & SET_IDS or not stat.S_ISREG(st.st_mode):
@@ -69,8 +70,9 @@ class Consent:
     def remove_attribute(self, node: Node, name: bytes, requester: Requester) -> None:
         """Remove an extended attribute.
 
-        A capability is removed by the kernel, too, before it asks for a change that takes it away
-        anyway, or is refused (`NOTHING`): who could not do so himself is not obeyed.
+        The kernel also removes a capability before it asks for a change that takes the capability
+        away anyway, or is refused (`NOTHING`).  Where the caller himself could not remove it,
+        nothing is done.
         """
         if name == CAPABILITY:
             self._stripped = node.ino, requester.thread

@@ -1,7 +1,7 @@
 """Copies of content that requests wait for: a file comes up before it is changed.
 
-What takes long is done by a thread, and one request at a time brings a file: others
-that need it wait for its end.  Threads see descriptors alone.
+A thread makes copies that take long.  One request at a time brings a file up; others that
+need the file wait for the end of that.  Threads see descriptors alone.
 """
 
 import os
@@ -32,7 +32,7 @@ class ContentCopies:
     def brings_at_once(self, node: Node, size: int | None = None) -> bool:
         """Tell whether a file's content comes up, and is cut to *size*, without any waiting.
 
-        That is: for no thread, no disk, no other request.
+        That means: no wait for a thread, a disk or another request.
         """
         if size != 0 and self._copyup.syncs:
             return False
@@ -47,8 +47,8 @@ class ContentCopies:
     ) -> ContentCopy | None:
         """Copy a file's content up, in a thread if it is large or has to reach the disk.
 
-        With *flags* it is kept open.  None: another request was faster, which knew neither of
-        *size* nor of *flags*.
+        With *flags* the copy is kept open.  None: another request was faster, and knew neither
+        *size* nor *flags*.
         """
         while self._union.has_lower_content(node):
             event = self._ends.get(node)
@@ -59,7 +59,7 @@ class ContentCopies:
                 await self._bring_rest(node, size)
                 continue
             copy = self._copyup.begin(node, size, flags)
-            # To copy nothing takes no time, and a file that is emptied has none in between.
+            # Copying nothing takes no time, and nothing may come between it and the emptying.
             if not copy.size or (not copy.sync and (copy.size < THREAD_BYTES or copy.shared)):
                 self._fill(copy)
             else:
@@ -69,7 +69,7 @@ class ContentCopies:
         return None
 
     async def _bring_rest(self, node: Node, size: int | None) -> None:
-        """Cut a partial copy to *size* bytes, and bring what it has not got yet."""
+        """Cut a partial copy to *size* bytes, and bring the content that it does not have yet."""
         partials = self._copyup.partials
         if size is not None:
             partials.cut(node, size)
@@ -85,7 +85,7 @@ class ContentCopies:
             partials.finish(node)
 
     async def sync(self, node: Node) -> None:
-        """Have a partial copy's data on the disk."""
+        """Sync a partial copy's data to the disk."""
         own = os.dup(self._union.upper.partials.of(node).target)
         try:
             with self._union.upper.partials.syncing(node):
@@ -102,7 +102,7 @@ class ContentCopies:
             os.close(own)
 
     async def bring_wholly(self, node: Node) -> None:
-        """Copy a file up with its content, where metadata alone does not do: metacopy=off."""
+        """Copy a file up with its content where metadata alone is not enough: metacopy=off."""
         if not self._union.leaves_content(node):
             await self.bring(node)
 
@@ -113,7 +113,7 @@ class ContentCopies:
             await event.wait()
 
     async def bring_source(self, parent: Node, name: bytes) -> None:
-        """Copy a file up with its content before it is renamed, where metadata does not do."""
+        """Copy a file up with its content before a rename, where metadata alone is not enough."""
         union = self._union
         if not union.upper or (union.features.metacopy and not union.two_sided):
             return

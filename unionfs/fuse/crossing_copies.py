@@ -1,9 +1,9 @@
-"""Changes of names in a union of two sides, for which a thread copies what is large ahead of them.
+"""Changes of names in a union of two sides; a thread copies large content ahead of them.
 
-While it does, others are served; the change itself takes what is ready (`view/transfers`), and
-where that has become useless, as the file was changed or is another one by now, copies it once
-more.  What is to come up by a rename or link in state, which takes no metadata alone, comes first,
-too.
+Meanwhile others are served.  The change itself takes the copies that are ready (`view/transfers`).
+If such a copy has become useless, because the file was changed or is another one by now, the change
+copies the content once more.  Content that a rename or link in state has to bring up comes first,
+too: state takes no metadata-only copies.
 """
 
 import contextlib
@@ -24,10 +24,10 @@ from unionfs.view.sides import TwoSided
 from unionfs.view.transfers import Transfer, Wanted
 from unionfs.view.union import Union
 
-# Seconds after which a file that has just changed can be told from one that changes again.
+# Seconds after which a further change of a file that has just changed shows in its times.
 _PAUSE = 0.03
 
-# Times that a file which changes meanwhile is copied ahead.
+# How many times a file that changes meanwhile is copied ahead.
 _TRIES = 3
 
 _What = Callable[[], list[Wanted]]
@@ -42,7 +42,7 @@ class CrossingCopies(NameChanges):
         self._changes: SidedChanges = changes
         self._ends: dict[tuple[Node, bool], trio.Event] = {}  # what goes to state -> the end
 
-    # The changes; each is made at once where nothing large goes across
+    # The changes; a change is made at once if it takes nothing large across
 
     def unlinks_at_once(self, parent: Node, name: bytes) -> bool:
         """Tell whether `unlink` waits for nothing."""
@@ -98,7 +98,7 @@ class CrossingCopies(NameChanges):
         return False
 
     def _large(self, what: _What) -> list[Wanted]:
-        """Return what is to be copied by a thread; nothing where the change itself will fail."""
+        """Return the content for a thread to copy; none where the change itself will fail."""
         try:
             return [one for one in what() if self._is_large(one.node)]
         except OSError:
@@ -110,7 +110,7 @@ class CrossingCopies(NameChanges):
 
     @contextlib.asynccontextmanager
     async def _ahead(self, what: _What) -> AsyncIterator[None]:
-        """Copy ahead of a change, which is made inside; no error of that is told."""
+        """Copy ahead of a change, which is made inside; errors of the copying are not reported."""
         made: list[Transfer] = []
         try:
             for _ in range(_TRIES):
@@ -149,5 +149,5 @@ class CrossingCopies(NameChanges):
 
 
 def of(union: Union, changes: Changes, copies: ContentCopies) -> CrossingCopies:
-    """Return those of a union, which has two sides."""
+    """Return the crossing copies of a union with two sides."""
     return CrossingCopies(cast("TwoSided", union), cast("SidedChanges", changes), copies)

@@ -1,10 +1,10 @@
 """Descriptors of files that were not opened when the kernel asked, or for which it did not ask.
 
-An open for reading is mostly answered without one; and with `noopen` (fuse.h,
+An open for reading is mostly answered without one.  With `noopen` (fuse.h,
 FUSE_NO_OPEN_SUPPORT) no request says that a file was opened, nor that it was
-closed.  A read or write names the node alone then, so one descriptor is kept of
-each file used lately.  One that can write keeps upper's
-file system from being remounted read-only, so those are closed when idle.
+closed.  A read or write then names the node alone, so one descriptor is kept of
+each file used lately.  A descriptor that can write keeps upper's file system from
+being remounted read-only, so these are closed when idle.
 """
 
 import dataclasses
@@ -36,13 +36,13 @@ class Descriptors:
     def __init__(self, union: Union) -> None:
         self._union = union
         self._kept: dict[int, _Kept] = {}  # the one used last at the end
-        self._held: dict[int, int] = {}  # inode number -> descriptor of what no path leads to
-        self._closing = False  # idle ones are looked for
+        self._held: dict[int, int] = {}  # inode number -> descriptor of a file without a path
+        self._closing = False  # a task looks for idle ones
         self._most = _MOST
         union.holders.append(self._descriptors_of)
 
     def keep(self, most: int = _MOST) -> None:
-        """Keep *most* descriptors from now on, and those by which alone a file can be reached."""
+        """Keep *most* descriptors from now on, and all that are the only way to their files."""
         self._most = most
         for ino, kept in [*self._kept.items()]:
             if not kept.writes and not os.fstat(kept.fd).st_nlink:
@@ -75,7 +75,7 @@ class Descriptors:
         return self._put(node.ino, kept)
 
     def add(self, ino: int, fd: int) -> int:
-        """Keep a descriptor that can write, of a file that has none yet."""
+        """Keep a descriptor that can write to a file for which none is kept yet."""
         if not self._closing:
             self._closing = True
             trio.lowlevel.spawn_system_task(self._close_idle)
@@ -97,11 +97,11 @@ class Descriptors:
         self._union.readers.discard(fd)
         try:
             os.close(fd)
-        except OSError as exc:  # whoever asked is not to be told of another's file: close(2)
+        except OSError as exc:  # the error concerns another file than the request: close(2)
             log.warning("closing inode %d failed: %s", ino, exc.strerror)
 
     async def _close_idle(self) -> None:
-        """Close what can write and was not used for a while, until there is none."""
+        """Close descriptors that can write and were not used for a while, until none is left."""
         while writers := [pair for pair in self._kept.items() if pair[1].writes]:
             for ino, kept in writers:
                 if not kept.used:

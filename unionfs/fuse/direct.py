@@ -1,11 +1,11 @@
 """Requests answered directly, without pyfuse3: all that the kernel makes.
 
-The verbs of the union, between the bytes of a request and those of its reply;
-`session.dispatch` says why.  `operations` has the same verbs for pyfuse3, which
-serve where libfuse holds the device (direct=off, handshake=off).  A request that has
-to wait, for content to be copied up, is answered by a task (`Waiting`).  What
-concerns the content of files is in `directfiles`, directories in `directlistings`,
-changes of names in `directnames`.
+This module puts the verbs of the union between the bytes of a request and those of
+its reply; `session.dispatch` says why.  `operations` has the same verbs for pyfuse3; they
+serve where libfuse holds the device (direct=off, handshake=off).  A request that has to
+wait, for content to be copied up, is answered by a task (`Waiting`).  Requests for the
+content of files are in `directfiles`, for directories in `directlistings`, for changes of
+names in `directnames`.
 """
 
 import errno
@@ -30,7 +30,7 @@ from unionfs.host import closing
 from unionfs.host.credentials import ROOT
 from unionfs.view.node import Node
 
-# Blocks of a deleted file from which on its end is not put off: of st_blocks, 64 KiB.
+# Blocks, as st_blocks counts them, from which on the end of a deleted file is not put off: 64 KiB.
 _MUCH_ROOM = 128
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ class Direct:
         requester = self._service.session.requester(unique, uid, gid)
         plain = node.upper and not node.protection and not (node.below and self._union.far)
         if plain and not valid & messages.FATTR_SIZE and new != NOTHING:
-            # what is most often asked: nothing to decide
+            # the request made most often: nothing to decide
             self._files.changed(node)
             return self._attr(unique, node, self._attributes.change(node, new, -1, requester))
         touches = valid & messages.FATTR_TIMES_NOW == messages.FATTR_TIMES_NOW
@@ -255,7 +255,7 @@ class Direct:
         (room,) = messages.GETXATTR_IN.unpack_from(body)
         name = _name(body, messages.GETXATTR_IN.size)
         if name == CAPABILITY and self._files.has_no_attributes(node):
-            return messages.error(unique, errno.ENODATA)  # asked for before the first write
+            return messages.error(unique, errno.ENODATA)  # the kernel asks before the first write
         return _sized(unique, self._service.attribute(self._nodes[node], name), room)
 
     def _listxattr(self, unique: int, node: int, body: memoryview, uid: int, _gid: int) -> bytes:

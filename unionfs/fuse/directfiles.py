@@ -1,9 +1,9 @@
 """Requests for the content of files, answered directly; see `direct`.
 
 The kernel names a file by the handle that its open was answered with.  Where
-nothing was opened (`Files.open_unopened`, `noopen`) it is `UNOPENED`, and the
-node says which file it is.  What a thread has to read from a cold disk, it
-answers itself.  What writes is in `directwrites`.
+nothing was opened (`Files.open_unopened`, `noopen`) the handle is `UNOPENED`, and the
+node says which file it is.  A thread that reads from a cold disk sends the reply
+itself.  Requests that write are in `directwrites`.
 """
 
 import errno
@@ -27,7 +27,7 @@ from unionfs.view.node import Node
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Of the reply to a read, at first; it grows with the largest.
+# Bytes of the buffer for replies to reads, at first; it grows with the largest.
 _READ_BYTES = 64 << 10
 
 
@@ -41,7 +41,7 @@ def _opened(unique: int, opened: Opened) -> bytes:
 
 
 class DirectFiles:
-    """The direct handlers of one mount that concern the content of files."""
+    """The direct handlers of one mount for the content of files."""
 
     def __init__(self, service: Service) -> None:
         self.descriptors = service.descriptors
@@ -195,7 +195,7 @@ class DirectFiles:
             if far is not None:
                 return messages.sought(unique, far[0].seek(far[1], offset, whence))
         fd = handle or self._source(number)
-        # SEEK_DATA and SEEK_HOLE alone; nobody else cares for the position of the descriptor.
+        # SEEK_DATA and SEEK_HOLE alone; nobody uses the position of the descriptor.
         return messages.sought(unique, os.lseek(fd, offset, whence))
 
     # Syncing

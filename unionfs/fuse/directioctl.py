@@ -1,8 +1,8 @@
 """ioctl(2) on files and directories, answered directly; see `direct`.
 
-The kernel asks for inode flags by ioctls of its own making, also where a program
-used file_getattr(2) and file_setattr(2), and has asked before who may change
-them (fs/fuse/ioctl.c, fs/file_attr.c).  Others are not for such files: ENOTTY.
+The kernel asks for inode flags by ioctls that it makes itself, also where a program used
+file_getattr(2) and file_setattr(2).  Before that it has checked who may change them
+(fs/fuse/ioctl.c, fs/file_attr.c).  Other ioctls are not for such files: ENOTTY.
 """
 
 import errno
@@ -43,8 +43,8 @@ class DirectIoctl:
             return messages.controlled(unique, self._chattr.get(node, _READ[command]))
         form, wished = _WRITE.get(command), bytes(body[messages.IOCTL_IN.size :])
         if form is None or len(wished) != form.size:
-            # Not raised, which takes longer: systemd asks for each line of its files whether
-            # they are a terminal (TCGETS), which is two fifths of all requests of a boot.
+            # Not raised, which takes longer: with each line of a file, systemd asks whether the
+            # file is a terminal (TCGETS), which makes two fifths of all requests of a boot.
             return messages.error(unique, errno.ENOTTY)
         shown = self._chattr.get(node, form)
         if not self._chattr.takes_content(node, form, wished):

@@ -1,7 +1,7 @@
 """Requests for directories, answered directly; see `direct`.
 
-A listing begins where the kernel says that the last one ended; the first part carries
-attributes, the others names alone, until it asks for more.
+A listing begins where the kernel says that the last one ended.  The first part carries
+attributes, the others names alone, until the kernel asks for attributes.
 """
 
 import errno
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class DirectListings:
-    """The direct handlers of one mount that concern directories."""
+    """The direct handlers of one mount for directories."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class DirectListings:
         shown: Callable[[Node, os.stat_result], tuple[int, int, int]],
         forget: Callable[[int, int], None],
     ) -> None:
-        """Take also what tells which attributes to reply with, and what takes look-ups back."""
+        """Take also the functions that tell which attributes to show, and take look-ups back."""
         self._union = service.union
         self._nodes = service.union.nodes
         self._listings = service.listings
@@ -52,8 +52,8 @@ class DirectListings:
     def _opendir(self, unique: int, node: int, _body: memoryview, _uid: int, _gid: int) -> bytes:
         """Say that directories need not be opened, nor closed; the kernel asks no more.
 
-        It keeps their listings then (fs/fuse/file.c, fuse_file_open), until it changes one.  Where
-        each listing counts (`atimes`), none is kept.
+        The kernel then keeps their listings until it changes one (fs/fuse/file.c, fuse_file_open).
+        Where each listing counts as a read (`atimes`), it keeps none.
         """
         if self._union.access.strict:
             return messages.opened(unique, node, 0)
@@ -77,7 +77,7 @@ class DirectListings:
         try:
             self._fill(listing, islice(entries, most), sent)
         except OSError:
-            if not listing:  # else what is counted as looked up is sent; the next call says why
+            if not listing:  # else send what counts as looked up; the next call gives the error
                 raise
         if ready is not None:  # nodes for which there was no room
             for _, node, *_ in entries:

@@ -1,7 +1,7 @@
 """Requests that take names away or give further ones, answered directly; see `direct`.
 
-Where content has to come up first, or a large file goes to another side, they wait for that
-in a task: `name_changes`.
+Where content has to come up first, or a large file goes to another side, a task waits for that:
+`name_changes`.
 """
 
 import functools
@@ -26,7 +26,7 @@ class DirectNames:
     def __init__(
         self, service: Service, entry: Callable[[int, Node, os.stat_result], bytes]
     ) -> None:
-        """Take also what makes the reply that the kernel counts as a look-up."""
+        """Take also the function that makes the reply that the kernel counts as a look-up."""
         self._nodes = service.union.nodes
         self._changes = service.changes
         self._names = service.name_changes

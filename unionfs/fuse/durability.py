@@ -7,8 +7,8 @@ to the first one that is known to be there.  `fsync=off` syncs nothing
 (overlayfs.rst, "Volatile mount").
 
 On btrfs directories and copies are synced by a commit of the file system.  For
-fsync(2) btrfs writes to a log instead; replayed after a power cut, that leaves
-metadata-only copies in a directory without their size, what was renamed at both
+fsync(2) btrfs writes to a log instead.  Replayed after a power cut, that log leaves
+metadata-only copies in a directory without their size, a renamed object at both
 of its names, or no whiteout at the old one (docs/durability.md).  A program's own
 fsync(2) of a file is left as it is.
 """
@@ -56,7 +56,8 @@ class Durability:
     async def _sync_names(self, node: Node) -> None:
         """Sync the directories that hold names which copy-up made, from *node* up.
 
-        Only when all are on disk does that hold for any, and for no copy that was made meanwhile.
+        A name counts as synced only when all directories above it are on disk; a copy that was
+        made meanwhile does not count.
         """
         synced: list[tuple[Node, int]] = []
         at = node
@@ -64,7 +65,7 @@ class Durability:
             parent, copy = at.parent, at.unsynced
             layer, path = self.union.upper.place(parent)
             await _sync_and_close(layer.open(path, os.O_RDONLY | os.O_DIRECTORY))
-            if at.parent is parent:  # else it was moved: it takes the other directory
+            if at.parent is parent:  # else it was moved: its new directory is synced
                 synced.append((at, copy))
                 at = parent
         for at, copy in synced:

@@ -1,4 +1,4 @@
-"""What pyfuse3 takes for attributes and figures: objects that are set field by field."""
+"""The objects that pyfuse3 takes for attributes and figures, which are set field by field."""
 
 import os
 import stat
@@ -37,7 +37,7 @@ def of_node(union: Union, node: Node, st: os.stat_result) -> EntryAttributes:
 
 
 def of_dot(node: Node) -> EntryAttributes:
-    """Return the entry of `.` or `..`: of a name like that, the kernel takes the number only."""
+    """Return the entry of `.` or `..`, of which the kernel takes only the number."""
     entry = EntryAttributes()
     entry.st_ino = node.ino
     entry.st_mode = stat.S_IFDIR
@@ -45,7 +45,7 @@ def of_dot(node: Node) -> EntryAttributes:
 
 
 def absent() -> EntryAttributes:
-    """Return the entry of a name that there is not, to be remembered."""
+    """Return the entry of an absent name, which the kernel is to remember."""
     entry = EntryAttributes()
     entry.st_ino = 0
     entry.entry_timeout = _FOREVER

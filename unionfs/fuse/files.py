@@ -28,7 +28,7 @@ from unionfs.layers.layer import WritableLayer
 from unionfs.view.node import Node
 from unionfs.view.union import Union
 
-# Flags that the kernel has dealt with, or that would make our own reads fail.
+# Flags that the kernel has dealt with itself, or that would make our own reads fail.
 _KERNEL_FLAGS = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_APPEND | os.O_DIRECT | os.O_NOATIME
 
 _UNTOLD = contextlib.nullcontext()
@@ -47,7 +47,7 @@ class Opened(NamedTuple):
 
 @dataclasses.dataclass(slots=True)
 class OpenFile:
-    """What is known of one descriptor handed to the kernel as a file handle."""
+    """What is known of a descriptor that the kernel has as a file handle."""
 
     node: Node
     through: bool  # the kernel passes its data to the backing file
@@ -66,9 +66,9 @@ class Files:
     ) -> None:
         self.union = union
         self.granted = Granted()
-        # Do requests that cut a file say whether its privileges may fall?
+        # Do requests that cut a file say whether its set-id bits are to fall?
         self.told = False
-        # The number of the file made last, as long as nobody gave one extended attributes.
+        # The number of the file made last, as long as nobody gave a file extended attributes.
         self._newest = 0
         self.backings = Backings(
             registry,
@@ -87,7 +87,7 @@ class Files:
             union, copyup, self._attributes, self.copies, self.changed
         )
         self.consent = Consent(union, self._attributes, self.is_written)
-        # The numbers of files that were changed since somebody opened them to read.
+        # The numbers of files that were changed after somebody opened them for reading.
         self._unread: set[int] = set()
         self.reading = Reading()
         self.partial_content = PartialContent(union, self.partials, self.reading)
@@ -121,11 +121,11 @@ class Files:
         return self.open_at_once(node, flags, requester)
 
     async def open_when_ready(self, node: Node, flags: int, requester: Requester) -> Opened:
-        """Open a file for writing that `waits_to_open`."""
+        """Open a file for writing for which `waits_to_open` is true."""
         with _told_of_leases(flags):
             if flags & os.O_TRUNC:
                 return await self._open_emptied(node, flags, requester)
-            # With O_SYNC each step of the copy would wait for the disk: then it is opened again.
+            # With O_SYNC each step of the copy would wait for the disk: the file is opened later.
             kept = None if flags & os.O_DSYNC else host_flags(flags)
             job = await self.copies.bring(node, flags=kept)
         if job is None or not job.kept_open:
@@ -138,7 +138,7 @@ class Files:
             protection.require_writable(self.union, node, flags)
 
     async def _open_emptied(self, node: Node, flags: int, requester: Requester) -> Opened:
-        """Open a file and then empty it: where it cannot be opened, it keeps its content."""
+        """Open a file and then empty it: a file that cannot be opened keeps its content."""
         kept = host_flags(flags) & ~os.O_TRUNC
         self._copyup.foresee_content(node, 0)
         with self._permitting_truncation(node, flags, requester):
@@ -163,10 +163,10 @@ class Files:
         return bool(flags & os.O_TRUNC and self.attribute_changes.cuts_much(node, 0))
 
     def open_unopened(self, node: Node) -> Opened | None:
-        """Answer an open for reading, where that needs no descriptor; None where it does.
+        """Answer an open for reading that needs no descriptor; None for one that does.
 
-        Most files that are opened are cached already, or are read at once as a whole; so the host
-        opens them at the first read alone (`descriptors`).
+        Most files that are opened are cached already, or are read at once as a whole.  So the host
+        opens a file only at the first read (`descriptors`).
         """
         if self.passthrough.needs_descriptor(node):
             return None
@@ -174,7 +174,7 @@ class Files:
         return Opened(UNOPENED, 0, keeps)
 
     def _stays_cached(self, node: Node) -> bool:
-        """Tell whether who opens a file to read it may do so from the page cache: `atimes`."""
+        """Tell whether a new reader of a file may use the page cache: `atimes`."""
         access = self.union.access
         if node.below or not access.count:
             return True
@@ -196,14 +196,14 @@ class Files:
             return self._answer(node, fd, flags)
 
     def begin_partial(self, node: Node) -> None:
-        """Let a file whose content is in a lower come to upper as it is written."""
+        """Let the content of a lower file come to upper block by block, as it is written."""
         if self.union.has_lower_content(node):
             self._copyup.by_blocks(node)
 
     def _permitting_truncation(
         self, node: Node, flags: int, requester: Requester
     ) -> contextlib.AbstractContextManager[None]:
-        """See that set-uid bits fall: no setattr request comes with O_TRUNC."""
+        """Let set-uid bits fall: with O_TRUNC there is no setattr request."""
         if flags & os.O_TRUNC:
             return self._attributes.privileges_dropped(node, requester)
         return contextlib.nullcontext()
@@ -220,7 +220,7 @@ class Files:
         writes = flags & os.O_ACCMODE != os.O_RDONLY
         unseen = self.backings.may_be_mapped(node)
         opened = self._enter(node, fd, writes=writes, eligible=eligible)
-        if opened.backing and writes and not unseen:  # the kernel was to keep those it has
+        if opened.backing and writes and not unseen:  # the kernel keeps attributes yet
             self._registry.invalidate_attributes(node.ino)
         return opened
 
@@ -243,14 +243,14 @@ class Files:
         return Opened(fd, backing, keep)
 
     def created(self, node: Node, fd: int, mode: int, flags: int) -> Opened:
-        """Answer with the descriptor of a file that was just made."""
+        """Answer with the descriptor of a new file."""
         self.made(node)
         return self._enter(
             node, fd, writes=True, eligible=self.passthrough.may_new_pass(mode, flags)
         )
 
     def made(self, node: Node) -> None:
-        """Take note of a file that was just made."""
+        """Take note of a new file."""
         self._newest = node.ino
 
     def sets_attribute(self) -> None:
@@ -273,7 +273,7 @@ class Files:
         return any(file.writes and file.node is node for file in self._open.values())
 
     def changed(self, node: Node) -> None:
-        """Take note that a file is other than when it was read last."""
+        """Take note that a file has changed since it was read last."""
         self._unread.add(node.ino)
 
     def write(self, fd: int, offset: int, data: bytes | memoryview) -> int:
@@ -281,7 +281,7 @@ class Files:
         return os.pwrite(fd, data, offset)
 
     def copies_soon(self, source: int, start: int, length: int) -> int | None:
-        """Return how many bytes there are to copy from an open file, if that is done in no time.
+        """Return how many bytes there are to copy from an open file, if copying takes no time.
 
         None where it takes longer than a thread costs.
         """
@@ -291,7 +291,7 @@ class Files:
     def ready_to_write(self, node: Node, fd: int, requester: Requester | None) -> WritableLayer:
         """Return the layer that is to write to *fd*.
 
-        Bits fall that *requester* takes, if nothing was asked for before (`permit`).
+        The bits that a write by *requester* takes away fall now, unless `permit` was asked before.
         """
         if requester is not None:
             before = os.fstat(fd)
@@ -324,10 +324,10 @@ class Files:
 
 
 def _told_of_leases(flags: int) -> contextlib.AbstractContextManager[None]:
-    """Tell who does not wait that the file is held by a lease: fcntl_locking(2), F_SETLEASE."""
+    """Raise EAGAIN for a lease if the caller does not wait: fcntl_locking(2), F_SETLEASE."""
     return leases.unheld() if flags & os.O_NONBLOCK else _UNTOLD
 
 
 def host_flags(flags: int) -> int:
-    """Return the flags to open upper's file with: reading too, as mmap and the page cache need."""
+    """Return the flags to open upper's file with; mmap and the page cache need reading, too."""
     return (flags & ~_KERNEL_FLAGS & ~os.O_ACCMODE) | os.O_RDWR

@@ -1,12 +1,12 @@
 """The rest of files that upper has in part, brought while nobody asks for anything: `fill=on`.
 
-A file is filled while nobody has it open for writing.  A small piece is read by a thread and
-written by the thread of the handlers, as they do it themselves (`changes/partial_copies`); then
-comes a pause, and a longer one where requests have come.  So a client waits for one piece at most,
-and a disk has no more than a few MiB of ours to write at a time.
+A file is filled while nobody has it open for writing.  A thread reads a small piece, and the thread
+of the handlers writes it, as it does with all partial copies (`changes/partial_copies`).  Then
+comes a pause, a longer one if requests have come.  So a client waits for one piece at most, and a
+disk has no more than a few MiB of ours to write at a time.
 
-A node that waits for its rest is kept while it has a name.  What earlier mounts have left is
-looked for before there are requests.
+A node that waits for its rest is kept while it has a name.  Files that earlier mounts have left in
+part are looked for before there are requests.
 """
 
 import logging
@@ -29,15 +29,16 @@ log = logging.getLogger(__name__)
 _PIECE = 256 << 10  # bytes; to write them takes 0.1 ms
 _UNSYNCED = 8 << 20  # bytes after which the disk is waited for
 
-# Seconds without a request after which filling goes on, and how long a pause lasts beside a piece.
+# Seconds without a request after which filling goes on; how many times as long as a piece a pause
+# lasts.
 _QUIET = 0.1
 _SHARE = 2
 
-# Seconds until it is looked again for files that were open for writing, and for those that failed.
+# Seconds until files that were open for writing are tried again, and those that failed.
 _LOOK = 2.0
 _FAILED = 60.0
 
-# Seconds without any file in part after which that is said: to say the contrary again takes the
+# Seconds without any file in part after which upper's signs of them go: to put them back takes the
 # thread of the handlers three syncs.
 _CALM = 5.0
 
@@ -45,7 +46,7 @@ _KEPT_FREE = 20  # of so many parts of upper's file system, one is left to other
 
 
 class Filling:
-    """That of one mount, whose upper is on a disk."""
+    """The filling of one mount, whose upper is on a disk."""
 
     def __init__(
         self,
@@ -62,30 +63,30 @@ class Filling:
         self._is_written = is_written
         self._waiting: dict[Node, float] = {}  # -> when to try it, of `time.monotonic`
         self._begun = trio.Event()
-        self._are_others = False  # there are, or were, some that no known name leads to
-        self._is_full = False  # upper has too little room, which was told
+        self._are_others = False  # there are, or were, files in part without a known name
+        self._is_full = False  # upper has too little room, which was reported
         union.nodes.partial_came = self._add
         union.nodes.names_went = self._lost
 
     def find(self) -> None:
-        """Take note of what earlier mounts have left; no request may have come yet."""
+        """Take note of files that earlier mounts have left; no request may have come yet."""
         if not self._partials.is_said:
             return
         found: set[int] = set()
         try:
             for place in settling.places(self._partials):
                 self._are_others |= not self._is_found(*place, found)
-        except OSError as exc:  # the end of the mount tells of it
+        except OSError as exc:  # the end of the mount reports it
             log.debug("files in part are not all known: %s", exc)
             self._are_others = True
 
     def _is_found(self, layer: WritableLayer, path: bytes, found: set[int]) -> bool:
-        """Look a file in part up, by a name; *found* are the host's numbers of those that were."""
+        """Look up a file in part by a name; *found*: the host's numbers of those found so far."""
         try:
             host_ino = layer.stat(path).st_ino
             if layer is self._union.upper.layer and self._is_partial_at(path):
                 found.add(host_ino)
-        except OSError as exc:  # what is wrong with one says nothing of the others
+        except OSError as exc:  # a fault of one file says nothing of the others
             log.debug("%r is in part, and not filled: %s", path, exc)
             return False
         return host_ino in found
@@ -102,7 +103,7 @@ class Filling:
         return node.partial
 
     def _add(self, node: Node) -> None:
-        if node.orphan:  # its rest would go with it
+        if node.orphan:  # its rest would be deleted with it
             return
         self._union.nodes.keep(node)
         self._waiting[node] = 0.0
@@ -113,7 +114,7 @@ class Filling:
         self._are_others |= node.pin < 0 or os.fstat(node.pin).st_nlink > 0
 
     async def watch(self) -> None:
-        """Fill for ever; a bug in that is told, and ends it, but not the mount."""
+        """Fill for ever; a bug in it is logged, and ends the filling, but not the mount."""
         try:
             while True:
                 await self._fill_all()
@@ -127,7 +128,7 @@ class Filling:
             log.exception("files in part are not filled any more")
 
     def leave(self) -> None:
-        """Leave what is left to the end of the mount."""
+        """Leave the rest to the end of the mount."""
 
     async def _fill_all(self) -> None:
         self._begun = trio.Event()
@@ -172,7 +173,7 @@ class Filling:
             self._partials.finish(node)
 
     def _is_in_part(self, node: Node) -> bool:
-        """Tell whether a node is one still; one that was deleted may have no place any more."""
+        """Tell whether a node is still in part; a deleted one may have no place any more."""
         return node.partial and node in self._union.nodes.kept
 
     def _is_to_be_filled(self, node: Node) -> bool:
@@ -184,12 +185,12 @@ class Filling:
 
     async def _may_go_on(self, node: Node) -> bool:
         """Wait until nobody asks for anything; tell whether a file is still to be filled then."""
-        while self._was_asked():  # noqa: ASYNC110 - whoever handles requests tells nobody
+        while self._was_asked():  # noqa: ASYNC110 - no event tells that requests have come
             await trio.sleep(_QUIET)
         return self._is_to_be_filled(node)
 
     def _has_room(self, node: Node) -> bool:
-        """Tell whether the rest of a file leaves some room to others; say it once if not."""
+        """Tell whether the rest of a file leaves some room for others; log it once if not."""
         room = os.fstatvfs(self._union.upper.partials.of(node).target)
         left = (room.f_bavail - room.f_blocks // _KEPT_FREE) * room.f_frsize
         if self._partials.room_for_rest(node) <= left:

@@ -1,16 +1,16 @@
-"""What the kernel is likely to ask next, made ready while the client is busy with its last reply.
+"""The kernel's likely next request, made ready while the client is busy with its last reply.
 
-Two things can be foreseen.  After each change of names the kernel asks for the
-attributes of the directory before it lets anybody change it again (its own are
-out of date: fs/fuse/dir.c, fuse_perm_getattr).  And who walks a tree lists the
-first directory below the one that was just listed, then the next.
+Two requests can be foreseen.  After each change of names the kernel asks for the
+attributes of the directory before it lets anybody change it again (the attributes that
+the kernel has are out of date: fs/fuse/dir.c, fuse_perm_getattr).  And a program that
+walks a tree lists the first directory below the one that was just listed, then the next.
 
-Attributes are used only if nothing changed since (`Known.revision`).  Content
-changes without that, and with passthrough without our knowing; so only
-directories that lie in lowers alone are listed ahead.  These stay as they are
-until they are copied up: a name that changes, and a file that does, is in upper,
-and so are the directories above it.  (One with several names may have been
-copied up by another: then its attributes are read again.)
+Attributes are used only if nothing has changed since (`Known.revision`).  Content
+changes without a new revision, and with passthrough without our knowing; so only
+directories that lie in lowers alone are listed ahead.  These stay as they are until they
+are copied up: a name or a file that changes is in upper, and so are the directories above
+it.  (A file with several names may have been copied up under another name: then its
+attributes are read again.)
 
 The work is done in small steps, between which requests are looked for: `step`.
 """
@@ -24,14 +24,14 @@ from unionfs.view.listings import Listed, Listings
 from unionfs.view.node import Node
 from unionfs.view.union import Union
 
-# Bytes of a directory that is worth while: one block of ext4.  A large one takes long to list, and
-# its listing takes several requests.
+# Bytes of a directory up to which it is listed ahead: one block of ext4.  A large one takes long to
+# list, and its listing takes several requests.
 _SMALL = 4096
 
 # Directories that may be listed next, at most: those of the last few levels of a walk.
 _MOST = 64
 
-# Listings in vain after which none is made any more, until one would have been right.
+# Unused listings after which none is made any more, until one would have been right.
 _TRUST = 4
 
 
@@ -61,7 +61,7 @@ class _Prepared:
 
 
 class Foresight:
-    """What is made ready for one mount."""
+    """The answers made ready for one mount."""
 
     def __init__(
         self, union: Union, listings: Listings, forget: Callable[[int, int], None]
@@ -70,9 +70,9 @@ class Foresight:
         self._union = union
         self._listings = listings
         self._forget = forget
-        # those of a directory: the revision that they are of, the directory, and they
+        # one directory's attributes, read ahead: the revision when read, the directory, attributes
         self._attributes: tuple[int, Node, os.stat_result] | None = None
-        # the listing that was sent last: its directory, the revision that it is of, its entries
+        # the listing that was sent last: its directory, the revision when read, its entries
         self._sent: tuple[Node, int, list[Listed]] | None = None
         self._next: list[Node] = []  # directories to be listed, the first one last
         self._prepared: _Prepared | None = None
@@ -82,7 +82,7 @@ class Foresight:
         """Make something ready that takes a few microseconds; say False when there is nothing."""
         try:
             return self._foresee_attributes() or self._go_on() or self._begin()
-        except OSError:  # who asks for it is told
+        except OSError:  # the request itself will get the error
             self._discard()
         except Ask:  # nobody has asked for it yet
             self._discard()
@@ -168,7 +168,7 @@ class Foresight:
         return entries
 
     def _sent_again(self, node: Node) -> Sequence[Listed] | None:
-        """Return what was sent last, if that was of the same directory: rm(1) asks twice."""
+        """Return the listing sent last, if it was of the same directory: rm(1) asks twice."""
         sent, self._sent = self._sent, None
         if sent is None or sent[0] is not node or sent[1] != self._union.known.revision:
             return None
@@ -178,7 +178,7 @@ class Foresight:
         return [self._renewed(entry) for entry in sent[2]]
 
     def _judge(self, node: Node) -> None:
-        """Compare what was expected with what is asked for."""
+        """Compare the request that was expected with the one that came."""
         if not self._next or self._next[-1] is not node:
             self._next.clear()
             return
@@ -190,7 +190,7 @@ class Foresight:
         self._discard()
 
     def _renewed(self, entry: Listed) -> Listed:
-        """Read the attributes of what may have been written to since."""
+        """Read the attributes of entries that may have been written to since."""
         name, node, st, after = entry
         if st is None or not node.upper:
             return entry

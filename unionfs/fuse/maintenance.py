@@ -1,15 +1,15 @@
 """The lowers of a mount while somebody changes them: `unionfs maintain`, `unionfs commit`.
 
-A program goes on with the file that it has open or mapped, also after an upgrade has put another
-in its place: so it is on any file system.  Here the kernel may ask for a page of such a file at any
-time, and all that leads to it is its path in the lower.  So before the first change each file that
+On any file system a program goes on with the file that it has open or mapped, even after an upgrade
+has put another in its place.  Here the kernel may ask for a page of such a file at any time, and
+only the file's path in the lower leads to its content.  So before the first change each file that
 the kernel knows is opened, and kept open.
 
-A file system is not made read-only while a deleted file of it is open.  So at the end those which
-are still in use are copied to where the changes are, and the rest is closed.
+A file system cannot be made read-only while a deleted file of it is open.  So at the end the files
+that are still in use are copied to where the changes are, and the others are closed.
 
 Files that are copied up by blocks would show blocks of the changed lower beside their own.  So
-they come up whole before, and until the end no more are begun.
+they come up whole before, and no more are begun until the end.
 """
 
 import errno
@@ -31,15 +31,15 @@ from unionfs.view.union import Union
 
 log = logging.getLogger(__name__)
 
-_AT_ONCE = 64  # files that are opened before others are served
+_AT_ONCE = 64  # files that are opened before other requests are served
 
-# The kernel's word of what it has dropped comes soon, and not at once.
+# The kernel's FORGETs of what it has dropped come soon, but not at once.
 _PAUSE = 0.05  # seconds between looks
 _LOOKS = 40  # at most
 
 
 class Maintenance:
-    """What one mount does for those who change its lowers."""
+    """The work of one mount for programs that change its lowers."""
 
     def __init__(self, union: Union, descriptors: Descriptors, files: Files) -> None:
         self._union = union
@@ -47,11 +47,11 @@ class Maintenance:
         self._files = files
 
     async def turn(self, value: bytes) -> None:
-        """Begin or end it, as *value* of the root's attribute says; EINVAL where it says neither.
+        """Begin or end, as *value* of the root's attribute says; EINVAL where it says neither.
 
-        ENOSPC where upper has not the room for the files that are to come up whole.
+        ENOSPC where upper has no room for the files that have to come up whole.
 
-        Before both, the kernel should have been told to drop what nobody uses.
+        Before either, the kernel should have been told to drop the files that nobody uses.
         """
         if value not in (BEGIN, END):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
@@ -64,7 +64,7 @@ class Maintenance:
             await self._let_go()
 
     async def _kernel_has_dropped(self) -> None:
-        """Wait until the kernel says no more of what it has dropped."""
+        """Wait until no more FORGETs come."""
         for _ in range(_LOOKS):
             known = len(self._union.nodes.all())
             await trio.sleep(_PAUSE)
@@ -99,7 +99,7 @@ class Maintenance:
 
     def _hold_one(self, node: Node) -> None:
         if self._union.nodes.get(node.ino) is not node or not self._is_to_be_held(node):
-            return  # it was forgotten, or copied up, meanwhile
+            return  # the file was forgotten, or copied up, meanwhile
         try:
             self._descriptors.to_read(node)
         except OSError as exc:
@@ -117,7 +117,7 @@ class Maintenance:
         self._descriptors.keep()
 
     async def _copied(self, fd: int) -> int:
-        """Return a descriptor of a copy of what is open."""
+        """Return a descriptor of a copy of the open file."""
         upper = self._union.upper
         stash = upper.work.fd if upper else -1
         source = os.dup(fd)  # the other may be closed meanwhile
@@ -128,7 +128,7 @@ class Maintenance:
 
 
 def _copy(source: int, stash: int) -> int:
-    """Copy an open file with what stat(2) says of it; return the descriptor of the copy."""
+    """Copy an open file with its owner, mode and times; return the descriptor of the copy."""
     st = os.fstat(source)
     copy = fetched.copy(source, None, stash)
     os.fchown(copy, st.st_uid, st.st_gid)

@@ -1,7 +1,7 @@
 """Changes of names, for which content may have to come to upper first.
 
-Each can be asked whether it is made at once; else it waits for that.  A union of two
-sides has `CrossingCopies` in the place of this.
+Each change can be asked whether it is made at once; else it waits for content.  A union of
+two sides has `CrossingCopies` in the place of this.
 """
 
 import os
@@ -13,7 +13,7 @@ from unionfs.view.union import Union
 
 
 class NameChanges:
-    """Those of one mount."""
+    """The changes of names of one mount."""
 
     def __init__(self, union: Union, changes: Changes, copies: ContentCopies) -> None:
         self._leaves_content = union.features.metacopy

@@ -1,7 +1,7 @@
 """FUSE requests, answered by the union: the only module that speaks pyfuse3 to the core.
 
-Every handler is wrapped once (`_replying`): an `OSError` is the reply, anything
-else is a bug, logged and answered with EIO; pyfuse3 would end the mount.
+Every handler is wrapped once (`_replying`): an `OSError` is the reply.  Any other exception
+is a bug, and is logged and answered with EIO; pyfuse3 would end the mount.
 
 Await first, then decide, then act: what must wait (copying content, fsync,
 cold reads) does so before the handler looks at nodes.  Threads see descriptors.
@@ -34,7 +34,7 @@ from unionfs.view.node import Node
 # Handlers whose first argument is a file handle.  A directory's handle is its node's number.
 _OF_FILES = frozenset({"read", "write", "release", "fsync"})
 
-# Not done again where there was no room: `session.dispatch`.
+# Requests that are not made again for want of room: `session.dispatch`.
 _DONE_ONCE = frozenset({"release", "releasedir", "fsync", "fsyncdir"})
 
 _Handler = TypeVar("_Handler", bound=Callable[..., Awaitable[Any]])
@@ -126,7 +126,7 @@ class Operations(Service, pyfuse3.Operations):
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
         )
         requester = _requester(ctx)
-        # Here nobody tells whether the times are those of now.
+        # pyfuse3 does not tell whether the times are to be those of now.
         if not self.files.consent.permit(node, new, requester, touches=True):
             return self._entry(node, self.union.attributes(node))
         changes, sized = self.files.attribute_changes, False
@@ -227,7 +227,7 @@ class Operations(Service, pyfuse3.Operations):
         return self.files.write(fh, offset, data)
 
     async def flush(self, _fh: int) -> None:
-        """Nothing is held back; said once, the kernel asks no more (fuse.h, FUSE_FLUSH)."""
+        """Say ENOSYS: nothing is held back, and the kernel asks no more (fuse.h, FUSE_FLUSH)."""
         raise FUSEError(errno.ENOSYS)
 
     @_replying

@@ -1,4 +1,4 @@
-"""What other commands of ours ask a daemon for, by attributes that they set: `rootattributes`."""
+"""Requests of our other commands to a daemon, made by setting attributes: `rootattributes`."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ _RENEWED = rootattributes.RENEWED.encode()
 
 
 class OwnAttributes:
-    """The attributes of one mount that are set, and are on no disk."""
+    """The settable attributes of one mount that are on no disk."""
 
     names = frozenset({_ALONE, _MAINTAINED, _RENEWED})
 
@@ -30,7 +30,7 @@ class OwnAttributes:
         self._maintenance = maintenance
 
     async def set(self, node: Node, name: bytes, value: bytes) -> None:
-        """Do what is asked for; EINVAL for what the root alone is asked for, and for nonsense."""
+        """Do what is asked for; EINVAL for nonsense, and where only the root may be asked."""
         if name == _ALONE:
             await self._copies.bring(node)
             self._changes.stand_alone(node)

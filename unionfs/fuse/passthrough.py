@@ -1,6 +1,6 @@
-"""Which opens the kernel is to serve by itself: the rule; `backing` knows what it allows.
+"""Which opens the kernel is to serve by itself: our rule; `backing` has the kernel's.
 
-It pays for large files alone, and may not be where we have to see what is written.
+Passthrough pays for large files alone, and must not be where the daemon has to see the writes.
 """
 
 import itertools
@@ -14,7 +14,7 @@ from unionfs.layers.descent import stat_file
 from unionfs.view.node import Node
 from unionfs.view.union import Union
 
-# Deleted files that an open for writing counts the room of, at most.
+# How many deleted files' room an open for writing counts at most.
 _MOST_LOOKED_AT = 32
 
 
@@ -31,7 +31,7 @@ class Passthrough:
         self._large: set[int] = set()
 
     def is_large(self, node: Node) -> None:
-        """Take note of a file that is worth passing through: who opens it wants to know."""
+        """Take note, for later opens, of a file that is worth passing through."""
         self._large.add(node.ino)
 
     def needs_descriptor(self, node: Node) -> bool:
@@ -41,7 +41,7 @@ class Passthrough:
         if not self._backings.enabled or node.partial or (node.below and not self._of_lowers):
             return False
         if self._union.far and self._union.far_content(node) is not None:
-            return False  # threads read it
+            return False  # threads read such a file
         return node.ino in self._large or self._union.access.strict
 
     def may_pass(self, node: Node, fd: int, flags: int) -> bool:
@@ -53,7 +53,7 @@ class Passthrough:
             large = st.st_size >= SMALL or self._union.access.strict
             return large or self._backings.may_be_mapped(node)
         # The backing file would keep O_APPEND when fcntl(2) takes it back, and set-uid bits
-        # have to fall where we see it.
+        # have to fall at a write that the daemon sees.
         if flags & os.O_APPEND or st.st_mode & SET_IDS:
             return False
         if self._backings.may_be_mapped(node):
@@ -61,12 +61,12 @@ class Passthrough:
         return (self._forecast.large or st.st_size >= SMALL) and not self._deleted_files_hold_room()
 
     def may_new_pass(self, mode: int, flags: int) -> bool:
-        """Tell so of a file that was just made."""
+        """Tell, as `may_pass`, of a new file."""
         may = self._forecast.large and not flags & os.O_APPEND and not mode & SET_IDS
         return may and not self._deleted_files_hold_room()
 
     def _deleted_files_hold_room(self) -> bool:
-        """Tell whether upper may be full until deleted files end: what passes by us cannot wait."""
+        """Tell whether upper may be full until deleted files end: passing writes cannot wait."""
         orphans, upper = self._union.nodes.orphans, self._union.upper
         if not orphans or not upper:
             return False
@@ -76,7 +76,7 @@ class Passthrough:
         return held > room.f_bavail * room.f_frsize // 4
 
     def learn(self, node: Node, size: int) -> None:
-        """Take note of the size of a file, in bytes, when one who could write it closes it."""
+        """Take note of a file's size, in bytes, when a descriptor that could write is closed."""
         self._forecast.learn(size)
         if size >= SMALL:
             self.is_large(node)

@@ -1,11 +1,11 @@
 """Reading a file without holding up others: from memory at once, from a disk in a thread.
 
 `RWF_NOWAIT` (preadv2(2)) tells the one from the other.  Some file systems do
-not know it: for tmpfs, where nothing can be cold, the read is made at once, for
+not know it.  On tmpfs, where nothing can be cold, the read is made at once; on
 the others (squashfs, network file systems) always in a thread.
 
-A fast disk needs less time than a thread to be woken and to get the interpreter
-lock: so the data is sent for, and looked for again for a moment (`fetch`).
+A fast disk takes less time than waking a thread and giving it the interpreter lock.
+So the data is sent for, and looked for again for a moment (`fetch`).
 """
 
 import errno
@@ -15,11 +15,11 @@ import trio
 
 from unionfs.host import syscalls
 
-# Bytes of a read that is worth asking whether all of it is cached.
+# Bytes of a read from which on it is worth asking whether all of it is cached.
 LARGE = 64 << 10
 
-# Seconds within which data that was sent for has to come, and how many reads are left to threads
-# at once after some that has not.
+# Seconds within which data that was sent for has to come, and how many reads go to threads at once
+# after data that has not.
 _MOMENT = 1e-3
 _LEFT_TO_THREADS = 32
 
@@ -71,24 +71,24 @@ class Reading:
         """Tell whether all of *count* bytes, not 0, that a file has is in the page cache."""
         if not syscalls.is_cached(fd, offset, count):
             return False
-        # What is on its way counts as cached; its end comes last.
+        # Data on its way counts as cached; its end comes last.
         return bool(self.at_once(fd, memoryview(bytearray(1)), offset + count - 1))
 
     def fetch(self, fd: int, size: int, offset: int) -> bool:
-        """Send for what is not in memory; tell whether it is likely to come in a moment."""
+        """Send for data that is not in memory; tell whether it is likely to come in a moment."""
         if self._slow:
             self._slow -= 1
             return False
-        if os.fstat(fd).st_dev in self._in_memory:  # it does not tell what is in memory
+        if os.fstat(fd).st_dev in self._in_memory:  # a file system without RWF_NOWAIT
             return False
         try:
             os.posix_fadvise(fd, offset, size, os.POSIX_FADV_WILLNEED)
-        except OSError:  # the read itself tells what is wrong
+        except OSError:  # the read itself will give the error
             return False
         return True
 
     def took(self, seconds: float) -> None:
-        """Take note how long it took, or that it has not come for that long."""
+        """Take note how long the data took, or that it has not come for that long."""
         if seconds > _MOMENT:
             self._slow = _LEFT_TO_THREADS
 

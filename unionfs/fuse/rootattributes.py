@@ -1,19 +1,19 @@
 """Attributes of a union's root, by which other processes speak to its daemon.
 
-They are on no disk: the daemon answers for them itself, and lists them to nobody.
+They are on no disk: the daemon itself answers for them, and lists them to nobody.
 """
 
 import json
 import os
 from typing import Any
 
-# What `unionfs status` asks for: `mounting.live`.
+# `unionfs status` asks for this one: `mounting.live`.
 STATUS = "trusted.unionfs.status"
 
-# Set by `unionfs commit`, on what it is going to carry into the lower: `Changes.stand_alone`.
+# Set by `unionfs commit` on objects that it will carry into the lower: `Changes.stand_alone`.
 ALONE = "trusted.unionfs.alone"
 
-# Set to one of these two by who makes the lowers writable for a time: `maintenance`.
+# Set to one of these two by programs that make the lowers writable for a time: `maintenance`.
 MAINTAINED = "trusted.unionfs.maintained"
 BEGIN, END = b"begin", b"end"
 
@@ -26,7 +26,7 @@ _LONGEST = 1 << 16  # bytes that an attribute may have: xattr(7)
 class Status:
     """What a daemon says of its mount.
 
-    A document that is longer than an attribute may be, as of hundreds of layers, is in a file
+    A document that is too long for an attribute, with hundreds of layers for example, is in a file
     in RAM: the attribute tells its descriptor, for /proc/PID/fd.
     """
 

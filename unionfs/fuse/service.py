@@ -1,6 +1,6 @@
-"""What answers the requests of one mount, whichever way they come.
+"""The verbs that answer the requests of one mount, whichever way these come.
 
-They come from the kernel (`direct`), or by libfuse and pyfuse3 (`operations`).
+Requests come from the kernel (`direct`), or through libfuse and pyfuse3 (`operations`).
 """
 
 import contextlib
@@ -63,7 +63,7 @@ class Service:
     def explain(self, error: Exception, request: str, subject: Callable[[], Node]) -> int:
         """Return the errno of a failed request, and log what an administrator should know of.
 
-        What is no `OSError` is a bug, and EIO; pyfuse3 would end the mount.
+        Any exception but `OSError` is a bug, and gives EIO; pyfuse3 would end the mount.
         """
         if not isinstance(error, OSError):
             log.error("%s failed", request, exc_info=error)
@@ -71,7 +71,7 @@ class Service:
         number = reply_number(error)
         if self.trouble.concerns(number):
             node = self.union.root
-            with contextlib.suppress(KeyError, OSError):  # a stale number has no path to be told
+            with contextlib.suppress(KeyError, OSError):  # a stale number has no path to log
                 node = subject()
             self.trouble.tell(number, request, node.path)
         return number
@@ -87,11 +87,11 @@ class Service:
                 layer.ask_from_now_on(self.union.upper.work.fd if self.union.upper else -1)
 
     def forget_node(self, ino: int, count: int) -> None:
-        """Take back *count* lookups of one node; must not raise, as nobody is told."""
+        """Take back *count* lookups of one node; must not raise, as no reply carries errors."""
         try:
             node = self.union.nodes.get(ino)
-            # First, as the pin of a deleted file is closed with its node, and shall be its last
-            # descriptor: `closing`.
+            # First, as the pin of a deleted file is closed with its node, and has to be the
+            # file's last descriptor: `closing`.
             if node is None or node.lookups <= count:
                 self.files.forget(ino)
             self.union.nodes.forget(ino, count)

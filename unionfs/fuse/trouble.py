@@ -1,7 +1,7 @@
 """Which errors an administrator should hear of: those of disks and layers, not of callers.
 
-A caller gets its errno in any case.  A line in the log names the path; the same
-errno is told again only after a while, with the number of those left out.
+A caller gets its errno in any case.  A line in the log names the path.  The same errno
+is logged again only after a while, with the number of errors left out.
 """
 
 import errno
@@ -34,9 +34,9 @@ _LAST_ERRNO = 511
 
 
 def reply_number(error: OSError) -> int:
-    """Return the errno to answer with: EIO for those of the kernel alone, as 524 of NFS.
+    """Return the errno to answer with: EIO for numbers that only the kernel uses, as 524 of NFS.
 
-    ESPIPE says that a FIFO lies in the place of a file: no request is ever made for one.
+    ESPIPE means that a FIFO lies in the place of a file: no request is ever made for a FIFO.
     """
     number = error.errno or errno.EIO
     if number == errno.ESPIPE:
@@ -48,11 +48,11 @@ class Trouble:
     """The errors of one mount."""
 
     def __init__(self) -> None:
-        self._last: dict[int, float] = {}  # errno -> when it was told, time.monotonic()
+        self._last: dict[int, float] = {}  # errno -> when it was logged, time.monotonic()
         self._left_out: dict[int, int] = {}  # errno -> errors since then
 
     def concerns(self, number: int) -> bool:
-        """Tell whether errors of that number are told at all."""
+        """Tell whether errors of that number are logged at all."""
         return number in _TOLD
 
     def tell(self, number: int, request: str, path: bytes) -> None:
