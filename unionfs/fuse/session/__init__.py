@@ -1,10 +1,9 @@
 """A mount's way to the kernel: event loop, handshake, passthrough.
 
-The rest of the program knows `Session`, `Granted` and `Switches`, and nothing
-of how they are done: `loop` is how requests are waited for, `dispatch` how
-they are answered without libfuse, in the words of `messages`; `device` is
-how libfuse's messages are added to, `protocol` what these look like, `session`
-the life of a mount.  pyfuse3 and libfuse are used as they come.
+The rest of the program knows only `Session`, `Granted` and `Switches`.  `loop` waits
+for requests; `dispatch` answers them without libfuse, with the structs of `messages`;
+`device` adds to libfuse's messages, whose form `protocol` knows; `session` is the life
+of a mount.  pyfuse3 and libfuse are used as they come.
 """
 
 from unionfs.fuse.session.grants import Granted, Switches

@@ -1,13 +1,13 @@
-"""Requests that ask a far layer: they wait for the answer alone, and are made again with it.
+"""Requests that ask a far layer: each waits for its answer alone, and is made again with it.
 
 A handler that raises `Ask` (`layers/far`) has changed nothing.  So a task has a thread find
 the answer (`lines`), and calls the handler from its beginning, as often as it asks for more.
 The answers are pinned until the request ends.
 
-Who waits can be killed: then the reply is EINTR, and the thread goes on by itself.  The kernel
-tells of a signal only once, and of the first alone (FUSE_INTERRUPT), and of none to a
-thread that waits for a page which another request is to fill.  So it is looked for now and
-then who is still there (`host/clients`).
+A waiting client can be killed: then the reply is EINTR, and the thread goes on by itself.  The
+kernel tells only of a request's first signal (FUSE_INTERRUPT), and of none to a thread that
+waits for a page which another request is to fill.  So the clients are checked now and then
+(`host/clients`).
 """
 
 import errno
@@ -26,7 +26,7 @@ from unionfs.layers.far import PINNED, Answer, Ask, FarLayer, Pinned
 if TYPE_CHECKING:
     from unionfs.fuse.session.dispatch import Dispatcher, Handler
 
-# Seconds between two looks for clients that have gone.
+# Seconds between two checks for clients that have gone.
 _LOOK_SECONDS = 0.25
 
 _Reply = bytes | memoryview | Later | Soon
@@ -53,7 +53,7 @@ class Asking:
         self._dispatcher = dispatcher
         self._lines = {layer: Line(layer, wake) for layer in layers}
         self._waiters: dict[int, _Waiter] = {}  # by the request's number
-        self._looking = False  # for clients that have gone
+        self._looking = False  # a task checks for clients that have gone
 
     def patient(self, table: "Mapping[int, Handler]") -> "dict[int, Handler]":
         """Return handlers that wait for far layers, from handlers that raise `Ask`."""
@@ -82,7 +82,7 @@ class Asking:
     async def _see_through(
         self, unique: int, thread: int, made: Ask | Waiting | None, again: _Asked
     ) -> _Reply:
-        """Make the reply, and begin anew after each answer."""
+        """Make the reply; begin anew after each answer."""
         pinned: Pinned = {}
         PINNED.set(pinned)  # of this task
         try:
@@ -101,7 +101,7 @@ class Asking:
                 answer.drop()
 
     async def _answer(self, unique: int, thread: int, ask: Ask) -> Answer:
-        """Return an answer; EINTR where who waits for it has been killed."""
+        """Return an answer; EINTR where the client that waits for it has been killed."""
         waiter = self._waiters[unique] = _Waiter(thread)
         self._look_for_the_dead()
         self._dispatcher.waiting -= 1  # as this may take long, the loop need not hurry

@@ -1,8 +1,8 @@
 """Threads for replies that have to wait for a disk.
 
 A thread makes the reply and sends it itself, so that nobody is woken up twice;
-the handler's thread goes on meanwhile.  That costs some 20 us, a tenth of what
-a way through trio's threads and back does.
+the handler's thread goes on meanwhile.  That costs some 20 us, a tenth of the way
+through trio's threads and back.
 """
 
 import logging
@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 
 
 class Later(NamedTuple):
-    """A reply that a thread shall make: *job* sees descriptors alone, and raises OSError."""
+    """A reply that a thread is to make: *job* sees descriptors alone, and raises OSError."""
 
     job: Callable[[], bytes | memoryview]
 
@@ -44,7 +44,7 @@ class Waiting(NamedTuple):
 
 
 def at_once(job: Awaitable[_T]) -> _T:
-    """Return what *job* makes, which will not wait: no task is needed for it."""
+    """Return the result of *job*, which does not wait: it needs no task."""
     try:
         next(job.__await__())
     except StopIteration as exc:
@@ -66,10 +66,10 @@ class Crew:
         self._errands: SimpleQueue[_Errand | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
-        self._open = 0  # errands that were taken on and are not done
+        self._open = 0  # errands that were taken on and are not done yet
 
     def take(self, later: Later, failed: Callable[[Exception], None]) -> None:
-        """Have the reply made and sent; *failed* is called in the thread with what was raised."""
+        """Have the reply made and sent; *failed* is called in the thread with an exception."""
         with self._lock:
             self._open += 1
             short = self._open > len(self._threads) and len(self._threads) < _MOST
@@ -79,7 +79,7 @@ class Crew:
         if self._threads:
             self._errands.put(errand)
         else:
-            self._do(errand)  # all have to wait, but it is answered
+            self._do(errand)  # all have to wait, but the request is answered
 
     def _grow(self) -> None:
         thread = threading.Thread(target=self._work, daemon=True)
@@ -103,7 +103,7 @@ class Crew:
             self._open -= 1
 
     def dismiss(self) -> None:
-        """Let all finish what they do, and end them."""
+        """Let all threads finish their work, and end them."""
         for _ in self._threads:
             self._errands.put(None)
         for thread in self._threads:

@@ -75,7 +75,7 @@ _KEPT_WHEN_PASSING = 0xFF & ~FOPEN_KEEP_CACHE
 
 
 class PlainReplies:
-    """libfuse mounted and holds the device itself: nothing can be said that it does not say."""
+    """libfuse mounted and holds the device itself: nothing can be added to its messages."""
 
     diverted: OpenPatch | None = None
 
@@ -100,10 +100,10 @@ class PlainReplies:
         return False
 
     def notify(self, message: bytes) -> None:
-        """Keep it to ourselves: nothing that would have to be told is done this way."""
+        """Send nothing: nothing is done this way that the kernel would have to be told."""
 
     def close(self) -> None:
-        """Nothing is ours; libfuse closes its own."""
+        """Close nothing: libfuse closes its own descriptors."""
 
 
 class Device(PlainReplies):
@@ -146,15 +146,15 @@ class Device(PlainReplies):
     def register(self, fd: int) -> int:
         """Return a backing id for the open file *fd*: FUSE_DEV_IOC_BACKING_OPEN.
 
-        Writes to the backing file are made with the credentials of this moment, but what a write
-        takes away is asked for before, with the writer's own (fs/backing-file.c).
+        Writes to the backing file are made with the credentials of this moment.  Privileges that a
+        write takes away are removed before, with the writer's own credentials (fs/backing-file.c).
         """
         _BACKING_MAP.pack_into(self._map, 0, fd, 0, 0)
         backing: int = fcntl.ioctl(self.device, _BACKING_OPEN, self._map)
         return backing
 
     def can_register(self) -> bool:
-        """Try it with a file in memory: it takes CAP_SYS_ADMIN, not only the kernel's word."""
+        """Try it with a file in memory: it takes CAP_SYS_ADMIN beside the kernel's offer."""
         fd = os.memfd_create("passthrough", os.MFD_CLOEXEC)
         try:
             self.unregister(self.register(fd))
@@ -189,11 +189,11 @@ class Device(PlainReplies):
             pass  # only reports these, and goes on.
 
     def send_pieces(self, head: bytes, pieces: Sequence[Piece]) -> bool:
-        """Send a reply that parts of files are the body of; say whether it was sent."""
+        """Send a reply whose body is parts of files; say whether it was sent."""
         return self._pipe.send(self.device, head, pieces)
 
     def notify(self, message: bytes) -> None:
-        """Send what is no reply to the kernel."""
+        """Send the kernel a message that is no reply."""
         self.send(message)
 
     def settle(self) -> None:

@@ -3,19 +3,19 @@
 Between a request and its handler, libfuse and pyfuse3 make a coroutine, a
 context, and objects of attributes that are set field by field: 10 us and more,
 which is most of what a look-up costs.  So the requests are read from the device
-here, and each is answered by its `Handler`.  One that has none is ENOSYS: the kernel
-does without, and mostly asks no more (fs/fuse, `no_flush` and its like).
+here, and each is answered by its `Handler`.  A request without a handler is answered
+ENOSYS: the kernel does without, and mostly asks no more (fs/fuse, `no_flush` and its like).
 
 A handler is told the request's number and node, its body, which is valid
-during the call only, and who makes it.  It returns the whole reply
+during the call only, and the caller.  It returns the whole reply
 (`messages`), which is sent before anything else happens, `Soon` where the disk
 needs a moment, `Later` for a thread to make the reply, `Waiting` for a task, or
-`NO_REPLY`.  One that raises BlockingIOError, before it has changed anything, is
+`NO_REPLY`.  A handler that raises BlockingIOError, before it has changed anything, is
 called again until it does not (`leases`).
 
-What nobody waits for (the kernel closes and forgets files in its own time) is
-put off as long as there are other requests, and done while the client is busy
-with its reply; but not the end of a deleted file, as the next request may need its room.
+Requests that nobody waits for (the kernel closes and forgets files in its own time) are
+put off as long as there are others, and done while the client is busy with its reply.  The
+end of a deleted file is not put off, as the next request may need the room.
 """
 
 import collections
@@ -49,13 +49,13 @@ Reply = bytes | memoryview | Later
 Handler = Callable[[int, int, memoryview, int, int], "Reply | Soon | Waiting"]
 NO_REPLY: Final = b""
 
-# What nobody waits for, and how many of them may be put off: the kernel counts the releases among
-# its background requests (`InitPatch.max_background`), and closing gives room back.
+# Requests that nobody waits for, and how many may be put off: the kernel counts releases among its
+# background requests (`InitPatch.max_background`), and closing gives room back.
 _PUT_OFF = frozenset({messages.RELEASE, messages.FORGET, messages.BATCH_FORGET})
 _MOST_PUT_OFF = 16
 
-# What is not done again where there was no room: a descriptor is closed all the same (close(2)),
-# and its number may be another's by then; a disk's error is told to one caller of fsync(2), once.
+# Requests that are not made again for want of room: a descriptor is closed all the same (close(2)),
+# and another file may have its number by then; fsync(2) tells a disk's error once, to one caller.
 _DONE_ONCE = _PUT_OFF | {messages.FSYNC, messages.FSYNCDIR}
 
 # More than the kernel asks for: the head of a WRITE and its data, FUSE_MIN_READ_BUFFER at least.
@@ -75,23 +75,23 @@ def _ignore(_unique: int, _node: int, _body: memoryview, _uid: int, _gid: int) -
 
 
 def _refuse(unique: int, _node: int, _body: memoryview, _uid: int, _gid: int) -> bytes:
-    """Say that there is no such request here."""
+    """Answer ENOSYS: there is no such request here."""
     return messages.error(unique, errno.ENOSYS)
 
 
 class Handlers(Protocol):
-    """What a filesystem answers without libfuse."""
+    """The requests that a filesystem answers without libfuse."""
 
     table: Mapping[int, Handler]  # by opcode
 
     def explain(self, error: Exception, opcode: int, node: int) -> int:
-        """Tell of an error where that is called for, and return its number."""
+        """Log an error where that is called for, and return its number."""
 
     def gives_room(self, opcode: int, node: int, body: memoryview) -> bool:
-        """Tell whether a request that nobody waits for gives room back that the next may need."""
+        """Tell whether a request that nobody waits for gives back room that the next may need."""
 
     def foresee(self) -> bool:
-        """Make something ready that may be asked for, in a few microseconds; False: nothing."""
+        """Make a likely answer ready, in a few microseconds; False: there is nothing to do."""
 
 
 _Made = Reply | Soon | Waiting
@@ -118,7 +118,7 @@ class Dispatcher:
         self._soon: collections.deque[_Awaited] = collections.deque()
         self._token = trio.lowlevel.current_trio_token()
         self.waiting = 0  # tasks that are making a reply
-        self.begun = False  # are there some that trio has not come to yet?
+        self.begun = False  # are there tasks that trio has not come to yet?
         self._held_up: dict[int, int] = {}  # unique of a request made again -> its thread
         self._can_wait = _PUT_OFF & self._handlers.keys()
         # requests that nobody waits for: opcode, unique, node, body, uid, gid
@@ -130,7 +130,7 @@ class Dispatcher:
         self._poll = poll.poll
 
     def thread(self, unique: int) -> int:
-        """Return the thread that made the request being handled; 0 for one not seen from here."""
+        """Return the thread that made the request being handled; 0 if it is not seen from here."""
         number: int = _THREAD.unpack_from(self._buffer, _THREAD_AT)[0]
         return self._held_up.get(unique, number) if self._held_up else number
 
@@ -146,14 +146,14 @@ class Dispatcher:
         self._handlers = self._asking.patient(self._handlers)
 
     def _wake(self) -> None:
-        """Have a pass through trio made soon; threads call this as well."""
+        """Ask for a pass through trio soon; threads call this as well."""
         self.begun = True
         os.eventfd_write(self.wake_fd, 1)
 
     def serve(self, until: float) -> bool:
         """Answer the request that waits, and more, up to the time *until* of `perf_counter`.
 
-        Return True where there will be none any more, which libfuse is to find out itself.
+        Return True where no more will come, which libfuse is to find out itself.
         """
         device, room = self._device.device, [self._buffer]
         while True:
@@ -176,7 +176,7 @@ class Dispatcher:
         if opcode not in self._can_wait:
             self._answer(opcode, unique, node, body, uid, gid)
         elif self._gives_room(opcode, node, body):
-            self.catch_up()  # what was put off may have the same file open
+            self.catch_up()  # requests put off may have the same file open
             self._answer(opcode, unique, node, body, uid, gid)
         else:
             self._put_off.append((opcode, unique, node, memoryview(bytes(body)), uid, gid))
@@ -197,7 +197,7 @@ class Dispatcher:
         return True
 
     def _is_made_ready(self) -> bool:
-        """Make something ready; a bug in that is told, and ends it, but not the mount."""
+        """Make something ready; a bug in that is logged, and ends it, but not the mount."""
         try:
             return self._foresee()
         except Exception:
@@ -206,7 +206,7 @@ class Dispatcher:
             return False
 
     def _attempt(self) -> None:
-        """Look whether the data has come that a reply waits for."""
+        """Check whether the data has come for which a reply waits."""
         awaited = soon, unique, opcode, node = self._soon.popleft()
         try:
             reply = soon.attempt()
@@ -222,12 +222,12 @@ class Dispatcher:
             self._device.send(reply)
 
     def catch_up(self) -> None:
-        """Do what was put off; a handler may ask for it, as its request came after that."""
+        """Do what was put off; a handler may ask for that, as its own request came later."""
         while self._put_off:
             self._answer(*self._put_off.popleft())
 
     def _leave_to_threads(self) -> None:
-        """Leave what is still awaited to threads, as the loop is about to do other things."""
+        """Leave data that is still awaited to threads: the loop is about to do other things."""
         while self._soon:
             soon, unique, opcode, node = self._soon.popleft()
             try:
@@ -293,7 +293,7 @@ class Dispatcher:
             self.use_pause()
 
     def use_pause(self) -> None:
-        """Do what is done between requests, where none was waited for: a task had its turn."""
+        """Do the work that falls between requests, after a task had its turn instead of a wait."""
         while not self._poll(0) and self._is_made_ready():
             pass
 

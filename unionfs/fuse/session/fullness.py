@@ -1,9 +1,9 @@
 """Room that is about to come back, where a file system is full.
 
-A deleted file ends when the kernel has told that it is closed and forgotten, which it does
+A deleted file ends when the kernel has said that it is closed and forgotten.  The kernel does so
 in its own time: the next request may be read before (fs/fuse/dev.c, forget_batch).  On a
-plain directory its room is there at once.  So what fails for want of room is tried again, a
-few times in the next moments.
+plain directory the room is there at once.  So a request that fails for want of room is tried
+again, a few times in the next moments.
 """
 
 import errno
@@ -26,7 +26,7 @@ def is_full(error: Exception) -> bool:
 
 
 def _nothing() -> None:
-    """Do what is to be done between attempts."""
+    """Do nothing between attempts."""
 
 
 async def tried_again(job: _Job[_T], ready: Callable[[], object] = _nothing) -> _T:

@@ -1,4 +1,4 @@
-"""What is asked of the kernel for a session, and what it granted."""
+"""What a session asks of the kernel, and what the kernel granted."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,7 @@ _NONE = Init(0)
 
 @dataclass(frozen=True, slots=True)
 class Switches:
-    """Which of the session's devices are used, where kernel and privilege allow."""
+    """Which of the session's means are used, where kernel and privileges allow."""
 
     loop: bool = True  # requests are taken without a pass through trio
     direct: bool = True  # requests are answered without libfuse; needs loop and handshake
@@ -41,12 +41,12 @@ class Granted:
 
     @property
     def dont_mask(self) -> bool:
-        """The umask is ours to apply, and not applied yet."""
+        """The daemon has to apply the umask; the kernel has not done so."""
         return Init.DONT_MASK in self.flags
 
     @property
     def kill_privileges(self) -> bool:
-        """Writing, truncating and changing the owner take away set-id bits: our work."""
+        """The daemon takes set-id bits away at writes, truncations and changes of owner."""
         return Init.HANDLE_KILLPRIV_V2 in self.flags
 
     def as_json(self) -> dict[str, Any]:

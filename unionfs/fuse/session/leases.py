@@ -1,10 +1,9 @@
 """Requests that are held up by a lease on a file of a layer.
 
-Who owns a file may take a lease on it (fcntl_locking(2), F_SETLEASE): it is broken
-by an open, which waits until the holder has let go, or for 45 s
+The owner of a file may take a lease on it (fcntl_locking(2), F_SETLEASE).  An open breaks
+the lease, and waits until the holder has let go, or for 45 s
 (/proc/sys/fs/lease-break-time).  Here an open does not wait: it breaks the lease and raises
-BlockingIOError.  So the request is made again until it succeeds, and only who
-made it waits.
+BlockingIOError.  So the request is made again until it succeeds, and only its caller waits.
 """
 
 import contextlib
@@ -22,11 +21,11 @@ _Made = bytes | memoryview | Later | Soon | Waiting
 
 
 class HeldError(OSError):
-    """A lease holds a file, and who wants to open it does not wait: EAGAIN."""
+    """A lease holds a file, and the caller that opens the file does not wait: EAGAIN."""
 
 
 async def insisted(job: Callable[[], Awaitable[_T]]) -> _T:
-    """Do *job*, again and again, until no lease holds it up."""
+    """Do *job* again and again, until no lease holds it up."""
     while True:
         try:
             return await job()
@@ -36,7 +35,7 @@ async def insisted(job: Callable[[], Awaitable[_T]]) -> _T:
 
 @contextlib.contextmanager
 def unheld() -> Iterator[None]:
-    """Let a lease be the error EAGAIN, which nobody repeats: open(2), O_NONBLOCK."""
+    """Turn a lease into the error EAGAIN, after which nothing is repeated: open(2), O_NONBLOCK."""
     try:
         yield
     except BlockingIOError as exc:

@@ -1,11 +1,11 @@
-"""Threads that find out what a far layer is asked.
+"""Threads that find the answers of far layers.
 
-Who asks the same as somebody before waits for the same answer.  Each layer has threads of its
-own, so that one which does not answer holds up no other; where all are taken, the next
-question waits in line.  A thread in the middle of a system call is left to its fate: nobody
-waits for its end, neither who has been killed meanwhile nor the daemon.
+Requests with the same question wait for the same answer.  Each layer has threads of its own, so
+that a layer which does not answer holds up no other; where all its threads are taken, the next
+question waits in line.  A thread in the middle of a system call is left behind: neither a request
+whose client has been killed nor the daemon waits for the thread's end.
 
-Each thread stands for root, whoever the thread of the handlers stands for, and has a working
+Each thread acts as root, whoever the thread of the handlers acts for, and has a working
 directory of its own, as reading attributes enters the layer.
 """
 
@@ -24,12 +24,12 @@ from unionfs.layers.layer import Layer
 
 log = logging.getLogger(__name__)
 
-# Calls of one layer at the same time.  A server that takes 200 ms is asked 160 times a second.
+# Calls of one layer at the same time.  A server that takes 200 ms gets 160 calls a second.
 _MOST = 32
 
 
 class _Question:
-    """What one or several requests wait for."""
+    """A question whose answer one or several requests wait for."""
 
     __slots__ = ("answer", "ask", "askers", "begun", "done")
 
@@ -45,17 +45,17 @@ class Line:
     """The threads of one far layer."""
 
     def __init__(self, layer: FarLayer, wake: Callable[[], None]) -> None:
-        """Take what makes the loop look for answers; it is called in a thread."""
+        """Take the function that makes the loop look for answers; threads call it."""
         self._layer = layer
         self._wake = wake
         self._token = trio.lowlevel.current_trio_token()
         self._waiting: SimpleQueue[_Question | None] = SimpleQueue()
         self._asked: dict[Key, _Question] = {}
         self._threads = 0
-        self._open = 0  # questions that were put and are not answered
+        self._open = 0  # questions that were put and are not answered yet
 
     async def answer(self, ask: Ask) -> Answer:
-        """Return the answer, when it is there."""
+        """Return the answer when it has come."""
         question, is_new = self._asked.get(ask.key), False
         if question is None:
             question, is_new = _Question(ask), True
@@ -100,7 +100,7 @@ class Line:
         question.answer = answer
         question.done.set()
         self._layer.keep(question.ask, answer)
-        self._wake()  # who asked has its turn in a later pass
+        self._wake()  # the asking tasks have their turn in a later pass
         if not question.askers:
             answer.drop()
 
@@ -130,7 +130,7 @@ class Line:
 
 
 def can_ask() -> bool:
-    """Tell whether threads can be what they have to be: seccomp may forbid unshare(2)."""
+    """Tell whether such threads can be had: seccomp may forbid unshare(2)."""
     failures: list[OSError | None] = []
     thread = threading.Thread(target=lambda: failures.append(_prepared()))
     try:
@@ -158,7 +158,7 @@ def _prepared() -> OSError | None:
 def _found(question: _Question, near: Layer, failure: OSError | None) -> Answer:
     if failure is not None:
         return Answer(None, failure)
-    if not question.askers:  # all have gone, and nobody can come to it any more
+    if not question.askers:  # all have gone, and no other request can join the question
         return Answer(None, OSError(errno.EINTR, os.strerror(errno.EINTR)))
     question.begun = True
     return question.ask.answered(near)

@@ -1,8 +1,8 @@
 """The event loop: how pyfuse3 waits for the next request.
 
 pyfuse3 finds trio in an attribute of its own module (pyfuse3.asyncio replaces
-it, too); `Loop.as_trio` is what stands there while a session serves.  trio
-stays the runtime.  What changes is the wait between two requests:
+it, too).  While a session serves, `Loop.as_trio` stands there.  trio stays the
+runtime.  What changes is the wait between two requests:
 
 - **No pass through trio while requests come in.**  The device is polled with
   time zero first.  A pass costs about 15 us, the poll 0.4 us.
@@ -10,17 +10,17 @@ stays the runtime.  What changes is the wait between two requests:
   poll(2), and idle, the process sleeps in epoll.
 - **A pass is made in time all the same**, by the clock: timers, signals,
   cancellation and finished threads wait no longer than `PASS_SECONDS`, or
-  `BUSY_PASS_SECONDS` while some handler waits for something else than requests; but
-  where a pass takes long (an emulated machine, a slow board) only so often that most
-  of the time is left for requests (`_schedule_pass`).
+  `BUSY_PASS_SECONDS` while some handler waits for something else than requests.  But
+  where a pass takes long (an emulated machine, a slow board), passes are rare enough to
+  leave most of the time for requests (`_schedule_pass`).
 
 Several workers (pyfuse3's word for its reading tasks) run, so that a handler
 which waits for a thread keeps nobody waiting.  Two rules make that sound:
 
 1. *A worker leaves the wait only when a poll with time zero has just said
    "readable", with no await since.*  So at most one worker reads per request,
-   and none blocks the process in read(2), without any lock.  (With a
-   `Dispatcher`, which reads them all, one leaves only when the file system is
+   and none blocks the process in read(2), without any lock.  (A `Dispatcher`
+   reads all requests.  Then a worker leaves only when the file system is
    unmounted, for libfuse to find that out.)
 2. *When a task step ends, one of the idle workers watches the device in epoll,*
    the others rest.  `after_task_step`, a trio instrument, keeps it: trio calls
@@ -44,18 +44,18 @@ from unionfs.fuse.session.polling import Polling
 # about 15 us, so 2 ms cost less than 1 %.
 PASS_SECONDS = 2e-3
 BUSY_PASS_SECONDS = 0.25e-3
-# How many times what a pass takes lies between two of them, at least, and when busy; and at
-# most, in seconds.  Emulated by QEMU a pass takes 1 to 3 ms, more than most requests: at a boot
-# there it was 44 % of the daemon's time (2026-11).
+# The time between two passes: at least so many times the cost of a pass, a lower multiple when
+# busy, and at most so many seconds.  Emulated by QEMU a pass takes 1 to 3 ms, more than most
+# requests: at a boot there passes were 44 % of the daemon's time (2026-11).
 _SHARE, _BUSY_SHARE = 50, 4
 _LONGEST_SECONDS = 50e-3
 
-# How long trio may be kept from its turn, once, when requests cease.
+# Seconds for which trio may be kept from its turn, once, when requests cease.
 _NAP_MILLISECONDS = 10
 
 
 class Replies(Protocol):
-    """What may stand between libfuse's descriptor and the device; see `device`."""
+    """The go-between of libfuse's descriptor and the device; see `device`."""
 
     diverted: Any
 
@@ -76,7 +76,7 @@ class Loop(trio.abc.Instrument):
     def watch(self, device: int) -> None:
         """Wait for *device* from now on.
 
-        It is not the descriptor that pyfuse3 knows: what that one means changes.
+        pyfuse3 knows another descriptor, which does not always mean the device.
         """
         self._device = device
 
@@ -95,7 +95,7 @@ class Loop(trio.abc.Instrument):
             self._replies.settle()
 
     def as_trio(self, wait_readable: Callable[[int], Awaitable[None]]) -> SimpleNamespace:
-        """Return what shall stand in `pyfuse3.trio`; its `wait_readable` may be replaced later."""
+        """Return the stand-in for `pyfuse3.trio`; its `wait_readable` may be replaced later."""
         lowlevel = SimpleNamespace(
             wait_readable=wait_readable,
             notify_closing=self.notify_closing,
@@ -111,7 +111,7 @@ class Loop(trio.abc.Instrument):
 
 
 class _NoLock:
-    """Stands for the lock around pyfuse3's wait, which rule 1 makes needless."""
+    """Stands in for the lock around pyfuse3's wait, which rule 1 makes needless."""
 
     async def __aenter__(self) -> None:
         pass
@@ -174,7 +174,7 @@ class FastLoop(Loop):
             before, begun = time.perf_counter(), self._has_begun_tasks()
             if begun or before >= self._next_pass:
                 await trio.lowlevel.checkpoint()
-                if not begun:  # even so others may have had a long turn in it, once
+                if not begun:  # even so, other tasks may have had a long turn in a pass
                     self._cost = min(time.perf_counter() - before, 2 * self._cost)
                 self._schedule_pass()
                 if begun and self._dispatcher is not None:
@@ -209,7 +209,7 @@ class FastLoop(Loop):
         return bool(self._away) or (self._dispatcher is not None and self._dispatcher.waiting > 0)
 
     def _nap(self) -> bool:
-        """Sleep in poll(2) for a moment, which a client that is nearly back ends.
+        """Sleep in poll(2) for a moment, or until the client's next request.
 
         Where client and daemon share a processor, polling on keeps the client from it, and a
         request that finds the daemon in epoll costs two passes through trio.
@@ -224,7 +224,7 @@ class FastLoop(Loop):
         return True
 
     def _is_woken(self, ready: list[tuple[int, int]]) -> bool:
-        """Tell whether a nap has ended for what threads have."""
+        """Tell whether threads have ended a nap."""
         if self._waking < 0 or self._waking not in dict(ready):
             return False
         os.eventfd_read(self._waking)
@@ -251,7 +251,7 @@ class FastLoop(Loop):
         self.polling.slept(time.perf_counter() - before)
 
     def notify_closing(self, fd: int) -> None:
-        """Wake who waits, one after the other as each leaves the watch to the next."""
+        """Wake the waiting workers, one after the other: each leaves the watch to the next."""
         self._closed = True
         super().notify_closing(fd)
 

@@ -1,8 +1,8 @@
 """Requests read and replies made without libfuse: the structs of include/uapi/linux/fuse.h.
 
 A reply is made with its header in one piece, so that one write(2) sends it.
-Pure functions over bytes; what a request's body holds beyond the struct, names
-above all, follows at the struct's size.
+Pure functions over bytes.  A request's body may go on behind the struct, mostly
+with names.
 """
 
 import os
@@ -48,7 +48,7 @@ LSEEK: Final = 46
 COPY_FILE_RANGE: Final = 47
 TMPFILE: Final = 51
 
-# struct fuse_*_in; x stands for what is not looked at
+# struct fuse_*_in; x stands for bytes that are not read
 FORGET_IN = struct.Struct("=Q")  # nlookup
 BATCH_FORGET_IN = struct.Struct("=I4x")  # count
 FORGET_ONE = struct.Struct("=QQ")  # nodeid nlookup
@@ -125,12 +125,12 @@ FOREVER = 10**8
 
 
 def invalid_attributes(ino: int) -> bytes:
-    """Return the message that has the kernel ask for attributes anew: FUSE_NOTIFY_INVAL_INODE."""
+    """Return the message that makes the kernel ask for attributes: FUSE_NOTIFY_INVAL_INODE."""
     return _INVALID_OUT.pack(_INVALID_OUT.size, _NOTIFY_INVAL_INODE, 0, ino, -1, 0)
 
 
 def empty(unique: int) -> bytes:
-    """Return a reply that says only that it was done."""
+    """Return a reply that only says that the request was carried out."""
     return _EMPTY.pack(HEADER_BYTES, 0, unique)
 
 
@@ -140,7 +140,7 @@ def error(unique: int, number: int) -> bytes:
 
 
 def absent(unique: int) -> bytes:
-    """Return the reply to a lookup that found nothing, to be remembered."""
+    """Return the reply to a lookup that found nothing; the kernel is to remember it."""
     return _ABSENT_OUT.pack(_ABSENT_OUT.size, 0, unique, FOREVER)
 
 
@@ -211,7 +211,7 @@ def controlled(unique: int, content: bytes = b"") -> bytes:
 
 
 def count(unique: int, number: int) -> bytes:
-    """Return the reply to what writes, and to GETXATTR and LISTXATTR that ask for a size."""
+    """Return the reply to requests that write, and to GETXATTR, LISTXATTR that ask for a size."""
     return _COUNT_OUT.pack(_COUNT_OUT.size, 0, unique, number)
 
 
@@ -258,7 +258,7 @@ class Listing:
             self.after = _DIRENT.unpack_from(self._entries[-1])[1]
 
     def add_bare(self, name: bytes, ino: int, kind: int, offset: int) -> bool:
-        """Add a name to a READDIRPLUS without a node, as it is no look-up: fuse_direntplus_link."""
+        """Add a name without a node to a READDIRPLUS; it is no look-up: fuse_direntplus_link."""
         attributes = bytes(_DIRENTPLUS.size - _DIRENT.size)
         head = _DIRENT.pack(ino, offset, len(name), kind)
         return self._put(attributes + head, name, offset)

@@ -1,7 +1,7 @@
 """Parts of files as a reply, copied once: by splice(2), through a pipe.
 
-read(2) and write(2) would copy it twice, and to get at the pages of our memory one
-by one takes write(2) as long again.
+read(2) and write(2) would copy the data twice, and write(2) takes as long again to
+look up the pages of our memory one by one.
 """
 
 import fcntl
@@ -26,12 +26,12 @@ class Pipe:
     def send(self, device: int, head: bytes, pieces: Sequence[Piece]) -> bool:
         """Send *head* and the parts of files to *device*; say False where nothing was sent.
 
-        That is where it is too much, where a file has become shorter meanwhile, and where
-        the kernel does not want the reply.
+        False: the reply is too large, a file has become shorter meanwhile, or the kernel does
+        not want the reply.
         """
         try:
             receiver, sender = self._ends or self._open()
-            # Besides those of the files, a page for the head.
+            # Beside the pages of the files, one for the head.
             pages = sum((at % _PAGE + count - 1) // _PAGE + 1 for _, at, count in pieces)
             if pages + 1 > self._slots:
                 return False
@@ -50,7 +50,7 @@ class Pipe:
         return self._ends
 
     def close(self) -> None:
-        """Let go of it; another one is made when it is needed again."""
+        """Close the pipe; another one is made when it is needed again."""
         for fd in self._ends or ():
             os.close(fd)
         self._ends = None

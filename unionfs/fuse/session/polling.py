@@ -8,8 +8,8 @@ import os
 import time
 from collections.abc import Callable
 
-# Seconds for which to poll on after a reply: above the time in which a client
-# that is woken on another core sends its next request (20 to 40 us).
+# Seconds for which to poll on after a reply: longer than a client that is woken on
+# another core takes to send its next request (20 to 40 us).
 SPIN_SECONDS = 60e-6
 _SPIN_FLOOR = 8e-6  # below that polling on is not worth while: stop
 # A sleep shorter than this says that polling on would have paid: waking up cost most of it.
@@ -29,8 +29,8 @@ class Polling:
         self.seconds = SPIN_SECONDS
         self._asked = 1  # short sleeps to see before polling on again
         self._left = 1
-        # With one processor the client can only go on when we let go of it.  With more,
-        # yielding would hand ours to whoever computes, for milliseconds.
+        # With one processor the client can only go on when the daemon yields it.  With more,
+        # yielding would hand the daemon's to a process that computes, for milliseconds.
         self._alone = len(os.sched_getaffinity(0)) == 1
 
     def poll_on(self, poll: Callable[[int], object]) -> bool:

@@ -1,7 +1,7 @@
 """What the process asks of the kernel for itself: flags and capabilities; limits: `inherited`.
 
-The only module of this package that calls the C library.  Each wish is granted
-or not without consequences for what is right, so refusals are passed over.
+The only module of this package that calls the C library.  The daemon works correctly
+whether or not a wish is granted, so refusals are passed over.
 """
 
 import contextlib
@@ -79,4 +79,4 @@ def set_readahead(device: str, kib: int) -> None:
     """Let the kernel read ahead *kib* KiB on the mount with this device number, MAJOR:MINOR."""
     path = f"/sys/class/bdi/{device}/read_ahead_kb"
     with contextlib.suppress(OSError), open(path, "w", encoding="ascii") as file:
-        file.write(str(kib))  # sysfs may be read only or hidden: then the kernel's default holds
+        file.write(str(kib))  # sysfs may be read-only or hidden: then the kernel's default holds

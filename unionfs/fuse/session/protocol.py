@@ -1,9 +1,9 @@
 """The few messages of the FUSE protocol that are read or changed here.
 
-libfuse speaks the protocol; this module only knows how to read the kernel's
-INIT request and to add to three replies what libfuse 3.14 has no words for:
-flags to the INIT reply, open flags and a backing id to the replies of OPEN,
-CREATE and OPENDIR.  All structures are those of include/uapi/linux/fuse.h, in
+libfuse speaks the protocol; this module only reads the kernel's INIT request, and
+adds to replies what libfuse 3.14 has no words for: flags to the INIT reply, open
+flags and a backing id to the replies of OPEN, CREATE and OPENDIR.  All structures
+are those of include/uapi/linux/fuse.h, in
 the machine's byte order.  Pure functions over bytes: no descriptor is touched.
 """
 
@@ -134,9 +134,9 @@ def read_offer(request: bytes) -> Offer | None:
 
 
 def patch_init(reply: bytearray, offer: Offer, patch: InitPatch) -> None:
-    """Change an INIT reply by *patch*, as far as offered; what else libfuse answered stays.
+    """Change an INIT reply by *patch*, as far as offered; the rest of libfuse's reply stays.
 
-    An error reply, and one of a protocol too old for flags, is left alone.
+    An error reply is left alone, and so is the reply of a protocol too old for flags.
     """
     if _is_error(reply) or len(reply) < _FLAGS_OUT + _UINT.size:
         return
@@ -154,7 +154,7 @@ def patch_init(reply: bytearray, offer: Offer, patch: InitPatch) -> None:
 
 
 def _allowed(answered: Init, offer: Offer, patch: InitPatch) -> Init:
-    """Return the flags to answer with: those answered, and those wanted, offered and sensible."""
+    """Return the flags to answer with: libfuse's, and those wanted, offered and sensible."""
     added = patch.flags & offer.flags
     if answered & Init.WRITEBACK_CACHE:
         added &= ~Init.PASSTHROUGH  # process_init_reply() in fs/fuse/inode.c refuses both

@@ -40,7 +40,7 @@ _KNOWN_PROTOCOL = (7, 31)
 BACKGROUND_REQUESTS = 64
 READAHEAD_KIB = 512
 
-# The kernel refuses mount(2) so to those who have to ask fusermount3.
+# The errors of mount(2) for processes that have to ask fusermount3.
 _NO_PRIVILEGE = (errno.EPERM, errno.EACCES)
 
 _OPTION_OF_FLAG = {
@@ -100,7 +100,7 @@ class Session:
     def mount(self, operations: pyfuse3.Operations, handlers: Handlers | None = None) -> None:
         """Mount, and make *operations* ready to serve; raise OSError when that cannot be.
 
-        What *handlers* answers does not come to *operations*.
+        Requests that *handlers* answers do not come to *operations*.
         """
         self._handlers = handlers
         if not (self._switches.handshake and self._mounted_by_us(operations)):
@@ -155,7 +155,7 @@ class Session:
     async def serve(self, started: Callable[[], None]) -> None:
         """Serve until the mount is gone; call *started* when it serves.
 
-        Ends, too, by cancellation and by `pyfuse3.terminate`; then `close` unmounts.
+        Cancellation and `pyfuse3.terminate` end this, too; then `close` unmounts.
         """
         self._started = started
         privileges.mark_as_io_flusher()
@@ -193,7 +193,7 @@ class Session:
         if self._mount is not None:
             privileges.set_readahead(self._mount.device, READAHEAD_KIB)
         self._served = True
-        gc.freeze()  # what there is now stays: the collector need not look at it again
+        gc.freeze()  # present objects stay: the collector need not look at them
         self._started()
 
     def _finish(self, device: Device) -> Granted:
@@ -232,12 +232,12 @@ class Session:
         return offered and self._switches.noopen and self._dispatches()
 
     def _init_patch(self) -> InitPatch:
-        """Say what to change in the INIT reply.
+        """Return the changes to the INIT reply.
 
-        AUTO_INVAL_DATA drops all that is cached of a file after each write to it, as
-        its mtime is new.  Only this mount changes files: it knows what may go round the cache.
-        An open that is not asked for cannot truncate: without ATOMIC_O_TRUNC the
-        kernel sends a SETATTR of its own.
+        AUTO_INVAL_DATA drops a file's cache after each write to it, as the mtime is new.
+        Only this mount changes files, and it knows which writes may go round the cache.
+        With noopen there is no open to truncate a file: without ATOMIC_O_TRUNC the
+        kernel sends a SETATTR for that.
         """
         flags, unwanted = _WANTED, Init.AUTO_INVAL_DATA
         if self._passes():
@@ -304,12 +304,12 @@ class Session:
         return asked
 
     def catch_up(self) -> None:
-        """Do what was put off, for a handler that goes by which files are open."""
+        """Do what was put off, for a handler that has to know which files are open."""
         if self._dispatcher is not None:
             self._dispatcher.catch_up()
 
     def invalidate_attributes(self, ino: int) -> None:
-        """Have the kernel ask for the attributes of a node before it uses them again."""
+        """Make the kernel ask for the attributes of a node before it uses them again."""
         self._replies.notify(messages.invalid_attributes(ino))
 
     def cache_listing(self) -> None:
