@@ -4,15 +4,15 @@ Upper is walked, the lowers are only asked about the names in it, so the work is
 proportional to what was changed.  Two views are compared: upper over the
 lowers, as mounted, and the lowers alone.
 
-* **deleted** is the topmost path that is gone; what lay below it is not listed.
-  In a directory that was deleted and made anew (opaque), what is not there
-  again is deleted.
-* A directory copied up for the sake of what is in it, and a file that is like
-  the one below in all but its inode, are not changes.
+* **deleted** is the topmost path that is gone; paths below it are not listed.
+  In a directory that was deleted and made anew (opaque), names that are not there
+  again are deleted.
+* A directory copied up only for its content, and a file that is like the one below in
+  all but its inode, are not changes.
 * A renamed lower directory or a metadata-only copy says where it came from: the
-  new path is added (or changed, where something was replaced), "renamed from"
-  the old one, which is deleted, "renamed to" the new one.  Below a renamed
-  directory the changes are those against the directory it was.
+  new path is added (or changed, where it replaced something), "renamed from" the
+  old path; the old path is deleted, "renamed to" the new one.  Below a renamed
+  directory the changes are those against the directory at the old path.
 * A file with several names in a lower layer is listed under those of its names
   that are in upper; finding the others would mean to walk the lowers.
 """
@@ -48,7 +48,7 @@ class Change:
     unreadable: bool = False  # it may be changed or not: `detail` says why nobody knows
 
     def line(self) -> str:
-        """Return how it is told to people."""
+        """Return the line for people."""
         detail = f" ({self.detail})" if self.detail else ""
         return f"{self.kind:8} {paths.shown(self.path)}{detail}"
 
@@ -59,14 +59,14 @@ class _Entry(NamedTuple):
     path: bytes
     kind: Kind
     words: list[str]
-    old: bytes = b""  # what lies below the path itself
-    origin: bytes = b""  # what it shows instead: where it was renamed from
+    old: bytes = b""  # the path in the lowers below the path itself
+    origin: bytes = b""  # the path in the lowers that it shows instead: it was renamed from there
     directory: bool = False
     unreadable: bool = False
 
 
 class _Directory(NamedTuple):
-    """A directory of upper, and what it is compared with."""
+    """A directory of upper, and the lower directories that it is compared with."""
 
     path: bytes  # in the union
     upper: LayerPath
@@ -98,7 +98,7 @@ class _Comparison:
     """The walk through one upper."""
 
     def __init__(self, upper: Layer, lowers: tuple[Layer, ...], whiteout: Whiteout) -> None:
-        # Without an upper: nothing is written, and the real one is asked as the top lower.
+        # A union without an upper: nothing is written, and the real upper is its top lower.
         stack = Stack(None, None, (upper, *lowers))
         self.union = Union(stack, Features(whiteout=whiteout))
         self.before = self.union.columns.roots(lowers)
@@ -119,7 +119,7 @@ class _Comparison:
 
     @contextlib.contextmanager
     def _reporting(self, path: bytes, old: bytes) -> Iterator[None]:
-        """Report what cannot be read; what vanished meanwhile is no change."""
+        """Report objects that cannot be read; objects that vanished meanwhile are no change."""
         try:
             yield
         except markers.DamagedError:
@@ -174,7 +174,7 @@ class _Comparison:
     def _origin(
         self, directory: _Directory, name: bytes, now: LookupResult, before: LookupResult | None
     ) -> bytes:
-        """Return the path in the lowers of what *now* shows of them; its own if nothing."""
+        """Return the path in the lowers of the lower object in *now*; its own path if none."""
         own = join(directory.old, name)
         below = now.lowers[1:]
         if not below or (before is not None and below == before.lowers[-len(below) :]):

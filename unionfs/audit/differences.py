@@ -1,4 +1,4 @@
-"""What differs between an object as it shows now and the object that lies below.
+"""How an object, as it shows now, differs from the object that lies below.
 
 Content is read only where type and size agree, and not at all where both names
 show the content of one lower file (a metadata-only copy).  The modification
@@ -17,7 +17,7 @@ from unionfs.view.lookup_result import LookupResult
 # Bytes compared at a time.
 _CHUNK = 1 << 20
 
-_OPEN = os.O_RDONLY | os.O_NOATIME | os.O_NONBLOCK  # it may have become a FIFO by now
+_OPEN = os.O_RDONLY | os.O_NOATIME | os.O_NONBLOCK  # a file may have become a FIFO by now
 
 _TYPES = {
     stat.S_IFREG: "file",
@@ -36,7 +36,7 @@ def kind(st: os.stat_result) -> str:
 
 
 def between(old: LookupResult, new: LookupResult) -> list[str]:
-    """Say in words how *new* differs from *old*; nothing where it does not."""
+    """Say in words how *new* differs from *old*; no words where it does not."""
     if stat.S_IFMT(old.st.st_mode) != stat.S_IFMT(new.st.st_mode):
         return [f"{kind(old.st)} -> {kind(new.st)}"]
     content = _content(old, new)

@@ -1,14 +1,14 @@
 """All that is wrong in an upper and its work directory, found by walking both once.
 
-`faults` judges each object by itself; here the objects are held against each
-other and against the lowers: whiteouts that hide nothing, redirects that lead
-nowhere or to what is shown elsewhere, metadata without content, numbers given
-twice, entries of the hard link index that nobody needs.  What depends on the
-lowers is only judged where they are known: not below a directory whose own
-redirect is damaged or leads nowhere, for there a whiteout may be needed again.
+`faults` judges each object by itself.  This module compares the objects with each
+other and with the lowers: whiteouts that hide nothing, redirects that lead nowhere
+or to an object that is shown elsewhere, metadata without content, numbers given
+twice, entries of the hard link index that nobody needs.  Faults that depend on the
+lowers are only judged where the lowers are known.  They are not known below a
+directory whose own redirect is damaged or leads nowhere: a whiteout there may be
+needed again.
 
-Nothing is changed by finding; `Problem.mend` does it, where no decision is
-needed.
+Finding changes nothing; `Problem.mend` does, where no decision is needed.
 """
 
 import errno
@@ -49,7 +49,7 @@ class Examination:
         lowers: tuple[Layer, ...],
         whiteout: Whiteout,
     ) -> None:
-        # Without an upper: nothing is written, and the real one is asked as the top lower.
+        # A union without an upper: nothing is written, and the real upper is its top lower.
         self.upper = WritableLayer(upper.fd, number=len(lowers) + 2, name=upper.name)
         stack = Stack(None, None, (self.upper, *lowers))
         self.union = Union(stack, Features(whiteout=whiteout))
@@ -178,7 +178,7 @@ class Examination:
     def _judge_place(
         self, path: bytes, directory: _Directory, redirect: bytes, shown: LayerPath
     ) -> None:
-        """See that no lower directory is shown under two names."""
+        """Check that no lower directory is shown under two names."""
         key = (shown.layer, shown.path)
         first = self._shown.setdefault(key, path)
         if first != path:
@@ -189,7 +189,7 @@ class Examination:
             self._redirected.append((path, old, shown))
 
     def _judge_old_place(self, path: bytes, old: bytes, shown: LayerPath) -> None:
-        """See that a redirected directory does not show at its old place too."""
+        """Check that a redirected directory does not show at its old place, too."""
         places: tuple[LayerPath, ...] = self.union.root.lowers
         try:
             for name in old.split(b"/"):
@@ -215,7 +215,7 @@ class Examination:
             self._judge_content(directory, name, st, marks)
 
     def _knows(self, directory: _Directory, marks: Marks) -> bool:
-        """Tell whether it is known what a metadata-only copy should find."""
+        """Tell whether the content that a metadata-only copy should find is known."""
         if marks.redirect.startswith(b"/"):
             return len(self.union.lowers) > 1
         return directory.certain
@@ -245,7 +245,7 @@ class Examination:
                 self._report(path, "metacopy", words)
 
     def _judge_blocks(self, path: bytes, size: int) -> None:
-        """See that what a file in part shows of the lower, of *size* bytes, is there."""
+        """Check that the lower file, of *size* bytes, has all that a file in part shows of it."""
         try:
             blocks = markers.blocks(self.upper, path)
         except OSError:  # damaged, which is reported for itself
@@ -255,7 +255,7 @@ class Examination:
             self._report(path, "metacopy", words)
 
     def _judge_incomplete(self, work: WritableLayer) -> None:
-        """See that files in part are told of to those who know nothing of them."""
+        """Check that upper has the signs which keep others off its files in part."""
         if not self.in_part or (incomplete.is_said(self.upper) and incomplete.bars_kernel(work)):
             return
         words = "has files in part, and nothing keeps kernel overlayfs from it"

@@ -1,7 +1,7 @@
 """What can be wrong with the marks of one object, judged by its attributes alone.
 
-A fault that means nothing to any reader, or a number that is only a hint, can
-be mended without a decision: the attribute goes.  One that may once have hidden
+An attribute that means nothing to any reader, or a number that is only a hint, can
+be mended without a decision: the attribute is removed.  One that may once have hidden
 or shown something cannot.  The formats are those of `markers`.
 """
 
@@ -81,7 +81,7 @@ def of_object(layer: Layer, path: bytes, st: os.stat_result) -> Iterator[Fault]:
 
 
 def removing(*names: str) -> Mend:
-    """Return what removes attributes, those that are there."""
+    """Return a mend that removes attributes, those that are there."""
 
     def mend(layer: WritableLayer, path: bytes) -> None:
         for name in names:
@@ -92,7 +92,7 @@ def removing(*names: str) -> Mend:
 
 
 def unlist(layer: WritableLayer, path: bytes) -> None:
-    """Let a file say no more that it is in the hard link index."""
+    """Remove a file's mark that it is in the hard link index."""
     removing(markers.LINK, markers.NLINK)(layer, path)
 
 

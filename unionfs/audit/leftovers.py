@@ -1,8 +1,8 @@
 """What is wrong in a work directory: leftovers of interrupted changes, stale index entries.
 
-The staging area is emptied by the next mount anyway; that is the same mend.  An
-entry of the hard link index is stale when no name shows it any more, or when it
-is of a layer that is not there.
+The next mount empties the staging area anyway; the mend here does the same.  An
+entry of the hard link index is stale when no name shows it any more, or when its
+layer is not there.
 """
 
 import functools
@@ -50,7 +50,7 @@ def _staging(work: WritableLayer) -> Iterator[Problem]:
 
 
 def _is_kept(work: WritableLayer, name: bytes) -> bool:
-    """Tell whether an entry is there until all files are whole."""
+    """Tell whether an entry stays until all files are whole."""
     return name == staging.INCOMPATIBLE and incomplete.bars_kernel(work)
 
 
@@ -83,7 +83,7 @@ def _index(work: WritableLayer, layers: int, judged: set[int]) -> Iterator[Probl
 
 
 def _entry(work: WritableLayer, name: bytes, st: os.stat_result, layers: int) -> Problem | None:
-    """Return why an entry is not one, if so; the only name of a file never just goes."""
+    """Return the fault of an index entry, if any; a file's only name is never removed unasked."""
     path = join(links.DIRECTORY, name)
     remove = functools.partial(_remove, work, path) if st.st_nlink > 1 else None
     if not links.is_key(name):
@@ -115,7 +115,7 @@ def _attributes(work: WritableLayer, path: bytes, st: os.stat_result) -> Iterato
 
 
 def _listed_as(work: WritableLayer, name: bytes, inodes: dict[bytes, int]) -> Iterator[Problem]:
-    """See that a file in the index names its entry, and has just one."""
+    """Check that a file in the index names its entry, and has just one."""
     path = join(links.DIRECTORY, name)
     said = work.find_attribute(path, markers.LINK)
     if said == name:

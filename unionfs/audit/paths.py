@@ -1,7 +1,7 @@
 """How paths of the union are written: for people on a line, for programs in JSON.
 
 A path is bytes, relative to the root of the union, without a leading slash;
-outside it is written with one.  Bytes that are no UTF-8 become lone surrogates
+output has the slash.  Bytes that are no UTF-8 become lone surrogates
 (PEP 383), which JSON spells as escapes: Python's json.loads and os.fsencode
 give the bytes back.
 """

@@ -1,7 +1,7 @@
-"""What a union with two writable sides changes: each path is the affair of its own side.
+"""What a union with two writable sides changes: only a path's own side tells its changes.
 
-Scratch holds directories for the sake of persisted names in them, and so does state for what does
-not persist: of a path of the other side neither says anything.
+Scratch holds directories that only lead to persisted names, and state holds directories that only
+lead to names of scratch.  So neither side says anything of the other's paths.
 """
 
 from collections.abc import Iterator

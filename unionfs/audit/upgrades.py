@@ -1,8 +1,8 @@
 """Which persisted paths hide something new, as the lowers have been upgraded since.
 
-dpkg asks such a question of a configuration file: "yours, or the package's?".  Here it is only
-answered what there is to ask: of each path that state changes, what the lowers have there now is
-compared with what they had when it was first changed (`firsts`).
+dpkg asks such a question about a configuration file: "yours, or the package's?".  This module only
+finds the paths about which to ask.  For each path that state changes, it compares what the lowers
+have there now with what they had when the path was first changed (`firsts`).
 """
 
 import enum
@@ -19,7 +19,7 @@ from unionfs.view.union import Features, Union
 
 
 class Below(enum.Enum):
-    """What the lowers have under a persisted path now; the value is how that is told."""
+    """What the lowers have under a persisted path now; the value is the wording."""
 
     SAME = ""
     NEW = "differs from the new lower"
@@ -35,14 +35,14 @@ class Persisted(NamedTuple):
     below: Below
 
     def line(self) -> str:
-        """Return how it is told to people."""
+        """Return the line for people."""
         return self.change.line() + (f"; {self.below.value}" if self.below.value else "")
 
 
 def persisted(state: State, stack: Stack) -> Iterator[Persisted]:
     """Yield the persisted paths that state changes, in order; directories only where they are new.
 
-    Directories that lead to such a path are no state's own (`scaffold`), and are left out.
+    Directories that only lead to such a path (scaffolds) are left out.
     """
     lowers = Union(Stack(None, None, stack.lowers), Features())
     for change in sides.of_state(state, stack):
@@ -51,7 +51,7 @@ def persisted(state: State, stack: Stack) -> Iterator[Persisted]:
         yield Persisted(change, Below.SAME if shows else below)
 
 
-# What a change says of an object whose content is the lower's.
+# The detail of a change that leaves the lower's content.
 _METADATA = ("mode ", "owner ", "mtime", "attributes ", "flags ")
 
 

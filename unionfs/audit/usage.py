@@ -43,7 +43,7 @@ class Room(NamedTuple):
         return said
 
     def trouble(self, layer: str = "upper") -> str:
-        """Say of what there is too little: upper is 82 % full, 420M of 512M."""
+        """Say what there is too little of: upper is 82 % full, 420M of 512M."""
         if _percent(self.used, self.size) == self.percent:
             return f"{layer} is {self.percent} % full, {shown(self.used)} of {shown(self.size)}"
         return f"{layer} is {self.percent} % full, {self.inodes_used} of {self.inodes} inodes"
@@ -57,7 +57,7 @@ def room(at: int | str) -> Room:
     """Return the figures of the file system that *at* lies on: statvfs(3)."""
     figures = os.statvfs(at)
     size = figures.f_blocks * figures.f_frsize
-    # What only root may use is not used: ext4 keeps a twentieth back.
+    # Room that only root may use does not count as used: ext4 keeps a twentieth back.
     used = size - figures.f_bfree * figures.f_frsize
     return Room(size, used, figures.f_files, figures.f_files - figures.f_ffree)
 
@@ -92,7 +92,7 @@ def contents(upper: Layer, most: int = 10) -> Contents:
 
 
 def _objects(upper: Layer) -> Iterator[tuple[bytes, os.stat_result]]:
-    """Yield all that has a name in upper, once, though it may have several."""
+    """Yield each object that has a name in upper, once, though it may have several."""
     directories = [b"."]
     seen: set[int] = set()  # inode numbers of files with several names
     while directories:

@@ -1,14 +1,14 @@
-"""When reading sets access times: the options of mount(8), for what lies in upper.
+"""When reading sets access times: the options of mount(8), for objects in upper.
 
-The kernel never sets those of FUSE inodes itself (fs/fuse/inode.c, S_NOATIME): the host
-does, where it reads the file or directory in upper.  It goes by the flags of the mount that it
-is read on, which is our detached copy; so that gets the union's, and not those of
-upper's own mount, as with kernel overlayfs (fs/overlayfs/super.c, ovl_get_upper).  Access
+The kernel never sets access times of FUSE inodes itself (fs/fuse/inode.c, S_NOATIME): the host
+does, where it reads the file or directory in upper.  It goes by the flags of the mount through
+which it reads, which is our detached copy.  So the copy gets the union's flags, and not those
+of upper's own mount, as with kernel overlayfs (fs/overlayfs/super.c, ovl_get_upper).  Access
 times in lowers never change.
 
-What is read from the page cache is read by nobody here.  Who opens a file that was changed
-since it was read last, gets a new cache, so that its access time becomes later than the change
-(relatime).  With strictatime nothing stays cached, and what can passes through.
+A read from the page cache reaches neither the daemon nor the host.  So an open of a file that
+was changed since it was last read starts with an empty cache, and the access time becomes later
+than the change (relatime).  With strictatime nothing stays cached, and what can passes through.
 """
 
 import logging
@@ -28,7 +28,7 @@ class AccessTimes:
         self.strict = False  # at each read?
 
     def follow(self, flags: int) -> None:
-        """Set them as a mount with *flags*, MS_* of mount(2), does."""
+        """Set access times as a mount with *flags*, MS_* of mount(2), does."""
         strict = flags & mountcalls.MS_STRICTATIME
         self.count = not flags & mountcalls.MS_RDONLY and bool(
             strict or not flags & mountcalls.MS_NOATIME
@@ -48,7 +48,7 @@ class AccessTimes:
                 log.warning("access times are set as on upper's own mount: %s", exc.strerror)
 
     def follow_mount(self, device: str) -> None:
-        """Set them as the mount of the file system *device* says by now; it may be remounted."""
+        """Set access times as the mount of the file system *device* says now, after a remount."""
         for mount in mountinfo.mounts():
             if mount.device == device:
                 self.follow(_flags(mount.flags))
@@ -56,7 +56,7 @@ class AccessTimes:
 
 
 def _flags(words: frozenset[str]) -> int:
-    """Return what the mount table calls flags, as MS_*; strictatime is not written there."""
+    """Return the flags in the mount table as MS_*; strictatime is not written there."""
     flags = mountcalls.MS_RDONLY if "ro" in words else 0
     if "noatime" in words:
         flags |= mountcalls.MS_NOATIME

@@ -1,15 +1,15 @@
-"""Whether who waits for a reply still wants it: procthread_status(5).
+"""Whether a client that waits for a reply still wants it: procthread_status(5).
 
 A request tells its thread, which sleeps in the kernel until the reply comes.  Signals
-that are sent to it stay pending meanwhile.  One that ends the process is there as
+that are sent to the thread stay pending meanwhile.  A signal that ends the process shows as
 SIGKILL in each of its threads (kernel/signal.c, complete_signal).
 """
 
 import os
 import signal
 
-# Those that ask a program to end, also where it has a handler of its own for them.  Others
-# (SIGCHLD, SIGWINCH, SIGURG) are no reason: no program expects stat(2) to say EINTR.
+# Signals that ask a program to end, even where it has a handler for them.  Others (SIGCHLD,
+# SIGWINCH, SIGURG) are no reason: no program expects EINTR of stat(2).
 _ENDING = sum(
     1 << number - 1
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGKILL, signal.SIGTERM)
@@ -20,8 +20,8 @@ _PENDING = (b"SigPnd:", b"ShdPnd:")
 def is_ending(thread: int) -> bool:
     """Tell whether a thread is gone, or has been asked to end; False for one that cannot be seen.
 
-    That is the thread 0, and all of them where /proc is not there, or not that of this pid
-    namespace.
+    The thread 0 cannot be seen, nor can any thread where /proc is missing, or is that of another
+    pid namespace.
     """
     if not thread or not _is_proc_ours():
         return False
@@ -34,7 +34,7 @@ def is_ending(thread: int) -> bool:
                     pending |= int(value, 16)
                 elif key == b"SigBlk:":
                     blocked = int(value, 16)
-    except OSError:  # it has ended
+    except OSError:  # the thread has ended
         return True
     return bool(pending & ~blocked & _ENDING)
 

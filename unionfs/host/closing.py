@@ -1,6 +1,6 @@
 """Descriptors whose end may take long: a file is deleted when the last one is closed.
 
-Deleting 1 GiB takes ext4 a quarter of a second; nobody else is to wait for that.
+Deleting 1 GiB takes ext4 a quarter of a second; other requests are not to wait for that.
 """
 
 import logging
@@ -17,7 +17,7 @@ _LARGE = 64 << 20
 
 
 def takes_long(st: os.stat_result, kept: int = 0) -> bool:
-    """Tell whether it takes long to free what a file has beyond its first *kept* bytes."""
+    """Tell whether freeing a file beyond its first *kept* bytes takes long."""
     return stat.S_ISREG(st.st_mode) and st.st_blocks * ST_BLOCK - kept >= _LARGE
 
 
@@ -32,8 +32,8 @@ def blocks(fd: int) -> int:
 def close(fd: int) -> None:
     """Close a descriptor, in a thread if that is going to delete a large file.
 
-    Where there is less room left than the file takes, who deletes it may be about to use that:
-    then all have to wait, and the next request finds the room.
+    If there is less room left than the file takes, the program that deletes it may be about to
+    use its room.  Then no thread is used: all requests wait, and the next one finds the room.
     """
     if not _delays(fd):
         os.close(fd)
@@ -45,7 +45,7 @@ def close(fd: int) -> None:
 
 
 def _delays(fd: int) -> bool:
-    """Tell whether closing a descriptor takes long, and nobody needs what it makes room for."""
+    """Tell whether closing a descriptor takes long, and nobody is likely to need the room."""
     try:
         st = os.fstat(fd)
         return not st.st_nlink and takes_long(st) and _room(fd) >= st.st_blocks * ST_BLOCK

@@ -2,7 +2,7 @@
 
 A reflink where both ends can share blocks (ioctl_ficlone(2)), else
 copy_file_range(2) extent by extent (lseek(2), SEEK_DATA), else read and write.
-What was copied is written to disk by `sync`.
+`sync` writes a copy to disk.
 Only descriptors are used, so these functions may run in a thread.
 """
 
@@ -28,7 +28,7 @@ def taken(size: int, st: os.stat_result) -> int:
 
 
 def require_room(place: int, size: int, what: str = "a copy") -> None:
-    """Raise ENOSPC where *size* bytes of *what* have no room on the disk that *place* is on."""
+    """Raise ENOSPC where the disk that *place* is on has no room for *size* bytes of *what*."""
     room = os.fstatvfs(place)
     if size > room.f_bfree * room.f_frsize:
         raise OSError(errno.ENOSPC, f"upper has not the room for {what}")
@@ -53,7 +53,7 @@ def copy(source: int, target: int, size: int) -> None:
 
 
 def copy_part(source: int, target: int, position: int, size: int) -> None:
-    """Copy the bytes from *position* to *size*, but for holes."""
+    """Copy the bytes from *position* to *size*, except holes."""
     while position < size:
         start = _next_data(source, position)
         if start is None or start >= size:

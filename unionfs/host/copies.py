@@ -4,10 +4,10 @@ A detached copy is what kernel overlayfs makes of each of its layers
 (fs/overlayfs/super.c, `clone_private_mount`): a mount that is in no namespace,
 with attributes of its own, into which later mounts of the host do not
 propagate.  It lives as long as a file in it is open.  Linux 5.12 has all the
-calls that it takes; `UNAVAILABLE` is what others answer.
+calls that this takes; older kernels answer `UNAVAILABLE`.
 
-No symlink is followed in a copy (`descent`), and no device opened: whoever changes
-a layer beside the mount leads us nowhere.
+No symlink is followed in a copy (`descent`), and no device opened: changes of a layer
+beside the mount cannot lead the daemon elsewhere.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ UNAVAILABLE = frozenset({errno.ENOSYS, errno.EINVAL, errno.EPERM})
 def copy_of(fd: int, attributes: int = 0) -> Iterator[int]:
     """Hold a copy of the mount of *fd* open, an O_PATH descriptor of its root, the directory *fd*.
 
-    What is opened below it keeps the copy alive after that.
+    After that, whatever is open below it keeps the copy alive.
     """
     tree = mountcalls.clone_tree(fd)
     try:
@@ -38,7 +38,7 @@ def copy_of(fd: int, attributes: int = 0) -> Iterator[int]:
 
 
 def guard(tree: int, attributes: int = 0) -> None:
-    """Set *attributes* of a detached mount, and those that keep paths and opens in it."""
+    """Set *attributes* of a detached mount, and those that keep paths and opens inside it."""
     attributes |= mountcalls.MOUNT_ATTR_NODEV
     try:
         mountcalls.set_attributes(tree, add=attributes | mountcalls.MOUNT_ATTR_NOSYMFOLLOW)
@@ -58,8 +58,8 @@ def open_read_only(fd: int) -> int:
 def open_siblings(above: str, paths: tuple[str, ...]) -> tuple[int, list[int]]:
     """Open *paths*, relative to the directory *above*, in one copy of the mount that holds them.
 
-    In one, because rename(2) does not cross mounts; no path has a symlink in it.  Return the copy
-    as well: its attributes can be changed by this descriptor alone, and as long as it is open.
+    One copy, because rename(2) does not cross mounts; no path has a symlink in it.  Return the
+    copy's descriptor as well: only through it, while it is open, can the copy's attributes change.
     """
     fd = os.open(above, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -1,9 +1,9 @@
 """Who makes a request, as far as set-uid and set-gid bits are concerned.
 
-Which of them fall when a file changes hangs on the groups and on one capability of
-whoever changes it.  A request does not tell those, but it names the thread, which waits
-for the reply meanwhile: procthread_status(5).  So they are looked for where such a bit is
-there, which is rare.
+Which of these bits fall when a file changes depends on the caller's groups, and on one of
+the caller's capabilities.  A request does not tell these, but it names the thread, which waits
+for the reply meanwhile: procthread_status(5).  So they are looked up where a file has such a
+bit, which is rare.
 """
 
 import errno
@@ -24,7 +24,7 @@ _GROUP_PROGRAM = stat.S_ISGID | stat.S_IXGRP
 
 
 class Ids(NamedTuple):
-    """The ids that a user namespace has, and what may be done there to what belongs to them."""
+    """The ids that a user namespace has: its capabilities hold only for their objects."""
 
     capabilities: int = 0
     users: tuple[range, ...] = ()
@@ -32,7 +32,7 @@ class Ids(NamedTuple):
 
 
 class Credentials(NamedTuple):
-    """What a thread may do to bits."""
+    """What a thread may do to set-id bits."""
 
     uid: int
     groups: frozenset[int]
@@ -41,11 +41,11 @@ class Credentials(NamedTuple):
     over: Ids = Ids()
 
     def has(self, capability: int) -> bool:
-        """Tell whether *capability*, a CAP_*, is there: kernel/capability.c, capable."""
+        """Tell whether the thread has *capability*, a CAP_*: kernel/capability.c, capable."""
         return bool(self.capabilities >> capability & 1)
 
     def has_over(self, capability: int, st: os.stat_result) -> bool:
-        """Tell whether it is there for an inode, too: capable_wrt_inode_uidgid."""
+        """Tell whether the thread has it for an inode, too: capable_wrt_inode_uidgid."""
         if self.has(capability):
             return True
         mapped = _holds(self.over.users, st.st_uid) and _holds(self.over.groups, st.st_gid)
@@ -56,7 +56,7 @@ class Credentials(NamedTuple):
         return st.st_gid in self.groups or self.has_over(CAP_FSETID, st)
 
     def gives_up(self, st: os.stat_result) -> int:
-        """Return the bits that fall at a chown(2) by these: fs/open.c, chown_common."""
+        """Return the bits that fall at a chown(2) with these: fs/open.c, chown_common."""
         taken = st.st_mode & stat.S_ISUID
         if st.st_mode & stat.S_IXGRP or not self.keeps_set_gid(st):
             taken |= st.st_mode & stat.S_ISGID
@@ -73,7 +73,7 @@ class Credentials(NamedTuple):
         return self.has(capability) or (mapped and bool(self.over.capabilities >> capability & 1))
 
     def takes(self, st: os.stat_result) -> int:
-        """Return the bits that fall when these write to a file: setattr_should_drop_suidgid."""
+        """Return the bits that fall at a write with these: setattr_should_drop_suidgid."""
         return 0 if self.has(CAP_FSETID) else self.gives_up(st)
 
 
@@ -97,7 +97,7 @@ class Requester:
         self.thread = thread
 
     def credentials(self) -> Credentials:
-        """Look for the rest; of a thread that cannot be seen from here, the ids decide."""
+        """Look up the credentials; for a thread that cannot be seen from here, the ids decide."""
         try:
             fields = _status(self.thread)
             if not self._is_meant(fields):

@@ -1,14 +1,14 @@
-"""What a process has from the one that started it, and what a daemon must not keep of it.
+"""What a process inherits from its caller, and what a daemon must not keep of it.
 
-A union serves everybody, for as long as it lives; who mounted it is chance.
-What fork(2) and execve(2) pass on is dealt with here or in the place named: the
-session in `background`, the working directory in `daemon`; PYTHON* variables
-are ignored by the scripts that `make install` makes.  Kept, as they are an
-administrator's fence, or a key to a layer: cgroup, namespaces, processors,
-security labels, capabilities, keyrings.
+A union serves everybody, for as long as it lives; who mounted it must not matter.
+Most of what fork(2) and execve(2) pass on is dealt with here; the session in
+`background`, the working directory in `daemon`.  The scripts that `make install` makes
+ignore PYTHON* variables.  Kept are cgroup, namespaces, processors, security labels,
+capabilities and keyrings: each may be an administrator's restriction, or give access to
+a layer.
 
-In the foreground a daemon belongs to whoever waits for it: `serve_everybody`
-takes back only what would make it serve others wrongly.  One that goes on alone
+In the foreground a daemon belongs to the caller that waits for it: `serve_everybody`
+takes back only what would make it serve others wrongly.  A daemon that goes on alone
 also leaves its caller: `leave_caller`.
 
 Until a function is called, nothing is imported that Python has not loaded
@@ -30,7 +30,7 @@ _HINDRANCES = (
 # be too small for Python, or so large that a few threads fill the address space.
 _THREAD_STACK = 1 << 20
 
-# Python ignores them itself, so that it gets EPIPE and EFBIG.
+# Python itself ignores these signals, so that it gets EPIPE and EFBIG.
 _IGNORED_BY_PYTHON = frozenset({signal.SIGPIPE, signal.SIGXFSZ})
 
 # ioprio_set(2) has no wrapper, and a number of its own on each machine.
@@ -74,9 +74,9 @@ def _open_nothing() -> None:
 
 
 def await_children() -> bool:
-    """Have the ends of children told to this process; say whether its caller ignored SIGCHLD.
+    """Let this process learn of its children's ends; say whether its caller ignored SIGCHLD.
 
-    Where that is ignored, waitpid(2) finds no child and sigwaitinfo(2) waits for ever.
+    Where SIGCHLD is ignored, waitpid(2) finds no child and sigwaitinfo(2) waits for ever.
     """
     ignored = signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN
     if ignored:
@@ -85,7 +85,7 @@ def await_children() -> bool:
 
 
 class Belongings:
-    """What the command of `run` gets back: this process needs it otherwise meanwhile."""
+    """The settings that the command of `run` gets back; this process needs others meanwhile."""
 
     def __init__(self) -> None:
         self._ignores_children = await_children()
@@ -94,7 +94,7 @@ class Belongings:
             self._has_ctype = b"\0LC_CTYPE=" in b"\0" + file.read()
 
     def give_back(self) -> None:
-        """Have all as it was, for an execve(2) that comes next."""
+        """Restore everything for the execve(2) that comes next."""
         restore(self._limits)
         for number in _IGNORED_BY_PYTHON:  # who ignored them before is not known any more
             signal.signal(number, signal.SIG_DFL)
@@ -121,7 +121,7 @@ def serve_everybody() -> None:
 
 
 def leave_caller() -> None:
-    """Do that, and let go of all that belongs to the caller alone; a hang-up means nothing."""
+    """Do as `serve_everybody`, and let go of all that is the caller's; ignore a hang-up."""
     serve_everybody()
     close_leaked()
     for number in signal.valid_signals() - _IGNORED_BY_PYTHON:
@@ -133,9 +133,9 @@ def leave_caller() -> None:
 
 
 def close_leaked() -> None:
-    """Close what the caller left open beyond 2: a pipe that others read to its end, a lock.
+    """Close descriptors above 2 that the caller left open: a pipe that others read, a lock.
 
-    It came through execve(2), so it is not marked close-on-exec, and all of ours is.
+    They came through execve(2), so they are not marked close-on-exec, and all of ours are.
     """
     for fd in map(int, os.listdir("/proc/self/fd")):
         if fd > 2:  # noqa: PLR2004 - stderr
@@ -150,8 +150,8 @@ def _close_if_leaked(fd: int) -> None:
 def lift_limits() -> Limits:
     """Lift the limits of this process as far as it may, and return what they were.
 
-    All but that of core files: a daemon's working directory is a layer, and is
-    not to get one.
+    The limit of core files becomes 0: a daemon's working directory is a layer, and must
+    not get a core file.
     """
     import resource  # noqa: PLC0415 - see the module's docstring
 
@@ -186,7 +186,7 @@ def _most_descriptors() -> int:
 
 
 def _take_ordinary_turn() -> None:
-    """Wait behind nobody: who asks may have a higher priority.  A raised one is kept."""
+    """Take an ordinary priority back, as callers may have a higher one; keep a raised one."""
     if os.getpriority(os.PRIO_PROCESS, 0) > 0:
         _try(os.setpriority, os.PRIO_PROCESS, 0, 0)
     if os.sched_getscheduler(0) in {os.SCHED_BATCH, os.SCHED_IDLE}:
@@ -206,7 +206,7 @@ def _take_ordinary_risk() -> None:
 
 
 def _try(call: Callable[..., object], *arguments: object) -> bool:
-    """Make a call that may be refused, in a container say; what was before serves as well."""
+    """Make a call that may be refused, in a container for example; the old state will do, too."""
     try:
         call(*arguments)
     except (OSError, ValueError):

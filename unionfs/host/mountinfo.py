@@ -33,7 +33,7 @@ def mounts(pid: int | None = None) -> Iterator[MountInfo]:
 
 
 def parse(line: str) -> MountInfo:
-    """Return what one line of the file says."""
+    """Return the mount that one line of the file describes."""
     left, _, right = line.rstrip("\n").partition(" - ")
     number, _, device, root, target, flags, *_ = left.split(" ")
     kind, source, options = right.split(" ", 2)
@@ -53,7 +53,7 @@ def parse(line: str) -> MountInfo:
 def top_at(target: str) -> MountInfo | None:
     """Return the mount that lies on top at *target*, or None where nothing is mounted.
 
-    It is the last one in the list; numbers say nothing, they are used again.
+    It is the last one in the list; mount numbers say nothing, as they are used again.
     """
     found = None
     for mount in mounts():

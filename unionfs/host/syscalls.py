@@ -149,10 +149,10 @@ def may_be_written(fd: int) -> bool:
     """Tell whether anybody may go on writing to the file that *fd* is open to read.
 
     A mapping counts as long as it lasts.  The kernel tells by refusing a lease: fcntl(2).
-    Where it gives none, as on network file systems, it is not known, so yes.
+    On file systems without leases, as on a network, nobody knows, so the answer is yes.
     """
     try:
-        # Whoever opens the file just now is told of to us by a signal, whose default is to kill.
+        # If somebody opens the file just now, the kernel signals that, and the default kills.
         fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)

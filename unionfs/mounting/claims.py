@@ -1,14 +1,14 @@
 """Exclusive use of a writable layer: flock(2) on upper and work, from opening to unmounting.
 
-umount(8) returns while the daemon still ends: its connection to the kernel is
-cut, nobody can ask it for anything, but it holds the lock for a moment.  Who
-mounts the same upper next waits for that (`claim`); a union that serves is
-refused at once.  The lock's owner is found in proc_locks(5); whether it serves is
-asked of the kernel, by a copy of its descriptor of /dev/fuse (pidfd_getfd(2)),
-as the mount may be in another namespace, and a daemon that is stopped answers nobody.
+umount(8) returns while the daemon is still ending: its connection to the kernel is cut,
+nobody can ask it for anything, but it holds the lock for a moment.  The next mount of the
+same upper waits for the lock (`claim`).  If the union still serves, the mount is refused
+at once.  The lock's owner is found in proc_locks(5).  The kernel tells whether the owner
+serves, by a copy of its descriptor of /dev/fuse (pidfd_getfd(2)): the mount may be in
+another namespace, and a daemon that is stopped answers nobody.
 
-The lock is let go of before upper's file system is synced (`release`): from then on the old
-daemon changes nothing, and what it has written is the kernel's as much as its successor's.
+The lock is released before upper's file system is synced (`release`): from then on the old
+daemon changes nothing, and the kernel has what it has written as much as its successor's.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 _PATIENCE = 60.0
 # Seconds to wait for an owner without a connection: it is about to mount, or has all but ended.
 _MOMENT = 5.0
-# Seconds after which one wants to know what is waited for, and between two looks.
+# Seconds after which a message says what is waited for, and seconds between two tries.
 _SILENCE = 1.0
 _PAUSE = 0.02
 
@@ -42,7 +42,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def claim(fd: int, place: Place) -> None:
-    """Lock a writable layer against other unions, as long as *fd* is open; wait as told above."""
+    """Lock a writable layer against other unions, as long as *fd* is open; wait as said above."""
     start, told = time.monotonic(), False
     while not _locked(fd):
         owner = _owner(place)
@@ -61,7 +61,7 @@ def claim(fd: int, place: Place) -> None:
 
 
 def release(*layers: WritableLayer | None) -> None:
-    """Let others claim these layers, though they are still open."""
+    """Let other daemons claim these layers, though they are still open here."""
     for layer in filter(None, layers):
         fcntl.flock(layer.fd, fcntl.LOCK_UN)
 
@@ -104,7 +104,7 @@ def _device(place: Place) -> str:
 
 
 def _patience_with(owner: int | None) -> float:
-    """Return for how many seconds to wait for *owner* in all."""
+    """Return how many seconds to wait for *owner* in all."""
     if owner is None:  # in another pid namespace
         return 0
     if not os.path.exists(f"/proc/{owner}"):
@@ -119,7 +119,7 @@ def _patience_with(owner: int | None) -> float:
 
 
 def _family(pid: int) -> list[int]:
-    """Return a process and its children: of `run`, it is a child that serves."""
+    """Return a process and its children: a child of `run` serves the union."""
     with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
         return [pid, *map(int, file.read().split())]
     return [pid]
@@ -148,7 +148,7 @@ def _devices_of(pid: int) -> Iterator[int]:
 
 
 def _is_connected(process: int, fd: int) -> bool:
-    """Tell whether a descriptor of another process's, of /dev/fuse, has a mount: fuse_dev_poll."""
+    """Tell whether another process's descriptor of /dev/fuse has a mount: fuse_dev_poll."""
     copy = _libc.syscall(
         ctypes.c_long(_SYS_PIDFD_GETFD), ctypes.c_int(process), ctypes.c_int(fd), ctypes.c_uint(0)
     )

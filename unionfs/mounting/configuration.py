@@ -1,7 +1,7 @@
 """What a machine's configuration asks for: a union with a scratch side and a state side.
 
-Two kinds of files say it: Fedora's (`readonlyroot`) and one of our own (`toml`).  Both become
-a `Configuration`, and everything else (mounting, the boot, `unionfs config`) knows only that.
+There are two kinds of files: Fedora's (`readonlyroot`) and one of our own (`tomlfile`).  Both
+become a `Configuration`, and mounting, the boot and `unionfs config` know only that.
 Nothing here looks at a device or a layer.
 """
 
@@ -24,10 +24,10 @@ class Disk:
     """Room on a file system that is to be mounted first."""
 
     device: str  # as mount(8) takes it: LABEL=..., UUID=..., /dev/...
-    mountpoint: str = ""  # where it is to show; "": nowhere in particular
+    mountpoint: str = ""  # where it is to be mounted; "": nowhere in particular
     kind: str = "auto"
     options: str = ""  # as mount(8) takes them
-    awaited: bool = True  # is it waited for, when it is not there yet?
+    awaited: bool = True  # wait for a device that is not there yet?
 
     def __str__(self) -> str:
         return f"the disk {self.device}" + (f" ({self.options})" if self.options else "")
@@ -47,7 +47,7 @@ Room = Ram | Disk | Directory
 
 
 class Planted(NamedTuple):
-    """A directory of which scratch begins with less than the lowers have."""
+    """A directory that begins in scratch with less content than the lowers have."""
 
     kind: Literal["empty", "dirs"]  # nothing in it; its tree of directories, without files
     path: str
@@ -62,18 +62,18 @@ class Rule(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """All of it."""
+    """A machine's whole configuration."""
 
     source: str  # the file that was read first
     lowers: tuple[str, ...] = ("/",)  # top first
     scratch: tuple[Room, ...] = (Ram(),)  # the first that can be had
-    state: tuple[Room, ...] = ()  # the same; (): nothing is to persist
-    state_required: bool = False  # shall nothing be mounted without it?
-    state_adds_rules: bool = False  # may there be rules on it, as on readonly-root's?
+    state: tuple[Room, ...] = ()  # the first that can be had; (): nothing is to persist
+    state_required: bool = False  # mount nothing without it?
+    state_adds_rules: bool = False  # may state itself have rules, as readonly-root's?
     rules: tuple[Rule, ...] = ()
     planted: tuple[Planted, ...] = ()
     options: tuple[str, ...] = ()  # strings as -o takes them
-    notes: tuple[str, ...] = ()  # what was read and means nothing here, and why
+    notes: tuple[str, ...] = ()  # settings that mean nothing here, and why
 
     @property
     def persist(self) -> tuple[str, ...]:

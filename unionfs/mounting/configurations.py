@@ -8,9 +8,9 @@ from unionfs.mounting.options import Refused
 
 
 def read(file: str | None = None, root: str = "/") -> Configuration:
-    """Read *file*, or the one that the root has; Refused where that is wrong, or missing.
+    """Read *file*, or the one that the root has; Refused where it is wrong, or missing.
 
-    Ours wins over Fedora's, as it was written for us.
+    Our own file wins over Fedora's, as it was written for unionfs.
     """
     if file is None:
         file = _found(root)

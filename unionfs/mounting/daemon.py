@@ -2,8 +2,8 @@
 
 SIGTERM, SIGINT and SIGHUP unmount: at once, or, while the mount is in use, lazily;
 then the daemon serves until the last user has gone.  After a clean end others may
-have the upper (`claims`), and its file system is synced (fsync=off: not), so that
-what was written before umount(8) survives a power cut that comes after the daemon
+have the upper (`claims`), and its file system is synced (not with fsync=off).  So
+everything written before umount(8) survives a power cut that comes after the daemon
 has gone.
 """
 
@@ -112,7 +112,7 @@ def _take_place() -> None:
 
 
 def _filling(operations: "Operations", options: Options) -> "list[Watch | Filling]":
-    """Return what brings the rest of files that upper has in part; no request is served yet."""
+    """Return the filling of files that upper has in part; no request is served yet."""
     if options.fill == "off":
         return []
     from unionfs.fuse.filling import Filling  # noqa: PLC0415 - few unions do
@@ -124,7 +124,7 @@ def _filling(operations: "Operations", options: Options) -> "list[Watch | Fillin
 
 
 def _settle(operations: "Operations") -> None:
-    """Make the files whole that upper has in part; those which cannot be are told of."""
+    """Make the files whole that upper has in part; log those that cannot be made whole."""
     from unionfs.changes import settling  # noqa: PLC0415 - as in `_prepared`
 
     try:
@@ -141,9 +141,9 @@ def _ending() -> tuple[signal.Signals, ...]:
 
 
 def _union(stack: Stack, options: Options) -> "tuple[Union, Stack]":
-    """Build the union; where state fails in that, without it (`stateside`).
+    """Build the union; if state fails, build it without state (`stateside`).
 
-    Returns the stack that the union has, too.
+    Also return the stack that the union has.
     """
     from unionfs.changes.assembly import union_of  # noqa: PLC0415 - as in `_prepared`
     from unionfs.view.union import Features, Union  # noqa: PLC0415
@@ -170,7 +170,7 @@ def _union(stack: Stack, options: Options) -> "tuple[Union, Stack]":
 def _prepared(
     stack: Stack, union: "Union", options: Options, mountpoint: str
 ) -> tuple["Session", "Operations", "Direct"]:
-    """Import what is slow to import, and prepare what serves."""
+    """Import the slow modules, and prepare the verbs that serve."""
     from unionfs.changes import assembly  # noqa: PLC0415 - so that bad input is told at once
     from unionfs.fuse.direct import Direct  # noqa: PLC0415
     from unionfs.fuse.operations import Operations  # noqa: PLC0415
@@ -212,7 +212,7 @@ def _has_overlay(stack: Stack) -> bool:
 
 
 def _watches(stack: Stack, options: Options, mountpoint: str) -> "list[Watch | Filling]":
-    """Return the guards of the uppers, which open what they need: before there is a mount."""
+    """Return the guards of the uppers; they open what they need before there is a mount."""
     from unionfs.mounting.guard import Guard, Loss, Nurse, Watch  # noqa: PLC0415 - as in `_prepared`
 
     if stack.upper is None:
@@ -276,7 +276,7 @@ def _unmount(mountpoint: str, ours: mountinfo.MountInfo | None) -> None:
 
 
 def sync(stack: Stack, options: Options) -> int:
-    """Have all that was written on upper's disk, unless fsync=off; return the exit status."""
+    """Sync upper's disk, unless fsync=off; return the exit status."""
     if options.fsync == "off":
         return 0
     # Scratch is emptied at the next mount.

@@ -3,8 +3,9 @@
 The type of the file system tells (statfs(2)), and the user may say otherwise (`far=`,
 `near=`).  A kernel overlay is as far as the farthest of its layers.
 
-Before a far lower is opened, another process tries whether it answers at all: who waits for a
-server in a system call cannot always be ended, and would keep a half-begun daemon from ending.
+Before a far lower is opened, another process tries whether it answers at all.  A process that
+waits for a server in a system call cannot always be ended: a daemon that is starting must not be
+that process.
 """
 
 import contextlib
@@ -36,13 +37,13 @@ _FAR_NAMES = frozenset({
     "nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse", "fuseblk", "9p", "ceph", "afs", "coda",
 })  # fmt: skip
 
-# Seconds after which one wants to know what is waited for, and those after which that is given up.
+# Seconds after which a message says what is waited for, and seconds after which waiting ends.
 SILENCE = 3.0
 PATIENCE = 60.0
 
 
 def opened(fd: int, number: int, name: str, options: Options, memo: Memo) -> Layer:
-    """Return a lower layer that has been opened; a far one keeps what it answered in *memo*."""
+    """Return a lower layer that has been opened; a far one keeps its answers in *memo*."""
     place = len(options.lowers) - number + 1
     if _says(options.near, place) or not (_says(options.far, place) or _is_far(fd)):
         return Layer(fd, number=number, name=name)
@@ -50,7 +51,7 @@ def opened(fd: int, number: int, name: str, options: Options, memo: Memo) -> Lay
 
 
 def _says(option: str | None, place: int) -> bool:
-    """Tell whether an option names the lower that stands at *place*, from 1, in the command."""
+    """Tell whether an option names the lower at *place*, counted from 1, in the command."""
     return option is not None and (option == "all" or str(place) in option.split(":"))
 
 
@@ -95,7 +96,7 @@ def _mount_of(path: str, mounts: Sequence[MountInfo]) -> MountInfo | None:
 
 
 def await_answers(names: Sequence[str]) -> None:
-    """Wait until those of the directories answer that look far; Refused where one does not."""
+    """Wait until all directories that look far answer; Refused where one does not."""
     mounts = list(mountinfo.mounts())
     if not any(map(_is_far_name, mounts)):
         return
@@ -124,7 +125,7 @@ def _await(pipe: int, name: str, process: int, deadline: float) -> None:
 
 
 def _questioner(names: Sequence[str]) -> tuple[int, int]:
-    """Start a process that asks one after the other; return it, and where it answers."""
+    """Start a process that asks one directory after the other; return it, and its answers' pipe."""
     answers, sender = os.pipe()
     process = os.fork()
     if process:

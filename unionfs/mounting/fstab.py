@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-# Of a line's options, those that speak to who mounts by it, not of how it is mounted.
+# Options of a line that speak to the mounting program, and not of the mount.
 _OF_THE_TABLE = frozenset({"defaults", "noauto", "nofail", "_netdev", "auto"})
 
 _FIELDS = 3  # that a line has at least: device, mount point, type

@@ -1,8 +1,8 @@
-"""The guards of an upper: they say so in time when upper fills up, and when its disk fails.
+"""The guards of an upper: they warn in time when upper fills up, and when its disk fails.
 
-A line in the log when a level of `usage.LEVELS` is reached, once until it is
-left again by some; and the same words for who logs in (`motd`), until it is
-left.
+A line goes to the log when a level of `usage.LEVELS` is reached, and again only after
+usage has fallen some percent below the level.  Users see the same words at login
+(`motd`) until then.
 """
 
 import logging
@@ -16,28 +16,28 @@ from unionfs.mounting.motd import Motd
 
 log = logging.getLogger(__name__)
 
-_SECONDS = 10.0  # between two looks, of a microsecond each
+_SECONDS = 10.0  # between two checks, of a microsecond each
 _LEFT = 5  # percent below a level at which it is left
 
 
 class Watch:
-    """Something to be said of a union for as long as it holds."""
+    """A warning about a union, which stands as long as it holds."""
 
     def __init__(self, about: str, motd: Motd | None) -> None:
-        """Take what it is about; None: nobody who logs in would see the union."""
+        """Take what the warning is about; *motd* None: users who log in do not see the union."""
         self._about = about
         self._motd = motd
         self._wanted = ""  # in the message of the day
         self._said: str | None = None  # None: a daemon before this one may have left something
 
     async def watch(self) -> None:
-        """Look now and then, for ever."""
+        """Check now and then, for ever."""
         while True:
             await trio.sleep(_SECONDS)
             self.look()
 
     def look(self) -> None:
-        """Say what is to be said by now."""
+        """Check, and put the warning that holds now into the message of the day."""
         self._announce()
 
     def leave(self) -> None:
@@ -64,7 +64,7 @@ class Guard(Watch):
         self._level = 0
 
     def look(self) -> None:
-        """Say so if a level was reached or left since the last look."""
+        """Say so if a level was reached or left since the last check."""
         try:
             self._judge(usage.room(self._fd))
         except OSError as exc:  # a failing disk is no reason for a daemon to end
@@ -85,9 +85,10 @@ class Guard(Watch):
 
 
 class Nurse(Watch):
-    """The word that the disk of an upper, called its *role*, takes no changes any more.
+    """The warning that the disk of an upper, called its *role*, takes no changes any more.
 
-    Who makes a change gets the disk's error in any case, and nothing goes anywhere else instead.
+    A program that makes a change gets the disk's error in any case, and nothing goes elsewhere
+    instead.
     """
 
     def __init__(self, fd: int, mountpoint: str, motd: Motd | None, role: str) -> None:
@@ -99,7 +100,7 @@ class Nurse(Watch):
         self._mounts = health.mounts()
 
     def look(self) -> None:
-        """Say so if that has changed since the last look."""
+        """Say so if the disk's state has changed since the last check."""
         before, trouble = self._wanted, health.trouble(self._fd, self._mounts)
         self._wanted = trouble and f"{self._role} TAKES NO CHANGES: its file system {trouble}"
         if self._wanted and self._wanted != before:
@@ -115,14 +116,14 @@ class Nurse(Watch):
 
 
 class Loss(Watch):
-    """The word that nothing persists, as state is lost."""
+    """The warning that nothing persists, as state is lost."""
 
     def __init__(self, why: str, mountpoint: str, motd: Motd | None) -> None:
         super().__init__(f"{_shown(mountpoint)} (state)", motd)
         self._wanted = f"NOTHING PERSISTS, what is changed now is lost at the next boot: {why}"
 
     async def watch(self) -> None:
-        """Say it at once, and go on until it is said."""
+        """Put the warning into the message of the day, and try until that has succeeded."""
         self.look()
         await super().watch()
 

@@ -1,16 +1,16 @@
-"""Whether the file system of an upper takes changes, as far as that can be told without one.
+"""Whether the file system of an upper takes changes, as far as that is known without making one.
 
-A disk that fails shows when it is written to.  Most file systems then end all changes themselves,
-and say so in one of three ways: they become read-only (ext4 with errors=remount-ro, btrfs); they
-stay writable by name and have a word for it among their options (ext4 since Linux 6.15, and after
-its ioctl to shut it down); or they answer nothing at all any more (xfs).
+A disk's failure shows when it is written to.  Most file systems then end all changes themselves,
+and say so in one of three ways.  They become read-only (ext4 with errors=remount-ro, btrfs).  They
+stay writable by name and show a word among their options (ext4 since Linux 6.15, and after its
+ioctl to shut it down).  Or they answer nothing at all any more (xfs).
 """
 
 import os
 
 from unionfs.host import mountinfo
 
-# Options in mountinfo -> what they say: fs/ext4/super.c, _ext4_show_options.
+# Options in mountinfo -> what they mean: fs/ext4/super.c, _ext4_show_options.
 _SAID = {
     "emergency_ro": "has ended all changes after an error",
     "shutdown": "was shut down after an error",

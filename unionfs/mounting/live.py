@@ -21,10 +21,10 @@ from unionfs.mounting.options import Options, Refused
 if TYPE_CHECKING:
     from unionfs.layers.persistence import Rules
 
-# What a mount answers whose daemon is dead.
+# The errors of a mount whose daemon is dead.
 _DEAD = frozenset({errno.ENOTCONN, errno.ECONNABORTED, errno.EIO})
 
-# Not in the status: they are about the command, or are shown with the layers.
+# Options that are not in the status: they concern the command, or are shown with the layers.
 _UNSHOWN = frozenset(
     {"flags", "remount", "lowers", "upper", "work", "state", "state_work", "planted", "disks"}
 )
@@ -62,7 +62,7 @@ class LiveMount(NamedTuple):
         )
 
     def rules(self) -> "Rules":
-        """Return the rules for what persists, or is to: without a state side it does not."""
+        """Return the rules for what persists, or would if there were a state side."""
         from unionfs.layers.persistence import Rules  # noqa: PLC0415 - few mounts have state
 
         return Rules.parse(self.status["options"].get("persist", ()) if self.status else ())

@@ -1,11 +1,10 @@
-"""What unions say to who logs in: `/run/unionfs/motd`, a line each, beside those of the boot.
+"""The unions' warnings to users who log in: `/run/unionfs/motd`, a line each, beside the boot's.
 
 pam_motd(8) shows it, as Debian has set it up, by a link in `/run/motd.d`.
 
-All names are made, and opened, before there is a mount: after that no path of a
-daemon's may lead through its union, and whom the credentials of its thread
-stand for is anybody's guess (`Changes`), so what it makes has no name until it
-is root's.
+All names are made, and opened, before there is a mount: after that no path of a daemon's
+may lead through its own union.  The thread may act for any user at that time (`Changes`),
+so a new file gets its name only when it is root's.
 """
 
 import contextlib
@@ -22,7 +21,7 @@ _PREFIX = "unionfs: "  # boot/messages.sh has the same
 
 
 def of_this_namespace() -> "Motd | None":
-    """Return the file, None where who logs in does not see the mounts that this process makes."""
+    """Return the file; None where users who log in do not see the mounts of this process."""
     with contextlib.suppress(OSError):
         if os.readlink("/proc/self/ns/mnt") != os.readlink("/proc/1/ns/mnt"):
             return None
@@ -30,10 +29,10 @@ def of_this_namespace() -> "Motd | None":
 
 
 class Motd:
-    """The file, of which this process may change what is about its own union."""
+    """The file; this process changes only the lines about its own union."""
 
     def __init__(self, run: str = _RUN) -> None:
-        """Make what is missing in *run*; where that cannot be, nothing is ever said."""
+        """Make the file's directories in *run*; where that fails, nothing is ever said."""
         self._directory = self._lock = -1
         try:
             _make_directory(f"{run}/unionfs")

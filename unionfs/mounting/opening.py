@@ -2,7 +2,7 @@
 
 Lowers are opened in detached, read-only copies of their mounts, upper and work
 in a writable one (`copies`, `uppers`); where the kernel has none, before Linux
-5.12, plain descriptors serve.  All that can be known to fail is refused here,
+5.12, plain descriptors serve.  Whatever is known to fail later is refused here,
 before anything is mounted, with a message that names the directory and says
 what to do.
 """
@@ -105,7 +105,7 @@ class _Named:
         self.upper = find("upper", options.upper) if options.upper else None
         self.work = find("work", options.work) if options.work else None
         places.check_layers(self.upper, self.work, self.lowers)
-        self.state: list[Place] = []  # and its work; none where it is lost
+        self.state: list[Place] = []  # state and its work; empty where state is lost
         self._lost = ""
         if options.state:
             self._find_state(options, held)
@@ -140,7 +140,7 @@ class _Named:
     def within(
         self, upper: Layer | None, lowers: tuple[Layer, ...], state: State | None
     ) -> frozenset[Layer]:
-        """Return those of the opened layers that lie within another; uppers stand for works too."""
+        """Return the layers that lie within another one; an upper stands for its work, too."""
         opened = dict(zip(self.lowers, lowers, strict=True))
         if upper is not None and self.upper is not None and self.work is not None:
             opened |= {self.upper: upper, self.work: upper}
@@ -169,7 +169,7 @@ def _open_lowers(
 
 
 def _refuse_incomplete(fd: int, place: Place) -> None:
-    """Refuse an upper as a lower whose files are there in part: what is missing would be zeros."""
+    """Refuse as a lower an upper that has files in part: their missing blocks would be zeros."""
     if incomplete.is_said(Layer(fd, name=place.name)):
         raise Refused(_in_part(place))
 

@@ -1,11 +1,11 @@
-r"""What a user may ask of a mount, in the words of overlayfs, mount(8) and our own.
+r"""The options that a user may give to a mount: those of overlayfs, mount(8) and our own.
 
 `-o` is one string of options with commas between them.  As in overlayfs, a
 backslash takes the meaning from the character after it, so that a directory
 may have `,` `:` or `\` in its name: fs/overlayfs/params.c, `ovl_next_opt` and
 `ovl_unescape`.  The options that mount(8) and fstab(5) pass along are
-understood where they mean something for a mount and ignored where they speak
-to mount(8) alone.
+understood where they mean something for a mount, and ignored where they are
+for mount(8) alone.
 
 This module only reads words; nothing here looks at the file system.
 """
@@ -21,7 +21,7 @@ OnOff = Literal["on", "off"]
 
 
 class Refused(Exception):  # noqa: N818 - it says what happens to the request
-    """What the user asks cannot be done: says why and what to do; exit status 2."""
+    """The user's request cannot be carried out: says why and what to do; exit status 2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Options:
     config: str | None = None  # the file that says the rest, "" for the one that the machine has
     source: str = "unionfs"
     subtype: str = "unionfs"
-    # Those that are chosen from a few words, each with its name in `-o` and its line in --help.
+    # Options that are chosen from a few words, each with its name in `-o` and its line in --help.
     metacopy: Annotated[OnOff | None, "copy only the metadata up when only that changes [on]"] = (
         None
     )
@@ -143,7 +143,7 @@ def unescape(text: str) -> str:
 
 
 def parse(strings: Iterable[str], base: Options) -> Options:
-    """Add what the strings of `-o` ask for to *base*; what is said last holds."""
+    """Add the options in the strings of `-o` to *base*; the last of several counts."""
     options = base
     for key, value in _pairs(strings):
         options = _add(options, key, value)
@@ -218,7 +218,7 @@ _PLACES = re.compile(r"all|[1-9][0-9]*(:[1-9][0-9]*)*")
 
 
 def _places(key: str, value: str | None) -> str:
-    """Return which lowers are meant."""
+    """Return the lowers that an option names."""
     if value is None or not _PLACES.fullmatch(value):
         raise Refused(f"bad option '{key}': say {key}=all, or which lowers ({key}=1:3)")
     return value
@@ -263,11 +263,11 @@ _OWN: dict[str, Callable[[Options, str | None], Options]] = {
 
 
 def settled(options: Options) -> Options:
-    """Check what was said against itself and decide what was not said.
+    """Check that the options agree, and decide those that were not given.
 
-    A file copied up by its metadata alone finds its data by its path, which
-    only a redirect can tell after a rename: metacopy=on needs redirect_dir=on,
-    as in overlayfs.rst.  The names of whiteout=aufs can express neither.
+    A metadata-only copy finds its data by a path, which after a rename only a
+    redirect can tell: metacopy=on needs redirect_dir=on, as in overlayfs.rst.
+    The names of whiteout=aufs can express neither.
     """
     _check_upper(options)
     _check_places(options)
@@ -311,7 +311,7 @@ def _copyup(options: Options) -> Literal["whole", "blocks"]:
 
 
 def _check_fill(options: Options) -> None:
-    """Check that files come to be in upper in part, and to be wanted whole."""
+    """Check that upper can have files in part, and that filling them makes sense."""
     if options.ram is not None:
         raise Refused("fill=on and a RAM upper exclude each other: whole files would fill the RAM")
     if options.copyup != "blocks":
@@ -319,9 +319,10 @@ def _check_fill(options: Options) -> None:
 
 
 def _with_state(options: Options) -> Options:
-    """Check what was said of the second side, and against it.
+    """Check the options of the second side, and those that exclude it.
 
-    Nothing passes through: an open file may move to the other side, but not in the kernel's hands.
+    Nothing passes through: an open file may move to the other side, and the kernel's backing
+    file could not move along.
     """
     if not options.state:
         raise Refused("what persists needs a state directory: add --state DIR (or statedir=DIR)")
@@ -346,7 +347,7 @@ def _with_state(options: Options) -> Options:
 
 
 def _without_opens(options: Options) -> Options:
-    """Check what was said against noopen=on, with which nothing passes through."""
+    """Check the options that exclude noopen=on, with which nothing passes through."""
     if options.passthrough == "all":
         raise Refused("noopen=on and passthrough=all exclude each other: leave one out")
     for key in ("loop", "direct", "handshake"):
@@ -356,7 +357,7 @@ def _without_opens(options: Options) -> Options:
 
 
 def _check_places(options: Options) -> None:
-    """Check that the lowers are there which far= and near= name, and that none is both."""
+    """Check that far= and near= name existing lowers, and none in both."""
     far, near = ((value or "").split(":") for value in (options.far, options.near))
     for key, places in (("far", far), ("near", near)):
         for place in places:

@@ -1,4 +1,4 @@
-"""What a daemon in the background does: imports while orders are awaited, then mounts.
+"""The work of a daemon in the background: import modules while orders are awaited, then mount.
 
 See `background`, which is the other half, and imports nothing.
 """

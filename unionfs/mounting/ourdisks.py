@@ -1,9 +1,9 @@
 """Disks that are mounted for a union, and unmounted with it.
 
-One is checked first, as at boot (boot/stage).  It is mounted where its configuration says or,
-without a word, below /run/unionfs/disks, where only root can go; what is mounted there is ours,
-also where the daemon of a former union has not come to unmount it.  A disk that is mounted
-elsewhere already is taken where it is, and stays.
+A disk is checked first, as at boot (boot/stage).  It is mounted where its configuration says, or
+else below /run/unionfs/disks, where only root can go.  Whatever is mounted there is ours, even if
+the daemon of a former union was killed before it could unmount the disk.  A disk that is mounted
+elsewhere already is used where it is, and stays.
 """
 
 import contextlib
@@ -31,12 +31,12 @@ class Disks:
     """The disks of one union."""
 
     def __init__(self, notes: list[str]) -> None:
-        """Take where it is noted what was found out about them."""
+        """Take the list for notes on what was found out about the disks."""
         self._notes = notes
-        self.mounted: list[str] = []  # where those are that go with the union
+        self.mounted: list[str] = []  # mount points of the disks that are unmounted with the union
 
     def place(self, disk: Disk) -> str:
-        """Return where a disk is, after checking and mounting it if need be."""
+        """Return a disk's mount point, after checking and mounting the disk if need be."""
         device = _device(disk)
         there = _place_of(device)
         if there is None:
@@ -54,11 +54,11 @@ class Disks:
             self._check(device, disk)
             os.makedirs(place, 0o700, exist_ok=True)
             if not disk.mountpoint:
-                os.chmod(_DISKS, 0o700)  # users could change files behind the union's back
+                os.chmod(_DISKS, 0o700)  # else users could change files behind the union's back
             _mount(device, place, disk)
         except (OSError, Missing) as exc:
             if made and os.path.isdir(place):
-                os.rmdir(place)  # what is written there would not be on the disk
+                os.rmdir(place)  # else files could be written there, and not on the disk
             raise Missing(str(exc)) from None
         return place
 
@@ -109,7 +109,7 @@ def _place_of(device: str) -> str | None:
 def held(places: Iterable[str]) -> Iterator[None]:
     """Keep disks mounted, and let go of them at the end.
 
-    A layer is in a copy of the mount: nobody would see from that that its disk is in use.
+    A layer is open in a copy of the mount, which does not make the disk's own mount busy.
     """
     try:
         with contextlib.ExitStack() as busy:
@@ -122,7 +122,7 @@ def held(places: Iterable[str]) -> Iterator[None]:
 
 
 def let_go(places: Iterable[str]) -> None:
-    """Unmount disks that are of no use any more; one that somebody else uses stays."""
+    """Unmount disks that are not needed any more; a disk that somebody else uses stays."""
     for place in places:
         try:
             mountcalls.umount(place)

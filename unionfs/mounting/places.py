@@ -2,7 +2,7 @@
 
 A `Place` is a directory held open, so that what was checked is what is used
 later.  Places are told apart by device and inode along the way up to the root,
-never by their names: symlinks and bind mounts have no say in it.
+never by their names: symlinks and bind mounts make no difference.
 
 A union whose layers are detached copies of their mounts (`opening`) cannot
 meet its own mount, so a mount point inside a layer is no loop; overlapping
@@ -32,7 +32,7 @@ class Place(NamedTuple):
 
     @property
     def label(self) -> str:
-        """Return how messages call it."""
+        """Return the place's name in messages."""
         return f"{self.role} '{self.name}'"
 
     def is_within(self, other: "Place") -> bool:
@@ -82,7 +82,7 @@ def _identity(fd: int) -> Identity:
 
 
 def check_layers(upper: Place | None, work: Place | None, lowers: list[Place]) -> None:
-    """Refuse layers of which one would change behind the other's back."""
+    """Refuse layers if one of them would change behind another's back."""
     _check_twice(lowers)
     if upper is None or work is None:
         return
@@ -103,7 +103,7 @@ def check_layers(upper: Place | None, work: Place | None, lowers: list[Place]) -
 
 
 def within_another(found: list[Place]) -> list[Place]:
-    """Return those that lie within another of them, on the same file system."""
+    """Return the places that lie within another of them, on the same file system."""
     heads = {place.chain[0] for place in found}
     return [
         place

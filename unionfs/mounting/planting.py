@@ -1,8 +1,8 @@
 """What scratch is planted with at the start of a mount: directories that begin bare.
 
-It happens when the layers are opened and scratch is empty, and nothing serves yet.  What is planted
-is an ordinary upper's content: a copy of the directory, opaque, so that nothing of the lowers shows
-in it.
+Planting happens when the layers are open, scratch is empty, and nothing serves yet.  A planted
+directory is ordinary content of an upper: a copy of the directory, opaque, so that nothing of the
+lowers shows in it.
 """
 
 import os
@@ -26,11 +26,11 @@ def plant(stack: Stack, options: Options) -> None:
     except OSError as exc:
         raise Refused(f"scratch '{stack.upper.name}' cannot be planted: {exc.strerror}") from exc
     finally:
-        os.chdir("/")  # who changes a layer enters it
+        os.chdir("/")  # changing a layer has entered it
 
 
 class _Planting:
-    """Upper while it is planted, beside what the lowers show."""
+    """An upper that is being planted, and the lowers below it."""
 
     def __init__(self, stack: Stack, upper: WritableLayer, options: Options) -> None:
         self._upper = upper
@@ -105,7 +105,7 @@ class _Planting:
                 yield child
 
     def _hide(self, node: Node) -> None:
-        """Have nothing of the lowers show in a directory, whose times stay."""
+        """Let nothing of the lowers show in a directory, and keep its times."""
         self._shown.whiteouts.make_opaque(self._upper, node.path)
         self._resemble(node)
 

@@ -1,14 +1,14 @@
 """Fedora's readonly-root, read as a configuration of ours: its file, rwtab and statetab.
 
-What the files mean is what initscripts' `readonly-root` makes of them (systemd/readonly-root
-in its source, and Red Hat's "Managing file systems").  There, a scratch file system takes
-copies of what rwtab names, a state file system of what statetab names, and each is mounted
-over its original.  Here the union takes every change: what is in statetab persists, all else
-goes to scratch.  So of rwtab only what shows *less* than the root means something: `empty`
-and `dirs`.
+The files mean what initscripts' `readonly-root` makes of them (systemd/readonly-root in its
+source, and Red Hat's "Managing file systems").  There, a scratch file system takes copies of
+what rwtab names, a state file system takes copies of what statetab names, and each copy is
+mounted over its original.  Here the union takes every change: what statetab names persists, all
+else goes to scratch.  So of rwtab only the entries that show *less* than the root mean
+something: `empty` and `dirs`.
 
-READONLY and TEMPORARY_STATE are not asked: who mounts by this file has decided that, and a
-machine that does has to say READONLY=no, or Fedora's own script would do its part on top.
+READONLY and TEMPORARY_STATE are ignored: a mount by this file has decided them.  Such a
+machine has to say READONLY=no, or Fedora's own script would do its part on top.
 """
 
 import glob
@@ -54,9 +54,9 @@ def read(file: str = FILE, root: str = "/") -> Configuration:
 
 
 def rules_on(state: str, root: str = "/") -> tuple[Rule, ...]:
-    """Return the rules when the directory *state* is there: it may have some of its own.
+    """Return the rules with the directory *state*, which may have some of its own.
 
-    These are its file `files`, and its own copies of statetab, which count instead of the root's.
+    These are in its file `files`, and in its own copies of statetab, which replace the root's.
     """
     return tuple(_statetab(root, state))
 
@@ -75,7 +75,7 @@ class _Line(NamedTuple):
 
 
 def _lines(file: str, root: str) -> Iterator[_Line]:
-    """Yield what stands in a file, without blank lines and comments; nothing without a file."""
+    """Yield a file's lines, without blank lines and comments; none without a file."""
     try:
         with open(_below(root, file), encoding="utf-8", errors="surrogateescape") as lines:
             for number, line in enumerate(lines, 1):
@@ -107,13 +107,13 @@ _PART = re.compile(r"""'[^']*'|"(?P<double>(?:[^"\\]|\\.)*)"|\\.|(?P<plain>[^'"\
 
 
 def _is_expanded(word: str) -> bool:
-    """Tell whether sh would put something else in the place of a part of the word."""
+    """Tell whether sh would replace a part of the word by something else."""
     parts = (found["double"] or found["plain"] or "" for found in _PART.finditer(word))
     return any(re.search(r"[$`]", re.sub(r"\\.", "", part)) for part in parts)
 
 
 def _unquoted(word: str) -> str:
-    """Return what a word stands for in sh, where nothing is expanded."""
+    """Return the value of a word in sh, where nothing is expanded."""
     text = ""
     for found in _PART.finditer(word):
         if found["double"] is not None:
@@ -126,7 +126,7 @@ def _unquoted(word: str) -> str:
 
 
 def _variables(file: str) -> dict[str, _Line]:
-    """Return what the file sets: name -> the line, with the value as its text."""
+    """Return the file's variables: name -> the line, with the value as its text."""
     if not os.path.exists(file):
         raise Refused(f"{file} does not exist: say --readonly-root FILE, or --config")
     values = {}
@@ -196,14 +196,14 @@ def _state(
 
 
 def _of_this_client(directory: str, root: str) -> str:
-    """Return the directory that this machine has among those of others, by its host name."""
+    """Return this machine's directory, which has its host name, among those of other machines."""
     name = next((line.text for line in _lines("/etc/hostname", root)), "")
     own = os.path.join(directory, name)
     return own if name and os.path.isdir(_below(root, own)) else directory
 
 
 def _in_fstab(mountpoint: str, root: str) -> Iterator[Room]:
-    """Yield what fstab(5) has for a mount point."""
+    """Yield the entries of fstab(5) for a mount point."""
     for entry in fstab.entries(root):
         if entry.mountpoint != mountpoint:
             continue
@@ -249,11 +249,11 @@ def _tables(name: str, root: str, over: str | None = None) -> Iterator[str]:
 
 
 def _statetab(root: str, state: str) -> Iterator[Rule]:
-    """Yield the rules of statetab: several paths may stand in a line, each may be a glob."""
+    """Yield the rules of statetab: a line may have several paths, and each may be a glob."""
     for file in _tables("statetab", root, state):
         lines = list(_lines(file, state)) or list(_lines(file, root))
         if state != root and os.path.isfile(_below(state, file)):
-            yield Rule(file, f"{state}{file}")  # else it would not be the one that counts
+            yield Rule(file, f"{state}{file}")  # so that the union shows the file that counts
         yield from _rules(lines, root)
     if state != root:
         yield from _rules(_lines("/files", state), root)
@@ -271,7 +271,7 @@ def _rules(lines: Iterable[_Line], root: str) -> Iterator[Rule]:
 
 
 def _planted(root: str, notes: list[str]) -> Iterator[Planted]:
-    """Yield what scratch begins with; what is not in the root is left out, as in initscripts."""
+    """Yield the directories to plant; those not in the root are left out, as in initscripts."""
     files = [*_tables("rwtab", root), "/run/initramfs/rwtab"]
     for line in (line for file in files for line in _lines(file, root)):
         kind, *words = line.text.split()

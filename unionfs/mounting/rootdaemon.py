@@ -21,8 +21,8 @@ from unionfs.mounting.options import Options
 def serve(options: Options, mountpoint: str, ready: int) -> int:
     """Serve, and return the exit status when the mount has gone.
 
-    When it serves, the watcher is told at *ready* what it has to know: the mount's device number,
-    and what to do when the daemon dies.
+    When it serves, it tells the watcher through *ready* the mount's device number, and what to do
+    when the daemon dies.
     """
 
     def started() -> None:
@@ -44,9 +44,9 @@ def serve(options: Options, mountpoint: str, ready: int) -> int:
 def _held(layer: str | None) -> Iterator[None]:
     """Keep the mount that a writable layer is named in busy, so that nobody can unmount it.
 
-    The layer itself is in a copy of that mount: unmounted, its disk would stay writable to the
-    end, and be left with a journal to recover.  As it is, a shutdown has to make it read-only.
-    RAM need not be held, and what is not there cannot.
+    The layer itself is open in a copy of that mount.  If the mount were gone, the disk would stay
+    writable to the end, and be left with a journal to recover.  As it is, a shutdown has to make
+    the disk read-only.  RAM need not be held, and a missing layer cannot be.
     """
     with contextlib.ExitStack() as held:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):

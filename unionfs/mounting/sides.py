@@ -3,10 +3,10 @@
 State is a directory, or the root of a disk, as it is: files that were copied there by hand are its
 content.  Scratch has `upper` and `work` in such a place.
 
-Disks are mounted for that, and unmounted with the union (`ourdisks`).
+Disks are mounted for the union, and unmounted with it (`ourdisks`).
 
-This is for a machine that runs; at boot the scripts do it (boot/stage), as the disks are to be
-waited for and checked there.
+This is for a running machine.  At boot the scripts do this work (boot/stage), as they have to wait
+for disks and check them.
 """
 
 import os
@@ -20,10 +20,10 @@ from unionfs.mounting.ourdisks import Disks, Missing
 
 
 def filled(options: Options, configuration: Configuration) -> tuple[Options, list[str]]:
-    """Add what the configuration says to what the options, which win, leave open.
+    """Let the configuration decide what the options leave open; the options win.
 
-    Return what is to be said of places that cannot be had, too.  Of the configuration's own
-    options it is not so that others win: they are to be the others' base.
+    Also return messages about places that cannot be had.  The configuration's own options do not
+    come in here: they have to be the base of the others already.
     """
     troubles: list[str] = []
     disks = Disks(troubles)
@@ -65,7 +65,7 @@ def _with_scratch(
 def _with_state(
     options: Options, configuration: Configuration, disks: Disks, troubles: list[str]
 ) -> Options:
-    """Add the state side, and the rules; where none can be had, name the one that is missing."""
+    """Add the state side, and the rules; where no state can be had, name the one missing."""
     rooms = () if options.state else configuration.state
     state = options.state or next((_name(room) for room in rooms), None)
     for room in rooms:
@@ -86,7 +86,7 @@ def _with_state(
 
 
 def _name(room: Room) -> str:
-    """Return what a place is called where it is missing; no directory has that name."""
+    """Return a name for a missing place; no directory has that name."""
     return room.device if isinstance(room, Disk) else str(getattr(room, "path", room))
 
 
@@ -107,7 +107,7 @@ def _made(room: Disk | Directory, name: str, disks: Disks) -> str:
 
 
 def _directory(room: Room, disks: Disks) -> str:
-    """Return where a place is, after mounting it if need be."""
+    """Return the directory of a place, after mounting it if need be."""
     if isinstance(room, Directory):
         if not os.path.isdir(room.path):
             raise Missing(f"{room} is not there")

@@ -1,12 +1,12 @@
-"""The second writable side of a union, opened: state, and why there is none where it is lost.
+"""The second writable side of a union, opened: state, or the reason why it is lost.
 
-A machine must boot though its state disk does not: where state is missing, read-only, damaged or in
-use, the union is made without it, all goes to scratch, and it is said loudly
-(`Stack.state_lost`).  `--state-required` refuses instead.  What is refused in any case are
-directories that are state and scratch at once, as scratch is emptied.
+A machine must boot even without its state disk.  If state is missing, read-only, damaged or in use,
+the union is made without it, all changes go to scratch, and that is reported loudly
+(`Stack.state_lost`).  `--state-required` refuses instead.  Directories that are state and scratch
+at once are always refused, as scratch is emptied.
 
-Scratch on disk is emptied here, before each mount: a directory that we have not marked as ours,
-when it was empty, is refused.
+Scratch on disk is emptied here, before each mount.  A directory without the mark that we set when
+it was empty is refused.
 """
 
 import contextlib
@@ -30,11 +30,11 @@ log = logging.getLogger(__name__)
 
 
 class Lost(Exception):  # noqa: N818 - it says what has become of state
-    """State is not to be had: says why."""
+    """State cannot be had: says why."""
 
 
 def told(options: Options, why: Lost) -> str:
-    """Say in the log that state is lost, and return why; refuse where it is required."""
+    """Log that state is lost, and return why; refuse where state is required."""
     if options.state_required:
         raise Refused(str(why)) from None
     log.error("%s; NOTHING PERSISTS, all goes to scratch", why)
@@ -42,7 +42,7 @@ def told(options: Options, why: Lost) -> str:
 
 
 def find(options: Options, held: contextlib.ExitStack) -> list[Place]:
-    """Hold state and its work open; `Lost` where they are not there."""
+    """Hold state and its work open; `Lost` where one is missing."""
     name = options.state or ""
     try:
         state = places.find("state", name)
@@ -86,7 +86,7 @@ def open_state(options: Options, found: list[Place], attached: list[Place]) -> S
 
 
 def _require_ways(place: Place, state: Layer, directory: bytes, rule: "RuleNode") -> None:
-    """Raise `Lost` for what is no directory where the rules speak of paths below it."""
+    """Raise `Lost` for a file in the place of a directory that the rules lead through."""
     for entry in state.scan(directory):
         here, path = rule.child(entry.name), join(directory, entry.name)
         if not here.leads:
@@ -99,9 +99,9 @@ def _require_ways(place: Place, state: Layer, directory: bytes, rule: "RuleNode"
 
 
 def empty_scratch(upper: WritableLayer, work: WritableLayer, like: int) -> None:
-    """Remove all that a scratch directory holds of the last mount; refuse what is not ours.
+    """Remove all that the last mount has left in a scratch directory; refuse one that is not ours.
 
-    It takes after the directory *like* then, as a new one in RAM.
+    Its root then resembles the directory *like*, as that of a new scratch in RAM does.
     """
     entries = list(upper.scan(b"."))
     if entries and upper.find_attribute(b".", markers.SCRATCH) is None:

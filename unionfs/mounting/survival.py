@@ -1,16 +1,16 @@
-"""What keeps a process alive and at work on which the whole machine waits.
+"""Means to keep alive, and at work, a process on which the whole machine waits.
 
 The daemon of a root file system must not be killed, swapped out or stopped for
-long, as everybody else then waits for it, also those who would wake it.
+long: all other processes then wait for it, even those that would wake it.
 
 **Stopped by all.**  At a shutdown PID 1 sends SIGSTOP to everybody
 (systemd-shutdown, sysvinit's killall5), and looks at files on `/` before it sends
 SIGCONT: it would wait for ever.  SIGSTOP cannot be blocked, but a timer of the
 process's own goes on in the kernel: `StayAwake` has timers that send SIGCONT,
-and puts them off all the time, so that they fire only when it cannot.  They are
+and puts them off all the time, so that they fire only when it is stopped.  They are
 not periodic: since Linux 6.13 a periodic timer whose signal is ignored fires
 once, and then rests (kernel/time/posix-timers.c, `ignored_posix_timers`).
-Never firing, they also disturb no system call that is not started again.
+As they normally never fire, they interrupt no system call that would not restart.
 
 **Killed by all.**  systemd spares processes of root whose argv[0] begins with
 `@` (https://systemd.io/ROOT_STORAGE_DAEMONS).  `rename` writes that over the
@@ -45,8 +45,8 @@ _ARG_START, _ARG_END = 48 - 3, 49 - 3
 
 # Seconds between two times that the timers are put off.
 _PACE = 0.1
-# Seconds after which they fire, each once: the later ones are for a process that was
-# stopped again before it came to put off the first.
+# Seconds after which they fire, each once: the later ones are for a process that is
+# stopped again before it could put off the first.
 _DELAYS = (0.3, 1.0, 3.0, 10.0, 30.0)
 
 # PyDLL keeps the interpreter lock: these calls are shorter than letting go of it.
@@ -117,15 +117,15 @@ def rename(title: str) -> None:
 
 
 def spare_from_oom_killer() -> None:
-    """Have others killed when memory runs out: oom_score_adj, proc_pid_oom_score_adj(5)."""
+    """Let others be killed when memory runs out: oom_score_adj, proc_pid_oom_score_adj(5)."""
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "wb", 0) as file:
         file.write(b"-1000")
 
 
 def use_small_pages() -> None:
-    """Have no huge pages from now on, as one of which a byte is touched is locked whole.
+    """Use no huge pages from now on: touching one byte would lock a whole one.
 
-    prctl(2), PR_SET_THP_DISABLE; children and threads have it from this process.
+    prctl(2), PR_SET_THP_DISABLE; children and threads inherit it from this process.
     """
     _libc.prctl(_PR_SET_THP_DISABLE, 1, 0, 0, 0)
 
@@ -139,7 +139,7 @@ def lock_memory() -> None:
 
 
 def settle(name: str) -> None:
-    """Let go of the command that started this process, and stay, whatever comes."""
+    """Let go of the command that started this process, and survive all that follows."""
     inherited.leave_terminal()
     ignore(signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
     lock_memory()

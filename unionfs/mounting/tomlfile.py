@@ -18,8 +18,8 @@
     mount_options = "noatime"
     required = false                    # true: nothing is mounted without it
 
-What is wrong is told with its line: the standard library's parser knows the lines of a
-value no more, so they are looked for in the text.
+Errors are reported with their lines.  The standard library's parser does not tell the line of a
+value, so it is looked for in the text.
 """
 
 import difflib
@@ -40,7 +40,7 @@ _SCRATCH = ("ram", "disk", "directory", "mount_options")
 _STATE = ("disk", "directory", "mount_options", "required")
 _KEYS = ("lower", "persist", "empty", "dirs", "options", "scratch", "state")
 
-# What belongs elsewhere in the file, or to others -> where.
+# Keys that belong elsewhere in the file, or to other programs -> where.
 _ELSEWHERE = {
     "lowerdir": "say lower = ... outside of options",
     "lowerdir+": "say lower = ... outside of options",
@@ -70,7 +70,7 @@ def read(file: str = FILE) -> Configuration:
 
 
 def parsed(text: str, file: str = FILE) -> Configuration:
-    """Return what the text of the file *file* asks for."""
+    """Return the configuration in the text of the file *file*."""
     try:
         found = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
@@ -95,7 +95,7 @@ def parsed(text: str, file: str = FILE) -> Configuration:
 
 @dataclass(frozen=True, slots=True)
 class _Document:
-    """The text, for messages that say where in it something is."""
+    """The text, for messages that name a place in it."""
 
     file: str
     text: str
@@ -104,7 +104,7 @@ class _Document:
         raise Refused(f"{self.where(key, value)}: {trouble}")
 
     def where(self, key: tuple[str, ...], value: object = None) -> str:
-        """Return the place of a key or, in what follows it, of a value."""
+        """Return the place of a key, or of a value that follows the key."""
         lines = self.text.splitlines()
         at = self._line(key, lines)
         if at and isinstance(value, str):
@@ -115,7 +115,7 @@ class _Document:
 
     @staticmethod
     def _line(key: tuple[str, ...], lines: list[str]) -> int:
-        """Return the line of a key, or of the table that it is in; 0 where that is not found."""
+        """Return the line of a key, or of its table; 0 where it is not found."""
         header: tuple[str, ...] = ()
         best = 0
         for number, line in enumerate(lines, 1):
@@ -196,7 +196,7 @@ def _table(
 
 
 def _room(document: _Document, name: str, table: dict[str, Any]) -> Room | None:
-    """Return where a side is, None where nothing is said of it."""
+    """Return the room of a side, None where the file does not name one."""
     said = [key for key in ("ram", "disk", "directory") if key in table]
     if len(said) > 1:
         document.refuse(

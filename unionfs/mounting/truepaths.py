@@ -1,6 +1,6 @@
 """Where a path of a root directory leads when symlinks are followed, as they are within that root.
 
-In a union a rule speaks of names: below a symlink there are none.
+In a union a rule speaks of names, and there are no names below a symlink.
 """
 
 import os
@@ -11,7 +11,7 @@ _MOST_LINKS = 40  # of symlinks that lead to one another: path_resolution(7)
 def resolved(path: str, root: str) -> str:
     """Return the path with the symlinks above its last name followed, as a bind mount does.
 
-    What it names need not exist.
+    The path's last name need not exist.
     """
     left = [name for name in reversed(path.split("/")) if name not in {"", "."}]
     there: list[str] = []

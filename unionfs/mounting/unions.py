@@ -1,9 +1,9 @@
 """All unions on this machine, also those of other mount namespaces, and those that are dead.
 
-Any FUSE mount may be one: type and source are as the user chose them.  Those that
-only root can have made, with our options, are asked for their status, each in a
-process of its own: a daemon that is stopped, or some other file system's server
-that is gone, answers nobody, and who has asked cannot always be ended.
+Any FUSE mount may be a union: type and source are as the user chose them.  Mounts that
+only root can have made, with our options, are asked for their status, each by a
+process of its own.  A daemon that is stopped, or another file system's server that
+is gone, answers nobody, and a process that has asked it cannot always be ended.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from unionfs.mounting.options import Refused
 # Seconds that all daemons together have to answer.
 _PATIENCE = 2.0
 
-# What a union is called where nothing else is said: one that does not answer is told by that alone.
+# The default names of a union: a union that does not answer is recognized by them alone.
 _NAMES = frozenset({"unionfs", "pyunionfs"})
 _OUR_OPTIONS = {"user_id": "0", "default_permissions": "", "allow_other": ""}
 
@@ -39,7 +39,7 @@ class Union(NamedTuple):
 
     @property
     def root(self) -> str:
-        """Return what leads from here to the root of its mount namespace."""
+        """Return the path from here to the root of its mount namespace."""
         return _root_of(self.namespace)
 
 
@@ -61,7 +61,7 @@ def all_unions() -> list[Union]:
 def find(mountpoint: str) -> Union:
     """Return the union that is mounted at *mountpoint*; Refused where none is.
 
-    It is as `live.find`, but does not wait for a daemon that is stopped.
+    It does as `live.find`, but does not wait for a daemon that is stopped.
     """
     path = os.path.abspath(mountpoint)  # fails where it is relative to a directory that is gone
     question = _Question(functools.partial(_find, mountpoint))
@@ -100,7 +100,7 @@ def _is_named_as_ours(mount: MountInfo) -> bool:
 
 
 def _namespaces() -> list[int]:
-    """Return one process in each other mount namespace, best one that was not chrooted there."""
+    """Return one process in each other mount namespace, if possible one without a chroot."""
     found: dict[str, int] = {}
     own = os.readlink("/proc/self/ns/mnt")
     for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
@@ -111,7 +111,7 @@ def _namespaces() -> list[int]:
     return list(found.values())
 
 
-# What a daemon answers: a state, "" for no union, and what belongs to it.
+# A daemon's answer: its state, "" for no union, and its status.
 _Answer = tuple[str, Any]
 
 
@@ -129,7 +129,7 @@ class _Question:
         os.close(sender)
 
     def answer(self, deadline: float) -> _Answer:
-        """Return the answer; wait until *deadline* at most, for one whose state is silent."""
+        """Return the answer; wait until *deadline* at most, after which the state is silent."""
         text = b""
         with open(self._answer, "rb", buffering=0) as pipe:
             while select.select([pipe], [], [], max(0, deadline - time.monotonic()))[0]:

@@ -1,10 +1,10 @@
 """The writable layers of a union: opened, tried and claimed for one mount alone.
 
-Upper and work are directories of one file system and of one mount.  What a
-union will need of them (whiteouts, trusted attributes, renames that exchange)
-is tried in work, under a name that is removed again.  Locks on both keep other
-unions out (`claims`); kernel overlayfs takes no such lock, so its mounts are
-looked for in the mount table.
+Upper and work are directories of one file system and of one mount.  The features that
+a union needs of them (whiteouts, trusted attributes, renames that exchange) are tried
+in work, under a name that is removed again.  Locks on both keep other unions out
+(`claims`).  Kernel overlayfs takes no such lock, so its mounts are looked for in the
+mount table.
 """
 
 import contextlib
@@ -24,10 +24,10 @@ log = logging.getLogger(__name__)
 
 
 def open_ram(size: str, like: int) -> tuple[WritableLayer, WritableLayer, int]:
-    """Return upper and work in a tmpfs that is mounted nowhere, and that, as `open_upper` does.
+    """Return upper and work in a tmpfs that is mounted nowhere, and the tmpfs, as `open_upper`.
 
-    *size* is as tmpfs(5) takes it, "" for half of the RAM.  The mount's root
-    is upper's root, which so takes after the directory *like*.
+    *size* is as tmpfs(5) takes it, "" for half of the RAM.  The mount shows upper's
+    root as its own, so upper's root is made to resemble the directory *like*.
     """
     parameters = {"mode": "755", **({"size": size} if size else {})}
     tmpfs = _tmpfs(parameters)
@@ -93,10 +93,10 @@ def _attributes(fd: int) -> list[str]:
 def open_upper(
     upper: Place, work: Place, attached: list[Place], whiteout: str = "overlay"
 ) -> tuple[WritableLayer, WritableLayer, int]:
-    """Open, claim and try both, and return the detached copy of the mount that holds them, too.
+    """Open, claim and try both; return them and the detached copy of the mount that holds them.
 
-    Where there is none, it is -1, and they join *attached*.  *whiteout* is the format that
-    they are tried for: "overlay" or "aufs".
+    Where there is no copy, it is -1, and they join *attached*.  They are tried for the format
+    *whiteout*: "overlay" or "aufs".
     """
     for place in (upper, work):
         if os.fstatvfs(place.fd).f_flag & os.ST_RDONLY:
@@ -119,9 +119,9 @@ def open_upper(
 
 
 def open_together(writable: list[Place], attached: list[Place]) -> tuple[int, list[int]]:
-    """Open directories in one copy of their mount, and return it, too.
+    """Open directories in one copy of their mount; return the copy and the directories.
 
-    Else they are opened as they are, join *attached*, and the copy is -1.
+    If there can be no copy, they are opened as they are and join *attached*; the copy is -1.
     """
     names = [os.path.realpath(place.name) for place in writable]
     above = os.path.commonpath(names)
@@ -164,7 +164,7 @@ def _is_place(path: str, place: Place) -> bool:
 
 
 def require_holes(upper: Place) -> None:
-    """Refuse a file system of which it is not known that it tells what was written to a file."""
+    """Refuse a file system that is not known to tell which parts of a file were written."""
     if not syscalls.knows_holes(upper.fd):
         raise Refused(
             f"{upper.label} is on a file system that copyup=blocks is not made for:"
@@ -188,7 +188,7 @@ def _try_out(work: WritableLayer, upper: Place, whiteout: str) -> None:
         _remove_trial(work, name)
 
 
-_Attempts = Iterator[tuple[str, Callable[[], None]]]  # each with what it tries
+_Attempts = Iterator[tuple[str, Callable[[], None]]]  # the name of a feature, and its trial
 
 
 def _try(attempts: _Attempts, upper: Place, way_out: str) -> None:
@@ -213,14 +213,14 @@ def _for_any(work: WritableLayer, name: bytes) -> _Attempts:
 
 
 def _for_overlay(work: WritableLayer, name: bytes) -> _Attempts:
-    """Try what overlayfs's form takes: it is not to be had on overlayfs and some of FUSE."""
+    """Try what overlayfs's format needs: overlayfs itself and some FUSE do not have it."""
     whiteout = name + b"/whiteout"
     yield "hold whiteouts", lambda: work.mknod(whiteout, stat.S_IFCHR, 0)
     yield "exchange names", lambda: work.exchange(whiteout, work, name + b"/directory")
 
 
 def _remove_trial(work: WritableLayer, name: bytes) -> None:
-    """Remove what `_try_out` made, also that of one that was killed."""
+    """Remove what `_try_out` made, also in a process that was killed."""
     if work.find(name) is None:
         return
     for path in work.scan(name):

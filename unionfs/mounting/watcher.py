@@ -1,15 +1,15 @@
 """The process that sees the daemon of `/` die, says so, and brings the machine back.
 
-Without its daemon every access to `/` answers ENOTCONN: nothing can be started
+Without its daemon every access to `/` gives ENOTCONN: nothing can be started
 any more, not even reboot(8).  So this process has all it needs in memory and
 open: the console, the kernel's log and /proc/sysrq-trigger.
 
-The daemon's end is a death when its mount is still there for PID 1; where it
-has been unmounted, by a boot script that gave up, all is well.
+The daemon has died if PID 1 still sees its mount when the daemon ends.  If a boot
+script gave up and unmounted it, all is well.
 
-It is forked before the daemon's modules are imported, so that it takes little
-of the memory that it locks.  To keep the connection across the daemon's death
-would be its affair, too.
+This process is forked before the daemon's modules are imported, so that it locks
+little memory.  If the connection is ever to be kept across the daemon's death, that
+belongs here.
 """
 
 import contextlib
@@ -33,9 +33,9 @@ _HALT = 0xCDEF0123
 # include/linux/proc_ns.h, PROC_PID_INIT_INO: the machine's own PID namespace
 _FIRST_PID_NAMESPACE = 0xEFFFFFFC
 
-# Seconds that a disk has to take what is not written yet.
+# Seconds that a disk may take for the data that is not written yet.
 _SYNC_SECONDS = 10.0
-# Seconds that the kernel has to make its file systems read-only, in the background.
+# Seconds that the kernel may take to make its file systems read-only, in the background.
 _READ_ONLY_SECONDS = 1.0
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -49,22 +49,22 @@ def status_of(child: int) -> int:
 
 
 def watch(child: int, serving: int, ready: int) -> int:
-    """Watch the daemon *child*, and return its exit status when there is no mount of it.
+    """Watch the daemon *child*, and return its exit status if its mount is gone.
 
-    It tells at *serving* when it serves, and that is passed on to *ready*.
+    The daemon tells through *serving* when it serves, and that is passed on to *ready*.
     """
     survival.use_small_pages()
     survival.spare_from_oom_killer()
     with open(serving, "rb") as pipe:
         device, _, dead = pipe.read().decode().partition(" ")  # no `dead`: it serves no root
-    if not device:  # it did not come to that
+    if not device:  # the daemon ended before it served
         return status_of(child)
     survival.rename("@unionfs-watch")
     watcher = Watcher(child, device, cast("Dead", dead or "nothing"))
     os.write(ready, b"1")
     os.close(ready)
     survival.settle("unionfs-watch")
-    survival.ignore(signal.SIGTERM, signal.SIGINT)  # in the child they ask to unmount, in vain
+    survival.ignore(signal.SIGTERM, signal.SIGINT)  # to the child they mean: unmount; in vain
     return watcher.wait()
 
 
@@ -110,7 +110,7 @@ class Watcher:
                 os.write(fd, line.encode())
 
     def _survive_panic(self) -> None:
-        """Have the machine restart should PID 1 end meanwhile, for want of a page of its program.
+        """Let the machine restart if PID 1 ends meanwhile, for want of a page of its program.
 
         kernel.panic, sysctl/kernel.rst: seconds until then; 0, never, is the default.
         """
@@ -121,7 +121,7 @@ class Watcher:
                 os.write(self._panic, b"1")
 
     def _save(self) -> None:
-        """Have written what is not written yet, as far as that can be."""
+        """Sync what is not written yet, as far as possible."""
         thread = threading.Thread(target=os.sync, daemon=True)
         thread.start()
         thread.join(_SYNC_SECONDS)
@@ -135,7 +135,7 @@ class Watcher:
         _libc.reboot(ctypes.c_int(command - (1 << 32) if command >> 31 else command))
 
     def _ask_kernel(self, key: bytes) -> bool:
-        """Press a key of sysrq, on a machine that is ours; say whether that was done."""
+        """Press a sysrq key, unless in a PID namespace; say whether that was done."""
         if not self._is_machine:
             return False
         with contextlib.suppress(OSError):
@@ -152,7 +152,7 @@ _CONSEQUENCE: dict[Dead, str] = {
 
 
 def _opened(path: str, flags: int) -> int:
-    """Open *path*; -1 where it cannot be: what needs it is then left out."""
+    """Open *path*; -1 where that fails: steps that need it are then left out."""
     try:
         return os.open(path, flags | os.O_CLOEXEC | os.O_NOCTTY)
     except OSError:

@@ -1,11 +1,10 @@
-"""Where a layer of a live union is now, though it was moved, or is seen from another place.
+"""Where a layer of a live union is now, even if it was moved, or is seen from another place.
 
-The daemon knows the name that a layer was opened by, which is no more than
-history: its descriptor leads to the directory, through a copy of the mount
-that is in no mount table.  So the directory is looked for by what it is, its
-device and inode: under the old name, as the root of some mount, and by its
-file handle (open_by_handle_at(2)) in the mounts of its file system, where the
-kernel tells its path.
+The daemon only knows the name that a layer had when it was opened.  The daemon's
+descriptor leads to the directory through a copy of the mount that is in no mount
+table.  So the directory is looked for by its device and inode: under the old name, as
+the root of some mount, and by its file handle (open_by_handle_at(2)) in the mounts of
+its file system, where the kernel tells its path.
 """
 
 import contextlib

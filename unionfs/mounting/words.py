@@ -1,10 +1,10 @@
-"""Options of others: the flags of mount(8), what it says to itself, and what overlayfs knows."""
+"""Options of others: the flags of mount(8), the options that it keeps, and overlayfs's."""
 
 from unionfs.host import mountcalls
 
 # Option of mount(8) -> the MS_* bits that it clears and the ones that it sets.  noatime, relatime
-# and strictatime do not clear each other: of those that are said the kernel takes the strictest,
-# strictatime, or else noatime.
+# and strictatime do not clear each other: of those given the kernel takes strictatime, or else
+# noatime.
 FLAGS: dict[str, tuple[int, int]] = {
     "ro": (0, mountcalls.MS_RDONLY),
     "rw": (mountcalls.MS_RDONLY, 0),
@@ -28,10 +28,10 @@ FLAGS: dict[str, tuple[int, int]] = {
     "defaults": (0, 0),
 }
 
-# The kernel shows them in the mount table, from where mount(8) takes them for a remount.
+# The kernel shows these in the mount table, from where mount(8) takes them for a remount.
 _IN_MOUNT_TABLE = ("user_id=", "group_id=", "max_read=", "blksize=")
 
-# They speak to mount(8), systemd or libfuse, or ask for what we do anyway.
+# These are for mount(8), systemd or libfuse, or ask for what unionfs does anyway.
 IGNORED = frozenset(
     {
         "_netdev",
@@ -51,7 +51,7 @@ IGNORED = frozenset(
 )
 IGNORED_PREFIXES = ("x-", "X-", "comment=", "uhelper=", "helper=", *_IN_MOUNT_TABLE)
 
-# Options of others that a user may bring along -> what to say.
+# Options of others that a user may bring along -> the message.
 EXPLAINED = {
     **dict.fromkeys(
         ("user", "users", "owner", "group", "allow_root"),
