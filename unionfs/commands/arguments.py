@@ -22,7 +22,7 @@ options of -o (separated by commas; \\, \\: and \\\\ stand for themselves in nam
                         as in mount(8); remount (with ro or rw) changes them on a live mount
   fsname=NAME           the source shown in the mount table [unionfs]
 """
-_COLUMN = 24  # where a meaning begins
+_COLUMN = 24  # the column in which a meaning begins
 _WIDTH = 97
 
 # Words of the command line that name one directory -> the word of `-o`.
@@ -33,12 +33,12 @@ _DIRECTORIES = {
     "state_work": "stateworkdir",
 }
 
-# Options of which the operand may be left out -> what the next word has to be to be taken for it.
+# Options whose operand may be left out -> whether the next word is that operand.
 _LOOKS_LIKE_SIZE = re.compile(r"[0-9]+[a-zA-Z%]*")
 
 
 def _may_be_file(word: str) -> bool:
-    """Tell whether a word is not the mount point: that is a directory."""
+    """Tell whether a word may be a file; the mount point is a directory."""
     return not word.startswith("-") and not os.path.isdir(word)
 
 
@@ -117,7 +117,7 @@ def _help_line(said: str, meaning: str) -> str:
 def before_parsing(arguments: Iterable[str]) -> list[str]:
     """Return the arguments with operands that may be left out joined to their options.
 
-    argparse would take any next word for the SIZE of --ram, also the mount point.  Words
+    argparse would take any next word for the SIZE of --ram, even the mount point.  Words
     after `--` are left alone.
     """
     joined: list[str] = []
@@ -133,7 +133,7 @@ def before_parsing(arguments: Iterable[str]) -> list[str]:
 
 
 def options_from(arguments: argparse.Namespace, base: Options | None = None) -> Options:
-    """Return what the words of `add_layers`, and --upper and --work, ask for."""
+    """Return the options given by the words of `add_layers`, and by --upper and --work."""
     options = parse(arguments.options, base or Options())
     if arguments.lower and options.lowers:
         raise Refused("lower layers are given twice, by --lower and by lowerdir=: use one")

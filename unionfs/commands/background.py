@@ -1,11 +1,11 @@
-"""A daemon that is started before it is known what it shall mount.
+"""A daemon that is started before the command knows what it is to mount.
 
 Importing pyfuse3 and trio takes some 0.2 s, and reading the command line with
 argparse 0.1 s: one process does the first, another the second.  The daemon is a
-child that inherits stderr until it serves, so its complaints are the command's,
-and so is its exit status.  Its orders come through a pipe; no orders, no mount.
-One byte through another pipe says "it serves": then the command leaves with
-status 0 and the daemon lets go of the terminal.
+child that inherits stderr until it serves, so its messages are the command's, and so
+is its exit status.  Its orders come through a pipe; without orders it does not mount.
+One byte through another pipe says "it serves": then the command ends with status 0
+and the daemon lets go of the terminal.
 
 Until the fork, this module imports nothing but what Python has loaded anyway.
 """
@@ -21,14 +21,14 @@ from unionfs.host import inherited
 
 _FAILED = 1  # exit status
 
-# Words with which no daemon goes to the background.
+# Words with which the daemon does not go to the background.
 _NO_DAEMON = frozenset({"-f", "--foreground", "-h", "--help"})
 
 
 def is_likely(words: Sequence[str]) -> bool:
     """Tell, by a glance at the command line, whether a daemon will be needed.
 
-    `commands` reads it properly; a daemon started in vain is dismissed.
+    `commands` reads the line properly later; a daemon started in vain is dismissed.
     """
     if os.geteuid() != 0 or not _NO_DAEMON.isdisjoint(words):
         return False
@@ -46,17 +46,17 @@ def _is_by_mount_fuse(words: Sequence[str]) -> bool:
 
 
 class Daemon:
-    """The daemon to be, seen from the command."""
+    """The future daemon, seen from the command."""
 
     __slots__ = ("_orders", "_pid", "_ready")
 
     def __init__(self, pid: int, orders: int, ready: int) -> None:
         self._pid = pid
-        self._orders = orders  # it reads from this pipe what to mount
-        self._ready = ready  # it writes a byte into this one when it serves
+        self._orders = orders  # the pipe from which it reads what to mount
+        self._ready = ready  # the pipe into which it writes a byte when it serves
 
     def mount(self, mountpoint: str, options: dict[str, object], verbosity: int) -> int:
-        """Have it mount, and return the exit status: 0 when it serves, else its own."""
+        """Let it mount; return the exit status: 0 when it serves, else its own."""
         os.write(self._orders, marshal.dumps((mountpoint, options, verbosity)))
         os.close(self._orders)
         self._orders = -1
@@ -77,7 +77,7 @@ class Daemon:
         return code if code > 0 else _FAILED
 
     def dismiss(self) -> None:
-        """End it, unless it has got its orders."""
+        """End the daemon, unless it has its orders."""
         if self._pid and self._orders >= 0:
             os.kill(self._pid, signal.SIGKILL)
             os.waitpid(self._pid, 0)
@@ -85,7 +85,7 @@ class Daemon:
 
 
 def is_watched(words: Sequence[str]) -> bool:
-    """Tell whether the command line asks for a root's daemon, which another process watches."""
+    """Tell whether the command line asks for the daemon of `/`, which another process watches."""
     return any("boot=on" in word.removeprefix("-o").split(",") for word in words)
 
 

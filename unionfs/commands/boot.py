@@ -1,8 +1,8 @@
 """`unionfs boot`: whether this machine's root is a union when it boots.
 
-`enable` has the initramfs images made anew, with our script in them, and puts an
-entry "read-only (unionfs)" into the boot loader's menu; `disable` takes that
-away; `status` examines each kernel.  Each says what it does; `--dry-run` only says it.
+`enable` makes the initramfs images anew, with our script in them, and puts an entry
+"read-only (unionfs)" into the boot loader's menu; `disable` takes the entry away;
+`status` examines each kernel.  Each prints what it does; `--dry-run` only prints it.
 """
 
 import argparse
@@ -99,7 +99,7 @@ def _upper_word(arguments: argparse.Namespace) -> str:
     if arguments.state:
         if arguments.upper or arguments.size:
             raise Refused("--state excludes --upper and --size: the configuration says them")
-        configurations.read(None, arguments.root)  # what is wrong with it is better known now
+        configurations.read(None, arguments.root)  # better to learn of its faults now
         return "unionfs=state"
     if arguments.upper and arguments.size:
         raise Refused("--upper and --size exclude each other: a disk has its own size")

@@ -1,8 +1,8 @@
-"""What starts the kernel, and how it is told: GRUB, systemd-boot, the Raspberry Pi's firmware.
+"""Boot loaders, and how each is configured: GRUB, systemd-boot, the Raspberry Pi's firmware.
 
-Each gets the words of the kernel's command line that make the root a union, in
-an entry beside the normal one where it knows entries.  All paths are below
-`root`, which is / but for images and tests.
+Each gets the words for the kernel's command line that make the root a union, in an
+entry beside the normal one if it knows entries.  All paths are below `root`, which is /
+except for images and tests.
 """
 
 import glob
@@ -21,8 +21,8 @@ class Wanted(NamedTuple):
     """How the machine is to boot."""
 
     words: str  # of the kernel's command line: unionfs=tmpfs
-    default: bool  # also when nobody chooses
-    once: bool  # the next time, and then as before
+    default: bool  # also when nobody chooses an entry
+    once: bool  # only the next time
 
 
 class BootLoader(Protocol):
@@ -34,7 +34,7 @@ class BootLoader(Protocol):
         """Tell whether the machine has it."""
 
     def enabled(self) -> str | None:
-        """Return the words that it gives the kernel in our entry, or None without one."""
+        """Return the words for the kernel in our entry, or None without an entry."""
 
     def enable(self, wanted: Wanted) -> list[Step]:
         """Return the steps that make the entry."""
@@ -126,7 +126,7 @@ exec pyunionfs boot update-entries
 
 
 class SystemdBoot:
-    """systemd-boot: a file an entry (Boot Loader Specification, type #1)."""
+    """systemd-boot: one file for each entry (Boot Loader Specification, type #1)."""
 
     name = "systemd-boot"
 
@@ -161,7 +161,7 @@ class SystemdBoot:
         return None
 
     def enable(self, wanted: Wanted) -> list[Step]:
-        """Return the steps that make an entry beside each of those that there are."""
+        """Return the steps that make an entry beside each existing one."""
         steps: list[Step] = [
             Write(_twin(path), _bytes(_with_words(_text(path), wanted.words)))
             for path in self._originals()
@@ -174,7 +174,7 @@ class SystemdBoot:
         return steps
 
     def update(self) -> list[Step]:
-        """Return the steps that give new entries a twin, and take away those of entries gone."""
+        """Return the steps that give new entries a twin, and remove the twins of removed ones."""
         words = self.enabled()
         if words is None:
             return []

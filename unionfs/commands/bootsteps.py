@@ -1,4 +1,4 @@
-"""Steps by which a machine's boot is changed: told first, then done, and undone where one fails.
+"""Steps that change how a machine boots: printed first, then done, and undone where one fails.
 
 A step is a file that is written or removed, or a command that is run.  Files
 are replaced by rename, so a machine that loses power in the middle boots by
@@ -14,20 +14,20 @@ from typing import Protocol
 
 
 class Failed(Exception):  # noqa: N818 - says what happened to a step
-    """A step could not be done; what was done before it has been undone."""
+    """A step could not be done; the steps before it have been undone."""
 
 
 class Step(Protocol):
     """One step."""
 
     def __str__(self) -> str:
-        """Say what it does, as a line for people."""
+        """Describe the step, in a line for people."""
 
     def do(self) -> None:
-        """Do it; OSError or Failed where it cannot be done."""
+        """Do the step; OSError or Failed where it cannot be done."""
 
     def undo(self) -> None:
-        """Make it as it was."""
+        """Undo the step."""
 
 
 def _read(path: str) -> bytes | None:
@@ -63,7 +63,7 @@ class Write:
 
     @property
     def is_done(self) -> bool:
-        """Tell whether the file is so already."""
+        """Tell whether the file has that content already."""
         return self._before == self.text
 
     def __str__(self) -> str:
@@ -77,7 +77,7 @@ class Write:
         _replace(self.path, self.text, self.mode)
 
     def undo(self) -> None:
-        """Write what it was, or remove it."""
+        """Write the old content, or remove the file."""
         if self._before is None:
             os.unlink(self.path)
         else:
@@ -118,7 +118,7 @@ class Remove:
 
 @dataclass
 class Run:
-    """Run a command that brings something up to date; to undo it, it is run again."""
+    """Run a command that brings something up to date; undoing the step runs it again."""
 
     words: Sequence[str]
     root: str = "/"
@@ -137,7 +137,7 @@ class Run:
             raise Failed(f"{' '.join(self.words)} failed: {said}")
 
     def undo(self) -> None:
-        """Run it again, over what is there then."""
+        """Run the command again, over the old files."""
         with contextlib.suppress(Failed):
             self.do()
 
@@ -149,14 +149,14 @@ def needed(steps: Sequence[Step]) -> list[Step]:
 
 
 def _undo(done: list[Step]) -> None:
-    """Undo steps, the last first, but commands after all files: they read these."""
+    """Undo steps, the last first, but commands after all files, which they read."""
     done.reverse()
     for step in sorted(done, key=lambda step: isinstance(step, Run)):
         step.undo()
 
 
 def carry_out(steps: Sequence[Step]) -> None:
-    """Do all steps, in order; where one fails, undo those before it and say so."""
+    """Do all steps, in order; where one fails, undo those before it and report that."""
     done: list[Step] = []
     for step in steps:
         try:

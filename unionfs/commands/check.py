@@ -1,8 +1,8 @@
-"""`unionfs check`: find what is wrong in an upper, and repair what takes no decision.
+"""`unionfs check`: find the faults of an upper, and repair those that take no decision.
 
-Exit status as fsck(8): 0 clean, 1 all that was wrong is repaired, 4 something
-wrong is left, 8 the check could not be done; and 2 for bad input, as all our
-commands.  A mounted upper is refused, for what is under way would look wrong.
+Exit status as fsck(8): 0 clean, 1 all faults are repaired, 4 faults are left, 8 the
+check could not be done; and 2 for bad input, as with all our commands.  A mounted
+upper is refused, because changes under way would look like faults.
 """
 
 import argparse
@@ -39,7 +39,7 @@ exit status: 0 clean, 1 repaired, 4 problems are left, 8 the check failed
 
 
 class _Layers(NamedTuple):
-    """What is checked, opened and claimed."""
+    """The layers to be checked, opened and claimed."""
 
     upper: WritableLayer
     work: WritableLayer | None
@@ -59,7 +59,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Check, repair if asked to, and print what was found."""
     offline.require_root()
-    # What the union would log of damage is among what is found.
+    # The damage that the union would log is among the faults found.
     logging.getLogger("unionfs").setLevel(logging.CRITICAL)
     try:
         with _opened(arguments) as layers:
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def repair(problems: list[Problem]) -> None:
-    """Mend what takes no decision; what cannot be mended says why."""
+    """Mend the faults that take no decision; those that cannot be mended say why."""
     for problem in problems:
         if problem.mend is None:
             continue
@@ -132,7 +132,7 @@ def _note(words: str) -> None:
 
 
 def _open_together(claimed: list[Place]) -> list[tuple[int, Place]]:
-    """Open upper, and work, in one copy of their mount: without what is mounted below."""
+    """Open upper, and work, in one copy of their mount, without the mounts below them."""
     copy, fds = uppers.open_together(claimed, [])
     if copy >= 0:
         os.close(copy)

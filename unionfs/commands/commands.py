@@ -2,7 +2,7 @@
 
 mount(8) and fstab(5) reach us through mount.fuse, as `unionfs SOURCE MOUNTPOINT
 -o OPTIONS`: a first word that is no subcommand is a source.  Only the module of
-the command that was asked for is imported; a mount is to serve soon.
+the command in question is imported, so that a mount serves soon.
 """
 
 import argparse
@@ -38,12 +38,12 @@ COMMANDS: dict[str, str] = {
 }
 
 
-# It is a room of its own, as it runs without all others.
+# The probe is a room of its own, as it runs without all others.
 _PROBE = "unionfs.probe"
 
 
 class _Command(Protocol):
-    """What each command module has."""
+    """The functions of each command module."""
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Add the command's arguments."""
@@ -53,7 +53,7 @@ class _Command(Protocol):
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints look like all others of ours."""
+    """A parser whose complaints have the form of our other messages."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(BAD_INPUT, f"unionfs: {message}\nTry '{self.prog} --help'.\n")
@@ -101,7 +101,7 @@ def _sentence(line: str) -> str:
 
 
 def main(words: Sequence[str], daemon: Daemon | None) -> int:
-    """Run what *words* ask for and return the exit status; *daemon* awaits orders to mount."""
+    """Run the command in *words* and return the exit status; *daemon* awaits orders to mount."""
     try:
         return _dispatch(words, daemon)
     except Refused as exc:

@@ -1,16 +1,16 @@
-"""`unionfs commit`: chosen changes are carried from a live union into the lower below it.
+"""`unionfs commit`: carry chosen changes from a live union into the lower below it.
 
 "I have tried it, keep it": the lower becomes what the union shows, path by path.
 
-* Each file is written aside, synced, and renamed over the old one; what is deleted
-  is first renamed away.  So the lower holds the old object or the new one.  A
-  commit that was broken off is called again: what is done is no change any more.
-* What the union shows does not change.  Its daemon makes independent, first, what
-  lies below new and renamed names (`rootattributes`); the rest is in upper anyway.
-* Directories are made before what is in them, deletions come last.
+* Each file is written aside, synced, and renamed over the old one; a deleted object is
+  first renamed away.  So the lower holds the old object or the new one.  After a commit
+  that was broken off, call it again: the paths that are done are no changes any more.
+* The union shows the same as before.  First its daemon makes the objects below new and
+  renamed names independent (`rootattributes`); all others are in upper anyway.
+* Directories are made before their content; deletions come last.
 
-Upper keeps its copies.  Of a RAM upper they are gone with the next boot; those of a state side stay
-there, as what persists.
+Upper keeps its copies.  The copies of a RAM upper are gone with the next boot; those of a state
+side persist.
 """
 
 import argparse
@@ -39,10 +39,10 @@ from unionfs.mounting.options import Refused
 
 _FAILED = 1  # exit status
 
-# In the lower's root: what is written aside, and what was renamed away to be deleted.
+# In the lower's root: files written aside, and objects renamed away to be deleted.
 _STAGING = b".unionfs-commit"
 
-# Times that a file is read anew because it was changed meanwhile.
+# How many times a file is read anew because it was changed meanwhile.
 _TRIES = 3
 
 _EPILOG = """\
@@ -68,7 +68,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Show the changes, ask, and carry them; the exit status is 1 where some are left."""
+    """Show the changes, ask, and carry them; the exit status is 1 if some are left."""
     offline.require_root()
     mounted, wanted = selection.union_of(arguments.paths)
     lower = truelower.find(mounted)
@@ -108,7 +108,7 @@ class _Names(NamedTuple):
     """The names of one file of the union in the lower."""
 
     paths: list[bytes]
-    done: bool  # they are names of the file as it is now, not as it was
+    done: bool  # they are names of the new file already
 
 
 class _Commit:
@@ -126,8 +126,8 @@ class _Commit:
         self._links = CommittedLinks(union, lower)
 
     def carry(self, chosen: list[Change]) -> int:
-        """Carry what is chosen; return how many changes are left."""
-        if self._lower.find(_STAGING) is not None:  # of one that was broken off
+        """Carry the chosen changes; return how many are left."""
+        if self._lower.find(_STAGING) is not None:  # left by a commit that was broken off
             _remove_tree(self._lower, _STAGING)
         self._lower.mkdir(_STAGING, 0o700)
         try:
@@ -149,7 +149,7 @@ class _Commit:
         return left
 
     def _make_independent(self, chosen: list[Change]) -> None:
-        """Have the daemon keep all that new or renamed names show of the lower."""
+        """Let the daemon keep all that new or renamed names show of the lower."""
         for change in self._found:
             if change.origin:
                 self._stand_alone(change.path)
@@ -183,7 +183,7 @@ class _Commit:
         return join(_STAGING, b"%d" % self._number)
 
     def _remove(self, path: bytes) -> None:
-        """Remove what the lower holds, in one step; deleting it comes after."""
+        """Remove an object of the lower in one step; it is deleted later."""
         if self._lower.find(path) is not None:
             self._links.note(path)
             staged = self._staged()
@@ -192,7 +192,7 @@ class _Commit:
             self._links.renew()
 
     def _put(self, staged: bytes, path: bytes) -> None:
-        """Give a staged object its name, in place of what has it, of whatever kind."""
+        """Give a staged object its name, in place of another of whatever kind."""
         self._links.note(path)
         old = self._lower.find(path)
         new = self._lower.stat(staged)
@@ -216,7 +216,7 @@ class _Commit:
         self._put(staged, path)
 
     def _carry_content(self, top: bytes) -> None:
-        """Carry all that a directory shows: it was renamed, so only its changes are listed."""
+        """Carry the whole content of a renamed directory, of which only changes are listed."""
         directories = [top]
         while directories:
             directory = directories.pop()
@@ -252,7 +252,7 @@ class _Commit:
             self._copy(path, staged, st)
             self._put(staged, path)
             return
-        held = self._union.hold(path)  # so that the union gives no other file its number meanwhile
+        held = self._union.hold(path)  # so that no other file gets its number meanwhile
         try:
             self._carry_linked(path, os.fstat(held))
         finally:
@@ -272,9 +272,9 @@ class _Commit:
             names.paths.append(path)
 
     def _is_old(self, path: bytes, names: "_Names") -> bool:
-        """Tell whether the lower's file with these names may be another than the union shows.
+        """Tell whether the lower's file with these names may differ from the union's.
 
-        Of names on both sides of it, those in scratch are listed by what the file was before.
+        For a file with names on both sides, the list has those in scratch with the file's old form.
         """
         sides = {self._rules.at(name).persisted for name in (path, *names.paths)}
         return len(sides) > 1 or not self._changed.isdisjoint(names.paths)

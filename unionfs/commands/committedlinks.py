@@ -1,7 +1,7 @@
-"""The hard link index beside a commit, which changes the lower files that it knows by their keys.
+"""The hard link index during a commit, which changes the keys of lower files.
 
-A key holds the change time of a file (`layers/links`), and who gives a file a name, or takes one
-away, changes that.  So the daemon is told the new key of each.
+A key holds the change time of a file (`layers/links`), and giving the file a name, or taking one
+away, changes that time.  So the daemon is told the new key of each file.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ class CommittedLinks:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Keep in mind what is noted, as long as this lasts."""
+        """Keep the noted files open for the length of the block."""
         try:
             yield
         finally:
@@ -33,7 +33,7 @@ class CommittedLinks:
             self._files.clear()
 
     def note(self, path: bytes) -> None:
-        """Take note of what has several names among what is at *path*, which is to change."""
+        """Take note of the files with several names at *path*, or below it, that will change."""
         st = self._lower.find(path)
         if st is None:
             return
@@ -49,7 +49,7 @@ class CommittedLinks:
             self._files[key] = self._lower.hold(path)
 
     def renew(self) -> None:
-        """Tell the daemon of the keys that are new since it was told last."""
+        """Tell the daemon the keys that have changed since the last time."""
         for old, fd in [*self._files.items()]:
             new = links.key(self._lower, os.fstat(fd))
             if new == old:

@@ -40,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print what is asked for."""
+    """Print the explanation, the suggestion or the boot's form."""
     paths.let_stdout_write_any_name()
     if not os.path.isdir(arguments.root):
         raise Refused(f"root '{arguments.root}' is no directory")
@@ -104,7 +104,7 @@ def _persisting(found: Configuration) -> Iterator[str]:
 
 
 def _doubts(found: Configuration, root: str) -> Iterator[str]:
-    """Yield what is allowed, and probably not meant."""
+    """Yield warnings about rules that are allowed, but probably not meant."""
     rules = Rules.parse(found.persist)
     for number, rule in enumerate(found.rules):
         path = rule.text.removeprefix("!")
@@ -121,7 +121,7 @@ def _doubts(found: Configuration, root: str) -> Iterator[str]:
 
 
 def _says_nothing_new(before: tuple[str, ...], rule: str) -> bool:
-    """Tell whether a path is said to persist, or not to, as it is anyway, with all below it."""
+    """Tell whether a rule changes nothing: its path, with all below it, is so already."""
     path = rule.removeprefix("!")
     at = Rules.parse(before).at(os.fsencode(path))
     is_glob = any(character in path for character in "*?[")
@@ -132,7 +132,7 @@ def _says_nothing_new(before: tuple[str, ...], rule: str) -> bool:
 
 
 def _for_boot(found: Configuration, root: str) -> Iterator[str]:
-    """Yield the file, and a line for each place that may serve, the best first.
+    """Yield the file, and a line for each place that can be used, the best first.
 
     SIDE WAIT WHAT OPTIONS WITHIN: WHAT is a word as on the kernel's command line; WAIT is `wait` or
     `now`; no options are `-`; WITHIN is a directory on a disk, or nothing.

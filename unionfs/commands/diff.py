@@ -64,7 +64,7 @@ def _readable(found: list[Change]) -> list[Change]:
 
 
 def _tell_unreadable(found: list[Change]) -> int:
-    """Say what could not be compared; return the exit status."""
+    """Report the paths that could not be compared; return the exit status."""
     unreadable = [change for change in found if change.unreadable]
     for change in unreadable:
         print(f"unionfs: {paths.shown(change.path)}: {change.detail}", file=sys.stderr)
@@ -130,7 +130,7 @@ def _mounted(directory: str) -> live.LiveMount | None:
     try:
         return live.find(directory)
     except Refused:
-        return None  # what `offline` says of it is as good
+        return None  # `offline` gives as good a message
 
 
 def _open_offline(arguments: argparse.Namespace) -> Stack:

@@ -26,7 +26,7 @@ class Kernel(NamedTuple):
 
 
 class Initramfs(Protocol):
-    """What makes initramfs images."""
+    """A program that makes initramfs images."""
 
     name: str
 
@@ -115,13 +115,13 @@ class Dracut:
 
 
 def maker(root: str = "/") -> Initramfs | None:
-    """Return what makes this machine's images; None: nothing does."""
+    """Return the program that makes this machine's images; None: there is none."""
     every: tuple[Initramfs, ...] = (InitramfsTools(root), Dracut(root))
     return next((made for made in every if made.is_there()), None)
 
 
 def examined(root: str, image: Initramfs | None) -> list[Kernel]:
-    """Return the kernels, each with what keeps it from booting a union; *image* None: no matter."""
+    """Return the kernels, each with its obstacle to booting a union; *image* None: any will do."""
     return [Kernel(version, _trouble(version, root, image)) for version in kernels(root)]
 
 

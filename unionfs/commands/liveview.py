@@ -1,4 +1,4 @@
-"""The live view of `unionfs status`: what it says, again and again, and how fast upper fills."""
+"""The live view of `unionfs status`: its report, again and again, and how fast upper fills."""
 
 import collections
 import os
@@ -13,9 +13,9 @@ from unionfs.mounting.options import Refused
 
 _FAILED = 1  # exit status
 
-_SECONDS = 2.0  # between two looks
-_SHARE = 9  # a look takes at most a tenth of the time: a large upper is walked more seldom
-_LOOKS = 15  # by which the growth is told
+_SECONDS = 2.0  # between two reports
+_SHARE = 9  # a report takes at most a tenth of the time: a large upper is walked less often
+_LOOKS = 15  # reports from which the growth is computed
 
 # ECMA-48: to the first column of the first line; erase to the end of the line; of the screen.
 _HOME, _END_OF_LINE, _END_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
@@ -26,11 +26,11 @@ _UNITS = ((86400, "days"), (3600, "h"), (60, "min"))  # seconds
 
 
 class Report(NamedTuple):
-    """What was seen."""
+    """What one look has shown."""
 
     lines: list[str]
     document: object  # for --json
-    room: Room | None  # of upper, where it is about one union
+    room: Room | None  # of upper, in a report about one union
     is_well: bool
 
     @property
@@ -40,9 +40,9 @@ class Report(NamedTuple):
 
 
 def show(report: Report, look: Callable[[], Report]) -> int:
-    """Show *report*, and then what *look* sees, until SIGINT, or until there is no union any more.
+    """Show *report*, and then those of *look*, until SIGINT, or until the union is gone.
 
-    Returns the exit status of what was seen last.
+    Returns the exit status of the last report.
     """
     growth = Growth()
     took = 0.0
@@ -56,7 +56,7 @@ def show(report: Report, look: Callable[[], Report]) -> int:
             took = time.monotonic() - begun
     except KeyboardInterrupt:
         return report.status
-    except Refused as exc:  # it was there a moment ago
+    except Refused as exc:  # the union was there a moment ago
         print(f"unionfs: {exc}", file=sys.stderr)
         return _FAILED
 
@@ -78,18 +78,18 @@ def _terminal_size() -> tuple[int, int]:
     COLUMNS and LINES are not asked: a parent's are those of another terminal.
     """
     columns, rows = os.get_terminal_size(sys.stdout.fileno())
-    return columns or _COLUMNS, rows or _ROWS  # 0: a serial line does not know
+    return columns or _COLUMNS, rows or _ROWS  # 0: a serial line does not know its size
 
 
 class Growth:
-    """How fast an upper fills, by the last looks at it."""
+    """How fast an upper fills, according to the last reports."""
 
     def __init__(self) -> None:
-        # when, by some clock in seconds -> bytes used
+        # a time, in seconds of some clock -> bytes used
         self._seen: collections.deque[tuple[float, int]] = collections.deque(maxlen=_LOOKS)
 
     def lines(self, room: Room | None, now: float) -> Iterator[str]:
-        """Yield the line that says so, from the second look on."""
+        """Yield the line about the growth, from the second report on."""
         if room is None:
             return
         self._seen.append((now, room.used))

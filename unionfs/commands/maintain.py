@@ -1,13 +1,13 @@
-"""`unionfs maintain`: a command, or a shell, in the lower of a union, made writable for the time.
+"""`unionfs maintain`: run a command, or a shell, in the lower of a union, writable meanwhile.
 
-This is how the real root of a machine is changed that runs on a union: apt,
-update-initramfs and update-grub find /dev, /proc, /sys, /run and /boot in
-place.  It is a mount namespace of its own: the union goes on above it, and
-nobody else can write to the lower.
+On a machine that runs on a union, this is the way to change the true root: apt,
+update-initramfs and update-grub find /dev, /proc, /sys, /run and /boot in place.  The
+command has a mount namespace of its own: the union goes on above it, and nobody else can
+write to the lower.
 
-Two processes beside the command: this one waits; the other has the namespace,
-ends what still runs there and makes the lower read-only again.  Should it be
-killed, this one does.  Neither goes before the command has ended.
+There are two processes beside the command.  This one waits.  The other has the
+namespace, ends what still runs there, and makes the lower read-only again.  If that one is
+killed, this one does the same.  Neither ends before the command has ended.
 """
 
 import argparse
@@ -97,9 +97,9 @@ def _guard(lower: Place, union: str, command: list[str]) -> int:
 
 
 def _drop_caches() -> None:
-    """Have the kernel drop the files that nobody uses, of which the daemon is then rid, too.
+    """Make the kernel drop the files that nobody uses; the daemon then forgets them, too.
 
-    It is not essential.  The second time it drops what it had spared as used lately.
+    A failure does no harm.  The second call drops files that the first spared as used lately.
     """
     with contextlib.suppress(OSError):
         for _ in range(2):
@@ -108,7 +108,7 @@ def _drop_caches() -> None:
 
 
 def _boot_places() -> Iterator[privateroot.Bound]:
-    """Yield writable copies of the file systems that are mounted where one boots from."""
+    """Yield writable copies of the file systems from which the machine boots."""
     for place in _BOOT_PLACES:
         if os.path.ismount(place):
             tree = privateroot.copied(place, read_only=False)

@@ -1,7 +1,7 @@
 """`unionfs mount`: the command that returns when the mount serves.
 
-It reads the command line and hands the daemon its orders (`background`); what
-it takes to mount is imported only where this process itself needs it.
+It reads the command line and hands the daemon its orders (`background`).  The modules
+for mounting are imported only where this process itself needs them.
 """
 
 import argparse
@@ -78,7 +78,7 @@ def _configuration(arguments: argparse.Namespace) -> str | None:
 
 
 def _configured(arguments: argparse.Namespace, options: Options, base: Options) -> Options:
-    """Return the options with all that the configuration says, and say what it lacks."""
+    """Return the options, completed by the configuration; print what cannot be had of it."""
     from unionfs.mounting import configurations, opening, sides  # noqa: PLC0415 - few have one
 
     opening.require_privileges()
@@ -92,7 +92,7 @@ def _configured(arguments: argparse.Namespace, options: Options, base: Options) 
 
 
 def _let_go(options: Options) -> None:
-    """Unmount the disks that were mounted for a union that is not to be."""
+    """Unmount the disks that were mounted for a union whose mount has failed."""
     if options.disks:
         from unionfs.mounting import ourdisks  # noqa: PLC0415 - few mounts have any
 
@@ -101,7 +101,7 @@ def _let_go(options: Options) -> None:
 
 def _in_background(options: Options, mountpoint: str, arguments: argparse.Namespace) -> int:
     daemon: background.Daemon | None = arguments.daemon
-    if daemon is None:  # because this is not root, or by an odd way to say it
+    if daemon is None:  # this is not root, or the command line has an unusual form
         from unionfs.mounting import opening  # noqa: PLC0415 - the daemon looks itself
 
         opening.require_privileges()
@@ -118,5 +118,5 @@ def _in_foreground(options: Options, mountpoint: str, verbosity: int) -> int:
 
 
 def _own_name() -> str:
-    """Return the file system's subtype: Debian's unionfs-fuse owns the other name too."""
+    """Return the file system's subtype: Debian's unionfs-fuse has the name `unionfs`, too."""
     return "pyunionfs" if os.path.basename(sys.argv[0]) == "pyunionfs" else "unionfs"

@@ -18,13 +18,13 @@ from unionfs.mounting.places import Place
 
 
 def require_root() -> None:
-    """Refuse where trusted attributes, and so the markers, would not be seen: xattr(7)."""
+    """Refuse a user who cannot see trusted attributes, and so the markers: xattr(7)."""
     if os.geteuid() != 0:
         raise Refused("not permitted: only root sees what an upper says (try sudo)")
 
 
 def add_layers(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say what an upper directory was mounted with."""
+    """Add the options that name the layers that an upper directory was mounted with."""
     add_lowers(
         parser,
         "a lower layer of the upper; may be repeated, the first is on top"
@@ -60,7 +60,7 @@ def recorded(upper: Place) -> tuple[list[str], str]:
         layer = Layer(fd, name=upper.name)
         return mount_record.lowers(layer), mount_record.work(layer)
     finally:
-        os.fchdir(here)  # reading attributes enters the layer; names given are relative to here
+        os.fchdir(here)  # reading attributes has entered the layer; names are relative to here
         os.close(here)
         os.close(fd)
 

@@ -1,11 +1,11 @@
-"""A root of one's own: what a command sees that runs over a union, and no one else.
+"""A private root: only the command that runs over the union sees it.
 
 The union is mounted in a mount namespace of its own, so no other process meets
-it, and it is gone with the last process in there.  What the kernel provides
-(/proc, /sys, /dev and /run) is bound in as it is.  Over the host's own root,
-other file systems that are mounted below it (a separate /home, say) are bound
-in read-only: the promise is that nothing below changes.  /tmp and /var/tmp
-are the exception, they are the union's, since programs must write there.
+it, and it is gone with the last process in there.  The kernel's file systems (/proc,
+/sys, /dev and /run) are bound in as they are.  Over the host's own root, other file
+systems that are mounted below it (a separate /home, for example) are bound in
+read-only: the promise is that nothing below changes.  /tmp and /var/tmp are the
+exception: they belong to the union, since programs must write there.
 """
 
 import logging
@@ -27,7 +27,7 @@ _OWN_PLACES = ("/tmp", "/var/tmp")  # noqa: S108 - names of mount points, nothin
 # Where the union is mounted, seen by no other process; any directory does.
 _MOUNTPOINTS = ("/mnt", "/media", "/srv", "/opt", "/tmp", "/usr")  # noqa: S108 - as above
 
-# Seconds that processes have to end after SIGTERM.
+# Seconds that processes may take to end after SIGTERM.
 _GRACE = 1.0
 
 
@@ -51,13 +51,13 @@ def mountpoint() -> str:
 
 
 def copies_of_host_mounts(lowers: tuple[str, ...]) -> list[Bound]:
-    """Copy what shall be seen beside the union; before it hides any of that."""
+    """Copy the mounts to be seen beside the union, before the union hides them."""
     others = _other_mounts() if "/" in lowers else []
     return [*copies_of_kernel_places(), *_all_copied(others, read_only=True)]
 
 
 def copies_of_kernel_places() -> list[Bound]:
-    """Copy what the kernel and the running system provide."""
+    """Copy the mounts that the kernel and the running system provide."""
     return list(_all_copied(filter(os.path.isdir, KERNEL_PLACES), read_only=False))
 
 
@@ -69,7 +69,7 @@ def _all_copied(places: Iterable[str], *, read_only: bool) -> Iterator[Bound]:
 
 
 def _other_mounts() -> list[str]:
-    """Return where other file systems are mounted, without those below another one."""
+    """Return the mount points of other file systems, without those below another one."""
     tops: list[str] = []
     for target in sorted({mount.target for mount in mountinfo.mounts()} - {"/"}):
         if not any(_is_below(target, top) for top in (*KERNEL_PLACES, *_OWN_PLACES, *tops)):
@@ -82,7 +82,7 @@ def _is_below(path: str, other: str) -> bool:
 
 
 def copied(place: str, *, read_only: bool) -> int | None:
-    """Return a detached copy of all that is mounted at *place*; None, logged, where impossible."""
+    """Return a detached copy of the mounts at *place*; None, logged, where impossible."""
     attributes = mountcalls.MOUNT_ATTR_RDONLY if read_only else 0
     try:
         fd = os.open(place, os.O_PATH | os.O_CLOEXEC)
@@ -166,7 +166,7 @@ def _others(spared: tuple[int, ...]) -> Iterator[int]:
 def _namespace(pid: str) -> str | None:
     try:
         return os.readlink(f"/proc/{pid}/ns/mnt")
-    except OSError:  # it has ended, or is a kernel thread
+    except OSError:  # the process has ended, or is a kernel thread
         return None
 
 

@@ -1,8 +1,8 @@
 """`-o remount`: other flags for a live mount, such as ro, and rw again.
 
-mount(2) with MS_REMOUNT sets all flags anew, so those that the mount has are
-the start; what is said is added to them.  All other options stay as they were
-when the union was mounted: mount(8) repeats them from fstab and the mount table.
+mount(2) with MS_REMOUNT sets all flags anew.  So the mount's own flags are the start,
+and those given are added.  All other options stay as they were when the union was
+mounted: mount(8) repeats them from fstab and the mount table.
 """
 
 import os
@@ -14,7 +14,7 @@ from unionfs.mounting.options import Options, Refused, parse
 
 _FAILED = 1  # exit status
 
-# What statvfs(3) says -> the flag of mount(2); the others are the same bits.
+# Flags of statvfs(3) -> those of mount(2); all others are the same bits.
 _ST_RELATIME = 4096
 _SAME_BITS = (
     mountcalls.MS_RDONLY
@@ -28,7 +28,7 @@ _SAME_BITS = (
 
 
 def remount(mountpoint: str, strings: list[str]) -> int:
-    """Change the flags of a live mount, starting from those that it has."""
+    """Change the flags of a live mount, starting from its own."""
     mounted = live.find(mountpoint)
     if mounted.status is None:
         raise Refused(f"the daemon of '{mountpoint}' is dead: unmount it and mount it again")
@@ -44,7 +44,7 @@ def remount(mountpoint: str, strings: list[str]) -> int:
     except OSError as exc:
         print(f"unionfs: cannot remount '{mountpoint}': {exc.strerror}", file=sys.stderr)
         return _FAILED
-    live.find(mountpoint)  # who tells its status looks what it is: `atimes`
+    live.find(mountpoint)  # to tell its status, the daemon looks at its own flags: `atimes`
     return 0
 
 

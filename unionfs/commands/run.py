@@ -1,10 +1,10 @@
-"""`unionfs run`: a command in a union root of its own, which is then thrown away, or kept.
+"""`unionfs run`: run a command in a union root of its own, which is then thrown away, or kept.
 
-Three processes: this one waits and passes signals on; the daemon serves the
-union; the command runs in it.  The daemon holds a pipe of which this process
-has the other end.  However this process ends, the daemon notices, ends all that
-still runs in the namespace, and then itself: nothing stays behind.
-(prctl(2)'s PR_SET_PDEATHSIG does not serve the daemon: setfsuid(2) clears it.)
+There are three processes: this one waits and passes signals on; the daemon serves
+the union; the command runs in it.  The daemon holds a pipe whose other end this
+process has.  However this process ends, the daemon notices, ends all processes in
+the namespace, and then itself: nothing stays behind.  (prctl(2)'s PR_SET_PDEATHSIG
+would not do for the daemon: setfsuid(2) clears it.)
 """
 
 import argparse
@@ -29,10 +29,10 @@ log = logging.getLogger(__name__)
 
 _FAILED = 1  # exit status
 
-# Changes shown in the summary; `unionfs diff` lists all of those that are kept.
+# How many changes the summary shows; `unionfs diff` lists all that are kept.
 _SHOWN = 40
 
-# Seconds that the daemon has to end all processes and itself.
+# Seconds that the daemon may take to end all processes and itself.
 _PATIENCE = 10.0
 
 # Passed on to the command, unless the terminal has sent them to it as well.
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _directory() -> str:
-    """Return the working directory; / where that is gone."""
+    """Return the working directory; / if it is gone."""
     try:
         return os.getcwd()
     except OSError as exc:
@@ -98,7 +98,7 @@ def _options(arguments: argparse.Namespace) -> Options:
 
 
 def _opened(options: Options, keep: str | None) -> Stack:
-    """Open the layers; the directories of --keep are made, and removed if that is refused."""
+    """Open the layers; make the directories of --keep, and remove them if that is refused."""
     made = []
     try:
         for path in (os.path.abspath(keep), options.upper, options.work) if keep else ():
@@ -121,7 +121,7 @@ def _opened(options: Options, keep: str | None) -> Stack:
 
 
 class _Order(NamedTuple):
-    """What the user wants to be run, and how."""
+    """The command to be run, and how."""
 
     command: list[str]
     directory: str
@@ -177,11 +177,11 @@ def _start_daemon(
 
 
 class _Line(NamedTuple):
-    """The process that started the daemon, seen from there."""
+    """The process that started the daemon, seen from the daemon."""
 
     pid: int
     ready: int  # takes a byte when the union serves
-    lifeline: int  # at its end when the other process is
+    lifeline: int  # a pipe that ends with the other process
 
 
 def _serve(stack: Stack, options: Options, root: str, parent: _Line) -> int:
@@ -206,7 +206,7 @@ def _serve(stack: Stack, options: Options, root: str, parent: _Line) -> int:
 
 
 def _leave_to_command() -> None:
-    """Let go of input, output and what else the caller has opened; messages go to stderr."""
+    """Let go of input, output and whatever the caller has opened; messages go to stderr."""
     inherited.close_leaked()
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     for fd in (0, 1):

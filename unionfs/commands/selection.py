@@ -1,4 +1,4 @@
-"""Which changes of a union are meant by the paths that a user names."""
+"""Which changes of a union a user means by naming paths."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -30,7 +30,7 @@ def _is_at_or_below(path: bytes, top: bytes) -> bool:
 
 
 def chosen(found: list[Change], wanted: list[bytes], rules: Rules) -> Iterator[Change]:
-    """Yield what is wanted, and the new directories that lead there."""
+    """Yield the changes that are wanted, and the new directories that lead to them."""
     persisted = [path for path in wanted if rules.at(path).persisted]
     named = [
         change

@@ -1,7 +1,7 @@
 """`unionfs settle`: make the files whole that an upper has in part (copyup=blocks).
 
-A union does that when it is unmounted.  Where its daemon was killed, or the machine
-was, it is done by the next mount's end, or by this, which mounts nothing.
+A union does that when it is unmounted.  If its daemon was killed, or the machine lost
+its power, the end of the next mount does it, or this command, which mounts nothing.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Make all files whole, and say how many are not."""
+    """Make all files whole, and say how many could not be."""
     offline.require_root()
     logs.to_stderr(0)
     try:

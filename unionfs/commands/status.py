@@ -1,6 +1,6 @@
 """`unionfs status`: which unions there are; what one is made of, how full, and what it was granted.
 
-The figures come from `survey`; here stands how they are said, and what counts as well.
+The figures come from `survey`; this module words them, and decides whether all is well.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from unionfs.mounting import unions
 from unionfs.mounting.options import Refused
 from unionfs.mounting.unions import Union
 
-# Of what the kernel answered; the rest is for --json.
+# The parts of the kernel's answer that are shown; the rest is for --json.
 _SHOWN = (
     "protocol", "loop", "direct", "handshake", "passthrough", "noopen",
     "max_readahead", "max_write", "refused",
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _watch(mountpoint: str | None) -> int:
     if mountpoint is None:
         return liveview.show(_all(), _all)
-    look = functools.partial(_one, os.path.abspath(mountpoint))  # looking leads elsewhere
+    look = functools.partial(_one, os.path.abspath(mountpoint))  # a look changes the directory
     return liveview.show(_one(mountpoint), look)
 
 
@@ -157,7 +157,7 @@ def _said(key: str, value: object) -> str:
 
 
 def _placed(layer: dict[str, Any]) -> str:
-    """Return the place of a layer, and, where that is another, the name it was mounted by."""
+    """Return the place of a layer, and the name it was mounted by, if that differs."""
     if layer.get("far"):
         return f"{_near(layer)} (far)"
     return _near(layer)

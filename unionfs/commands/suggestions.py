@@ -1,7 +1,7 @@
-"""What should persist on a machine whose root is only read: proposals, each with its reason.
+"""What should persist on a machine with a read-only root: proposals, each with its reason.
 
-A proposal is made where what needs it is installed, which its files tell.  All paths are
-those of Debian and Fedora.
+A proposal is made if the software that needs it is installed, which its files tell.  All
+paths are those of Debian and Fedora.
 """
 
 import glob
@@ -17,7 +17,7 @@ class Proposal(NamedTuple):
 
     reason: str
     persist: tuple[str, ...]
-    # Globs of which one has to name something; (): those that persist.
+    # Globs, one of which has to match a file; (): the paths that persist.
     signs: tuple[str, ...] = ()
 
 
@@ -93,7 +93,7 @@ _ALL = (
 
 
 def proposals(root: str) -> Iterator[Proposal]:
-    """Yield those for what is installed in *root*, with the paths that are there or may come."""
+    """Yield the proposals for *root*'s software, with the paths that are there or may come."""
     for proposal in _ALL:
         if not any(_is_there(root, sign) for sign in proposal.signs or proposal.persist):
             continue

@@ -1,7 +1,7 @@
-"""What `unionfs status` has found out of a live union: where its layers are, how full, with what.
+"""What `unionfs status` finds out about a live union: where its layers are, how full, with what.
 
-The daemon's own words (`live.describe`) are completed here, so that they are the
-document of `--json`.
+This completes the daemon's own description (`live.describe`), which becomes the document
+of `--json`.
 """
 
 import contextlib
@@ -19,9 +19,9 @@ from unionfs.mounting import health, whereabouts
 def complete(status: dict[str, Any], root: str = "") -> Room | None:
     """Add to each layer where it is now, and the room on its file system; return upper's.
 
-    *root* is what leads from here to the root of the union's mount namespace.  Added are
-    `place`, null where that is not known, `deleted`, `device` and `room`; to upper and state
-    `trouble`, "" where their disks take changes; and for the whole `level`.
+    *root* is the path from here to the root of the union's mount namespace.  Each layer gets
+    `place`, null where it is not known, `deleted`, `device` and `room`; upper and state get
+    `trouble`, "" where their disks take changes; the whole gets `level`.
     """
     layers = status["layers"]
     mounts = health.mounts()
@@ -34,7 +34,7 @@ def complete(status: dict[str, Any], root: str = "") -> Room | None:
     writable = (layers.get(key) for key in ("upper", "work", "state", "state_work"))
     for layer in filter(None, (*writable, *layers["lowers"])):
         layer.update(place=None, deleted=False, device=None, room=None)
-        if layer.get("far"):  # asking for it may take as long as its server likes
+        if layer.get("far"):  # its server may take as long as it likes
             layer["place"] = layer["name"]
             continue
         with contextlib.suppress(OSError):  # not permitted, or the daemon has just ended
@@ -75,7 +75,7 @@ def _link(status: dict[str, Any], layer: dict[str, Any]) -> str:
 
 
 def add_changes(status: dict[str, Any]) -> Contents | None:
-    """Add what upper holds, as `changes`, null where that is not known, and return it.
+    """Add the content of upper as `changes`, null where it is not known, and return it.
 
     The working directory of this process becomes the root.
     """

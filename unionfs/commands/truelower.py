@@ -1,11 +1,11 @@
 """The lower directory of a live union, made writable for a time: for `commit` and `maintain`.
 
-A union never writes to a lower.  These two commands do, since their user says
-so, and by a way of their own: in a mount namespace that nobody else sees, the
-lower is mounted once more, writable.  Where its file system is mounted
-read-only, as a protected root is, that is remounted for the time: so the
-read-only mounts of others (`/ro`) stay as they are, and nobody but the two
-commands can write.  Afterwards it is read-only again, whatever happened.
+A union never writes to a lower.  These two commands do, because their user asks for
+it, and in a way of their own: in a mount namespace that nobody else sees, the lower
+is mounted once more, writable.  If its file system is read-only, as that of a protected
+root is, the file system is made writable for the time.  The read-only mounts of others
+(`/ro`) stay as they are, so only the two commands can write.  Afterwards the file
+system is read-only again, whatever happened.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from unionfs.mounting import live, places
 from unionfs.mounting.options import Refused
 from unionfs.mounting.places import Place
 
-# Where a booted root shows what lies below it.
+# Where a machine that booted on a union shows its true root.
 _BOOTED = "/ro"
 
 # Seconds for which a remount may find somebody still writing.
@@ -31,7 +31,7 @@ _PATIENCE = 5.0
 
 
 def find(mounted: live.LiveMount) -> Place:
-    """Return the only lower of a union, by a path at which it is to be seen here."""
+    """Return the only lower of a union, by a path at which this process sees it."""
     if mounted.status is None:
         raise Refused(f"the daemon of '{mounted.mountpoint}' is dead: unmount it")
     lowers = mounted.status["layers"]["lowers"]
@@ -55,11 +55,11 @@ def find(mounted: live.LiveMount) -> Place:
 
 @contextlib.contextmanager
 def writable(lower: Place, union: str) -> Iterator[str]:
-    """Hold *lower* mounted writable, and say where; this process gets a mount namespace for that.
+    """Keep *lower* mounted writable, and yield where; this process gets a mount namespace for that.
 
-    All that is mounted below the lower is left out.  Raises Refused where it
-    cannot be written to, and OSError where it cannot be made read-only again.
-    The daemon of the mount *union* is told.
+    Mounts below the lower are left out.  Raises Refused where the lower cannot be
+    written to, and OSError where it cannot be made read-only again.  The daemon of the
+    mount *union* is told.
     """
     mountcalls.unshare_mounts()
     at = privateroot.mountpoint()
@@ -92,10 +92,10 @@ def _begin(union: str) -> None:
 
 
 def _tell(union: str, turn: bytes) -> None:
-    """Tell a daemon that its lower is going to be changed, or was."""
+    """Tell a daemon that its lower is going to be changed, or has been."""
     try:
         os.setxattr(union, MAINTAINED, turn)
-    except OSError as exc:  # its daemon may have died; the lower is to be read-only all the same
+    except OSError as exc:  # the daemon may have died; the lower must be read-only all the same
         _say_untold(union, exc)
 
 
@@ -125,7 +125,7 @@ def is_read_only(lower: Place) -> bool:
 
 
 def protect(lower: Place, union: str) -> None:
-    """Make the file system of *lower* read-only from here: who made it writable was killed."""
+    """Make the file system of *lower* read-only, as the process that should do so was killed."""
     _tell(union, END)
     _make_read_only(lower.name, lower)
 

@@ -14,7 +14,7 @@ from unionfs.mounting.options import Refused
 
 _FAILED = 1  # exit status
 _MOMENT = 0.2  # seconds between two looks for threads that are left
-_SECONDS = 5  # after which one wants to know what is waited for
+_SECONDS = 5  # after which a message says what is waited for
 _TRIES, _PAUSE = (
     25,
     0.02,
@@ -34,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Unmount all that is named; the exit status is that of the worst."""
+    """Unmount all unions named; the exit status is that of the worst failure."""
     return max(_unmount(name, lazy=arguments.lazy) for name in arguments.mountpoint)
 
 
@@ -84,7 +84,7 @@ def _wait(daemon: int, name: str, pid: int | None) -> None:
 def _has_ended(daemon: int, pid: int | None) -> bool:
     """Tell, within a moment, whether a daemon is gone: pidfd_open(2).
 
-    All that it does at its end is done, too, when it is a zombie with threads: those wait for the
+    A zombie with threads counts as gone, as it has done all its work.  The threads wait for the
     server of a far layer, and cannot be ended before (proc_pid_stat(5)).
     """
     if select.select([daemon], [], [], _MOMENT)[0]:
@@ -99,7 +99,7 @@ def _descriptor_of(pid: int | None) -> int | None:
         return None
     try:
         return os.pidfd_open(pid)
-    except ProcessLookupError:  # it ends already
+    except ProcessLookupError:  # it has ended already
         return None
 
 
