@@ -1,10 +1,10 @@
 # shellcheck shell=sh
-# What takes the changes where the root has a configuration (unionfs=state): scratch, and state, which stays.
+# The places for the changes where the root has a configuration (unionfs=state): scratch, and state, which stays.
 # Sourced by `stage`, whose functions these use.  Both sides come out of the file, a line each, the best
 # first: SIDE WAIT WHAT OPTIONS WITHIN (unionfs config --boot).
 # shellcheck disable=SC2034,SC2154 # variables of `stage`
 
-# Mount both; status 1: state is required, and is not to be had.
+# Mount both; status 1: state is required, and cannot be had.
 make_sides() {
     if ! report=$(read_configuration 2>&1 >/run/unionfs/sides); then
         warn "CHANGES ARE KEPT IN RAM AND WILL BE LOST: no configuration:" \
@@ -44,7 +44,7 @@ make_scratch() {
     make_ram_upper ''
 }
 
-# Mount state below scratch.  Where there is none, the union is told the name of what is missing.
+# Mount state below scratch.  Where there is none, the union gets the name of the missing disk.
 make_state() {
     missing='' required=''
     while read -r side wait what options within; do

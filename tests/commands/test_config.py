@@ -20,7 +20,7 @@ file         /etc/unionfs.toml
 lower        / is only read
 scratch      what is changed goes to RAM, gone at each mount
 state        what persists goes to the disk LABEL=state, and stays
-             where it cannot be had, all goes to scratch, and that is said
+             where it cannot be had, all goes to scratch, with a warning
 persist      /etc/passwd
              /etc/ssh
              /etc/ssh/moduli does not
@@ -161,7 +161,7 @@ def test_what_is_installed_is_proposed_with_its_reason_and_as_a_file_that_can_be
         "/var/lib/systemd/timesync",
         "/data/log/journal",
     ]
-    assert "    # bluetooth pairings: else all devices are to be paired anew\n" in out
+    assert "    # bluetooth pairings: else all devices have to be paired again\n" in out
     assert tomlfile.parsed(out).persist == tuple(tomllib.loads(out)["persist"])
 
 

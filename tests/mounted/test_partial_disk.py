@@ -205,11 +205,11 @@ def test_a_file_for_which_there_is_no_room_stays_in_part_and_is_told_of(union):
     models["full"] = (u.path / "full").read_bytes()
     u.process.terminate()
     assert u.process.wait() == 0
-    assert "'f' is in upper in part, and stays so: upper has not the room" in u.take_log()
+    assert "'f' is in upper in part, and stays so: upper has no room" in u.take_log()
     assert kernel_refuses(u)
     done = command(u, "settle", u.upper)
     assert (done.returncode, done.stdout) == (4, "")
-    assert "has not the room for the rest of a file" in done.stderr
+    assert "has no room for the rest of a file" in done.stderr
     u.start()
     for name, model in models.items():
         assert (u.path / name).read_bytes() == model

@@ -218,7 +218,7 @@ def test_a_full_disk_stops_it_which_is_said_once_and_it_goes_on_where_there_is_r
             file.flush()
     models = {name: changed(u, name) for name in "fg"}
     wait_until(u.log.read_text)
-    assert "upper has not the room to fill" in u.take_log()
+    assert "upper has no room to fill" in u.take_log()
     for name, model in models.items():
         assert is_partial(u, name)
         assert (u.path / name).read_bytes() == model

@@ -113,7 +113,7 @@ class Attributes:
         try:
             st = layer.stat(path)
         except OSError:  # no error may say that it was not
-            log.exception("%r is changed, but what it is now cannot be read", node.path)
+            log.exception("%r is changed, but its new attributes cannot be read", node.path)
             st = layer.stat(path)
         if stat.S_IFMT(st.st_mode) != node.format:  # as in `Union.attributes`
             raise stale()
@@ -133,7 +133,7 @@ class Attributes:
             return self._without_set_gid(node, st, owned, requester)
         except OSError:
             if before is None:
-                log.exception("%r is given away, and still set-gid", node.path)
+                log.exception("%r has a new owner, and is still set-gid", node.path)
                 return st
             self._restore(node, before)
             raise
@@ -165,7 +165,7 @@ class Attributes:
             if capability is not None:
                 layer.set_attribute(path, self._stored(node, CAPABILITY), capability)
         except OSError:
-            log.exception("%r has a part of its new attributes", node.path)
+            log.exception("%r has only some of its new attributes", node.path)
 
     def _set_owner_and_mode(
         self, node: Node, layer: WritableLayer, path: bytes, new: NewAttributes
@@ -187,7 +187,7 @@ class Attributes:
         except OSError:
             if new.size is None:
                 raise
-            log.exception("%r: its times are those of its new size", node.path)
+            log.exception("%r has its new size, but not its new times", node.path)
 
     def _place(self, node: Node) -> tuple[WritableLayer, bytes]:
         """Return the place in upper where attributes of *node* are to be changed."""

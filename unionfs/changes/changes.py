@@ -165,7 +165,7 @@ class Changes:
                 else:
                     _remove(upper, path)
             except OSError:
-                log.exception("%r was made, though its maker was told of an error", path)
+                log.exception("%r was made, although its caller got an error", path)
             raise
 
     def _place(self, parent: Node, name: bytes, caller: Caller) -> tuple[WritableLayer, bytes]:

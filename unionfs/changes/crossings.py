@@ -124,7 +124,7 @@ class Crossings:
         try:
             return self.union.links(placeholder) == 0
         except OSError:  # what came before is done; it is looked at again after the next change
-            log.exception("%r: how many names it has is not known", placeholder.path)
+            log.exception("%r: its number of names is not known", placeholder.path)
             return False
 
     # What a change takes to the other side: `transfers`

@@ -86,15 +86,15 @@ def add_configuration(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         nargs="?",
         const="",
-        help="mount what a configuration says: unionfs-config(1) [/etc/unionfs.toml]; what is said"
-        " here as well wins",
+        help="mount what a configuration says: unionfs-config(1) [/etc/unionfs.toml]; options given"
+        " here win",
     )
     parser.add_argument(
         "--readonly-root",
         metavar="FILE",
         nargs="?",
         const="",
-        help="do so by the files of Fedora's readonly-root [/etc/sysconfig/readonly-root]",
+        help="mount what Fedora's readonly-root says [/etc/sysconfig/readonly-root]",
     )
 
 

@@ -116,11 +116,11 @@ def _enabling(arguments: argparse.Namespace) -> list[Step]:
     loaders = bootloaders.found(root)
     if not loaders:
         raise Refused(
-            "no boot loader that we know (GRUB, systemd-boot, Raspberry Pi firmware): add"
+            "no known boot loader (GRUB, systemd-boot, Raspberry Pi firmware): add"
             f" '{words}' to the kernel's command line by hand"
         )
     if arguments.once and any(loader.name == bootloaders.RaspberryPi.name for loader in loaders):
-        raise Refused("the Raspberry Pi's firmware knows no next boot alone: leave --once out")
+        raise Refused("the Raspberry Pi's firmware cannot change one boot alone: leave --once out")
     image = None if arguments.init else initramfs.maker(root)
     if image is None and not arguments.init:
         raise Refused("neither initramfs-tools nor dracut is installed: say --init")

@@ -30,7 +30,7 @@ COMMANDS: dict[str, str] = {
     "boot": "make this machine's root a union when it boots, or not",
     "commit": "carry chosen changes into the lower, so that they stay",
     "maintain": "run a command, or a shell, in the lower made writable",
-    "config": "explain or propose what shall survive a reboot, path by path",
+    "config": "explain or propose what is to survive a reboot, path by path",
     "status": "list all unions, or show the layers and options of one",
     "probe": "test what rename(2) does in a directory, on any file system",
     "check": "find and repair what is wrong in an upper layer",

@@ -46,14 +46,14 @@ _STAGING = b".unionfs-commit"
 _TRIES = 3
 
 _EPILOG = """\
-PATH is a file or directory as the union shows it, also one that was deleted; all below
-it is meant.  Without one: all changes of the union at /.  Of what persists (a union with two
-sides) only that is carried which such a path names: it persists anyhow, and host keys or accounts
-are not for every machine of an image.
+PATH is a file or directory as the union shows it, or one that was deleted; all below it is
+meant, too.  Without one: all changes of the union at /.  In a union with two sides, what persists
+is carried only if PATH itself persists: it stays anyway, and host keys or accounts are not meant
+for every machine of an image.
 
-The lower of the union is made writable for the time, and read-only again afterwards;
-where it is the root of this machine, it is /ro.  Nothing that the union shows changes.
-What was committed is no change any more: unionfs diff does not list it.
+The lower of the union is made writable meanwhile, and read-only again afterwards; if it is
+the root of this machine, it is /ro.  The union shows the same as before.  Committed paths
+are no changes any more: unionfs diff does not list them.
 """
 
 

@@ -17,8 +17,8 @@ _EPILOG = """\
 FILE is a TOML file (*.toml, see unionfs(5)), or one in the form of Fedora's readonly-root.  Without
 one it is /etc/unionfs.toml or, where there is none, /etc/sysconfig/readonly-root.
 
---check explains what would be mounted, and names what is probably not meant.
-The exit status is 0; 2 where the file is wrong, with its line and what would be right.
+--check explains what would be mounted, and names rules that are probably mistakes.
+The exit status is 0; 2 if the file is wrong: the message gives the line, and a correct form.
 """
 
 
@@ -95,7 +95,7 @@ def _places(rooms: tuple[Room, ...], first: str, last: str) -> Iterator[str]:
 def _without_state(found: Configuration) -> str:
     if found.state_required:
         return "where it cannot be had, nothing is mounted"
-    return "where it cannot be had, all goes to scratch, and that is said"
+    return "where it cannot be had, all goes to scratch, with a warning"
 
 
 def _persisting(found: Configuration) -> Iterator[str]:

@@ -16,17 +16,18 @@ from unionfs.mounting.options import Refused
 _FAILED = 1  # exit status
 
 _HELP = """\
-DIR is where a union is mounted, or an upper directory; its lowers are those that
-it was last mounted over, as recorded on it, if they are not given.
+DIR is where a union is mounted, or an upper directory.  If the lowers of an upper directory
+are not given, they are those that it was last mounted over, as recorded on it.
 
 A line says added, changed or deleted, the path, and what changed.  Of a deleted
 directory, only the directory itself is listed; of a renamed one, both paths.
 
-Of a union with two sides it lists what scratch changes.  With --state it lists the paths
-that persist, of a mounted union, and whether they hide what an upgrade of the lower has brought:
-"differs from the new lower" where that is not what the lower had when the path was first changed.
+For a union with two sides it lists what scratch changes.  With --state it lists the persisted
+paths of a mounted union that were changed, and whether they hide what an upgrade of the lower has
+brought: "differs from the new lower" means that the lower's file is not the one that was there
+when the path was first changed.
 
-Exit status: 0; 1 where something could not be read, which is said with its path.
+Exit status: 0; 1 if something could not be read: a message names the path.
 """
 
 

@@ -31,12 +31,12 @@ _EPILOG = """\
 Without a COMMAND: a shell.  The lower is that of the union at /, or of --union.  /dev, /proc,
 /sys and /run are the machine's own, and so is /boot where that is a file system.
 
-What is changed in the lower shows in the union at the next boot.  Until then it shows, or
-not, file by file: what the union has in memory, or in its upper, stays as it was.
+Changes of the lower show in the union at the next boot.  Until then some files show them and
+some do not: a file that the union has in memory, or in its upper, stays as it was.
 Services that a package starts run with the others, over the union.
 
 The exit status is COMMAND's; 126 or 127 if it cannot be run or found; 1 if the lower could not
-be made read-only again, which is said.
+be made read-only again: a message says so.
 """
 
 

@@ -35,10 +35,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="a path that persists with all below it, or a glob; !PATH takes one out again; may be"
-        " repeated, and the last that speaks of a path holds",
+        " repeated, and the last that matches a path counts",
     )
     parser.add_argument(
-        "--state-required", action="store_true", help="no mount where state is not to be had"
+        "--state-required", action="store_true", help="no mount where state cannot be had"
     )
     words.add_configuration(parser)
     parser.add_argument("-f", "--foreground", action="store_true", help="stay in the foreground")

@@ -18,9 +18,9 @@ from unionfs.mounting.options import Options, Refused
 from unionfs.view.union import Features, Union
 
 _HELP = """\
-What such a file has not got yet is copied from the lower layers.  Afterwards kernel
-overlayfs can use UPPER, too, and it can be a lower layer.  It must not be mounted, and takes
-the room of the whole files.
+The missing blocks of each such file are copied from the lower layers.  Afterwards kernel
+overlayfs can use UPPER, too, and UPPER can be a lower layer.  UPPER must not be mounted, and
+its disk needs the room for whole files.
 
 The lower layers and the work directory are those that UPPER was last mounted with, as
 recorded on it, if they are not given.

@@ -46,7 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help=paths.JSON_HELP)
     parser.add_argument(
-        "--watch", action="store_true", help="say it again every two seconds, and how upper grows"
+        "--watch", action="store_true", help="repeat every two seconds, and show how upper grows"
     )
     parser.epilog = _EPILOG
 

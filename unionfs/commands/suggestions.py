@@ -23,7 +23,7 @@ class Proposal(NamedTuple):
 
 _ALL = (
     Proposal(
-        "ssh host keys: with new ones at each boot, who logs in is warned of another machine",
+        "ssh host keys: with new ones at each boot, ssh warns all who log in",
         ("/etc/ssh/ssh_host_*",),
         ("/usr/sbin/sshd", "/etc/ssh/ssh_host_*"),
     ),
@@ -50,7 +50,7 @@ _ALL = (
     Proposal("wireless credentials, of wpa_supplicant", ("/etc/wpa_supplicant",)),
     Proposal("wireless credentials, of iwd", ("/var/lib/iwd",)),
     Proposal(
-        "bluetooth pairings: else all devices are to be paired anew",
+        "bluetooth pairings: else all devices have to be paired again",
         ("/var/lib/bluetooth",),
         ("/var/lib/bluetooth", "/usr/libexec/bluetooth/bluetoothd"),
     ),
@@ -72,7 +72,7 @@ _ALL = (
         ),
     ),
     Proposal(
-        "when timers ran last: what was missed while the machine was off is made up for",
+        "when timers ran last: runs missed while the machine was off are made up for",
         ("/var/lib/systemd/timers", "/var/spool/anacron"),
     ),
     Proposal("users' crontabs and jobs of at", ("/var/spool/cron",)),
@@ -111,8 +111,8 @@ def _is_there(root: str, pattern: str) -> bool:
 
 
 _HEAD = """\
-# Proposed by 'unionfs config --suggest', from what is installed here.  Take out what shall not
-# stay, save it as /etc/unionfs.toml, and say 'unionfs config --check'.
+# Proposed by 'unionfs config --suggest', from what is installed here.  Remove what is not to
+# stay, save it as /etc/unionfs.toml, and run 'unionfs config --check'.
 
 persist = ["""
 

@@ -48,8 +48,7 @@ def find(mounted: live.LiveMount) -> Place:
         if os.path.isdir(name) and os.path.samestat(os.stat(name), wanted):
             return places.find("lower", name)
     raise Refused(
-        f"lower '{lowers[0]['name']}' is not to be seen at that place:"
-        f" mount it there, or at {_BOOTED}"
+        f"lower '{lowers[0]['name']}' is not visible at that place: mount it there, or at {_BOOTED}"
     )
 
 
@@ -85,8 +84,8 @@ def _begin(union: str) -> None:
     except OSError as exc:
         if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise Refused(
-                f"'{union}' has not the room in its upper for the files that are there in part,"
-                " and must be whole before the lower changes: remove some, or reboot"
+                f"'{union}' has no room in its upper for the rest of the files that are there in"
+                " part, and must be whole before the lower changes: remove some, or reboot"
             ) from None
         _say_untold(union, exc)
 

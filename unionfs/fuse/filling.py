@@ -196,7 +196,7 @@ class Filling:
         if self._partials.room_for_rest(node) <= left:
             return True
         if not self._is_full:
-            log.warning("upper has not the room to fill %r and others", node.path)
+            log.warning("upper has no room to fill %r and others", node.path)
         self._is_full = True
         return False
 

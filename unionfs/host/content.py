@@ -31,7 +31,7 @@ def require_room(place: int, size: int, what: str = "a copy") -> None:
     """Raise ENOSPC where the disk that *place* is on has no room for *size* bytes of *what*."""
     room = os.fstatvfs(place)
     if size > room.f_bfree * room.f_frsize:
-        raise OSError(errno.ENOSPC, f"upper has not the room for {what}")
+        raise OSError(errno.ENOSPC, f"upper has no room for {what}")
 
 
 def share(source: int, target: int) -> bool:

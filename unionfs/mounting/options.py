@@ -52,12 +52,12 @@ class Options:
     )
     copyup: Annotated[
         Literal["whole", "blocks"] | None,
-        "what a large lower file that is written to brings up: all, or the blocks written"
+        "how a large lower file comes up when it is written to: all of it, or the blocks written"
         " [blocks with --ram]",
     ] = None
     fill: Annotated[
         OnOff,
-        "with copyup=blocks on a disk: what a file lacks is copied when nobody asks for anything"
+        "with copyup=blocks on a disk: the rest of a file is copied when nobody asks for anything"
         " [off]",
     ] = "off"
     whiteout: Annotated[

@@ -154,9 +154,7 @@ def check_sides(scratch: list[Place], state: list[Place]) -> None:
     for one in scratch:
         for other in state:
             if one.is_within(other) or other.is_within(one):
-                raise Refused(
-                    f"{one.label} and {other.label} are one in the other: keep them apart"
-                )
+                raise Refused(f"{one.label} and {other.label} are nested: keep them apart")
 
 
 def _mount_number(fd: int) -> int:

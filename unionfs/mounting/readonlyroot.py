@@ -152,8 +152,8 @@ def _unheeded(values: dict[str, _Line]) -> Iterator[str]:
     for key in ("READONLY", "TEMPORARY_STATE"):
         if _value(values, key) == "yes":
             yield (
-                f"{values[key].where}: {key}=yes has Fedora's own readonly-root mount over the"
-                " union as well; say no, the union needs neither"
+                f"{values[key].where}: {key}=yes makes Fedora's own readonly-root mount over the"
+                " union, too; say no, the union needs neither"
             )
 
 

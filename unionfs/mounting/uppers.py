@@ -48,7 +48,7 @@ def _tmpfs(parameters: dict[str, str]) -> int:
         tmpfs = mountcalls.detached_tmpfs(**parameters)
     except OSError as exc:
         if exc.errno != errno.ENOSYS:
-            raise Refused(f"no RAM upper is to be had: {exc.strerror}") from None
+            raise Refused(f"a RAM upper cannot be had: {exc.strerror}") from None
         return _hidden_tmpfs(parameters)
     with contextlib.suppress(OSError):  # before Linux 5.12
         copies.guard(tmpfs)

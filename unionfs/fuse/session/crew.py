@@ -50,7 +50,7 @@ def at_once(job: Awaitable[_T]) -> _T:
     except StopIteration as exc:
         made: _T = exc.value
         return made
-    raise RuntimeError("a job waits that was said not to")
+    raise RuntimeError("a job waits that was declared not to")
 
 
 class _Errand(NamedTuple):
@@ -86,7 +86,7 @@ class Crew:
         try:
             thread.start()
         except RuntimeError as exc:  # the limit of processes is reached: pthread_create(3), EAGAIN
-            log.warning("%d threads read, and there can be no more: %s", len(self._threads), exc)
+            log.warning("%d threads read, and no more can start: %s", len(self._threads), exc)
         else:
             self._threads.append(thread)
 

@@ -78,14 +78,14 @@ class Line:
         if self._threads:
             self._waiting.put(question)
         else:
-            self._finish(question, Answer(None, OSError(errno.ENOMEM, "no thread to be had")))
+            self._finish(question, Answer(None, OSError(errno.ENOMEM, "no thread can start")))
 
     def _grow(self) -> None:
         thread = threading.Thread(target=self._work, daemon=True)
         try:
             thread.start()
         except RuntimeError as exc:  # the limit of processes is reached: pthread_create(3), EAGAIN
-            log.warning("%s: %d threads ask: %s", self._layer.name, self._threads, exc)
+            log.warning("%s: only %d threads ask: %s", self._layer.name, self._threads, exc)
         else:
             self._threads += 1
 
