@@ -23,7 +23,7 @@ _Place = tuple[WritableLayer, bytes]
 
 
 def bring_unknown(copies: PartialCopies) -> None:
-    """Make all copies whole of which the kernel knows nothing."""
+    """Make all copies whole that the kernel knows nothing of."""
     if not (copies.union.nodes.has_partials or copies.is_said):
         return
     known = {node.host_ino for node in copies.union.nodes.all() if node.partial}

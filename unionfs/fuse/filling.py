@@ -69,7 +69,7 @@ class Filling:
         union.nodes.names_went = self._lost
 
     def find(self) -> None:
-        """Take note of files that earlier mounts have left; no request may have come yet."""
+        """Take note of what earlier mounts have left; no request may have come yet."""
         if not self._partials.is_said:
             return
         found: set[int] = set()

@@ -66,7 +66,7 @@ class BlockMap(NamedTuple):
 
     @classmethod
     def unmarked(cls, size: int, most: int = MOST_BLOCKS) -> "BlockMap":
-        """Return the map, of *most* blocks, of a copy of *size* bytes that has none of them."""
+        """Return the map of a copy of *size* bytes that holds none of them, of *most* blocks."""
         return cls(size, b"", max(SHIFT, (size // most).bit_length()))
 
     @property
@@ -165,9 +165,9 @@ class BlockMap(NamedTuple):
         return Run(head, start, lower=True), Run(end, tail, lower=True)
 
     def entered(self, start: int) -> Run | None:
-        """Return the lower's part of its last block, if a write at *start* is behind it there.
+        """Return the lower's part of its last block, if a write behind that, at *start*, is in it.
 
-        Else None; None, too, where that block is the copy's.
+        None, too, where that block is the copy's.
         """
         block = self.limit >> self.shift
         first = block << self.shift

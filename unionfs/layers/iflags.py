@@ -108,9 +108,9 @@ def protection(layer: Layer, path: bytes, kind: int) -> int:
 
 
 def copy(layer: Layer, path: bytes, target: WritableLayer, target_path: bytes) -> int:
-    """Copy flags of a file or directory to its copy; return the protecting ones, uncopied.
+    """Copy flags of a file or directory to its copy, and return those that protect, uncopied.
 
-    A flag that upper's file system does not know is left out.
+    One that upper's file system does not know is left out.
     """
     flags = FLAGS.flags(find(layer, path, FLAGS))
     if flags & FLAGS.copied:

@@ -141,8 +141,8 @@ class Whiteouts:
     ) -> dict[bytes, int]:
         """Map the names of one directory of one layer to what it says of them; 0: a whiteout.
 
-        The values are numbers as at `INO_SHIFT`, from the host's directory entries alone
-        (readdir(3)).  If the entries were read already, they are *held*.
+        The number is that of `INO_SHIFT`, from the host's directory entry alone (readdir(3)):
+        from those that the directory has *held*, if they were read already.
         """
         layer, path, files = place
         if held is not None or not layer.asks:
@@ -184,7 +184,7 @@ class Whiteouts:
         return hints
 
     def _number_in(self, layer: Layer, directory: bytes) -> int:
-        """Return our whiteouts' inode number if no other entry of a listing has it; else 0."""
+        """Return the inode number of our whiteouts, where a listing has it for them alone; or 0."""
         if self._number and layer.lists_numbers and _tell_numbers(layer, directory, ()):
             return self._number
         return 0

@@ -32,13 +32,13 @@ class Columns:
         return tuple(places)
 
     def shown(self, places: Sequence[LayerPath], name: bytes) -> list[LayerEntry]:
-        """Return what shows under *name*; *places* are those of its directory, top first."""
+        """Return what shows of what *places* of a directory, top first, hold under *name*."""
         return rules.visible(self._read(places, name))
 
     def shown_from(
         self, entry: LayerEntry, below: Sequence[LayerPath], name: bytes
     ) -> list[LayerEntry]:
-        """Do as `shown` where the first entry is there; *below* are the places that come next."""
+        """Do so where an entry was made already, and *below* are the places that come next."""
         return rules.visible(self._resume(entry, below, name))
 
     def _read(self, places: Sequence[LayerPath], name: bytes) -> Iterator[LayerEntry]:
@@ -55,7 +55,7 @@ class Columns:
     def _resume(
         self, entry: LayerEntry, below: Sequence[LayerPath], name: bytes
     ) -> Iterator[LayerEntry]:
-        """Yield an entry, then those of *below* or, after a redirect, of other places."""
+        """Yield an entry, and what *below* or, after a redirect, others hold."""
         yield entry
         redirect = entry.marks.redirect
         if redirect.startswith(b"/"):

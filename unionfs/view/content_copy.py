@@ -31,7 +31,7 @@ class ContentCopy:
     whole: bool  # all of the file is copied, so its modification time is kept
     sync: bool
     kept: Kept  # of a copy that is filled in place
-    kept_open: bool = False  # once the copy is published, `target` goes to whoever wants the file
+    kept_open: bool = False  # `target` is for who wants the file, once it is published
     shared: bool = False
     over: bool = False  # published or abandoned
     persisted: bool = False  # the node's side at the beginning, which it may leave: `sides`
