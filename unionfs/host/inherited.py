@@ -115,7 +115,7 @@ def serve_everybody() -> None:
     _thread.stack_size(_THREAD_STACK)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.umask(0)  # modes come with the requests
-    _try(os.setgroups, [])  # a group of the caller's would keep set-gid bits that shall fall
+    _try(os.setgroups, [])  # a group of the caller's would keep set-gid bits that have to fall
     _try(os.setresgid, 0, 0, 0)
     _try(os.setresuid, 0, 0, 0)
 

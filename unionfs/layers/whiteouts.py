@@ -112,7 +112,7 @@ class Whiteouts:
     longest = sys.maxsize  # bytes of a name for whose whiteout there is room in upper
 
     def __init__(self, work: WritableLayer | None = None, acting: Acting | None = None) -> None:
-        """Take the work directory, where whiteouts are to be made, and who makes them."""
+        """Take the work directory, where whiteouts are made, and the user who makes them."""
         self._work = work
         self._acting = acting or Acting()
         self._number = 0  # the inode number of the device that whiteouts are names of, once known

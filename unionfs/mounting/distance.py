@@ -142,7 +142,7 @@ def _ask(names: Sequence[str], sender: int) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for fd in range(3):
         os.dup2(null, fd)
-    os.closerange(3, sender)  # who waits for the daemon does not wait for this process
+    os.closerange(3, sender)  # a command that waits for the daemon must not wait for this
     os.closerange(sender + 1, os.sysconf("SC_OPEN_MAX"))
     for name in names:
         with contextlib.suppress(OSError):

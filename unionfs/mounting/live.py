@@ -1,4 +1,4 @@
-"""A mounted union, seen from outside: who serves it, and with which layers.
+"""A mounted union, seen from outside: the process that serves it, and its layers.
 
 The daemon answers for the attribute `trusted.unionfs.status` of the mount's
 root with JSON (`describe` is its form); the layers' descriptors stand in it, so

@@ -145,7 +145,7 @@ class _Question:
 
 def _tell(ask: Callable[[], _Answer], sender: int) -> None:
     null = os.open(os.devnull, os.O_RDWR)
-    for fd in range(3):  # who reads our output does not wait for this process
+    for fd in range(3):  # readers of our output must not wait for this process
         os.dup2(null, fd)
     with open(sender, "wb") as pipe, contextlib.suppress(OSError):  # no answer: it is no union
         pipe.write(json.dumps(ask()).encode())

@@ -86,7 +86,7 @@ class Loop(trio.abc.Instrument):
         self.asked = True
 
     def notify_closing(self, _fd: int) -> None:
-        """Wake who waits: `pyfuse3.terminate`."""
+        """Wake the waiting worker: `pyfuse3.terminate`."""
         trio.lowlevel.notify_closing(self._device)
 
     def after_task_step(self, _task: trio.lowlevel.Task) -> None:

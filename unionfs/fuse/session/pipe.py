@@ -39,7 +39,7 @@ class Pipe:
             if all(_spliced(piece, sender) for piece in pieces):
                 os.splice(receiver, device, len(head) + sum(count for _, _, count in pieces))
                 return True
-        except OSError:  # who reads the file in the usual way is told what is wrong with it
+        except OSError:  # the usual way of reading will give the error
             pass
         self.close()  # with what is left in it
         return False

@@ -217,17 +217,17 @@ class Session:
         return result
 
     def _dispatches(self) -> bool:
-        """Tell whether requests shall be answered without libfuse."""
+        """Tell whether requests are to be answered without libfuse."""
         known = self._offer is not None and self._offer.protocol >= _KNOWN_PROTOCOL
         return known and self._switches.direct and self._switches.loop and bool(self._handlers)
 
     def _passes(self) -> bool:
-        """Tell whether file data shall pass through, as far as the kernel's offer goes."""
+        """Tell whether file data is to pass through, as far as the kernel's offer goes."""
         offered = self._offer is not None and Init.PASSTHROUGH in self._offer.flags
         return offered and self._switches.passthrough and not self._switches.noopen
 
     def _leaves_opens_out(self) -> bool:
-        """Tell whether files shall be used without being opened."""
+        """Tell whether files are to be used without being opened."""
         offered = self._offer is not None and Init.NO_OPEN_SUPPORT in self._offer.flags
         return offered and self._switches.noopen and self._dispatches()
 
