@@ -160,7 +160,7 @@ def test_state_on_a_server_is_refused_with_the_reason(read):
 def test_fedoras_own_service_is_not_to_run_as_well(read):
     (note,) = notes(read("READONLY=yes"))
     assert note.startswith(
-        f"{FILE}, line 1: READONLY=yes has Fedora's own readonly-root mount over"
+        f"{FILE}, line 1: READONLY=yes makes Fedora's own readonly-root mount over"
     )
 
 
