@@ -1,4 +1,4 @@
-"""Writes of parts of a file, by descriptor; a write that fails leaves nothing that shows."""
+"""Writes of parts of a file, by descriptor, of which nothing shows where they fail."""
 
 import contextlib
 import os
