@@ -7,7 +7,6 @@ from tests.probe.filesystems import CASES, UNIONFS, prepared, verdicts
 LACKING = {
     "whiteout-over-file",  # renameat2(2)'s WHITEOUT; kernel overlayfs lacks it as well
     "whiteout-directory",
-    "deeper-paths",  # the daemon names things by their path in a layer, in one system call
 }
 
 
