@@ -2,8 +2,9 @@
 
 A daemon serves a mount in this process, and a client makes one request after the other.
 Each row tells, of one request: calls of the package's functions, how many functions and
-modules these are, how many calls cross from one module to another, and the calls of posix
-functions.  What the daemon does while it waits for requests is not counted.
+modules these are, how many of the calls cross from one module, and from one room (a folder of
+the package), to another, and the calls of posix functions.  What the daemon does while it waits
+for requests is not counted.
 """
 
 import collections
@@ -40,6 +41,7 @@ _WAITING_FUNCTIONS |= {"use_pause", "_leave_to_threads", "_wait_after_init"}
 _PAUSING = inspect.CO_COROUTINE | inspect.CO_GENERATOR
 _FORGETTING_SECONDS = 0.2  # in which the kernel tells that it forgets what was deleted
 _POSIX = frozenset({"posix", "fcntl"})
+COLUMNS = ("calls", "functions", "modules", "crossings of modules", "crossings of rooms", "posix")
 
 
 @dataclasses.dataclass
@@ -47,14 +49,15 @@ class Cost:
     """What was done for one request."""
 
     calls: "collections.Counter[CodeType]" = dataclasses.field(default_factory=collections.Counter)
-    crossings: int = 0
+    crossings: int = 0  # from module to module
+    room_crossings: int = 0
     posix: "collections.Counter[str]" = dataclasses.field(default_factory=collections.Counter)
 
-    def row(self) -> tuple[int, int, int, int, int]:
-        """Return calls, functions, modules, crossings and posix calls."""
+    def row(self) -> tuple[int, ...]:
+        """Return a figure for each of `COLUMNS`."""
         modules = {code.co_filename for code in self.calls}
         calls, posix = self.calls.total(), self.posix.total()
-        return calls, len(self.calls), len(modules), self.crossings, posix
+        return calls, len(self.calls), len(modules), self.crossings, self.room_crossings, posix
 
 
 def _is_of_request(code: CodeType) -> bool:
@@ -85,7 +88,10 @@ class Tracer:
             return
         if event == "call" and not self._is_resumed(frame):
             self._cost.calls[code] += 1
-            self._cost.crossings += _crosses(frame)
+            caller = frame.f_back
+            if caller is not None and _is_of_request(caller.f_code):
+                self._cost.crossings += _module(caller) != _module(frame)
+                self._cost.room_crossings += _room(caller) != _room(frame)
         elif event == "c_call" and getattr(argument, "__module__", None) in _POSIX:
             self._cost.posix[argument.__name__] += 1
 
@@ -107,13 +113,12 @@ class Tracer:
             self.costs.append(self._cost)
 
 
-def _crosses(frame: FrameType) -> bool:
-    above = frame.f_back
-    return (
-        above is not None
-        and _is_of_request(above.f_code)
-        and above.f_code.co_filename != frame.f_code.co_filename
-    )
+def _module(frame: FrameType) -> str:
+    return frame.f_code.co_filename
+
+
+def _room(frame: FrameType) -> str:
+    return os.path.relpath(_module(frame), _PACKAGE).partition("/")[0]
 
 
 # What a client does on the mount: before the marks, and between them.
@@ -214,11 +219,12 @@ def trace() -> list[Cost]:
 def main() -> int:
     """Print the table; with a word, the functions of the requests whose name has it, too."""
     word = sys.argv[1] if len(sys.argv) > 1 else None
-    sys.stdout.write("calls functions modules crossings posix\n")
+    sys.stdout.write("  ".join(COLUMNS) + "\n")
     for request, cost in zip(REQUESTS, trace(), strict=True):
-        calls, functions, modules, crossings, posix = cost.row()
-        figures = f"{calls:5} {functions:9} {modules:7} {crossings:9} {posix:5}"
-        sys.stdout.write(f"{figures}  {request}\n")
+        figures = (
+            f"{figure:{len(name)}}" for figure, name in zip(cost.row(), COLUMNS, strict=True)
+        )
+        sys.stdout.write("  ".join(figures) + f"  {request}\n")
         if word and word in request:
             for code, times in cost.calls.items():
                 where = os.path.relpath(code.co_filename, _PACKAGE)
