@@ -50,6 +50,7 @@ class CopyUp:
         self.upper = union.upper
         self._copies = StagedCopies(union)
         self._numbers = itertools.count(UNKNOWN_COPY + 1)
+        self._shares = bool(union.upper) and not syscalls.never_shares(union.upper.work.fd)
         # A tmpfs has no disk to wait for.
         self.syncs = (
             bool(union.upper)
@@ -175,11 +176,12 @@ class CopyUp:
                 markers.set_metacopy(work, staged)
             if self.union.features.fsync == "strict":
                 staged_copies.sync(work, staged, node.format)
-            st = self._copies.publish(node, staged, entry, model.st)
+            host_ino = work.stat(staged).st_ino
+            self._copies.publish(node, staged, entry, model.st)
         except BaseException:
             self.upper.staging.drop(staged)
             raise
-        node.upper, node.host_ino, node.unsynced = True, st.st_ino, self.count()
+        node.upper, node.host_ino, node.unsynced = True, host_ino, self.count()
         if is_file:
             node.redirect, node.below = redirect, lowers[-1:]
         elif node.format != stat.S_IFDIR:
@@ -272,7 +274,7 @@ class CopyUp:
         """See that a copy shares the blocks of the file, or has the room for its own."""
         if not copy.staged:
             self.upper.fills.begin(copy, *self.upper.place(copy.node))
-        if not copy.shared and copy.size == lower.st_size > 0:
+        if self._shares and not copy.shared and copy.size == lower.st_size > 0:
             copy.shared = content.share(copy.source, copy.target)
         if not copy.shared:
             content.require_room(self.upper.work.fd, content.taken(copy.size, lower))
@@ -326,14 +328,15 @@ class CopyUp:
             self.directories(parent)
         # A lower does not change; but what is on upper by now may have other attributes.
         model = model_of(self.union, node) if copy.model is None or node.upper else copy.model
-        times = model.st if copy.whole else os.fstat(copy.target)
+        filled = os.fstat(copy.target)
+        times = model.st if copy.whole else filled
         entry = self._copies.dress(node, model, copy.staged, times.st_mtime_ns)
         if not copy.whole:
             markers.drop_capability(self.upper.work, copy.staged)
         if self.union.features.fsync == "strict":
             content.sync(copy.target)
-        st = self._copies.publish(node, copy.staged, entry, model.st)
-        node.upper, node.host_ino, node.unsynced = True, st.st_ino, self.count()
+        self._copies.publish(node, copy.staged, entry, model.st)
+        node.upper, node.host_ino, node.unsynced = True, filled.st_ino, self.count()
 
     def _finish_in_place(self, copy: ContentCopy) -> None:
         self.union.known.names_change()

@@ -73,16 +73,13 @@ class StagedCopies:
         markers.set_link(work, staged, entry)
         return entry
 
-    def publish(
-        self, node: Node, staged: bytes, entry: bytes, lower: os.stat_result
-    ) -> os.stat_result:
-        """Publish a staged object under the name of *node*; return its attributes."""
+    def publish(self, node: Node, staged: bytes, entry: bytes, lower: os.stat_result) -> None:
+        """Publish a staged object under the name of *node*."""
         work = self.upper.work
         self.union.known.names_change()
-        st = work.stat(staged)
         if node.orphan:
             self._pin(node, work, staged)
-            return st
+            return
         if entry:
             # Two links, the entry and the name in upper; one, if a crash takes the staged name.
             markers.prepare_links(work, staged, lower.st_nlink - 1, lower.st_nlink - 2)
@@ -98,7 +95,6 @@ class StagedCopies:
         if entry:
             node.link, node.links = entry, extra
             self.upper.links.settle(entry)
-        return st
 
     def _withdraw(self, entry: bytes) -> bool:
         """Remove the entry of a copy that got no name; say False where it stays."""
