@@ -270,10 +270,9 @@ class Union:
         """
         if node is not None and self.known.is_empty(node):
             return True
-        listings = [self.whiteouts.listing(place) for place in directory.lowers]
-        if directory.upper:
-            listings.insert(0, self.whiteouts.listing(LayerPath(self._top, path), held))
-        return not rules.merged(listings)
+        if not directory.upper:
+            return self.whiteouts.show_none(directory.lowers)
+        return self.whiteouts.show_none((LayerPath(self._top, path), *directory.lowers), held)
 
     def statvfs(self, node: Node) -> os.statvfs_result:  # noqa: ARG002 (`sides`)
         """Return the figures of upper's file system (of the top lower's without an upper).
