@@ -31,6 +31,7 @@ _PACKAGE = os.path.dirname(unionfs.__file__)
 _MARK = b"mark-of-trace."  # the client looks such names up, each once
 _ANSWER = dispatch.Dispatcher._answer.__code__  # noqa: SLF001 - where each request begins
 _TAKE = dispatch.Dispatcher._take.__code__  # noqa: SLF001 - where the next one has come
+_PAUSE = dispatch.Dispatcher._is_made_ready.__code__  # noqa: SLF001 - where there is none yet
 # What goes on between requests.
 _WAITING = ("fuse/session/loop.py", "fuse/session/polling.py", "fuse/foresight.py")
 _WAITING_IN_PART = ("dispatch.py", "session.py", "staging.py", "upper.py", "direct.py")
@@ -67,6 +68,14 @@ def _is_of_request(code: CodeType) -> bool:
     return not name.endswith(_WAITING_IN_PART) or code.co_name not in _WAITING_FUNCTIONS
 
 
+def _is_in_pause(frame: FrameType) -> bool:
+    """Tell whether something is made ready for a later request."""
+    above: FrameType | None = frame
+    while above is not None and above.f_code is not _PAUSE:
+        above = above.f_back
+    return above is not None
+
+
 class Tracer:
     """Counts what the daemon's thread does for the requests wanted, each after its mark."""
 
@@ -84,7 +93,7 @@ class Tracer:
             self._begin(frame.f_locals["opcode"], bytes(frame.f_locals["body"]))
         elif event == "call" and code is _TAKE:
             self._cost = None
-        if self._cost is None or not _is_of_request(code):
+        if self._cost is None or not _is_of_request(code) or _is_in_pause(frame):
             return
         if event == "call" and not self._is_resumed(frame):
             self._cost.calls[code] += 1
