@@ -16,13 +16,13 @@ from unionfs.host.atimes import AccessTimes
 from unionfs.host.content import ST_BLOCK
 from unionfs.layers import mount_record, rules
 from unionfs.layers.aufs_whiteouts import AufsWhiteouts
+from unionfs.layers.columns import Columns
 from unionfs.layers.descent import stale
 from unionfs.layers.far import FarLayer
 from unionfs.layers.inodes import ROOT_INO, divide
 from unionfs.layers.layer import Layer, LayerPath, WritableLayer, join
 from unionfs.layers.stack import Stack
 from unionfs.layers.whiteouts import Whiteouts
-from unionfs.view.columns import Columns
 from unionfs.view.fills import Fills
 from unionfs.view.known import Known
 from unionfs.view.lookup import Lookup

@@ -31,21 +31,15 @@ class Columns:
                 break
         return tuple(places)
 
-    def shown(self, places: Sequence[LayerPath], name: bytes) -> list[LayerEntry]:
-        """Return what shows of what *places* of a directory, top first, hold under *name*."""
-        return rules.visible(self._read(places, name))
-
-    def shown_from(
-        self, entry: LayerEntry, below: Sequence[LayerPath], name: bytes
-    ) -> list[LayerEntry]:
-        """Do so where an entry was made already, and *below* are the places that come next."""
-        return rules.visible(self._read((entry, *below), name))
-
-    def _read(self, places: Sequence[LayerPath | LayerEntry], name: bytes) -> Iterator[LayerEntry]:
-        """Yield what *places* hold, each under the name that a redirect above it says.
+    def shown(self, places: Sequence[LayerPath | LayerEntry], name: bytes) -> list[LayerEntry]:
+        """Return what shows of what *places* of a directory, top first, hold under *name*.
 
         In the place of one there may be the entry that was made of it already.
         """
+        return rules.visible(self._read(places, name))
+
+    def _read(self, places: Sequence[LayerPath | LayerEntry], name: bytes) -> Iterator[LayerEntry]:
+        """Yield what *places* hold, each under the name that a redirect above it says."""
         for place in places:
             entry = place if isinstance(place, LayerEntry) else self.whiteouts.classify(place, name)
             yield entry
