@@ -175,11 +175,7 @@ class Names:
         self.union.whiteouts.cut_off(upper, path)
         if node is not None:
             self._stands_alone(node)
-        try:
-            for entry in spent:
-                upper.unlink(join(path, entry.name))
-        finally:
-            upper.utime(path, st.st_atime_ns, st.st_mtime_ns)
+        self.union.whiteouts.take_out(upper, path, spent, st)
 
     def make_removable(self, names: Iterable[tuple[Node, bytes]]) -> bool:
         """See that *names* can be taken away, also those that are too long to have a whiteout.

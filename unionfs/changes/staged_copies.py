@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from unionfs.host import content
 from unionfs.layers import iflags, inodes, markers
 from unionfs.layers.attribute_copies import Model, copy_look
-from unionfs.layers.layer import WritableLayer, join
+from unionfs.layers.layer import WritableLayer
 from unionfs.layers.links import key
 from unionfs.view.node import Node
 
@@ -80,13 +80,14 @@ class StagedCopies:
         if node.orphan:
             self._pin(node, work, staged)
             return
+        directory = self._marked_parent(node)
         if entry:
             # Two links, the entry and the name in upper; one, if a crash takes the staged name.
             markers.prepare_links(work, staged, lower.st_nlink - 1, lower.st_nlink - 2)
             self.upper.links.add(staged, entry)
         extra = lower.st_nlink - 2
         try:
-            self._publish_name(node, work, staged)
+            self.upper.staging.publish(staged, self.upper.layer, directory, node.name)
         except OSError:
             if not entry or self._withdraw(entry):
                 raise
@@ -116,21 +117,16 @@ class StagedCopies:
             os.close(node.pin)
         node.pin = pin
 
-    def _publish_name(self, node: Node, work: WritableLayer, staged: bytes) -> None:
-        upper = self.upper.layer
+    def _marked_parent(self, node: Node) -> bytes:
+        """Return the directory that is to hold a copy, once it is marked as one with copies."""
         parent = node.parent
         if parent is None:  # the root is on upper from the start
             raise OSError(errno.EINVAL, "the root cannot be copied up")
-        directory = parent.path
-        before = upper.stat(directory)
+        path = parent.path
         if not parent.impure:
-            markers.set_impure(upper, directory)
+            markers.set_impure(self.upper.layer, path)
             parent.impure = True
-        work.move(staged, upper, join(directory, node.name))
-        try:
-            upper.utime(directory, before.st_atime_ns, before.st_mtime_ns)
-        except OSError:  # the copy is there: no error may say otherwise
-            log.exception("%r: its times are those of the copy-up", directory)
+        return path
 
 
 def foresee(node: Node) -> None:

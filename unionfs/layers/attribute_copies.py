@@ -34,19 +34,24 @@ def copy_look(
 ) -> int:
     """Give a copy, of the same kind, what *model* has, but for the time at which it was modified.
 
-    Markers too where *private* (the model is on upper).  Return the flags that protect the model:
-    the host's inode is not to have them in upper (`iflags`).
+    Markers too where *private* (the model is on upper).  A flag that upper's file system does not
+    know is left out; return those that protect: they are not to be upper's (`iflags`).
     """
-    st = model.st
+    layer, source, st, fd = model
     kind = stat.S_IFMT(st.st_mode)
     target.chown(path, st.st_uid, st.st_gid)
     if kind != stat.S_IFLNK:
         target.chmod(path, stat.S_IMODE(st.st_mode))
     # After the owner: chown(2) takes capabilities away.
     copy_attributes(model, target, path, private=private)
-    protection = _copy_flags(model, target, path) if kind in iflags.KINDS else 0
+    flags = 0
+    if kind in iflags.KINDS:
+        data = iflags.find_open(fd, FLAGS) if fd >= 0 else iflags.find(layer, source, FLAGS)
+        flags = FLAGS.flags(data)
+    if flags & FLAGS.copied:
+        iflags.add(target, path, flags & FLAGS.copied)
     target.utime(path, st.st_atime_ns, mtime_ns)
-    return protection
+    return flags & iflags.PROTECTING
 
 
 def copy_attributes(model: Model, target: WritableLayer, path: bytes, *, private: bool) -> None:
@@ -64,16 +69,3 @@ def copy_attributes(model: Model, target: WritableLayer, path: bytes, *, private
         except OSError as exc:
             if exc.errno != errno.EOPNOTSUPP or name.startswith(_MUST_COPY):
                 raise
-
-
-def _copy_flags(model: Model, target: WritableLayer, path: bytes) -> int:
-    """Copy flags of a file or directory, and return those that protect, uncopied.
-
-    One that upper's file system does not know is left out.
-    """
-    layer, source, _, fd = model
-    data = iflags.find_open(fd, FLAGS) if fd >= 0 else iflags.find(layer, source, FLAGS)
-    flags = FLAGS.flags(data)
-    if flags & FLAGS.copied:
-        iflags.add(target, path, flags & FLAGS.copied)
-    return flags & iflags.PROTECTING

@@ -295,6 +295,23 @@ class Whiteouts:
         """
         set_opaque(upper, path)
 
+    def take_out(
+        self,
+        upper: WritableLayer,
+        path: bytes,
+        spent: "Sequence[os.DirEntry[bytes]]",
+        st: os.stat_result,
+    ) -> None:
+        """Take the last whiteouts, *spent*, out of a directory that was cut off.
+
+        It has the times of *st*, also where one of them cannot be removed.
+        """
+        try:
+            for entry in spent:
+                upper.unlink(join(path, entry.name))
+        finally:
+            upper.utime(path, st.st_atime_ns, st.st_mtime_ns)
+
     def make_opaque(self, layer: WritableLayer, path: bytes) -> None:
         """Hide the directories below *path*."""
         set_opaque(layer, path)
