@@ -169,13 +169,17 @@ REQUESTS: dict[str, tuple[int, _Act, _Act]] = {
 def _layers(place: Path) -> None:
     for name in ("upper", "work", "mnt", "lower/full", "lower/directory", "lower/moved"):
         (place / name).mkdir(parents=True)
-    for name in ("gone", "file", "write", "mode", "target", "full/file", "directory/f", "moved/g"):
+    files = "gone first file write mode target full/file directory/f moved/g"
+    for name in files.split():
         (place / "lower" / name).write_text("content\n")
 
 
 def _client(mnt: Path, ready: int) -> None:
     os.read(ready, 1)
-    (mnt / "gone").unlink()  # so what is done once is done: a whiteout, and standing for root
+    # So what is done once is done: a whiteout, standing for root, and the mark of a directory that
+    # holds copies.
+    (mnt / "gone").unlink()
+    (mnt / "first").chmod(0)
     time.sleep(_FORGETTING_SECONDS)
     for number, (_, before, act) in enumerate(REQUESTS.values()):
         before(mnt)
