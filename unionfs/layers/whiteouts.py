@@ -165,21 +165,17 @@ class Whiteouts:
         """
         hidden: set[bytes] = set()
         for place in places:
-            for name, hint in self._names(place, held).items():
+            if held is None and place.layer.asks:
+                names = self.listing(place)  # which may be known
+            else:
+                entries = place.layer.scan(place.path) if held is None else held
+                names = self._hints(place, entries, numbered=False)
+            held = None
+            for name, hint in names.items():
                 if hint and name not in hidden:
                     return False
                 hidden.add(name)
-            held = None
         return True
-
-    def _names(
-        self, place: LayerPath, held: "Sequence[os.DirEntry[bytes]] | None"
-    ) -> dict[bytes, int]:
-        """Do as `listing`, but for the numbers; the directory may have been read already."""
-        if held is None and place.layer.asks:
-            return self.listing(place)
-        entries = place.layer.scan(place.path) if held is None else held
-        return self._hints(place, entries, numbered=False)
 
     def _hints(
         self, place: LayerPath, entries: "Sequence[os.DirEntry[bytes]]", *, numbered: bool

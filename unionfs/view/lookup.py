@@ -161,7 +161,8 @@ class Lookup:
         if (files or kind == stat.S_IFCHR) and whiteouts.is_whiteout_in(directory, path, st):
             return None
         ino = number(layer, st)
-        node = self._nodes.unmarked(ino, st, layer)
+        # Of a directory there may be others below: no node is kept as one without marks.
+        node = None if kind == stat.S_IFDIR else self._nodes.unmarked(ino, st, layer)
         if layer.number == BOTTOM or node is not None:
             marks = UNMARKED
         else:
