@@ -32,10 +32,10 @@ class Model(NamedTuple):
 def copy_look(
     model: Model, target: WritableLayer, path: bytes, mtime_ns: int, *, private: bool
 ) -> int:
-    """Give a copy, of the same kind, what *model* has, but for the time at which it was modified.
+    """Give a copy, of the same kind, what *model* has, and *mtime_ns* as its modification time.
 
     Markers too where *private* (the model is on upper).  A flag that upper's file system does not
-    know is left out; return those that protect: they are not to be upper's (`iflags`).
+    know is left out.  So are those that protect, as a copy is still to be moved: return them.
     """
     layer, source, st, fd = model
     kind = stat.S_IFMT(st.st_mode)
