@@ -2,8 +2,9 @@
 
 A daemon serves a mount in this process, and a client makes one request after the other.
 Each row tells, of one request: calls of the package's functions, how many functions and
-modules these are, how many calls cross from one module to another, and the calls of posix
-functions.  What the daemon does while it waits for requests is not counted.
+modules these are, how many of the calls cross from one module, and from one room (a folder of
+the package), to another, and the calls of posix functions.  What the daemon does while it waits
+for requests is not counted.
 """
 
 import collections
@@ -30,6 +31,7 @@ _PACKAGE = os.path.dirname(unionfs.__file__)
 _MARK = b"mark-of-trace."  # the client looks such names up, each once
 _ANSWER = dispatch.Dispatcher._answer.__code__  # noqa: SLF001 - where each request begins
 _TAKE = dispatch.Dispatcher._take.__code__  # noqa: SLF001 - where the next one has come
+_PAUSE = dispatch.Dispatcher._is_made_ready.__code__  # noqa: SLF001 - where there is none yet
 # What goes on between requests.
 _WAITING = ("fuse/session/loop.py", "fuse/session/polling.py", "fuse/foresight.py")
 _WAITING_IN_PART = ("dispatch.py", "session.py", "staging.py", "upper.py", "direct.py")
@@ -40,6 +42,7 @@ _WAITING_FUNCTIONS |= {"use_pause", "_leave_to_threads", "_wait_after_init"}
 _PAUSING = inspect.CO_COROUTINE | inspect.CO_GENERATOR
 _FORGETTING_SECONDS = 0.2  # in which the kernel tells that it forgets what was deleted
 _POSIX = frozenset({"posix", "fcntl"})
+COLUMNS = ("calls", "functions", "modules", "crossings of modules", "crossings of rooms", "posix")
 
 
 @dataclasses.dataclass
@@ -47,14 +50,15 @@ class Cost:
     """What was done for one request."""
 
     calls: "collections.Counter[CodeType]" = dataclasses.field(default_factory=collections.Counter)
-    crossings: int = 0
+    crossings: int = 0  # from module to module
+    room_crossings: int = 0
     posix: "collections.Counter[str]" = dataclasses.field(default_factory=collections.Counter)
 
-    def row(self) -> tuple[int, int, int, int, int]:
-        """Return calls, functions, modules, crossings and posix calls."""
+    def row(self) -> tuple[int, ...]:
+        """Return a figure for each of `COLUMNS`."""
         modules = {code.co_filename for code in self.calls}
         calls, posix = self.calls.total(), self.posix.total()
-        return calls, len(self.calls), len(modules), self.crossings, posix
+        return calls, len(self.calls), len(modules), self.crossings, self.room_crossings, posix
 
 
 def _is_of_request(code: CodeType) -> bool:
@@ -62,6 +66,14 @@ def _is_of_request(code: CodeType) -> bool:
     if not name.startswith(_PACKAGE) or name.endswith(_WAITING):
         return False
     return not name.endswith(_WAITING_IN_PART) or code.co_name not in _WAITING_FUNCTIONS
+
+
+def _is_in_pause(frame: FrameType) -> bool:
+    """Tell whether something is made ready for a later request."""
+    above: FrameType | None = frame
+    while above is not None and above.f_code is not _PAUSE:
+        above = above.f_back
+    return above is not None
 
 
 class Tracer:
@@ -81,11 +93,14 @@ class Tracer:
             self._begin(frame.f_locals["opcode"], bytes(frame.f_locals["body"]))
         elif event == "call" and code is _TAKE:
             self._cost = None
-        if self._cost is None or not _is_of_request(code):
+        if self._cost is None or not _is_of_request(code) or _is_in_pause(frame):
             return
         if event == "call" and not self._is_resumed(frame):
             self._cost.calls[code] += 1
-            self._cost.crossings += _crosses(frame)
+            caller = frame.f_back
+            if caller is not None and _is_of_request(caller.f_code):
+                self._cost.crossings += _module(caller) != _module(frame)
+                self._cost.room_crossings += _room(caller) != _room(frame)
         elif event == "c_call" and getattr(argument, "__module__", None) in _POSIX:
             self._cost.posix[argument.__name__] += 1
 
@@ -107,13 +122,12 @@ class Tracer:
             self.costs.append(self._cost)
 
 
-def _crosses(frame: FrameType) -> bool:
-    above = frame.f_back
-    return (
-        above is not None
-        and _is_of_request(above.f_code)
-        and above.f_code.co_filename != frame.f_code.co_filename
-    )
+def _module(frame: FrameType) -> str:
+    return frame.f_code.co_filename
+
+
+def _room(frame: FrameType) -> str:
+    return os.path.relpath(_module(frame), _PACKAGE).partition("/")[0]
 
 
 # What a client does on the mount: before the marks, and between them.
@@ -155,13 +169,17 @@ REQUESTS: dict[str, tuple[int, _Act, _Act]] = {
 def _layers(place: Path) -> None:
     for name in ("upper", "work", "mnt", "lower/full", "lower/directory", "lower/moved"):
         (place / name).mkdir(parents=True)
-    for name in ("gone", "file", "write", "mode", "target", "full/file", "directory/f", "moved/g"):
+    files = "gone first file write mode target full/file directory/f moved/g"
+    for name in files.split():
         (place / "lower" / name).write_text("content\n")
 
 
 def _client(mnt: Path, ready: int) -> None:
     os.read(ready, 1)
-    (mnt / "gone").unlink()  # so what is done once is done: a whiteout, and standing for root
+    # So what is done once is done: a whiteout, standing for root, and the mark of a directory that
+    # holds copies.
+    (mnt / "gone").unlink()
+    (mnt / "first").chmod(0)
     time.sleep(_FORGETTING_SECONDS)
     for number, (_, before, act) in enumerate(REQUESTS.values()):
         before(mnt)
@@ -214,11 +232,12 @@ def trace() -> list[Cost]:
 def main() -> int:
     """Print the table; with a word, the functions of the requests whose name has it, too."""
     word = sys.argv[1] if len(sys.argv) > 1 else None
-    sys.stdout.write("calls functions modules crossings posix\n")
+    sys.stdout.write("  ".join(COLUMNS) + "\n")
     for request, cost in zip(REQUESTS, trace(), strict=True):
-        calls, functions, modules, crossings, posix = cost.row()
-        figures = f"{calls:5} {functions:9} {modules:7} {crossings:9} {posix:5}"
-        sys.stdout.write(f"{figures}  {request}\n")
+        figures = (
+            f"{figure:{len(name)}}" for figure, name in zip(cost.row(), COLUMNS, strict=True)
+        )
+        sys.stdout.write("  ".join(figures) + f"  {request}\n")
         if word and word in request:
             for code, times in cost.calls.items():
                 where = os.path.relpath(code.co_filename, _PACKAGE)

@@ -43,13 +43,19 @@ def counted(monkeypatch):
 
 @pytest.fixture
 def stacked(union):
-    lower = {"d": {"low": "l", "gone": "x", "t": "x", "z": "x"}, "deep": {"e": {"f": "x"}}}
+    lower = {
+        "d": {"low": "l", "gone": "x", "t": "x", "z": "x", "mode": "x", "void": ""},
+        "deep": {"e": {"f": "x"}},
+        "e": {"moved": {"f": "x"}, "emptied": {"f": "x"}},
+    }
     upper = {"d": {"up": "u", "gone": WHITEOUT}, "pure": {"up": "u", "t": "old"}}
     u = union(upper, lower)
     for path in ("d", "d/low", "d/up", "pure", "pure/up"):
         u.node(path)
     u.changes.mkdir(u.node("pure"), b"warm", 0o755, ROOT)[0].lookups += 1  # credentials are set
     u.changes.unlink(u.node("d"), b"z")  # there is a whiteout
+    u.changes.unlink(u.node("e/emptied"), b"f")
+    u.change("d/mode", mode=0o600)  # its directory is marked
     return u
 
 
@@ -85,6 +91,9 @@ def test_opening_to_read_is_one_call(stacked, counted, path):
     assert calls == ["open"]
 
 
+READ = ("open", "fchdir", "scandir", "close", "fchdir")
+LISTED, MARKED = ("fchdir", "listxattr"), ("fchdir", "setxattr")
+
 CHANGES = {
     "create, pure directory": (
         lambda u, d: u.changes.create(d["pure"], b"n", os.O_RDWR, 0o644, ROOT),
@@ -97,6 +106,10 @@ CHANGES = {
     "mkdir, pure directory": (
         lambda u, d: u.changes.mkdir(d["pure"], b"n", 0o755, ROOT),
         ["mkdir", "stat"],
+    ),
+    "list, upper": (
+        lambda u, d: u.union.listing(d["pure"]) and None,
+        [*READ],
     ),
     "unlink, upper": (
         lambda u, d: u.changes.unlink(d["pure"], b"up"),
@@ -118,15 +131,49 @@ CHANGES = {
         lambda u, d: u.changes.rename(d["d"], b"up", d["d"], b"t", 0),
         ["stat", "stat", "stat", "stat", "rename"],
     ),
+    "copy an empty file up": (
+        lambda u, d: u.copyup.whole(d["d/void"]) and None,
+        [
+            *("open", "fstat"),  # the lower file
+            *("open", "fstat", "fstat"),  # its copy
+            *("chown", "chmod", *LISTED, "utime", *MARKED),
+            *("stat", "rename", "utime"),  # the directory keeps its time
+            *("close", "close"),
+        ],
+    ),
+    "rename a lower directory over an emptied one": (
+        lambda u, d: u.changes.rename(d["e"], b"moved", d["e"], b"emptied", 0),
+        [
+            *("stat", "stat"),  # the old name
+            *("stat", *LISTED, "fchdir", "getxattr", "stat"),  # the new one
+            *(*READ, "stat", *READ),  # what it holds: a whiteout of ours, and what that hides
+            *(
+                "stat",
+                "mkdir",
+                "chown",
+                "chmod",
+                *LISTED,
+                "open",
+                "close",
+                "utime",
+                *MARKED,
+                "stat",
+            ),
+            *("stat", "rename", "utime"),
+            *MARKED,  # the redirect
+            *(*MARKED, "unlink", "utime", "open"),  # the directory makes way, and is held
+            "renameat2",
+        ],
+    ),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_change(stacked, counted, change):
     call, expected = CHANGES[change]
-    directories = {name: stacked.node(name) for name in ("d", "pure")}
+    nodes = {name: stacked.node(name) for name in ("d", "d/void", "e", "pure")}
     with counted() as calls:
-        made = call(stacked, directories)
+        made = call(stacked, nodes)
     assert calls == expected
     if made:
         made[0].lookups += 1

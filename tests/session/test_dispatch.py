@@ -314,16 +314,17 @@ async def test_what_gives_room_is_not_put_off_nor_what_came_before_it(dispatched
     assert answers.seen == [98, 13, (77, b"", 0, 0)]
 
 
-@pytest.mark.parametrize("opcode", [CREATE, OPEN])
+# A handler, which a task calls once more before it pauses, and the job of a task.
+@pytest.mark.parametrize(("opcode", "attempts"), [(CREATE, 5), (OPEN, 4)])
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT])
-async def test_what_finds_no_room_is_tried_a_few_times(dispatched, opcode, error):
+async def test_what_finds_no_room_is_tried_a_few_times(dispatched, opcode, attempts, error):
     dispatcher, answers, _, sent = dispatched
     answers.full = 1
     sent.send(request(opcode, 5, error))
     sent.send(request(FORGET, 6, 98))
     assert not dispatcher.serve(soon())
     assert await heard(sent) == reply(5, body=b"room")
-    answers.full = 4
+    answers.full = attempts
     sent.send(request(opcode, 5, error))
     assert not dispatcher.serve(soon())
     assert await heard(sent) == reply(5, error=-error)

@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from unionfs.changes import staged_copies
 from unionfs.changes.changes import Changes
-from unionfs.changes.staged_copies import Model, StagedCopies
-from unionfs.layers import iflags, inodes, markers
-from unionfs.layers.attribute_copies import copy_attributes
+from unionfs.changes.staged_copies import StagedCopies, model_of
+from unionfs.layers import inodes, markers
+from unionfs.layers.attribute_copies import Model, copy_look
 from unionfs.layers.layer import WritableLayer
 from unionfs.view.lookup_result import LookupResult
 from unionfs.view.node import Node, child_path
@@ -169,7 +169,7 @@ class Move(Arrival):
 
     def stage(self) -> None:
         """Stage it; nothing that is seen changes."""
-        model = _model(self.union, self.node)
+        model = model_of(self.union, self.node)
         self.union.acting.as_root()
         ready = self.union.transfers.take(Wanted(self.node, self.new.side, None))
         if ready is None:
@@ -260,7 +260,7 @@ class Merger:
         wanted = Wanted(self.file, self.union.scratch, self.placeholder)
         if self.file.format == stat.S_IFREG and self.union.transfers.take(wanted) is None:
             _copy_content(self.union, self.file, layer, path)
-        _fill(self.union, self.file, _model(self.union, self.file), layer, path)
+        _fill(self.union, self.file, model_of(self.union, self.file), layer, path)
         self._open.reopen(layer, path)
 
     def merge(self, undo: contextlib.ExitStack) -> None:
@@ -310,26 +310,13 @@ class _Descriptors:
 # What an object has
 
 
-def _model(union: TwoSided, node: Node) -> Model:
-    layer, path = union.place(node)
-    return Model(layer, path, union.attributes(node))
-
-
 def _fill(union: TwoSided, node: Node, model: Model, layer: WritableLayer, path: bytes) -> None:
     """Give the object at *path*, of the same kind and content, all else that *node* has."""
-    st = model.st
-    layer.chown(path, st.st_uid, st.st_gid)
-    if node.format != stat.S_IFLNK:
-        layer.chmod(path, stat.S_IMODE(st.st_mode))
     for name in layer.attributes(path):
         if not markers.is_private(name):
             layer.remove_attribute(path, name)
-    # After the owner: chown(2) takes capabilities away.
-    copy_attributes(model.layer, model.path, layer, path, private=False)
-    if node.format == stat.S_IFREG:
-        iflags.copy(model.layer, model.path, layer, path)
+    copy_look(model, layer, path, model.st.st_mtime_ns, private=False)
     markers.set_origin(layer, path, _origin(union, node, model))
-    layer.utime(path, st.st_atime_ns, st.st_mtime_ns)
 
 
 def _origin(union: TwoSided, node: Node, model: Model) -> int:

@@ -14,14 +14,17 @@ import itertools
 import logging
 import os
 import stat
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from unionfs.changes import staged_copies
 from unionfs.changes.partial_copies import LEAST, PartialCopies
-from unionfs.changes.staged_copies import Model, StagedCopies
+from unionfs.changes.staged_copies import StagedCopies, model_of
 from unionfs.host import content, syscalls
 from unionfs.layers import markers
-from unionfs.layers.descent import stat_file
+from unionfs.layers.attribute_copies import Model
+from unionfs.layers.descent import stale, stat_file
+from unionfs.layers.layer import LayerPath
 from unionfs.view.content_copy import ContentCopy, Kept
 from unionfs.view.node import UNKNOWN_COPY, Node
 
@@ -47,6 +50,7 @@ class CopyUp:
         self.upper = union.upper
         self._copies = StagedCopies(union)
         self._numbers = itertools.count(UNKNOWN_COPY + 1)
+        self._shares = bool(union.upper) and not syscalls.never_shares(union.upper.work.fd)
         # A tmpfs has no disk to wait for.
         self.syncs = (
             bool(union.upper)
@@ -161,6 +165,8 @@ class CopyUp:
         redirect = self._content_path(node) if is_file else b""
         layer, path, _ = lowers[0]
         model = Model(layer, path, layer.stat(path))
+        if stat.S_IFMT(model.st.st_mode) != node.format:
+            raise stale()
         self.union.acting.as_root()
         try:
             self._copies.make(node, model, staged)
@@ -170,11 +176,12 @@ class CopyUp:
                 markers.set_metacopy(work, staged)
             if self.union.features.fsync == "strict":
                 staged_copies.sync(work, staged, node.format)
-            st = self._copies.publish(node, staged, entry, model.st)
+            host_ino = work.stat(staged).st_ino
+            self._copies.publish(node, staged, entry, model.st)
         except BaseException:
             self.upper.staging.drop(staged)
             raise
-        node.upper, node.host_ino, node.unsynced = True, st.st_ino, self.count()
+        node.upper, node.host_ino, node.unsynced = True, host_ino, self.count()
         if is_file:
             node.redirect, node.below = redirect, lowers[-1:]
         elif node.format != stat.S_IFDIR:
@@ -205,12 +212,14 @@ class CopyUp:
         seen to be changed.
         """
         self.foresee(node)
-        lower = node.lowers[-1]
+        node.below = lowers = node.lowers  # kept as they are now: `publish` looks at them again
+        lower = lowers[-1]
         source = lower.layer.open_content(lower.path, size)
         host_flags = os.O_RDWR if flags is None else flags
         try:
             st = stat_file(source)
-            if self._fills_in_place(node):
+            model = None if node.upper else _model_in_lowers(lowers, source, st)
+            if node.upper and self._has_further_names(node):
                 shown, target = self.union.attributes(node), self._open_in_place(node, host_flags)
             else:
                 fetched = source if lower.layer.asks and size is None else -1
@@ -225,6 +234,7 @@ class CopyUp:
             whole=size is None,
             sync=self.syncs and copied > 0,
             kept=Kept(shown.st_size, shown.st_mtime_ns),
+            model=model,
             kept_open=flags is not None,
             shared=target.is_whole,
             persisted=node.persisted,
@@ -264,15 +274,13 @@ class CopyUp:
         """See that a copy shares the blocks of the file, or has the room for its own."""
         if not copy.staged:
             self.upper.fills.begin(copy, *self.upper.place(copy.node))
-        if not copy.shared and copy.size == lower.st_size > 0:
+        if self._shares and not copy.shared and copy.size == lower.st_size > 0:
             copy.shared = content.share(copy.source, copy.target)
         if not copy.shared:
             content.require_room(self.upper.work.fd, content.taken(copy.size, lower))
 
-    def _fills_in_place(self, node: Node) -> bool:
+    def _has_further_names(self, node: Node) -> bool:
         """Tell whether upper's copy has further names, so that no rename can replace it."""
-        if not node.upper:
-            return False
         return (
             node.partial
             or bool(node.link)
@@ -307,26 +315,28 @@ class CopyUp:
 
     def _is_wanted(self, copy: ContentCopy) -> bool:
         """Tell whether no other request was faster, nor gave the file a further name meanwhile."""
-        lowers = copy.node.lowers
+        node = copy.node
+        lowers = node.lowers
         if not lowers or lowers[-1] != copy.lower:
             return False
-        return not copy.staged or not self._fills_in_place(copy.node)
+        return not (copy.staged and node.upper and self._has_further_names(node))
 
     def _publish_staged(self, copy: ContentCopy) -> None:
         node = copy.node
         parent = node.parent
         if parent is not None and not parent.upper and not node.orphan:
             self.directories(parent)
-        layer, path = self.union.place(node)
-        model = Model(layer, path, layer.stat(path))
-        times = model.st if copy.whole else os.fstat(copy.target)
+        # A lower does not change; but what is on upper by now may have other attributes.
+        model = model_of(self.union, node) if copy.model is None or node.upper else copy.model
+        filled = os.fstat(copy.target)
+        times = model.st if copy.whole else filled
         entry = self._copies.dress(node, model, copy.staged, times.st_mtime_ns)
         if not copy.whole:
             markers.drop_capability(self.upper.work, copy.staged)
         if self.union.features.fsync == "strict":
             content.sync(copy.target)
-        st = self._copies.publish(node, copy.staged, entry, model.st)
-        node.upper, node.host_ino, node.unsynced = True, st.st_ino, self.count()
+        self._copies.publish(node, copy.staged, entry, model.st)
+        node.upper, node.host_ino, node.unsynced = True, filled.st_ino, self.count()
 
     def _finish_in_place(self, copy: ContentCopy) -> None:
         self.union.known.names_change()
@@ -347,3 +357,11 @@ class CopyUp:
             log.exception("%r is half a copy until the kernel forgets it", copy.node.path)
         finally:
             copy.close()
+
+
+def _model_in_lowers(lowers: Sequence[LayerPath], source: int, st: os.stat_result) -> Model:
+    """Return what a lower file is like, whose content is open as *source*, with attributes *st*."""
+    layer, path, _ = lowers[0]
+    if len(lowers) > 1 or layer.asks:  # its attributes are elsewhere, or its content is a copy
+        return Model(layer, path, layer.stat(path))
+    return Model(layer, path, st, source)

@@ -6,7 +6,7 @@ Shared by `changes` and `renames`.  Nothing here changes what the union shows.
 import errno
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from unionfs.changes import protection
@@ -160,9 +160,13 @@ class Names:
         node.below, node.redirect = (), b""
 
     def make_way(
-        self, node: Node | None, path: bytes, st: os.stat_result, whiteouts: Sequence[bytes]
+        self,
+        node: Node | None,
+        path: bytes,
+        st: os.stat_result,
+        spent: Sequence["os.DirEntry[bytes]"],
     ) -> None:
-        """Take the last *whiteouts* out of a directory in upper that shows nothing.
+        """Take the last whiteouts, *spent*, out of a directory in upper that shows nothing.
 
         So another can take its place.  It shows nothing at each step, has the times of *st*, and
         goes on so where a step fails: nothing is to be undone.
@@ -171,24 +175,22 @@ class Names:
         self.union.whiteouts.cut_off(upper, path)
         if node is not None:
             self._stands_alone(node)
-        try:
-            for name in whiteouts:
-                upper.unlink(join(path, name))
-        finally:
-            upper.utime(path, st.st_atime_ns, st.st_mtime_ns)
+        self.union.whiteouts.take_out(upper, path, spent, st)
 
-    def make_removable(self, parent: Node, name: bytes) -> bool:
-        """See that a name can be taken away, also one that is too long to have a whiteout.
+    def make_removable(self, names: Iterable[tuple[Node, bytes]]) -> bool:
+        """See that *names* can be taken away, also those that are too long to have a whiteout.
 
-        Then all that its directory shows is brought to upper, and hides the lower: nothing that is
-        seen changes.  Say whether that was done; ENAMETOOLONG where it would be too much.
+        Then all that the directory of one shows is brought to upper, and hides the lower: nothing
+        that is seen changes.  Say whether that was done; ENAMETOOLONG where it would be too much.
         """
-        if len(name) <= self._longest or not self.union.lookup.shows_below(parent, name):
-            return False
-        self.require_little(parent, _FOR_LONG_NAMES, errno.ENAMETOOLONG)
-        self.directory(parent)
-        self.bring_tree(parent)
-        return True
+        changed = False
+        for parent, name in names:
+            if len(name) > self._longest and self.union.lookup.shows_below(parent, name):
+                self.require_little(parent, _FOR_LONG_NAMES, errno.ENAMETOOLONG)
+                self.directory(parent)
+                self.bring_tree(parent)
+                changed = True
+        return changed
 
     def require_little(self, directory: Node, most: Most, number: int) -> None:
         """Raise error *number* where a directory with all that it shows is more than *most*."""
@@ -256,7 +258,6 @@ class Names:
                 log.exception("%r: its index entry is left", child_path(parent, name))
         if node is not None:
             self.union.nodes.detach(node, parent, name)
-            self.union.nodes.drop_if_unknown(node)
 
     def _lost_link(self, result: LookupResult, node: Node | None) -> None:
         """Remove the index entry of a file that no name shows any more."""

@@ -61,7 +61,7 @@ class Removals:
         self._remove(parent, name, result)
 
     def _remove(self, parent: Node, name: bytes, result: LookupResult) -> None:
-        if self.names.make_removable(parent, name):
+        if self.names.make_removable([(parent, name)]):
             result = self.union.lookup.require(parent, name)
         upper = self.names.directory(parent)
         path = child_path(parent, name)

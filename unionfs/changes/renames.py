@@ -8,7 +8,7 @@ editors and package managers replace files, needs no preparing.
 import errno
 import stat
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from unionfs.changes import protection
 from unionfs.changes.names import FOR_STATE, Names, error
@@ -16,6 +16,9 @@ from unionfs.host import syscalls
 from unionfs.layers import rules
 from unionfs.view.lookup_result import LookupResult
 from unionfs.view.node import Node, child_path
+
+if TYPE_CHECKING:
+    import os
 
 # A directory of the union and a name in it.
 _Name = tuple[Node, bytes]
@@ -26,8 +29,10 @@ class Target(NamedTuple):
 
     result: LookupResult
     node: Node | None  # where the kernel knows it
+    path: bytes
     is_directory: bool = False
-    spent: Sequence[bytes] = ()  # what upper's directory still holds, and shows none of: whiteouts
+    # What upper's directory still holds, and shows none of: whiteouts.
+    spent: Sequence["os.DirEntry[bytes]"] = ()
 
 
 def _is_in_upper(source: LookupResult) -> bool:
@@ -70,11 +75,13 @@ class Renames:
         if flags == syscalls.RENAME_EXCHANGE:
             self._exchange(old, source, new, target)
             return
-        require_free(target, flags)
+        if flags:
+            require_free(target, flags)
         if target is not None and target.ino == source.ino:
             return  # links of one file keep both names: rename(2)
         giving_way = self.giving_way(source, new, target)
-        if self._make_removable(old, new, giving_way):
+        names = [old, new] if giving_way is not None and giving_way.is_directory else [old]
+        if self.names.make_removable(names):
             source, target = union.lookup.require(*old), union.lookup.find(*new)
             giving_way = self.giving_way(source, new, target)
         self._rename(source, old, new, giving_way)
@@ -96,29 +103,18 @@ class Renames:
         """Return what is to give way to *source*; raise what rename(2) does where it must not."""
         if target is None:
             return None
-        node = self.union.nodes.of(target)
+        node, path = self.union.nodes.of(target), child_path(*new)
         is_directory, over = stat.S_ISDIR(source.st.st_mode), stat.S_ISDIR(target.st.st_mode)
         if not is_directory and not over:
-            return Target(target, node)
+            return Target(target, node, path)
         held, empty = [], False
         if is_directory and over:
-            path = child_path(*new)
             held = self.upper.layer.scan(path) if target.named else []
             empty = self.union.is_empty(target, node, path, held)
         rules.require_replaceable(
             source_is_directory=is_directory, target_is_directory=over, target_is_empty=empty
         )
-        return Target(target, node, over, [entry.name for entry in held])
-
-    def _make_removable(self, old: _Name, new: _Name, target: Target | None) -> bool:
-        """See that the old name, and a directory under the new one, can be taken away.
-
-        Say whether the layers of one of them changed by that.
-        """
-        changed = self.names.make_removable(*old)
-        if target is not None and target.is_directory:
-            changed = self.names.make_removable(*new) or changed
-        return changed
+        return Target(target, node, path, over, held)
 
     def _rename(self, source: LookupResult, old: _Name, new: _Name, target: Target | None) -> None:
         self.names.directory(new[0])
@@ -160,13 +156,16 @@ class Renames:
     def counted(self, new: _Name, target: Target) -> Target:
         """See that the link which a file loses is counted."""
         result = self.names.counted(*new, target.result)
-        return target if result is target.result else Target(result, self.union.nodes.of(result))
+        if result is target.result:
+            return target
+        return Target(result, self.union.nodes.of(result), target.path)
 
     def _move(
         self, node: Node, old: _Name, new: _Name, target: Target | None, *, cover: bool
     ) -> None:
         """Change the names in one visible step, when all else is ready; if it fails, none has."""
-        nodes, whiteouts, path = self.union.nodes, self.union.whiteouts, child_path(*new)
+        nodes, whiteouts = self.union.nodes, self.union.whiteouts
+        path = child_path(*new) if target is None else target.path
         uncovers = target is None and node.is_directory  # perhaps a whiteout
         move = whiteouts.move_directory if uncovers else whiteouts.move_file
         pinned = None

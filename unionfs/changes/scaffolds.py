@@ -7,10 +7,9 @@ nobody misses it.
 """
 
 import logging
-import stat
 
 from unionfs.changes.changes import ROOT, Changes
-from unionfs.layers.attribute_copies import copy_attributes
+from unionfs.layers.attribute_copies import Model, copy_look
 from unionfs.layers.layer import join
 from unionfs.layers.persistence import RuleNode
 from unionfs.layers.whiteouts import is_whiteout
@@ -56,11 +55,8 @@ class _Walk:
         before = self.union.attributes(parent)
         node, _ = self.changes.mkdir(parent, name, 0o700, ROOT)
         layer, place = self.union.upper.place(node)
-        st = self.state.stat(path)
-        layer.chown(place, st.st_uid, st.st_gid)
-        layer.chmod(place, stat.S_IMODE(st.st_mode))
-        copy_attributes(self.state, path, layer, place, private=False)
-        layer.utime(place, st.st_atime_ns, st.st_mtime_ns)
+        model = Model(self.state, path, self.state.stat(path))
+        copy_look(model, layer, place, model.st.st_mtime_ns, private=False)
         layer, place = self.union.upper.place(parent)
         layer.utime(place, before.st_atime_ns, before.st_mtime_ns)
         return node

@@ -75,7 +75,7 @@ def _bring(copies: PartialCopies, place: _Place) -> None:
     layer, path = place
     upper, st = copies.union.upper, layer.stat(path)
     entry = LayerEntry(Found.METACOPY, upper.layer, path, st, markers.read(layer, path))
-    shown = copies.union.columns.shown_from(entry, (), b"")[-1]
+    shown = copies.union.columns.shown((entry,), b"")[-1]
     if shown.found is Found.METACOPY:
         raise OSError(errno.EIO, "its content is not in the lower layers")
     metacopies.made_right(layer, path, st, entry.marks, shown.place)  # as a look-up would

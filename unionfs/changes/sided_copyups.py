@@ -11,7 +11,7 @@ from unionfs.changes.copyup import CopyUp
 from unionfs.changes.names import Names
 from unionfs.changes.remembering import Memory
 from unionfs.host import content
-from unionfs.layers.attribute_copies import copy_attributes
+from unionfs.layers.attribute_copies import Model, copy_look
 from unionfs.layers.layer import WritableLayer
 from unionfs.view.content_copy import ContentCopy
 from unionfs.view.node import Node, child_path
@@ -83,12 +83,9 @@ class _SideCopyUp(CopyUp):
 
     def _make_alike(self, shown: Node, work: WritableLayer, staged: bytes) -> None:
         layer, path = self._whole.place(shown)
-        st = layer.stat(path)
+        model = Model(layer, path, layer.stat(path))
         work.mkdir(staged, 0o700)
-        work.chown(staged, st.st_uid, st.st_gid)
-        work.chmod(staged, st.st_mode & 0o7777)
-        copy_attributes(layer, path, work, staged, private=False)
-        work.utime(staged, st.st_atime_ns, st.st_mtime_ns)
+        copy_look(model, work, staged, model.st.st_mtime_ns, private=False)
 
     def _publish_scaffold(self, node: Node, work: WritableLayer, staged: bytes) -> None:
         upper, path = self.upper.layer, node.path

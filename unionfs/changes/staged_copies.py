@@ -9,12 +9,12 @@ import errno
 import logging
 import os
 import stat
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from unionfs.host import content
 from unionfs.layers import iflags, inodes, markers
-from unionfs.layers.attribute_copies import copy_attributes
-from unionfs.layers.layer import Layer, WritableLayer, join
+from unionfs.layers.attribute_copies import Model, copy_look
+from unionfs.layers.layer import WritableLayer
 from unionfs.layers.links import key
 from unionfs.view.node import Node
 
@@ -24,12 +24,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Model(NamedTuple):
-    """An object of which a copy is made: where it is, and its attributes."""
-
-    layer: Layer
-    path: bytes
-    st: os.stat_result
+def model_of(union: "Union", node: Node) -> Model:
+    """Return what a copy of *node* is to be like, as it shows now."""
+    layer, path = union.place(node)
+    return Model(layer, path, union.attributes(node))
 
 
 class StagedCopies:
@@ -42,7 +40,7 @@ class StagedCopies:
     def make(self, node: Node, model: Model, staged: bytes) -> None:
         """Make an object of the kind of *node* in work; a file gets the size, and no content."""
         work = self.upper.work
-        layer, path, st = model
+        layer, path, st, _ = model
         if node.format == stat.S_IFDIR:
             work.mkdir(staged, 0o700)
         elif node.format == stat.S_IFLNK:
@@ -61,44 +59,35 @@ class StagedCopies:
 
         Return its entry for the link index.
         """
-        work = self.upper.work
-        layer, path, st = model
-        work.chown(staged, st.st_uid, st.st_gid)
-        if node.format != stat.S_IFLNK:
-            work.chmod(staged, stat.S_IMODE(st.st_mode))
-        # After the owner: chown(2) takes capabilities away.
-        copy_attributes(layer, path, work, staged, private=node.upper)
-        if node.format in iflags.KINDS:
-            protection = iflags.copy(layer, path, work, staged)
-            if protection and not node.upper:
-                markers.set_protection(work, staged, protection)
-                node.protection = protection
-        entry = b""
-        if not node.upper:
-            markers.set_origin(work, staged, inodes.origin(layer, st, node.ino))
-            if st.st_nlink > 1 and node.format != stat.S_IFDIR and not node.orphan:
-                entry = key(layer, st)
-                markers.set_link(work, staged, entry)
-        work.utime(staged, st.st_atime_ns, mtime_ns)
+        work, layer, st = self.upper.work, model.layer, model.st
+        protection = copy_look(model, work, staged, mtime_ns, private=node.upper)
+        if node.upper:
+            return b""
+        if protection:
+            markers.set_protection(work, staged, protection)
+            node.protection = protection
+        markers.set_origin(work, staged, inodes.origin(layer, st, node.ino))
+        if st.st_nlink < 2 or node.format == stat.S_IFDIR or node.orphan:  # noqa: PLR2004
+            return b""
+        entry = key(layer, st)
+        markers.set_link(work, staged, entry)
         return entry
 
-    def publish(
-        self, node: Node, staged: bytes, entry: bytes, lower: os.stat_result
-    ) -> os.stat_result:
-        """Publish a staged object under the name of *node*; return its attributes."""
+    def publish(self, node: Node, staged: bytes, entry: bytes, lower: os.stat_result) -> None:
+        """Publish a staged object under the name of *node*."""
         work = self.upper.work
         self.union.known.names_change()
-        st = work.stat(staged)
         if node.orphan:
             self._pin(node, work, staged)
-            return st
+            return
+        directory = self._marked_parent(node)
         if entry:
             # Two links, the entry and the name in upper; one, if a crash takes the staged name.
             markers.prepare_links(work, staged, lower.st_nlink - 1, lower.st_nlink - 2)
             self.upper.links.add(staged, entry)
         extra = lower.st_nlink - 2
         try:
-            self._publish_name(node, work, staged)
+            self.upper.staging.publish(staged, self.upper.layer, directory, node.name)
         except OSError:
             if not entry or self._withdraw(entry):
                 raise
@@ -107,7 +96,6 @@ class StagedCopies:
         if entry:
             node.link, node.links = entry, extra
             self.upper.links.settle(entry)
-        return st
 
     def _withdraw(self, entry: bytes) -> bool:
         """Remove the entry of a copy that got no name; say False where it stays."""
@@ -129,21 +117,16 @@ class StagedCopies:
             os.close(node.pin)
         node.pin = pin
 
-    def _publish_name(self, node: Node, work: WritableLayer, staged: bytes) -> None:
-        upper = self.upper.layer
+    def _marked_parent(self, node: Node) -> bytes:
+        """Return the directory that is to hold a copy, once it is marked as one with copies."""
         parent = node.parent
         if parent is None:  # the root is on upper from the start
             raise OSError(errno.EINVAL, "the root cannot be copied up")
-        directory = parent.path
-        before = upper.stat(directory)
+        path = parent.path
         if not parent.impure:
-            markers.set_impure(upper, directory)
+            markers.set_impure(self.upper.layer, path)
             parent.impure = True
-        work.move(staged, upper, join(directory, node.name))
-        try:
-            upper.utime(directory, before.st_atime_ns, before.st_mtime_ns)
-        except OSError:  # the copy is there: no error may say otherwise
-            log.exception("%r: its times are those of the copy-up", directory)
+        return path
 
 
 def foresee(node: Node) -> None:

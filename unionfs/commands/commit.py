@@ -31,7 +31,7 @@ from unionfs.commands.committedlinks import CommittedLinks
 from unionfs.fuse.rootattributes import ALONE
 from unionfs.host import content
 from unionfs.layers import walk
-from unionfs.layers.attribute_copies import copy_attributes
+from unionfs.layers.attribute_copies import Model, copy_attributes
 from unionfs.layers.layer import Layer, WritableLayer, join
 from unionfs.layers.persistence import Rules
 from unionfs.layers.whiteouts import BOTTOM
@@ -241,7 +241,7 @@ class _Commit:
         for name in self._lower.attributes(target):
             if name not in shown:
                 self._lower.remove_attribute(target, name)
-        copy_attributes(self._union, path, self._lower, target, private=False)
+        copy_attributes(Model(self._union, path, st), self._lower, target, private=False)
         self._lower.utime(target, st.st_atime_ns, st.st_mtime_ns)
 
     # Everything else

@@ -79,9 +79,9 @@ class DirectFiles:
         requester = ROOT if keeps else self._session.requester(unique, uid, gid)
         if not reads:
             self._files.permit_open(node, flags)
-            self._union.acting.write_as(uid, gid)
-            if self._files.waits_to_open(node, flags):
+            if self._files.waits_to_open(node, flags):  # who makes a copy is root: `acting`
                 return self._open_later(unique, node, flags, requester)
+            self._union.acting.write_as(uid, gid)
         return _opened(unique, self._files.open_at_once(node, flags, requester))
 
     def _open_later(

@@ -231,6 +231,11 @@ def may_share(fd: int) -> bool:
     return filesystem_type(fd) in {_BTRFS_MAGIC, _XFS_MAGIC}
 
 
+def never_shares(fd: int) -> bool:
+    """Tell whether two files of this kind of file system never share blocks; others may."""
+    return filesystem_type(fd) in {_TMPFS_MAGIC, _EXT_MAGIC}
+
+
 def filesystem_type(fd: int) -> int:
     """Return the magic number of the file system that an open file lies on: fstatfs(2)."""
     result = _StatFs()

@@ -70,11 +70,11 @@ class AufsWhiteouts(Whiteouts):
             return entry._replace(found=Found.OPAQUE)
         return entry
 
-    def _listing(
-        self, place: LayerPath, held: "Sequence[os.DirEntry[bytes]] | None" = None
+    def _hints(
+        self, place: LayerPath, entries: "Sequence[os.DirEntry[bytes]]", *, numbered: bool
     ) -> dict[bytes, int]:
         """Map the names of one directory of one layer to whether they show."""
-        found = super()._listing(place, held)
+        found = super()._hints(place, entries, numbered=numbered)
         shows = {name: shown for name, shown in found.items() if not name.startswith(_PREFIX)}
         for name in found:
             if name.startswith(_PREFIX) and not name.startswith(b".wh..wh."):

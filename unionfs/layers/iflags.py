@@ -107,17 +107,6 @@ def protection(layer: Layer, path: bytes, kind: int) -> int:
     return FLAGS.flags(find(layer, path, FLAGS)) & PROTECTING
 
 
-def copy(layer: Layer, path: bytes, target: WritableLayer, target_path: bytes) -> int:
-    """Copy flags of a file or directory to its copy, and return those that protect, uncopied.
-
-    One that upper's file system does not know is left out.
-    """
-    flags = FLAGS.flags(find(layer, path, FLAGS))
-    if flags & FLAGS.copied:
-        add(target, target_path, flags & FLAGS.copied)
-    return flags & PROTECTING
-
-
 def add(layer: WritableLayer, path: bytes, flags: int) -> None:
     """Set further flags of a file or directory; leave out those not known there."""
     try:

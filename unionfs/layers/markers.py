@@ -61,6 +61,7 @@ SCRATCH = _PREFIX + "unionfs.scratch"  # all in this upper is emptied at the nex
 BARRED = b"p"  # a metacopy that the kernel does not take
 
 _READ = frozenset({OPAQUE, REDIRECT, METACOPY, NLINK, PROTATTR, INO, LINK, UNSETTLED, BLOCKS})
+_LINKS = frozenset({NLINK, UNSETTLED})
 _PROTECTIONS = {b"a": APPEND, b"i": IMMUTABLE}  # in the kernel's order
 _NUMBER = re.compile(rb"-?[0-9]{1,9}")
 _NAME_MAX = 255
@@ -170,7 +171,7 @@ def read(layer: Layer, path: bytes) -> Marks:
         metacopy=METACOPY in names,
         ino=max(0, _read_number(layer, path, INO, 16, 1 << 64)) if INO in names else 0,
         link=layer.attribute(path, LINK) if LINK in names else b"",
-        links=_read_links(layer, path, names),
+        links=0 if _LINKS.isdisjoint(names) else _read_links(layer, path, names),
         mtime=_read_number(layer, path, MTIME, 10, 1 << 63) if MTIME in names else None,
         protection=_read_protection(layer, path) if PROTATTR in names else 0,
         partial=BLOCKS in names,

@@ -29,7 +29,7 @@ _LEFT = "%r is left in work until the next mount"
 
 
 class Staging:
-    """Names for objects being staged, and their removal."""
+    """Names for objects being staged, their publishing and their removal."""
 
     def __init__(self, work: WritableLayer) -> None:
         self.work = work
@@ -43,6 +43,15 @@ class Staging:
     def name(self) -> bytes:
         """Return the path in work of a name not yet taken."""
         return b"%s/#%x" % (DIRECTORY, next(self._numbers))
+
+    def publish(self, path: bytes, layer: WritableLayer, directory: bytes, name: bytes) -> None:
+        """Move a staged object to a *directory* of *layer*, which keeps its times."""
+        before = layer.stat(directory)
+        self.work.move(path, layer, join(directory, name))
+        try:
+            layer.utime(directory, before.st_atime_ns, before.st_mtime_ns)
+        except OSError:  # the object is there: no error may say otherwise
+            log.exception("%r: its times are those of the copy-up", directory)
 
     def drop(self, path: bytes) -> bool:
         """Remove a staged object that nobody needs any more, as `discard`; say False if it stays.

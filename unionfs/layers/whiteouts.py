@@ -136,31 +136,56 @@ class Whiteouts:
             return LayerEntry(_WHITEOUT, layer, path, st)
         return shown(layer, path, st, read_marks(layer, path))
 
-    def listing(
-        self, place: LayerPath, held: "Sequence[os.DirEntry[bytes]] | None" = None
-    ) -> dict[bytes, int]:
+    def listing(self, place: LayerPath) -> dict[bytes, int]:
         """Map the names of one directory of one layer to what it says of them; 0: a whiteout.
 
-        The number is that of `INO_SHIFT`, from the host's directory entry alone (readdir(3)):
-        from those that the directory has *held*, if they were read already.
+        The number is that of `INO_SHIFT`, from the host's directory entry alone (readdir(3)).
         """
         layer, path, files = place
-        if held is not None or not layer.asks:
-            return self._listing(place, held)
+        if not layer.asks:
+            return self._listing(place)
         return layer.learned(
             ("listing", path, files), lambda near: self._listing(LayerPath(near, path, files))
         )
 
-    def _listing(
-        self, place: LayerPath, held: "Sequence[os.DirEntry[bytes]] | None" = None
-    ) -> dict[bytes, int]:
+    def _listing(self, place: LayerPath) -> dict[bytes, int]:
         layer, directory = place.layer, place.path
-        entries = layer.scan(directory) if held is None else held
+        entries = layer.scan(directory)
+        numbered = layer.number != 0 and _tell_numbers(layer, directory, entries)
+        return self._hints(place, entries, numbered=numbered)
+
+    def show_none(
+        self, places: "Sequence[LayerPath]", held: "Sequence[os.DirEntry[bytes]] | None" = None
+    ) -> bool:
+        """Tell whether a directory that has these *places*, top first, shows no name.
+
+        What the first of them has *held* need not be read again.  `rules.merged` says the same
+        of the listings; but here none is read below one that shows a name, and no numbers are
+        asked for.
+        """
+        hidden: set[bytes] = set()
+        for place in places:
+            if held is None and place.layer.asks:
+                names = self.listing(place)  # which may be known
+            else:
+                entries = place.layer.scan(place.path) if held is None else held
+                names = self._hints(place, entries, numbered=False)
+            held = None
+            for name, hint in names.items():
+                if hint and name not in hidden:
+                    return False
+                hidden.add(name)
+        return True
+
+    def _hints(
+        self, place: LayerPath, entries: "Sequence[os.DirEntry[bytes]]", *, numbered: bool
+    ) -> dict[bytes, int]:
+        """Return what *entries* say; of numbers, too, if they are *numbered* as the objects are."""
+        layer, directory = place.layer, place.path
         base = layer.number << LAYER_SHIFT
         start = layer.first << INO_SHIFT | base
-        numbered = layer.number and _tell_numbers(layer, directory, entries)
         end = layer.end if numbered else 0
-        whiteout = 0 if layer.number else self._number_in(layer, directory)
+        whiteout = None  # the number of ours, asked for where there may be some
         hints: dict[bytes, int] = {}
         for entry in entries:
             name, host = entry.name, entry.inode()
@@ -175,19 +200,19 @@ class Whiteouts:
                 hints[name] = hint | _DIRECTORY_HINT
             elif entry.is_symlink():
                 hints[name] = hint | _SYMLINK_HINT
-            elif host == whiteout:
-                hints[name] = 0
             else:
-                st = layer.find(join(directory, name))
+                if whiteout is None:
+                    whiteout = self._number_in(layer, directory)
+                st = None if host == whiteout else layer.find(join(directory, name))
                 shows = st is not None and not is_whiteout(st)
                 hints[name] = hint | stat.S_IFMT(st.st_mode) >> 12 if st and shows else 0
         return hints
 
     def _number_in(self, layer: Layer, directory: bytes) -> int:
         """Return the inode number of our whiteouts, where a listing has it for them alone; or 0."""
-        if self._number and layer.lists_numbers and _tell_numbers(layer, directory, ()):
-            return self._number
-        return 0
+        if layer.number or not self._number or not layer.lists_numbers:
+            return 0
+        return self._number if layer.stat(directory).st_dev == layer.device else 0
 
     def is_opaque_root(self, layer: Layer) -> bool:  # noqa: ARG002 (overlayfs has none)
         """Tell whether the root of a layer hides the layers below it."""
@@ -265,6 +290,23 @@ class Whiteouts:
         whiteouts and then its place.
         """
         set_opaque(upper, path)
+
+    def take_out(
+        self,
+        upper: WritableLayer,
+        path: bytes,
+        spent: "Sequence[os.DirEntry[bytes]]",
+        st: os.stat_result,
+    ) -> None:
+        """Take the last whiteouts, *spent*, out of a directory that was cut off.
+
+        It has the times of *st*, also where one of them cannot be removed.
+        """
+        try:
+            for entry in spent:
+                upper.unlink(join(path, entry.name))
+        finally:
+            upper.utime(path, st.st_atime_ns, st.st_mtime_ns)
 
     def make_opaque(self, layer: WritableLayer, path: bytes) -> None:
         """Hide the directories below *path*."""

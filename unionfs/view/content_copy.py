@@ -5,6 +5,7 @@ import os
 import threading
 
 from unionfs.host import content
+from unionfs.layers.attribute_copies import Model
 from unionfs.layers.layer import LayerPath
 from unionfs.view.node import Node
 
@@ -31,6 +32,7 @@ class ContentCopy:
     whole: bool  # all of the file is copied, so its modification time is kept
     sync: bool
     kept: Kept  # of a copy that is filled in place
+    model: Model | None  # of one that is staged: what the lower was like, if it showed that
     kept_open: bool = False  # `target` is for who wants the file, once it is published
     shared: bool = False
     over: bool = False  # published or abandoned

@@ -17,6 +17,7 @@ import stat
 from collections.abc import Callable
 
 from unionfs.layers import markers, metacopies, whiteouts
+from unionfs.layers.columns import Columns
 from unionfs.layers.inodes import kept, number
 from unionfs.layers.layer import Layer, LayerPath, WritableLayer, join
 from unionfs.layers.markers import UNMARKED, Marks
@@ -29,7 +30,6 @@ from unionfs.layers.whiteouts import (
     LAYER_SHIFT,
     LayerEntry,
 )
-from unionfs.view.columns import Columns
 from unionfs.view.known import Known
 from unionfs.view.lookup_result import LookupResult, plain, plain_lower
 from unionfs.view.node import Node, NodeTable, child_path
@@ -145,7 +145,7 @@ class Lookup:
         if alone and marks is UNMARKED:
             return plain(ino, st)
         entry = whiteouts.shown(self._top, path, st, marks)
-        return self._result(self._columns.shown_from(entry, below, name))
+        return self._result(self._columns.shown((entry, *below), name))
 
     def _on_lower(
         self,
@@ -161,7 +161,8 @@ class Lookup:
         if (files or kind == stat.S_IFCHR) and whiteouts.is_whiteout_in(directory, path, st):
             return None
         ino = number(layer, st)
-        node = self._nodes.unmarked(ino, st, layer)
+        # Of a directory there may be others below: no node is kept as one without marks.
+        node = None if kind == stat.S_IFDIR else self._nodes.unmarked(ino, st, layer)
         if layer.number == BOTTOM or node is not None:
             marks = UNMARKED
         else:
@@ -175,7 +176,7 @@ class Lookup:
             elif st.st_nlink == 1 or not self._links:
                 return plain_lower(ino, st, directory, name, node)
         entry = whiteouts.shown(layer, path, st, marks)
-        return self._result(self._columns.shown_from(entry, below, name))
+        return self._result(self._columns.shown((entry, *below), name))
 
     # The long way
 

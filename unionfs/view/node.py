@@ -120,7 +120,7 @@ class Node:
 
     def move(self, parent: "Node | None", name: bytes) -> None:
         """Take another name; the lower places stay where they were found."""
-        if self.below:
+        if isinstance(self.below, LayerPath):
             self.below = self.lowers
         self.parent, self.name = parent, name
 
@@ -265,21 +265,25 @@ class NodeTable(dict[int, Node]):
 
     def rename(self, node: Node, old: tuple[Node, bytes], new: tuple[Node, bytes]) -> None:
         """Replace one name of *node* by another."""
-        new[0].children += 1
+        came = True
         if node.parent is old[0] and node.name == old[1]:
             node.move(*new)
         elif node.aliases and old in node.aliases:
             del node.aliases[old]
-            new[0].children -= new in node.aliases
+            came = new not in node.aliases
             node.aliases[new] = None
         else:
-            new[0].children -= 1
             return
+        new[0].children += came
         old[0].children -= 1
-        self.drop_if_unknown(old[0])
+        if old[0] is not new[0]:
+            self.drop_if_unknown(old[0])
 
     def detach(self, node: Node, parent: Node, name: bytes) -> None:
-        """Take one name from *node*; without a name it is an orphan under its last parent."""
+        """Take one name from *node*; without a name it is an orphan under its last parent.
+
+        Let go of it where the kernel does not know it.
+        """
         if node.aliases and (parent, name) in node.aliases:
             del node.aliases[parent, name]
             parent.children -= 1
@@ -294,6 +298,7 @@ class NodeTable(dict[int, Node]):
                 if node in self.kept:
                     self._keep_no_more(node)
                     self.names_went(node)
+        self.drop_if_unknown(node)
 
     def note_partial(self, node: Node) -> None:
         """Take note that a node, which has a name, is partial."""

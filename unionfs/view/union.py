@@ -16,13 +16,13 @@ from unionfs.host.atimes import AccessTimes
 from unionfs.host.content import ST_BLOCK
 from unionfs.layers import mount_record, rules
 from unionfs.layers.aufs_whiteouts import AufsWhiteouts
+from unionfs.layers.columns import Columns
 from unionfs.layers.descent import stale
 from unionfs.layers.far import FarLayer
 from unionfs.layers.inodes import ROOT_INO, divide
 from unionfs.layers.layer import Layer, LayerPath, WritableLayer, join
 from unionfs.layers.stack import Stack
 from unionfs.layers.whiteouts import Whiteouts
-from unionfs.view.columns import Columns
 from unionfs.view.fills import Fills
 from unionfs.view.known import Known
 from unionfs.view.lookup import Lookup
@@ -270,10 +270,9 @@ class Union:
         """
         if node is not None and self.known.is_empty(node):
             return True
-        listings = [self.whiteouts.listing(place) for place in directory.lowers]
-        if directory.upper:
-            listings.insert(0, self.whiteouts.listing(LayerPath(self._top, path), held))
-        return not rules.merged(listings)
+        if not directory.upper:
+            return self.whiteouts.show_none(directory.lowers)
+        return self.whiteouts.show_none((LayerPath(self._top, path), *directory.lowers), held)
 
     def statvfs(self, node: Node) -> os.statvfs_result:  # noqa: ARG002 (`sides`)
         """Return the figures of upper's file system (of the top lower's without an upper).

@@ -6,6 +6,7 @@ import os
 import pytest
 
 from tests.trees import Same, harvest
+from unionfs.host import content, syscalls
 
 METACOPY = "trusted.overlay.metacopy"
 
@@ -119,6 +120,54 @@ def test_a_copy_that_another_request_made_needless_is_dropped(union):
     u.copyup.publish(copy)
     assert u.read("f") == "012"
     assert os.listdir(u.work / "work") == []
+
+
+def test_attributes_that_change_while_the_content_is_copied_stay(union):
+    u = union({}, {"f": "text"})
+    node = u.node("f")
+    copy = u.copyup.begin(node)
+    u.change("f", mode=0o600, uid=5, mtime_ns=7)
+    copy.fill()
+    u.copyup.publish(copy)
+    assert METACOPY not in os.listxattr(u.upper / "f")
+    st = u.stat("f")
+    assert (st.st_mode & 0o777, st.st_uid, st.st_mtime_ns) == (0o600, 5, 7)
+    assert u.read("f") == "text"
+
+
+def test_the_copy_of_a_metadata_only_copy_in_a_lower_has_the_attributes_of_that(union):
+    u = union({}, {}, {"f": "text"})
+    mark = {METACOPY: b"", "user.more": b"x"}
+    os.mknod(u.directory / "lower0/f", 0o604)
+    os.truncate(u.directory / "lower0/f", 4)
+    for name, value in mark.items():
+        os.setxattr(u.directory / "lower0/f", name, value)
+    u.append("f", "!")
+    assert u.read("f") == "text!"
+    assert u.stat("f").st_mode & 0o777 == 0o604
+    assert os.getxattr(u.upper / "f", "user.more") == b"x"
+
+
+@pytest.mark.parametrize("name", ["file", "link"])
+def test_what_is_of_another_kind_by_now_is_not_copied(union, name):
+    u = union({}, {"file": "text"})
+    lower = u.directory / "lower0"
+    (lower / "link").symlink_to("file")
+    node = u.node(name)
+    (lower / name).unlink()
+    (lower / name).mkdir()
+    with pytest.raises(OSError, match="Stale"):
+        u.copyup.whole(node)
+    assert (os.listdir(u.upper), os.listdir(u.work / "work")) == ([], [])
+
+
+def test_no_reflink_is_tried_where_blocks_are_never_shared(union, monkeypatch):
+    u = union({}, {"f": "text"})
+    tried = []
+    monkeypatch.setattr(content, "share", lambda *_: bool(tried.append(1)))
+    u.append("f", "!")
+    assert bool(tried) != syscalls.never_shares(u.stack.work.fd)
+    assert not (syscalls.never_shares(u.stack.work.fd) and syscalls.may_share(u.stack.work.fd))
 
 
 def test_a_file_linked_while_it_is_copied_stays_one_file(union):

@@ -36,7 +36,7 @@ from unionfs.fuse.session import messages
 from unionfs.fuse.session.asking import Asking
 from unionfs.fuse.session.crew import Crew, Later, Soon, Waiting
 from unionfs.fuse.session.device import Device
-from unionfs.fuse.session.fullness import is_full, tried, tried_again
+from unionfs.fuse.session.fullness import is_full, tried_again
 from unionfs.fuse.session.leases import after_pause, insisted, repeated
 from unionfs.fuse.session.polling import Polling
 from unionfs.fuse.session.protocol import IN_HEADER
@@ -77,6 +77,11 @@ def _ignore(_unique: int, _node: int, _body: memoryview, _uid: int, _gid: int) -
 def _refuse(unique: int, _node: int, _body: memoryview, _uid: int, _gid: int) -> bytes:
     """Answer ENOSYS: there is no such request here."""
     return messages.error(unique, errno.ENOSYS)
+
+
+def _may_pass(error: Exception, opcode: int) -> bool:
+    """Tell whether a request that failed is made again: for a lease, or for want of room."""
+    return isinstance(error, BlockingIOError) or (is_full(error) and opcode not in _DONE_ONCE)
 
 
 class Handlers(Protocol):
@@ -249,16 +254,11 @@ class Dispatcher:
                     self._device.send(reply)
             else:
                 self._postpone(reply, unique, opcode, node)
-        except BlockingIOError:
-            self.hold_up(unique)
-            again = partial(handler, unique, node, memoryview(bytes(body)), uid, gid)
-            self._postpone(Waiting(repeated(again)), unique, opcode, node)
         except Exception as exc:  # noqa: BLE001 - told, and answered
-            if is_full(exc) and opcode not in _DONE_ONCE:
-                again = partial(handler, unique, node, memoryview(bytes(body)), uid, gid)
+            if _may_pass(exc, opcode):
                 self.hold_up(unique)
-                job = partial(tried_again, repeated(again), self.catch_up)
-                self._begin(job, unique, opcode, node)
+                again = partial(handler, unique, node, memoryview(bytes(body)), uid, gid)
+                self._postpone(Waiting(repeated(again)), unique, opcode, node)
                 return
             self._device.send(messages.error(unique, self._explain(exc, opcode, node)))
 
@@ -267,19 +267,21 @@ class Dispatcher:
             self._soon.append((reply, unique, opcode, node))
         elif isinstance(reply, Later):
             self._crew.take(reply, partial(self._failed_later, unique, opcode, node))
-        elif opcode in _DONE_ONCE:
-            self._begin(reply.job, unique, opcode, node)
         else:
-            self._begin(partial(tried, reply.job, self.catch_up), unique, opcode, node)
-
-    def _begin(self, job: _Job, unique: int, opcode: int, node: int) -> None:
-        self.waiting += 1
-        self.begun = True
-        trio.lowlevel.spawn_system_task(self._wait, unique, opcode, node, job)
+            self.waiting += 1
+            self.begun = True
+            trio.lowlevel.spawn_system_task(self._wait, unique, opcode, node, reply.job)
 
     async def _wait(self, unique: int, opcode: int, node: int, job: _Job) -> None:
         try:
-            reply = await insisted(job)
+            try:
+                reply = await job()
+            except OSError as exc:
+                if not _may_pass(exc, opcode):
+                    raise
+                once = opcode in _DONE_ONCE
+                again = job if once else partial(tried_again, job, self.catch_up)
+                reply = await insisted(again)
             if isinstance(reply, bytes | memoryview):
                 if reply:
                     self._device.send(reply)

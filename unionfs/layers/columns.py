@@ -31,37 +31,23 @@ class Columns:
                 break
         return tuple(places)
 
-    def shown(self, places: Sequence[LayerPath], name: bytes) -> list[LayerEntry]:
-        """Return what shows of what *places* of a directory, top first, hold under *name*."""
+    def shown(self, places: Sequence[LayerPath | LayerEntry], name: bytes) -> list[LayerEntry]:
+        """Return what shows of what *places* of a directory, top first, hold under *name*.
+
+        In the place of one there may be the entry that was made of it already.
+        """
         return rules.visible(self._read(places, name))
 
-    def shown_from(
-        self, entry: LayerEntry, below: Sequence[LayerPath], name: bytes
-    ) -> list[LayerEntry]:
-        """Do so where an entry was made already, and *below* are the places that come next."""
-        return rules.visible(self._resume(entry, below, name))
-
-    def _read(self, places: Sequence[LayerPath], name: bytes) -> Iterator[LayerEntry]:
+    def _read(self, places: Sequence[LayerPath | LayerEntry], name: bytes) -> Iterator[LayerEntry]:
         """Yield what *places* hold, each under the name that a redirect above it says."""
         for place in places:
-            entry = self.whiteouts.classify(place, name)
+            entry = place if isinstance(place, LayerEntry) else self.whiteouts.classify(place, name)
             yield entry
             redirect = entry.marks.redirect
             if redirect.startswith(b"/"):
                 yield from self._read_from_roots(redirect, self._layers_below(entry.layer))
                 return
             name = redirect or name
-
-    def _resume(
-        self, entry: LayerEntry, below: Sequence[LayerPath], name: bytes
-    ) -> Iterator[LayerEntry]:
-        """Yield an entry, and what *below* or, after a redirect, others hold."""
-        yield entry
-        redirect = entry.marks.redirect
-        if redirect.startswith(b"/"):
-            yield from self._read_from_roots(redirect, self._layers_below(entry.layer))
-        else:
-            yield from self._read(below, redirect or name)
 
     def _layers_below(self, layer: Layer) -> tuple[Layer, ...]:
         lowers = self._stack.lowers
