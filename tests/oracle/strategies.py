@@ -312,6 +312,66 @@ def _renamed_while_open(draw: st.DrawFn) -> list[Step]:
     return [*steps, Step("fread", (slot, 0, 5000)), Step("fstat", (slot,))]
 
 
+# Files that are copied up by blocks
+
+
+LARGE = 140_000  # bytes; the last block is none of the lower's alone
+_far = st.sampled_from((0, 5, 4095, 70_000, LARGE - 7, LARGE, LARGE + 50, LARGE + 9000))
+_far_size = st.sampled_from((0, 70_000, 131_072, LARGE - 1, LARGE + 1, 300_000))
+_IN_LARGE = [
+    *[_step("fwrite", _slot, _far, _data)] * 4,
+    *[_step("fread", _slot, _far, _size)] * 2,
+    *[_step("ftruncate", _slot, _far_size)] * 2,
+    _step("map_write", _slot, _data),
+    _step("map_read", _slot),
+    _step("fsync", _slot),
+    _step("fstat", _slot),
+]
+
+
+def large_files() -> st.SearchStrategy[list[Entry]]:
+    """Return files to plant in lowers, before others, that are copied up by blocks."""
+    entry = st.builds(
+        Entry,
+        st.integers(UPPER + 1, LOWERS),
+        st.sampled_from(_PATHS),
+        st.just("file"),
+        st.sampled_from((0o644, 0o4755)),
+        st.sampled_from(_OWNERS),
+        st.just(LARGE),
+        st.none() | st.sampled_from(_ATTRIBUTES[:-2]),
+    )
+    return _list_of(entry, 6)
+
+
+@st.composite
+def in_large(draw: st.DrawFn, planted: list[Entry]) -> list[Step]:
+    """Change parts of some of the files *planted*, and their names, while they are open."""
+    steps = []
+    for _ in range(draw(st.integers(1, 4))):
+        slot, path = draw(_slot), draw(st.sampled_from(planted)).path
+        steps.append(Step("open", (slot, path, draw(st.sampled_from((os.O_RDONLY, os.O_RDWR))))))
+        steps.append(Step("write", (path, 0, draw(_far), draw(_data))))
+        for _ in range(draw(st.integers(1, 6))):
+            steps.append(_in_slot(draw(st.one_of(_IN_LARGE)), slot))
+            verb, other = (
+                draw(st.sampled_from(("rename", "rename", "link", "write", ""))),
+                draw(_path),
+            )
+            args = {"rename": (path, other, draw(_rename_flags)), "link": (path, other)}
+            change = Step(verb, args.get(verb, (path, draw(_flags), draw(_far), draw(_data))))
+            steps.append(change if verb else _moved(draw(_CHANGES), path))
+            if verb == "rename":
+                path = draw(st.sampled_from((path, other, other)))
+        steps += [Step("fread", (slot, 0, 1 << 20)), Step("read", (path,))]
+    return steps
+
+
+def with_program(planted: list[Entry]) -> st.SearchStrategy[tuple[list[Entry], list[Step]]]:
+    """Return files to plant, with what is done to them."""
+    return st.tuples(st.just(planted), in_large(planted))
+
+
 def renames() -> st.SearchStrategy[list[Step]]:
     """Return programs that mostly rename files."""
     parts = st.one_of([_renamed_while_open()] * 3 + [_again_and_again(), _while_open()])
