@@ -273,6 +273,13 @@ class UnionfsAll(Unionfs):
     only_data = True
 
 
+class UnionfsServed(Unionfs):
+    """Ours, where the daemon serves all data, as on a kernel before Linux 6.9."""
+
+    name = "unionfs passthrough=off"
+    options = "passthrough=off"
+
+
 class UnionfsNoopen(Unionfs):
     """Ours, without passthrough and without opens."""
 
@@ -310,10 +317,11 @@ CONTENDERS: tuple[Contender, ...] = (
     Unionfs(),
     UnionfsAll(),
     UnionfsNoopen(),
+    UnionfsServed(),
     UnionfsRam(),
     OverlayfsMetacopy(),
 )
 # without those that are only measured when asked for by name
-_ASKED_FOR = (OverlayfsMetacopy, UnionfsRam)
+_ASKED_FOR = (OverlayfsMetacopy, UnionfsServed, UnionfsRam)
 USUAL = tuple(entry.name for entry in CONTENDERS if not isinstance(entry, _ASKED_FOR))
 PEERS = frozenset(entry.name for entry in CONTENDERS if entry.peer)
