@@ -132,9 +132,14 @@ class Driver:
         if self.union.has_lower_content(node) and self.copyup.partials.suits(node):
             self.copyup.by_blocks(node)
         if node.partial:
-            self.copyup.partials.write(node, text.encode(), offset)
+            self.write_by_blocks(node, text.encode(), offset)
         else:
             os.pwrite(self.open_to_write(path), text.encode(), offset)
+
+    def write_by_blocks(self, node, data, offset):
+        """Write to a partial copy as a client does that has it open."""
+        with self.union.upper.partials.writing(node) as fd:
+            return self.copyup.partials.write(node, fd, data, offset)
 
     def cut(self, path, size):
         """Set the size of a file."""

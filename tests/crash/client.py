@@ -211,8 +211,8 @@ class Client:
             if node.partial:
                 content.sync(self.union.upper.partials.of(node).target)
                 partials.finish(node)
-            if partials.is_said:
-                partials.say_no_more()
+            if partials.records.is_said:
+                partials.records.say_no_more()
 
         self._run(talk)
 

@@ -19,6 +19,7 @@ import ctypes
 import os
 import random
 import shutil
+import stat
 import sys
 import tempfile
 import threading
@@ -287,6 +288,15 @@ def goes_on(verbs: Verbs, tops: list[str]) -> list[str]:
     return []
 
 
+def look_at_upper(upper: str) -> None:
+    """Read all files, as a backup does: what a disk says of holes may depend on that."""
+    for directory, _, names in os.walk(upper):
+        for path in (f"{directory}/{name}" for name in names):
+            if stat.S_ISREG(os.lstat(path).st_mode):
+                with open(path, "rb") as file:
+                    file.read()
+
+
 def judge(trial: Trial, recording: Recording, cuts: list[Cut], directory: str) -> Iterator[str]:
     """Yield what is wrong after each of *cuts*, and nothing where all promises were kept."""
     rebuilder = Rebuilder(recording, directory)
@@ -297,6 +307,7 @@ def judge(trial: Trial, recording: Recording, cuts: list[Cut], directory: str) -
         mounts = trial.contender == "overlay" or number % MOUNT_EVERY == 0
         try:
             with disks.mounted(trial.kind, image, disk):
+                look_at_upper(place.upper)
                 look = inspect if mounts else inspect_core
                 words = look(trial, recording, cut, place)
         except OSError as exc:

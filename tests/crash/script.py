@@ -15,7 +15,13 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple
 
-from unionfs.host.syscalls import RENAME_EXCHANGE, RENAME_NOREPLACE, renameat2
+from unionfs.host.syscalls import (
+    KEEP_SIZE,
+    RENAME_EXCHANGE,
+    RENAME_NOREPLACE,
+    fallocate,
+    renameat2,
+)
 
 from .trees import Thing, Tree, harvest
 
@@ -111,8 +117,20 @@ class Desk:
         self.steps.append(Step(do, torn=(name,)))
 
     def cut(self, name: str, size: int) -> None:
-        """Shorten a file; the rest of its last page may become zeros before the size is on disk."""
+        """Set a size; the rest of the last page may become zeros before the size is on disk."""
         self.steps.append(Step(lambda: os.truncate(self.path(name), size), torn=(name,)))
+
+    def reserve(self, name: str, mode: int, at: int, length: int) -> None:
+        """Have room for a part of a file; it may become longer by that."""
+
+        def do() -> None:
+            fd = os.open(self.path(name), os.O_WRONLY)
+            try:
+                fallocate(fd, mode, at, length)
+            finally:
+                os.close(fd)
+
+        self.steps.append(Step(do, torn=(name,)))
 
     def append(self, name: str, seed: int, also: str = "") -> None:
         self.write(name, _pattern(seed, 5000), os.O_APPEND, also)
@@ -277,6 +295,30 @@ def change_inside_unsynced(desk: Desk) -> None:
     desk.cut("sub/x", 41_000)
 
 
+def grow_inside(desk: Desk) -> None:
+    desk.change("sub/x", 83, 500)
+    desk.reserve("sub/x", 0, 20_000, 30_000)
+    desk.change("sub/x", 84, 25_000)
+    desk.fsync("sub/x")
+    desk.change("sub/x", 85, 42_000)
+    desk.cut("sub/x", 90_000)
+    desk.change("sub/x", 86, 65_000)
+    desk.fsync("sub/x")
+    desk.reserve("sub/x", KEEP_SIZE, 0, 200_000)
+    desk.change("sub/x", 87, 33_000)
+    desk.fsync("sub/x")
+
+
+def grow_inside_unsynced(desk: Desk) -> None:
+    desk.cut("sub/x", 71_000)
+    desk.change("sub/x", 88, 66_000)
+    desk.reserve("sub/x", 0, 100_000, 10_000)
+    desk.change("sub/x", 89, 30_000)
+    desk.reserve("sub/x", 0, 20_000, 30_000)
+    for seed in (90, 91):
+        desk.change("sub/x", seed, (seed - 90) * 70_000 + 35_000)
+
+
 def make_kinds(desk: Desk) -> None:
     desk.add(lambda: os.symlink("anywhere", desk.path("sub/link")))
     desk.call(os.mkfifo, "sub/fifo", 0o600)
@@ -304,7 +346,8 @@ ACTORS: tuple[Callable[[Desk], None], ...] = (
     append, append_linked, append_unsynced, replace, replace_without_directory, delete,
     delete_and_make_anew, delete_and_write_anew, change_mode, change_mode_then_data,
     change_mode_then_data_unsynced, change_owner, rename_file, rename_directory, exchange,
-    link, shrink, overwrite, change_inside, change_inside_unsynced, make_kinds, account,
+    link, shrink, overwrite, change_inside, change_inside_unsynced, grow_inside,
+    grow_inside_unsynced, make_kinds, account,
 )  # fmt: skip
 
 

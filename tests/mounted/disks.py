@@ -11,9 +11,11 @@ MIB = 1 << 20
 WRITABLE = {
     "ext4": (64, ["mkfs.ext4", "-q"]),
     "ext4-untyped": (64, ["mkfs.ext4", "-q", "-O", "^filetype"]),  # readdir(3), DT_UNKNOWN
+    "ext4-at-once": (64, ["mkfs.ext4", "-q"]),
     "xfs": (300, ["mkfs.xfs", "-q"]),
     "btrfs": (128, ["mkfs.btrfs", "-q"]),
 }
+OPTIONS = {"ext4-at-once": "loop,nodelalloc"}
 PACKED = {
     "squashfs": lambda tree, image: ["mksquashfs", tree, image, "-quiet", "-no-progress"],
     "erofs": lambda tree, image: ["mkfs.erofs", "--quiet", image, tree],
@@ -52,7 +54,7 @@ def writable(kind, base, mib=None):
     with image.open("wb") as file:
         file.truncate((mib or size) * MIB)
     run(*command, image)
-    with mounted(point, "-o", "loop", image) as path:
+    with mounted(point, "-o", OPTIONS.get(kind, "loop"), image) as path:
         if kind.startswith("ext4"):
             (path / "lost+found").rmdir()
         yield path

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from tests.mounted import disks, fsx
-from tests.mounted.mount import ROOT, Mount
+from tests.mounted.mount import ROOT, Mount, wait_until
 from tests.mounted.witness import failure
 from unionfs.host import syscalls
 from unionfs.layers.markers import KEPT_CAPABILITY, MTIME
@@ -411,6 +411,36 @@ def test_a_mark_that_a_crash_left_without_its_block_says_nothing(union):
     assert (u.path / "f").read_bytes() == model
     u.stop()
     assert (u.upper / "f").read_bytes() == model
+
+
+@in_part
+@pytest.mark.parametrize("options", [(), ("noopen=on",), ("direct=off",)], ids=str)
+def test_a_disk_can_be_made_read_only_where_nobody_writes_to_its_files_in_part(union, options):
+    u = union("f", "g", options=("copyup=blocks", *options))
+    disk = u.upper.parent
+    with (u.path / "f").open("rb") as reader:  # it stays open
+        assert len(reader.read()) == SIZE
+        model = changed(u, "f")
+        os.truncate(u.path / "g", SIZE + 1)
+        os.truncate(u.path / "g", 3 * BLOCK)
+        with (u.path / "f").open("r+b", buffering=0) as writer:
+            writer.write(model[:1])
+            assert not remounted(disk, "ro")
+        wait_until(lambda: remounted(disk, "ro"))  # the kernel tells of a close when it likes
+        assert is_partial(u, "f")
+        assert is_partial(u, "g")
+        assert (u.path / "f").read_bytes() == model
+        assert failure(os.truncate, u.path / "g", 1) == "EROFS"
+        assert remounted(disk, "rw")
+        model = changed(u, "f")
+        reader.seek(0)
+        assert reader.read() == model
+
+
+def remounted(disk, how):
+    """Say whether a disk could be made read-only, or writable again."""
+    words = ("mount", "-o", f"remount,{how}", disk)
+    return subprocess.run(words, capture_output=True, check=False).returncode == 0
 
 
 @in_part

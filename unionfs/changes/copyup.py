@@ -129,7 +129,6 @@ class CopyUp:
         if size is not None:
             self.partials.cut(node, size)
         if node.partial:
-            self.partials.require_room(node)
             self.partials.bring(node)
 
     def cuts_by_blocks(self, node: Node, size: int) -> bool:

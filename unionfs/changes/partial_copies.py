@@ -19,11 +19,12 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from unionfs.changes.parts import give_time_back, require_some, time_kept, write_all, write_parts
+from unionfs.changes.partial_records import PartialRecords
+from unionfs.changes.parts import make_holes, require_some, time_kept, write_all, write_parts
 from unionfs.host import content, syscalls
-from unionfs.host.syscalls import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE
-from unionfs.layers import incomplete, markers
-from unionfs.layers.blockmap import FEWER_BLOCKS, MOST_BLOCKS_ON_DISK, BlockMap, Run
+from unionfs.host.syscalls import PUNCH_HOLE, ZERO_RANGE
+from unionfs.layers import markers
+from unionfs.layers.blockmap import BlockMap, Run
 from unionfs.view.node import Node
 from unionfs.view.partials import Partial, next_data
 
@@ -70,12 +71,7 @@ class PartialCopies:
         self._enabled = bool(union.upper) and union.features.copyup == "blocks"
         self.syncs = syncs  # to the disk, what takes the place of what was there
         self.lasts = lasts  # upper is there after a crash
-        self._most = MOST_BLOCKS_ON_DISK if self.lasts else 0
-        self.is_said = False
-        if self.lasts:
-            self._upper.partials.last(self._most)
-            if incomplete.is_said(self._upper.layer):
-                self._say()  # maybe it has another work directory now
+        self.records = PartialRecords(union.upper, syncs=syncs, lasts=lasts)
         self.suspended = False  # new ones are not made: the lowers are being changed
         # Tells whether the kernel reads a lower file by itself, so that it would not see a change.
         self.is_barred: Callable[[Node], bool] = lambda _: False
@@ -116,22 +112,12 @@ class PartialCopies:
         partial = self._upper.partials.of(node)  # what prevents that is said now
         if self.lasts:
             try:
-                self._record_new(node, partial)
+                self.records.begin(node, partial)
             except BaseException:
                 self._upper.partials.forget(node.ino)
                 raise
         node.partial = True
         self.union.nodes.note_partial(node)
-
-    def _record_new(self, node: Node, partial: Partial) -> None:
-        """Have an empty map on disk; of larger blocks where upper has not the room for it."""
-        try:
-            self._record(node, partial)
-        except OSError as exc:
-            if not markers.has_no_room(exc):
-                raise
-            partial.blocks = BlockMap.unmarked(partial.blocks.limit, FEWER_BLOCKS)
-            self._record(node, partial)
 
     def give_up(self, node: Node) -> bool:
         """Let a partial copy be a metadata-only one again, if nothing was written; say if it is.
@@ -151,156 +137,164 @@ class PartialCopies:
     def needed(self, node: Node, start: int, end: int) -> list[Run]:
         """Return what a change from *start* to *end* is going to read of the lower file."""
         blocks = self._upper.partials.of(node).blocks
-        runs = (blocks.entered(start), *blocks.missing(start, end))
+        runs = (blocks.edge(start), *blocks.missing(start, end))
         return [run for run in runs if run and run.end > run.start]
 
+    def edge(self, node: Node, size: int) -> Run | None:
+        """Return what is read of the lower where a copy gets another *size*."""
+        partial = self._upper.partials.of(node)
+        return partial.blocks.edge(size) if size > partial.size() else None
+
     def write(
-        self, node: Node, data: bytes | memoryview, offset: int, read: Reader = read_lower
+        self,
+        node: Node,
+        fd: int,
+        data: bytes | memoryview,
+        offset: int,
+        read: Reader = read_lower,
     ) -> int:
-        """Write *data* at *offset*; return how much of it was written, as pwrite(2)."""
+        """Write *data* at *offset* of a copy, open as *fd*; return how much, as pwrite(2)."""
         partial, end = self._upper.partials.of(node), offset + len(data)
         if partial.recorded and not partial.pending and partial.blocks.has(offset, end):
-            return os.pwrite(partial.target, data, offset)
-        self._record(node, partial)
-        blocks = partial.blocks
+            return os.pwrite(fd, data, offset)
+        self.records.write(node, partial)
+        edge = partial.blocks.edge(offset)
+        if edge is not None:
+            self._take_edge(node, edge, read(partial.source, edge))
+            return os.pwrite(fd, data, offset)
         start, parts = self._filled(partial, data, offset, read)
-        before = os.fstat(partial.target)
-        try:
-            self._store(node, partial, blocks.marked(start, end))
-            position, error = write_parts(partial.target, parts, start)
+        with time_kept(fd):
+            position, error = self._put(node, fd, parts, start)
             if error is not None:
-                position = self._take_back(node, blocks, Run(start, position, lower=False))
                 require_some(position - offset, error)
-        except BaseException:
-            give_time_back(partial.target, before)
-            raise
         self._finish_complete(node, partial)
         return min(position, end) - offset
+
+    def _take_edge(self, node: Node, edge: Run, lower: bytes) -> None:
+        """Have the block in which the lower ends, before the copy grows behind that."""
+        caller = self.union.acting.now
+        self.take(node, edge.start, lower)
+        self.union.acting.write_as(*caller[:2])
 
     @staticmethod
     def _filled(
         partial: Partial, data: bytes | memoryview, offset: int, read: Reader
     ) -> tuple[int, list[bytes | memoryview]]:
         """Return where to write, and what: *data* and the rest of the blocks that it is in."""
-        blocks, end = partial.blocks, offset + len(data)
-        last = blocks.entered(offset) if len(data) else None
-        if last is not None:
-            lower = read(partial.source, last)
-            between = os.pread(partial.target, offset - last.end, last.end)  # mostly nothing
-            return last.start, [lower, between.ljust(offset - last.end, b"\0"), data]
-        head, tail = blocks.missing(offset, end)
+        end = offset + len(data)
+        head, tail = partial.blocks.missing(offset, end)
         if head.start == offset and end == tail.end:
             return offset, [data]
         return head.start, [read(partial.source, head), data, read(partial.source, tail)]
+
+    def _put(
+        self, node: Node, fd: int, parts: list[bytes | memoryview], start: int
+    ) -> tuple[int, OSError | None]:
+        """Mark blocks and write them; return where that ended, and the error that ended it early.
+
+        Those that were not written have no mark then.
+        """
+        partial = self._upper.partials.of(node)
+        before, end = partial.blocks, start + sum(map(len, parts))
+        if self.lasts:
+            make_holes(self._upper.layer, fd, before, start, end)
+        self.records.store(node, partial, before.marked(start, end))
+        position, error = write_parts(fd, parts, start)
+        if error is not None:
+            position = self._take_back(node, before, Run(start, position, lower=False))
+        return position, error
 
     def _take_back(self, node: Node, before: BlockMap, written: Run) -> int:
         """Take back the marks of blocks that were not written; return where the first begins."""
         partial, at = self._upper.partials.of(node), written.end
         if at < before.limit:
             at = before.beginning(at)
-        kept = before.marked(written.start, at)
-        if self.lasts:  # what there is of them would show after a crash in the next write
-            self._clear(partial, [run for run in kept.runs(at, before.limit) if run.lower][:1])
+        kept, partial.looked = before.marked(written.start, at), min(partial.looked, at)
         try:
-            self._store(node, partial, kept)
+            self.records.store(node, partial, kept)
         except OSError:  # it is stored before anything else changes
             log.exception("%r: the mark of a block cannot be taken back", node.path)
             partial.blocks, partial.pending = kept, True
         return at
 
-    def _clear(self, partial: Partial, runs: list[Run]) -> None:
-        for run in runs:
-            with contextlib.suppress(OSError):  # then there is no room for the next write, either
-                mode = PUNCH_HOLE | KEEP_SIZE
-                self._upper.layer.allocate(partial.target, mode, run.start, run.end - run.start)
-
     def cut(self, node: Node, size: int) -> None:
         """Set the size of a file."""
-        partial = self._upper.partials.of(node)
-        self._record(node, partial)
-        if self.lasts and size < partial.blocks.limit:
-            self._cut_on_disk(node, partial, size)
-        else:
-            before = partial.blocks
-            self._store(node, partial, before.cut(size))  # first: what is cut must not come back
-            try:
-                self._upper.layer.truncate(partial.target, size)
-            except BaseException:
-                self._store(node, partial, before)
-                raise
+        edge = self.edge(node, size)
+        if edge is not None:
+            source = self._upper.partials.of(node).source
+            self._take_edge(node, edge, read_lower(source, edge))
+        with self._upper.partials.writing(node) as fd:
+            if not node.partial:
+                self._upper.layer.truncate(fd, size)
+                return
+            partial = self._upper.partials.of(node)
+            self.records.write(node, partial)
+            if self.lasts and size < partial.blocks.limit:
+                self._cut_on_disk(node, partial, fd, size)
+            else:
+                self._cut_in_memory(node, partial, fd, size)
         self._finish_complete(node, partial)
 
-    def _cut_on_disk(self, node: Node, partial: Partial, size: int) -> None:
+    def _cut_in_memory(self, node: Node, partial: Partial, fd: int, size: int) -> None:
+        """Set a size that takes no block from a map, or from one in memory alone."""
+        before = partial.blocks
+        self.records.store(node, partial, before.cut(size))  # first: what is cut must not come back
+        try:
+            self._upper.layer.truncate(fd, size)
+        except BaseException:
+            self.records.store(node, partial, before)
+            raise
+
+    def _cut_on_disk(self, node: Node, partial: Partial, fd: int, size: int) -> None:
         """Set a size so that the map changes with it."""
         markers.set_blocks_of_cut(*self._upper.place(node), partial.blocks, size)
         partial.pending = True
-        self._upper.layer.truncate(partial.target, size)
+        self._upper.layer.truncate(fd, size)
         partial.blocks = partial.blocks.cut(size)
         with contextlib.suppress(OSError):  # it is done before anything else changes
-            self._record(node, partial)
+            self.records.write(node, partial)
 
-    def free(
-        self, node: Node, mode: int, offset: int, length: int, read: Reader = read_lower
+    def free(  # noqa: PLR0913, PLR0917 - fallocate(2)'s
+        self,
+        node: Node,
+        fd: int,
+        mode: int,
+        offset: int,
+        length: int,
+        read: Reader = read_lower,
     ) -> None:
-        """Do fallocate(2) with a mode that turns content into zeros."""
+        """Do fallocate(2) with a mode that turns content into zeros; not where upper lasts."""
         partial, end = self._upper.partials.of(node), offset + length
-        self._record(node, partial)
-        with time_kept(partial.target):
+        self.records.write(node, partial)
+        with time_kept(fd):
             for run in partial.blocks.missing(offset, min(end, partial.blocks.limit)):
-                write_all(partial.target, read(partial.source, run), run.start)
-            self._upper.layer.allocate(partial.target, mode, offset, length)
-            self._store(node, partial, partial.blocks.marked(offset, end))
+                write_all(fd, read(partial.source, run), run.start)
+            self._upper.layer.allocate(fd, mode, offset, length)
+            self.records.store(node, partial, partial.blocks.marked(offset, end))
         self._finish_complete(node, partial)
 
     def record(self, node: Node) -> None:
         """Say on disk that a copy is partial, before anything else changes its file."""
-        self._record(node, self._upper.partials.of(node))
-
-    def _record(self, node: Node, partial: Partial) -> None:
-        if not partial.recorded:
-            if self.lasts:
-                self._say()
-                markers.bar_metacopy(*self._upper.place(node))
-            self._write_map(node, partial, partial.blocks)
-        elif partial.pending:
-            self._write_map(node, partial, partial.blocks)
-
-    def _say(self) -> None:
-        if not self.is_said:
-            incomplete.say(self._upper.layer, self._upper.work, syncs=self.syncs)
-            self.is_said = True
-
-    def say_no_more(self) -> None:
-        """Let whoever knows nothing of partial copies have the upper again: there are none."""
-        incomplete.end(self._upper.layer, self._upper.work)
-        self.is_said = False
-
-    def _store(self, node: Node, partial: Partial, blocks: BlockMap) -> None:
-        if not self.lasts:
-            partial.blocks, partial.stale = blocks, True
-        elif blocks != partial.blocks:
-            self._write_map(node, partial, blocks)
-
-    def _write_map(self, node: Node, partial: Partial, blocks: BlockMap) -> None:
-        markers.set_blocks(*self._upper.place(node), blocks, self._most)
-        partial.blocks, partial.recorded, partial.pending = blocks, True, False
+        self.records.write(node, self._upper.partials.of(node))
 
     # All of the content
 
     def bring(self, node: Node) -> None:
         """Make the copy whole."""
-        self.require_room(node)
-        while (run := self.rest(node)) is not None:
-            self.take(node, run.start, read_lower(self._upper.partials.of(node).source, run))
-        if node.partial:
+        self.require_room(node, self.room_for_rest(node))
+        while node.partial:
+            while (run := self.rest(node)) is not None:
+                self.take(node, run.start, read_lower(self._upper.partials.of(node).source, run))
+            if not node.partial:
+                return
             with self._upper.partials.syncing(node):
                 content.sync(self._upper.partials.of(node).target)
             self.finish(node)
 
-    def require_room(self, node: Node) -> None:
-        """Raise ENOSPC where upper has not the room for the rest of a file."""
+    def require_room(self, node: Node, size: int) -> None:
+        """Raise ENOSPC where upper has not the room for *size* bytes more of a file."""
         target = self._upper.partials.of(node).target
-        content.require_room(target, self.room_for_rest(node), "the rest of a file")
+        content.require_room(target, size, "the rest of a file")
 
     def room_for_rest(self, node: Node) -> int:
         """Return how many bytes the rest of a file takes at most."""
@@ -308,6 +302,13 @@ class PartialCopies:
         runs = partial.blocks.runs(0, partial.blocks.limit)
         wanted = sum(run.end - run.start for run in runs if run.lower)
         return content.taken(wanted, os.fstat(partial.source))
+
+    def part(self, node: Node, start: int, end: int) -> Run | None:
+        """Return what is to be copied next before room is reserved from *start* to *end*."""
+        if not node.partial or not self.lasts:
+            return None
+        run = self._upper.partials.of(node).blocks.part(start, end)
+        return run and run._replace(end=min(run.end, run.start + _CHUNK))
 
     def rest(self, node: Node, most: int = _CHUNK) -> Run | None:
         """Return what is to be copied next, *most* bytes at a time; None: the copy has all.
@@ -317,30 +318,36 @@ class PartialCopies:
         if not node.partial:
             return None
         partial = self._upper.partials.of(node)
-        for run in partial.blocks.runs(0, partial.blocks.limit):
-            left = self._skip(node, partial, run) if run.lower else None
-            if left is not None:
-                return left._replace(end=min(left.end, left.start + most))
+        for run in partial.blocks.runs(partial.looked, partial.blocks.limit):
+            partial.looked = self._skip(partial, run) if run.lower else run.end
+            if partial.looked < run.end:
+                return run._replace(start=partial.looked, end=min(run.end, partial.looked + most))
         if not self.syncs:
             self.finish(node)
         return None
 
-    def _skip(self, node: Node, partial: Partial, run: Run) -> Run | None:
-        """Take note of what is a hole in both files, as it need not be copied; return the rest."""
+    @staticmethod
+    def _skip(partial: Partial, run: Run) -> int:
+        """Return where that begins which has to be copied: no blocks that are holes in both files.
+
+        They get no mark: who writes to them writes them as a whole.
+        """
         if next_data(partial.target, run.start) < run.end:  # left there by what failed
-            return run
+            return run.start
         data = next_data(partial.source, run.start)
-        end = run.end if data >= run.end else partial.blocks.beginning(data)
-        if end > run.start:
-            self._record(node, partial)
-            self._store(node, partial, partial.blocks.marked(run.start, end))
-        return run._replace(start=end) if end < run.end else None
+        return run.end if data >= run.end else max(run.start, partial.blocks.beginning(data))
 
     def finish(self, node: Node) -> None:
-        """Let a copy that has all of its content, on the disk too, be a file like others."""
+        """Let a copy that has all of its content, on the disk too, be a file like others.
+
+        It stays partial where there is a `rest` again: a write has failed meanwhile.
+        """
         if self._upper.partials.is_lost(node):
             raise OSError(errno.EIO, "the disk did not take all of a file")
-        self._finish(node, self._upper.partials.of(node))
+        partial = self._upper.partials.of(node)
+        if partial.looked < partial.blocks.limit:
+            return
+        self._finish(node, partial)
         if node.partial:
             raise OSError(errno.EIO, "a mark of a whole file cannot be removed")
 
@@ -350,7 +357,7 @@ class PartialCopies:
         Nothing that is seen changes: the file keeps its time and its capability.
         """
         partial = self._upper.partials.of(node)
-        self._record(node, partial)
+        self.records.write(node, partial)
         layer, path = self._upper.place(node)
         self.union.acting.as_root()
         before, capability = layer.stat(path), layer.find_attribute(path, markers.CAPABILITY)
@@ -358,16 +365,17 @@ class PartialCopies:
             if self.lasts:  # a crash before the end leaves them to the next look-up: `metacopies`
                 markers.set_mtime(layer, path, before.st_mtime_ns)
                 markers.keep_capability(layer, path)
-            for run in partial.blocks.runs(start, start + len(data)):
-                if run.lower:
-                    write_all(partial.target, data[run.start - start : run.end - start], run.start)
+            with self._upper.partials.writing(node) as fd:
+                for run in partial.blocks.runs(start, start + len(data)):
+                    if run.lower:
+                        write_all(fd, data[run.start - start : run.end - start], run.start)
         finally:
             layer.utime(path, before.st_atime_ns, before.st_mtime_ns)
             if capability is not None:
                 layer.set_attribute(path, markers.CAPABILITY, capability)
             if self.lasts:
                 markers.end_mtime(layer, path)
-        self._store(node, partial, partial.blocks.marked(start, start + len(data)))
+        self.records.store(node, partial, partial.blocks.marked(start, start + len(data)))
         self._finish_complete(node, partial)
 
     def _finish_complete(self, node: Node, partial: Partial) -> None:

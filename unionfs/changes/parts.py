@@ -4,6 +4,11 @@ import contextlib
 import os
 from collections.abc import Iterator
 
+from unionfs.host.syscalls import KEEP_SIZE, PUNCH_HOLE
+from unionfs.layers.blockmap import BlockMap
+from unionfs.layers.layer import WritableLayer
+from unionfs.view.partials import next_data
+
 
 @contextlib.contextmanager
 def time_kept(fd: int) -> Iterator[None]:
@@ -48,3 +53,16 @@ def write_all(fd: int, data: bytes, start: int) -> None:
     _, error = write_parts(fd, [data], start)
     if error is not None:
         raise error
+
+
+def make_holes(layer: WritableLayer, fd: int, blocks: BlockMap, start: int, end: int) -> None:
+    """Free what there is of blocks from *start* to *end* that are not the copy's yet.
+
+    That is what an earlier write left which failed, or which a crash took a part of: it would show
+    where a crash takes the write that comes next.
+    """
+    size = os.fstat(fd).st_size
+    for run in blocks.runs(start, min(end, blocks.limit)):
+        if run.lower and next_data(fd, run.start) < run.end:
+            behind = run.end if run.end < size else run.end + (1 << blocks.shift)
+            layer.allocate(fd, PUNCH_HOLE | KEEP_SIZE, run.start, behind - run.start)

@@ -24,7 +24,7 @@ _Place = tuple[WritableLayer, bytes]
 
 def bring_unknown(copies: PartialCopies) -> None:
     """Make all copies whole that the kernel knows nothing of."""
-    if not (copies.union.nodes.has_partials or copies.is_said):
+    if not (copies.union.nodes.has_partials or copies.records.is_said):
         return
     known = {node.host_ino for node in copies.union.nodes.all() if node.partial}
     for layer, path in places(copies):
@@ -52,7 +52,7 @@ def settle(copies: PartialCopies) -> int:
     if not left:
         if copies.syncs:
             mountcalls.sync_filesystem(upper.layer.fd)
-        copies.say_no_more()
+        copies.records.say_no_more()
     return left
 
 
@@ -82,7 +82,6 @@ def _bring(copies: PartialCopies, place: _Place) -> None:
     node = Node(0, stat.S_IFREG, st.st_ino, None, b"", upper=True, below=(shown.place,))
     node.partial, node.pin = True, layer.hold(path)
     try:
-        copies.require_room(node)
         copies.bring(node)
     finally:
         upper.partials.forget(node.ino)

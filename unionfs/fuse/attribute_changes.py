@@ -42,10 +42,16 @@ class AttributeChanges:
         if new.size is None and self._union.leaves_content(node):
             return False
         if new.size is not None and self._copyup.cuts_by_blocks(node, new.size):
-            return False
+            return self._grows_from_edge(node, new.size)
         return self._union.has_lower_content(node) or (
             new.size is not None and self.cuts_much(node, new.size)
         )
+
+    def _grows_from_edge(self, node: Node, size: int) -> bool:
+        """Tell whether the lower is read where a file that comes by blocks gets another size."""
+        if node.partial:
+            return self._copyup.partials.edge(node, size) is not None
+        return size > self._union.attributes(node).st_size
 
     async def prepare(self, node: Node, new: NewAttributes, requester: Requester) -> bool:
         """Do what takes long before a file is changed; tell whether it has the new size.
@@ -56,6 +62,10 @@ class AttributeChanges:
             await self._copies.bring(node)
             return False
         self._copyup.foresee_content(node, new.size)
+        if self._copyup.cuts_by_blocks(node, new.size):
+            if self._copyup.by_blocks(node):
+                await self._copies.read_edge(node, new.size)
+            return False
         with self._permitting_cut(node, new, requester):
             if self._union.has_lower_content(node):
                 return await self._copies.bring(node, new.size) is not None

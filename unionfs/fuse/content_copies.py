@@ -74,15 +74,31 @@ class ContentCopies:
         if size is not None:
             partials.cut(node, size)
         if node.partial:
-            partials.require_room(node)
-        while (run := partials.rest(node)) is not None:
+            partials.require_room(node, partials.room_for_rest(node))
+        while node.partial:
+            while (run := partials.rest(node)) is not None:
+                data = await self.read_lower(node, run)
+                if node.partial:
+                    partials.take(node, run.start, data)
+            if node.partial:
+                await self.sync(node)
+            if node.partial:
+                partials.finish(node)
+
+    async def bring_part(self, node: Node, start: int, end: int) -> None:
+        """Bring all blocks of a partial copy in which room is to be reserved."""
+        partials = self._copyup.partials
+        partials.require_room(node, min(end - start, partials.room_for_rest(node)))
+        while (run := partials.part(node, start, end)) is not None:
             data = await self.read_lower(node, run)
             if node.partial:
                 partials.take(node, run.start, data)
-        if node.partial:
-            await self.sync(node)
-        if node.partial:
-            partials.finish(node)
+
+    async def read_edge(self, node: Node, size: int) -> None:
+        """Read into memory what is read of the lower when a partial copy gets another *size*."""
+        run = self._copyup.partials.edge(node, size)
+        if run is not None:
+            await self.read_lower(node, run)
 
     async def sync(self, node: Node) -> None:
         """Sync a partial copy's data to the disk."""

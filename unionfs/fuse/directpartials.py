@@ -21,12 +21,8 @@ class DirectPartials:
         self._union = service.union
         self._content = service.files.partial_content
         self._copies = service.files.partials
-        self._bring = service.files.copies.bring
+        self._brings = service.files.copies
         self._reply = memoryview(b"")  # of reads; it grows with the largest
-
-    def target(self, node: Node) -> int:
-        """Return a descriptor of upper's file."""
-        return self._union.upper.partials.of(node).target
 
     def read(self, unique: int, node: Node, offset: int, size: int) -> memoryview | bytes | Later:
         """Answer a READ."""
@@ -59,24 +55,25 @@ class DirectPartials:
         """Answer an LSEEK."""
         return messages.sought(unique, self._content.seek(node, offset, whence))
 
-    def write(
+    def write(  # noqa: PLR0913, PLR0917 - pwrite(2)'s, and two ways to do it
         self,
         unique: int,
         node: Node,
+        opened: Callable[[], int],
         data: memoryview,
         offset: int,
         plain: Callable[[memoryview], bytes],
     ) -> bytes | Waiting:
-        """Answer a WRITE; *plain* does where the copy has become whole meanwhile."""
+        """Answer a WRITE to what is *opened*; *plain* does where it has become whole meanwhile."""
         try:
-            return messages.count(unique, self._content.write_at_once(node, data, offset))
+            return messages.count(unique, self._content.write_at_once(node, opened(), data, offset))
         except Cold:
             own = memoryview(bytes(data))  # the request's is valid during this call only
         return self._when_warm(
             node,
             offset,
             len(own),
-            lambda: messages.count(unique, self._copies.write(node, own, offset)),
+            lambda: messages.count(unique, self._copies.write(node, opened(), own, offset)),
             lambda: plain(own),
         )
 
@@ -84,6 +81,7 @@ class DirectPartials:
         self,
         unique: int,
         node: Node,
+        opened: Callable[[], int],
         mode: int,
         offset: int,
         length: int,
@@ -94,18 +92,37 @@ class DirectPartials:
             return self._when_whole(node, plain)
 
         def free() -> bytes:
-            self._copies.free(node, mode, offset, length)
+            self._copies.free(node, opened(), mode, offset, length)
             return messages.empty(unique)
 
         try:
-            self._content.free_at_once(node, mode, offset, length)
+            self._content.free_at_once(node, opened(), mode, offset, length)
         except Cold:
             return self._when_warm(node, offset, length, free, plain)
         return messages.empty(unique)
 
+    def reserve(
+        self, node: Node, offset: int, length: int, act: Callable[[], Reply]
+    ) -> Reply | Waiting:
+        """Answer a FALLOCATE that changes no content, when all of its blocks are the copy's."""
+        end = offset + length
+        if self._copies.part(node, offset, end) is None:
+            self._copies.record(node)
+            return act()
+        caller = self._union.acting.now
+
+        async def job() -> Reply:
+            await self._brings.bring_part(node, offset, end)
+            if node.partial:
+                self._copies.record(node)
+            self._union.acting.write_as(*caller[:2])
+            return act()
+
+        return Waiting(job)
+
     def _when_whole(self, node: Node, act: Callable[[], Reply]) -> Waiting:
         async def job() -> Reply:
-            await self._bring(node)
+            await self._brings.bring(node)
             return act()
 
         return Waiting(job)

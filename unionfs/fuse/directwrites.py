@@ -70,7 +70,9 @@ class DirectWrites:
             def plain(data: memoryview) -> bytes:
                 return messages.count(unique, self._files.write(handle, offset, data))
 
-            return self._partial.write(unique, self._nodes[number], data, offset, plain)
+            node = self._nodes[number]
+            opened = self._opened(handle, node)
+            return self._partial.write(unique, node, opened, data, offset, plain)
         node, kills = self._nodes[number], how & messages.WRITE_KILL_SUIDGID
         requester = self._session.requester(unique, uid, gid) if kills else None
         self._files.permit_open(node, os.O_WRONLY | flags)
@@ -85,10 +87,16 @@ class DirectWrites:
         def write_any() -> bytes | Waiting:
             if not node.partial:
                 return write()
-            self._files.ready_to_write(node, self._partial.target(node), requester)
-            return self._partial.write(unique, node, data, offset, write)
+            fd = self._descriptors.to_write(node)
+            self._files.ready_to_write(node, fd, requester)
+            opened = self._opened(handle, node)
+            return self._partial.write(unique, node, opened, data, offset, write)
 
         return self._on_upper(node, write_any)
+
+    def _opened(self, handle: int, node: Node) -> Callable[[], int]:
+        """Return what tells by which descriptor to write; without a handle none stays for long."""
+        return lambda: handle or self._descriptors.to_write(node)
 
     def _fallocate(
         self, unique: int, number: int, body: memoryview, uid: int, gid: int
@@ -97,20 +105,20 @@ class DirectWrites:
 
         def allocate(target: _Target) -> Reply | Waiting:
             layer = self._files.ready_to_write(*target)
+            opened = self._opened(handle, target.node)
 
             def job(fd: int) -> bytes:
                 with_room(lambda: layer.allocate(fd, mode, offset, length))
                 return messages.empty(unique)
 
             def plain() -> Reply:
-                return self._written_by(job, target.fd)
+                return self._written_by(job, opened())
 
             if not target.node.partial:
                 return plain()
             if frees(mode):
-                return self._partial.free(unique, target.node, mode, offset, length, plain)
-            self._files.partials.record(target.node)
-            return plain()
+                return self._partial.free(unique, target.node, opened, mode, offset, length, plain)
+            return self._partial.reserve(target.node, offset, length, plain)
 
         barred = PROTECTING if mode & ~_KEEP_SIZE else IMMUTABLE
         requester = self._session.requester(unique, uid, gid)

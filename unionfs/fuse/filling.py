@@ -70,7 +70,7 @@ class Filling:
 
     def find(self) -> None:
         """Take note of what earlier mounts have left; no request may have come yet."""
-        if not self._partials.is_said:
+        if not self._partials.records.is_said:
             return
         found: set[int] = set()
         try:
@@ -120,7 +120,7 @@ class Filling:
                 await self._fill_all()
                 if self._waiting:
                     await trio.sleep(_LOOK)
-                elif self._partials.is_said and not self._are_others:
+                elif self._partials.records.is_said and not self._are_others:
                     await self._end_when_calm()
                 else:
                     await self._begun.wait()
@@ -213,7 +213,7 @@ class Filling:
             finally:
                 os.close(own)
         if not self._are_any():
-            self._partials.say_no_more()
+            self._partials.records.say_no_more()
 
     def _are_any(self) -> bool:
         nodes = self._union.nodes

@@ -112,13 +112,13 @@ class PartialContent:
             return size
         raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
 
-    def write_at_once(self, node: Node, data: bytes | memoryview, offset: int) -> int:
+    def write_at_once(self, node: Node, fd: int, data: bytes | memoryview, offset: int) -> int:
         """Write; `Cold` where that has to wait, before anything is changed."""
-        return self._copies.write(node, data, offset, self._read_cached)
+        return self._copies.write(node, fd, data, offset, self._read_cached)
 
-    def free_at_once(self, node: Node, mode: int, offset: int, length: int) -> None:
+    def free_at_once(self, node: Node, fd: int, mode: int, offset: int, length: int) -> None:
         """Do fallocate(2) with a mode that `frees`; `Cold` as above."""
-        self._copies.free(node, mode, offset, length, self._read_cached)
+        self._copies.free(node, fd, mode, offset, length, self._read_cached)
 
     def _read_cached(self, fd: int, run: Run) -> bytes:
         buffer = bytearray(run.end - run.start)
@@ -149,13 +149,13 @@ class PartialContent:
     async def write(self, node: Node, fd: int, offset: int, data: bytes) -> int:
         """Write to a partial copy, which is open as *fd*; return how much was written."""
         try:
-            return self.write_at_once(node, data, offset)
+            return self.write_at_once(node, fd, data, offset)
         except Cold:
             return await self.when_warm(
                 node,
                 offset,
                 offset + len(data),
-                lambda: self._copies.write(node, data, offset),
+                lambda: self._copies.write(node, fd, data, offset),
                 lambda: os.pwrite(fd, data, offset),
             )
 

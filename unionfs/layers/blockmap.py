@@ -15,8 +15,12 @@ it, and that is the limit, too; else it is a map as above.
 Where upper is on a disk, a mark is made before its block is written, and no mark is taken back but
 by `cut`.  A power cut may lose a block that was not synced and leave the mark.  Then the block is a
 hole in the copy, or has one, as blocks are always written as a whole the first time: it counts as
-not marked (`without`).  So is the last one by a write that is behind what the lower has of it
-(`entered`).  Not all file systems say where holes are: `syscalls.knows_holes`.
+not marked (`without`).  Not all file systems say where holes are: `syscalls.knows_holes`.
+
+So a block that is not marked has to be a hole: what room is reserved for reads as data once a page
+of it was read, and a file system may write zeros where a file ended that grows (btrfs), or beside
+what is written (where its own blocks are larger: `least_shift`).  The last block of the lower is
+written before the file grows (`edge`), and others before room is reserved for them (`part`).
 """
 
 import re
@@ -65,9 +69,12 @@ class BlockMap(NamedTuple):
     shift: int = SHIFT
 
     @classmethod
-    def unmarked(cls, size: int, most: int = MOST_BLOCKS) -> "BlockMap":
-        """Return the map of a copy of *size* bytes that holds none of them, of *most* blocks."""
-        return cls(size, b"", max(SHIFT, (size // most).bit_length()))
+    def unmarked(cls, size: int, most: int = MOST_BLOCKS, least: int = SHIFT) -> "BlockMap":
+        """Return the map of a copy of *size* bytes that holds none of them, of *most* blocks.
+
+        None is smaller than 2^*least* bytes.
+        """
+        return cls(size, b"", max(least, (size // most).bit_length()))
 
     @property
     def is_complete(self) -> bool:
@@ -144,7 +151,7 @@ class BlockMap(NamedTuple):
         """Tell whether all blocks that hold bytes from *start* to *end* are the copy's."""
         end = min(end, self.limit)
         if start >= end:
-            return self.entered(start) is None
+            return self.edge(start) is None
         first, last = start >> self.shift, (end - 1) >> self.shift
         if not self._is_own(first):
             return False
@@ -164,16 +171,27 @@ class BlockMap(NamedTuple):
         tail = last if end < last and self._is_lower(end) else end
         return Run(head, start, lower=True), Run(end, tail, lower=True)
 
-    def entered(self, start: int) -> Run | None:
-        """Return the lower's part of its last block, if a write behind that, at *start*, is in it.
+    def edge(self, start: int) -> Run | None:
+        """Return the lower's part of its last block, if a change at *start* is behind that.
 
-        None, too, where that block is the copy's.
+        None, too, where that block is the copy's, or all of it was the lower's.
         """
-        block = self.limit >> self.shift
-        first = block << self.shift
-        if start < self.limit or start >> self.shift != block or first == self.limit:
+        first = self.beginning(self.limit)
+        if start < self.limit or first == self.limit or self._is_own(first >> self.shift):
             return None
-        return None if self._is_own(block) else Run(first, self.limit, lower=True)
+        return Run(first, self.limit, lower=True)
+
+    def part(self, start: int, end: int) -> Run | None:
+        """Return the first run of the lower's in blocks that hold bytes from *start* to *end*.
+
+        Where that is behind the lower, its last block is one of those.
+        """
+        edge = self.edge(end)
+        if edge is not None:
+            start = min(start, edge.start)
+        last = min(-(-end >> self.shift) << self.shift, self.limit)
+        runs = self.runs(self.beginning(start), last)
+        return next((run for run in runs if run.lower), None)
 
     def beginning(self, at: int) -> int:
         """Return where the block begins that has the byte *at*."""
@@ -242,6 +260,11 @@ class BlockMap(NamedTuple):
         if _first_bits(found.marks, -(-limit >> shift)) != found.marks:
             raise ValueError("its marks go beyond its limit")
         return found
+
+
+def least_shift(block_size: int) -> int:
+    """Return the shift of the smallest blocks on a file system with blocks of *block_size*."""
+    return max(SHIFT, (block_size - 1).bit_length())
 
 
 def _zeros(number: int) -> int:

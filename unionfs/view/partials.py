@@ -9,12 +9,14 @@ with the daemon, a map is put down when it is let go.
 import contextlib
 import dataclasses
 import errno
+import functools
 import logging
 import os
 from collections.abc import Callable, Iterator
 
+from unionfs.host import extents
 from unionfs.layers import markers
-from unionfs.layers.blockmap import MOST_BLOCKS, BlockMap, Run
+from unionfs.layers.blockmap import MOST_BLOCKS, SHIFT, BlockMap, Run, least_shift
 from unionfs.layers.layer import WritableLayer
 from unionfs.view.node import Node
 
@@ -31,13 +33,18 @@ class Partial:
     blocks: BlockMap
     recorded: bool  # the map is on disk
     source: int  # descriptor of the lower file
-    target: int  # descriptor of the copy, to read and to write
+    target: int  # descriptor of the copy, to read: one that writes keeps a disk writable
     stale: bool = False  # the map on disk is another
     pending: bool = False  # so may be that on a disk: it is written before anything else changes
+    looked: int = 0  # bytes before which nothing is to be copied: holes of the lower stay unmarked
 
     def runs(self, start: int, end: int) -> Iterator[Run]:
         """Yield where the content is, up to the end of the file."""
-        return self.blocks.runs(start, min(end, os.fstat(self.target).st_size))
+        return self.blocks.runs(start, min(end, self.size()))
+
+    def size(self) -> int:
+        """Return the size of the file."""
+        return os.fstat(self.target).st_size
 
     def put_down(self) -> None:
         """Have the map on disk."""
@@ -59,12 +66,28 @@ class Partials(dict[int, Partial]):
         self._place = place
         self._most_blocks = MOST_BLOCKS  # of a new map
         self._lasts = False
+        self._least_shift = SHIFT
         self.most = _MOST
         self._lost: set[int] = set()  # the host's inode numbers
 
-    def last(self, most_blocks: int) -> None:
-        """Take note that upper goes on after a crash, and has maps of so many blocks at most."""
+    def last(self, most_blocks: int, block_size: int) -> None:
+        """Take note that upper goes on after a crash; its file system has blocks of that size."""
         self._lasts, self._most_blocks = True, most_blocks
+        self._least_shift = least_shift(block_size)
+
+    def unmarked(self, size: int, most_blocks: int = 0) -> BlockMap:
+        """Return a new map, of *most_blocks* at most."""
+        return BlockMap.unmarked(size, most_blocks or self._most_blocks, self._least_shift)
+
+    @contextlib.contextmanager
+    def writing(self, node: Node) -> Iterator[int]:
+        """Open a copy for writing, for as long as that lasts."""
+        layer, path = self._place(node)
+        fd = layer.open_to_write(path, os.O_RDWR)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
 
     @contextlib.contextmanager
     def syncing(self, node: Node) -> Iterator[None]:
@@ -104,7 +127,7 @@ class Partials(dict[int, Partial]):
         lower = node.lowers[-1]
         source = lower.layer.open(lower.path, os.O_RDONLY)
         try:
-            target = layer.open_to_write(path, os.O_RDWR)
+            target = layer.open(path, os.O_RDONLY)
         except BaseException:
             os.close(source)
             raise
@@ -113,7 +136,7 @@ class Partials(dict[int, Partial]):
                 blocks = _found(blocks, target)
             return Partial(blocks, recorded=True, source=source, target=target, pending=self._lasts)
         size = min(os.fstat(source).st_size, os.fstat(target).st_size)
-        blocks = BlockMap.unmarked(size, self._most_blocks)
+        blocks = self.unmarked(size)
         return Partial(blocks, recorded=False, source=source, target=target)
 
     def drop(self, ino: int) -> None:
@@ -138,13 +161,14 @@ class Partials(dict[int, Partial]):
 
 def _found(blocks: BlockMap, fd: int) -> BlockMap:
     """Return the map without those blocks that a crash has taken: they have holes (`blockmap`)."""
+    taken = [Run(*part, lower=False) for part in extents.unwritten(fd, 0, blocks.limit)]
     for run in blocks.runs(0, blocks.limit):
         at = run.end if run.lower else _hole(fd, run.start)
         while at < run.end:
             end = min(next_data(fd, at), run.end)
             blocks = blocks.without(Run(at, end, lower=False))
             at = _hole(fd, end)
-    return blocks
+    return functools.reduce(BlockMap.without, taken, blocks)
 
 
 def _hole(fd: int, start: int) -> int:

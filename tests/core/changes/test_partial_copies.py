@@ -6,8 +6,9 @@ import os
 import pytest
 
 from unionfs.changes import partial_copies
+from unionfs.host.syscalls import KEEP_SIZE, PUNCH_HOLE, fallocate
 from unionfs.layers import markers
-from unionfs.layers.blockmap import Run
+from unionfs.layers.blockmap import SHIFT, Run
 
 PAGE = 4096
 TEXT = "0123456789abcdef" * (40 * PAGE // 16)
@@ -18,17 +19,17 @@ def _changed(union, path, changes):
     node = union.node(path)
     union.copyup.by_blocks(node)
     for offset, data in changes.items():
-        union.copyup.partials.write(node, data, offset)
+        union.write_by_blocks(node, data, offset)
     shown = bytearray(TEXT.encode())
     for offset, data in changes.items():
         shown[offset : offset + len(data)] = data
     return bytes(shown)
 
 
-def _shown(union, path):
+def _shown(union, path, start=0, size=1 << 20):
     """Return what a partial file has to show, by its map."""
     partial, found = union.union.upper.partials.of(union.node(path)), b""
-    for run in partial.runs(0, 1 << 20):
+    for run in partial.runs(start, start + size):
         fd = partial.source if run.lower else partial.target
         found += os.pread(fd, run.end - run.start, run.start)
     return found
@@ -75,12 +76,12 @@ def test_a_crash_between_a_mark_and_its_block_shows_the_old_block(union, monkeyp
     _changed(u, "f", {5: b"five"})
     node, partials = u.node("f"), u.copyup.partials
     partials.cut(node, size)
-    partials.write(node, b"behind", size + more)
+    u.write_by_blocks(node, b"behind", size + more)
     shown = _shown(u, "f")
     assert shown == b"01234five" + TEXT[9:size].encode() + bytes(more) + b"behind"
     monkeypatch.setattr(partial_copies, "write_parts", _killed)
     with contextlib.suppress(_Killed):  # else it has its block, and no mark is made
-        partials.write(node, b"new", size + at)
+        u.write_by_blocks(node, b"new", size + at)
         shown = shown[: size + at] + b"new" + shown[size + at + 3 :]
     u.union.upper.partials.drop(node.ino)
     assert _shown(u, "f") == shown
@@ -92,10 +93,10 @@ def test_what_lies_between_the_lower_and_a_write_behind_it_stays(union):
     _changed(u, "f", {5: b"five"})
     node, partials, size = u.node("f"), u.copyup.partials, 39 * PAGE + 100
     partials.cut(node, size)
-    partials.write(node, b"behind", size)
+    u.write_by_blocks(node, b"behind", size)
     partial = u.union.upper.partials.of(node)
     partial.blocks = partial.blocks.without(Run(size - 1, size, lower=False))
-    partials.write(node, b"more", size + 9)
+    u.write_by_blocks(node, b"more", size + 9)
     assert _shown(u, "f")[size - 2 :] == TEXT[size - 2 : size].encode() + b"behind\0\0\0more"
 
 
@@ -121,6 +122,76 @@ def test_what_the_disk_did_not_take_is_not_taken_for_whole_later(union, monkeypa
     with pytest.raises(OSError, match="did not take all"):  # although this sync succeeds
         partials.bring(node)
     assert node.partial
+
+
+def _sparse(union):
+    """Build a union over a file that is so large that its blocks have several pages."""
+    u = union({}, {"f": ""}, copyup="blocks")
+    os.truncate(u.upper.parent / "lower0/f", 128 << 20)
+    u.copyup.by_blocks(u.node("f"))
+    assert u.union.upper.partials.of(u.node("f")).blocks.shift > SHIFT
+    return u
+
+
+def test_a_write_to_a_hole_that_need_not_be_copied_is_there_after_a_crash(union):
+    """A block is written as a whole the first time, or what is written of it counts as lost."""
+    u = _sparse(union)
+    node, partials, at = u.node("f"), u.copyup.partials, 64 << 20
+    u.write_by_blocks(node, b"first", 0)
+    partials.syncs = True  # so there is something to wait for, and it does not end here
+    assert partials.rest(node) is None
+    u.write_by_blocks(node, b"new", at + 5)
+    u.union.upper.partials.drop(node.ino)
+    partial = u.union.upper.partials.of(node)
+    assert [run for run in partial.runs(at, at + PAGE) if run.lower] == []
+    assert os.pread(partial.target, 9, at) == b"\0" * 5 + b"new\0"
+
+
+def test_what_a_failed_write_left_in_a_hole_does_not_become_content(union, monkeypatch):
+    u = _sparse(union)
+    node, partials, at = u.node("f"), u.copyup.partials, 64 << 20
+    u.write_by_blocks(node, b"first", 0)
+    partials.syncs = True  # so there is something to wait for, and it does not end here
+    assert partials.rest(node) is None
+    with monkeypatch.context() as disk:
+        disk.setattr(partial_copies, "write_parts", _a_page)
+        with pytest.raises(OSError, match="No space"):
+            u.write_by_blocks(node, b"n" * (1 << 20), at)
+    partials.finish(node)
+    assert node.partial
+    partials.bring(node)
+    assert not node.partial
+    assert _bytes(u.upper / "f", at, 1 << 20) == bytes(1 << 20)
+
+
+def test_a_page_whose_block_a_crash_took_does_not_come_back_after_the_next(union, monkeypatch):
+    u = _sparse(union)
+    node = u.node("f")
+    partial = u.union.upper.partials.of(node)
+    block = 1 << partial.blocks.shift
+    u.write_by_blocks(node, b"1" * block, block)
+    with u.union.upper.partials.writing(node) as fd:  # the first page alone has reached the disk
+        fallocate(fd, PUNCH_HOLE | KEEP_SIZE, block + PAGE, block - PAGE)
+    u.union.upper.partials.drop(node.ino)
+    assert _shown(u, "f", block, block) == bytes(block)
+    with monkeypatch.context() as disk, contextlib.suppress(_Killed):
+        disk.setattr(partial_copies, "write_parts", _killed)
+        u.write_by_blocks(node, b"2" * block, block)
+    with u.union.upper.partials.writing(node) as fd:  # this time all but the first has
+        os.pwrite(fd, b"2" * (block - PAGE), block + PAGE)
+    u.union.upper.partials.drop(node.ino)
+    assert _shown(u, "f", block, block) == bytes(block)
+
+
+def _bytes(path, start, size):
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(size)
+
+
+def _a_page(fd, parts, start):
+    os.pwrite(fd, b"".join(parts)[:PAGE], start)
+    return start + PAGE, OSError(28, "No space left on device")
 
 
 class _Killed(BaseException):

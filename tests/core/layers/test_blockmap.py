@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unionfs.layers.blockmap import SHIFT, BlockMap, Run
+from unionfs.layers.blockmap import SHIFT, BlockMap, Run, least_shift
 
 BLOCK = 1 << SHIFT
 NEAR = st.builds(
@@ -31,6 +31,7 @@ class Model:
 
     def __init__(self, size):
         self.lower = bytearray(b"\1" * size + b"\0" * (END - size))
+        self.limit = size
 
     def write(self, start, end):
         """Fill the blocks that are written to, up to where the lower shows."""
@@ -43,6 +44,7 @@ class Model:
 
     def cut(self, size):
         self.lower[size:] = bytes(END - size)
+        self.limit = min(size, self.limit)
 
     def runs(self, start, end):
         found = []
@@ -78,15 +80,14 @@ def changed(size, changes):
 
 
 def _with_last(found, model, start):
-    """Return the map when the copy has the block in which a write at *start* follows the lower."""
-    first = start // BLOCK * BLOCK
-    inside, wanted = model.lower[first:start], None
-    if 1 in inside and not model.lower[start]:
-        wanted = Run(first, first + inside.rfind(1) + 1, lower=True)
-    assert found.entered(start) == wanted
+    """Return the map when the copy has the block in which the lower ends, if *start* is behind."""
+    end, wanted = model.limit, None
+    if start >= end and end % BLOCK and model.lower[end - 1]:
+        wanted = Run(end // BLOCK * BLOCK, end, lower=True)
+    assert found.edge(start) == wanted
     if wanted is None:
         return found
-    model.lower[first:start] = bytes(len(inside))
+    model.lower[wanted.start : end] = bytes(end - wanted.start)
     return found.marked(wanted.start, wanted.end)
 
 
@@ -101,8 +102,25 @@ def test_a_map_tells_where_each_byte_is(size, changes, asked):
     assert list(found.runs(*asked)) == model.runs(*asked)
     assert list(found.runs(0, END)) == model.runs(0, END)
     first = asked[0] // BLOCK * BLOCK
+    if asked[0] >= model.limit:
+        first = model.limit // BLOCK * BLOCK
     assert found.has(*asked) == (1 not in model.lower[first : asked[1]])
     assert found.is_complete == (1 not in model.lower)
+
+
+@settings(deadline=None)  # the machine may be busy
+@given(NEAR, CHANGES, RANGES)
+def test_the_part_that_room_is_reserved_for_is_all_of_its_blocks(size, changes, asked):
+    found, model = changed(size, changes)
+    start, end = asked[0] // BLOCK * BLOCK, -(-asked[1] // BLOCK) * BLOCK
+    if asked[1] >= model.limit and model.limit % BLOCK:
+        start = min(start, model.limit // BLOCK * BLOCK)
+    while (run := found.part(*asked)) is not None:
+        assert model.lower[run.start : run.end] == b"\1" * (run.end - run.start)
+        model.lower[run.start : run.end] = bytes(run.end - run.start)
+        found = found.marked(run.start, run.end)
+    assert 1 not in model.lower[start:end]
+    assert list(found.runs(0, END)) == model.runs(0, END)
 
 
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
@@ -176,3 +194,8 @@ def test_what_is_no_map_is_told(data):
 def test_a_map_fits_into_an_attribute_however_large_the_file(size):
     found = BlockMap.unmarked(size).marked(0, size // 2)
     assert len(found.encoded()) <= 64 << 10
+
+
+@pytest.mark.parametrize(("block_size", "shift"), [(1024, 12), (4096, 12), (16384, 14)])
+def test_no_block_is_smaller_than_those_of_the_file_system(block_size, shift):
+    assert BlockMap.unmarked(1 << 20, least=least_shift(block_size)).shift == shift
