@@ -73,7 +73,7 @@ class Gate:
     def armed(self) -> Iterator["Gate"]:
         """Let calls pass through this gate."""
         places = [(os, name) for name in ("open", *CHANGING)]
-        places += [(syscalls, "renameat2"), (fcntl, "ioctl")]
+        places += [(syscalls, "renameat2"), (syscalls, "fallocate"), (fcntl, "ioctl")]
         if self.reading:
             places += [(os, name) for name in _READING]
         real = [(place, name, getattr(place, name)) for place, name in places]
