@@ -19,7 +19,7 @@ import trio
 
 from tests.layers import opened
 from unionfs.changes.changes import Caller
-from unionfs.changes.partial_copies import read_lower
+from unionfs.changes.parts import read_lower
 from unionfs.fuse.operations import Operations
 from unionfs.host import content, syscalls
 from unionfs.host.credentials import Requester

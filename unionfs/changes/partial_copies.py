@@ -20,9 +20,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from unionfs.changes.partial_records import PartialRecords
-from unionfs.changes.parts import make_holes, require_some, time_kept, write_all, write_parts
+from unionfs.changes.parts import (
+    make_holes,
+    read_lower,
+    require_some,
+    time_kept,
+    write_all,
+    write_parts,
+)
 from unionfs.host import content, syscalls
-from unionfs.host.syscalls import PUNCH_HOLE, ZERO_RANGE
 from unionfs.layers import markers
 from unionfs.layers.blockmap import BlockMap, Run
 from unionfs.view.node import Node
@@ -38,25 +44,6 @@ log = logging.getLogger(__name__)
 LEAST = 128 << 10
 
 _CHUNK = 1 << 20  # bytes copied at a time where the whole file is wanted
-
-_FREEING = PUNCH_HOLE | ZERO_RANGE
-
-
-def frees(mode: int) -> bool:
-    """Tell whether fallocate(2) with this mode changes what a file shows."""
-    return bool(mode & _FREEING)
-
-
-def read_lower(fd: int, run: Run) -> bytes:
-    """Read from a lower file; EIO where it has become shorter."""
-    data = os.pread(fd, run.end - run.start, run.start) if run.end > run.start else b""
-    while len(data) < run.end - run.start:
-        more = os.pread(fd, run.end - run.start - len(data), run.start + len(data))
-        if not more:
-            raise OSError(errno.EIO, "a lower file became shorter")
-        data += more
-    return data
-
 
 # Reads what a change needs of the lower file; it may refuse to.
 Reader = Callable[[int, Run], bytes]
@@ -155,8 +142,23 @@ class PartialCopies:
     ) -> int:
         """Write *data* at *offset* of a copy, open as *fd*; return how much, as pwrite(2)."""
         partial, end = self._upper.partials.of(node), offset + len(data)
-        if partial.recorded and not partial.pending and partial.blocks.has(offset, end):
-            return os.pwrite(fd, data, offset)
+        blocks = partial.blocks
+        if partial.recorded and not partial.pending:
+            if blocks.has(offset, end):
+                return os.pwrite(fd, data, offset)
+            # In RAM no crash comes between, and so the mark may come last.
+            fills = not self.lasts and blocks.is_filled_by(offset, end)
+            if fills and os.pwrite(fd, data, offset) == len(data):
+                self.records.store(node, partial, blocks.marked(offset, end))
+                self._finish_complete(node, partial)
+                return len(data)
+        return self._write_filled(node, fd, data, offset, read)
+
+    def _write_filled(
+        self, node: Node, fd: int, data: bytes | memoryview, offset: int, read: Reader
+    ) -> int:
+        """Do so where blocks are to be filled from the lower, or marked first."""
+        partial, end = self._upper.partials.of(node), offset + len(data)
         self.records.write(node, partial)
         edge = partial.blocks.edge(offset)
         if edge is not None:

@@ -1,13 +1,32 @@
-"""Writes of parts of a file, by descriptor, of which nothing shows where they fail."""
+"""Reads and writes of parts of a file, by descriptor; where a write fails, nothing of it shows."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 
-from unionfs.host.syscalls import KEEP_SIZE, PUNCH_HOLE
-from unionfs.layers.blockmap import BlockMap
+from unionfs.host.syscalls import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE
+from unionfs.layers.blockmap import BlockMap, Run
 from unionfs.layers.layer import WritableLayer
 from unionfs.view.partials import next_data
+
+_FREEING = PUNCH_HOLE | ZERO_RANGE
+
+
+def frees(mode: int) -> bool:
+    """Tell whether fallocate(2) with this mode changes what a file shows."""
+    return bool(mode & _FREEING)
+
+
+def read_lower(fd: int, run: Run) -> bytes:
+    """Read from a lower file; EIO where it has become shorter."""
+    data = os.pread(fd, run.end - run.start, run.start) if run.end > run.start else b""
+    while len(data) < run.end - run.start:
+        more = os.pread(fd, run.end - run.start - len(data), run.start + len(data))
+        if not more:
+            raise OSError(errno.EIO, "a lower file became shorter")
+        data += more
+    return data
 
 
 @contextlib.contextmanager

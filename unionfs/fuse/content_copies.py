@@ -9,7 +9,7 @@ import os
 import trio
 
 from unionfs.changes.copyup import CopyUp
-from unionfs.changes.partial_copies import read_lower
+from unionfs.changes.parts import read_lower
 from unionfs.host import content
 from unionfs.layers.blockmap import Run
 from unionfs.view.content_copy import ContentCopy

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from unionfs.changes import protection
-from unionfs.changes.partial_copies import frees
+from unionfs.changes.parts import frees
 from unionfs.fuse.directpartials import DirectPartials
 from unionfs.fuse.service import Service
 from unionfs.fuse.session import messages

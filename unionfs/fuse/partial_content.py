@@ -12,7 +12,8 @@ from typing import TypeVar
 
 import trio
 
-from unionfs.changes.partial_copies import PartialCopies, read_lower
+from unionfs.changes.partial_copies import PartialCopies
+from unionfs.changes.parts import read_lower
 from unionfs.fuse.reading import Reading
 from unionfs.fuse.session.pipe import Piece
 from unionfs.layers.blockmap import Run

@@ -157,6 +157,10 @@ class BlockMap(NamedTuple):
             return False
         return first == last or self._next(first, last, own=1) > last
 
+    def is_filled_by(self, start: int, end: int) -> bool:
+        """Tell whether a write from *start* to *end* needs nothing of the lower."""
+        return start < self.limit and not (start | end) & (1 << self.shift) - 1
+
     def missing(self, start: int, end: int) -> tuple[Run, Run]:
         """Return what a write from *start* to *end* needs of the lower, before and behind it.
 
