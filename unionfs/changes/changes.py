@@ -229,7 +229,7 @@ class Changes:
         for parent, name in names:
             if parent is not None:
                 self.names.directory(parent)
-                self.names.give_name(node, child_path(parent, name))
+                self.names.give_name(node, parent, name)
         self.union.known.lowers_change()
 
     def renew_link(self, old: bytes, new: bytes) -> None:

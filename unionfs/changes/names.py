@@ -14,6 +14,7 @@ from unionfs.changes.copyup import CopyUp
 from unionfs.layers import markers
 from unionfs.layers.iflags import IMMUTABLE
 from unionfs.layers.layer import WritableLayer, join
+from unionfs.layers.staging import keep_times
 from unionfs.view.lookup_result import LookupResult
 from unionfs.view.node import Node, child_path, passing
 from unionfs.view.union import Union
@@ -63,15 +64,20 @@ class Names:
         self.union.known.names_change(parent)
         return layer
 
-    def give_name(self, node: Node, path: bytes) -> None:
-        """Link a file of the link index under its lower name, unless copy-up chose that name."""
-        upper, work = self.upper.layer, self.upper.work
+    def give_name(self, node: Node, parent: Node, name: bytes) -> None:
+        """Link a file of the link index under its lower name, unless copy-up chose that name.
+
+        Nothing that is seen changes: the directory, which is on upper, keeps its times.
+        """
+        upper, work, path = self.upper.layer, self.upper.work, child_path(parent, name)
         if upper.find(path) is not None:
             return
         entry = self.upper.links.path(node.link)
         try:
             markers.prepare_links(work, entry, node.links, node.links - 1)
+            before = upper.stat(parent.path)
             work.link(entry, upper, path)
+            keep_times(upper, parent.path, before)
         except BaseException:
             self.upper.links.settle(node.link)
             raise
@@ -90,7 +96,7 @@ class Names:
                 self.copyup.metadata(node)
                 if node.link:
                     self.directory(parent)
-                    self.give_name(node, child_path(parent, name))
+                    self.give_name(node, parent, name)
             result = self.union.lookup.require(parent, name)
         if result.link:
             self.upper.links.require_settled(result.link)
@@ -127,7 +133,7 @@ class Names:
                 elif not child.is_directory:
                     self.copyup.whole(child)
                     if child.link:
-                        self.give_name(child, child_path(directory, name))
+                        self.give_name(child, directory, name)
 
     def _hide_lower(self, directory: Node) -> None:
         """Make a directory opaque that shows nothing any more that is not in upper."""

@@ -147,7 +147,7 @@ class Renames:
         else:
             self.names.copyup.metadata(node)
         if node.link and not source.named:
-            self.names.give_name(node, child_path(*old))
+            self.names.give_name(node, *old)
         if node.below:  # it gets a redirect, which hides what lies below the new name as well
             self.names.anchor(node, absolute=not is_directory or old[0] is not new[0])
         elif is_directory and self.union.lookup.shows_below(*new):

@@ -14,7 +14,7 @@ from unionfs.host import content
 from unionfs.layers.attribute_copies import Model, copy_look
 from unionfs.layers.layer import WritableLayer
 from unionfs.view.content_copy import ContentCopy
-from unionfs.view.node import Node, child_path
+from unionfs.view.node import Node
 from unionfs.view.sides import Side, Split, TwoSided
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class _SideCopyUp(CopyUp):
         try:
             for parent, name in node.aliases:
                 names.directory(parent)
-                names.give_name(node, child_path(parent, name))
+                names.give_name(node, parent, name)
         except OSError:  # the change itself does not depend on it
             log.exception("%r: not all its names are in state", node.path)
 

@@ -8,6 +8,7 @@ empties it, too (fs/overlayfs/super.c, ovl_workdir_create).
 import collections
 import itertools
 import logging
+import os
 import re
 import stat
 
@@ -26,6 +27,14 @@ _NUMBERED = re.compile(rb"#([0-9a-f]+)")
 log = logging.getLogger(__name__)
 
 _LEFT = "%r is left in work until the next mount"
+
+
+def keep_times(layer: WritableLayer, directory: bytes, before: os.stat_result) -> None:
+    """Give a directory, in which a copy has got its name, the times that it had *before*."""
+    try:
+        layer.utime(directory, before.st_atime_ns, before.st_mtime_ns)
+    except OSError:  # the name is there: no error may say otherwise
+        log.exception("%r: its times are those of the copy-up", directory)
 
 
 class Staging:
@@ -48,10 +57,7 @@ class Staging:
         """Move a staged object to a *directory* of *layer*, which keeps its times."""
         before = layer.stat(directory)
         self.work.move(path, layer, join(directory, name))
-        try:
-            layer.utime(directory, before.st_atime_ns, before.st_mtime_ns)
-        except OSError:  # the object is there: no error may say otherwise
-            log.exception("%r: its times are those of the copy-up", directory)
+        keep_times(layer, directory, before)
 
     def drop(self, path: bytes) -> bool:
         """Remove a staged object that nobody needs any more, as `discard`; say False if it stays.

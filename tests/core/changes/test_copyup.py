@@ -73,6 +73,17 @@ def test_times_of_the_file_and_its_parents_are_those_of_before(union):
     assert found == dict.fromkeys(found, 2_000_000_009)
 
 
+def test_times_of_a_directory_that_comes_up_whole_are_those_of_before(union):
+    """A name of a file with several is a link, and no copy."""
+    u = union({}, {"f": "x", "d": {"e": {"g": Same("f")}}}, redirect_dir=False)
+    os.utime(u.directory / "lower0/d/e", ns=(1_000_000_007, 2_000_000_009))
+    u.append("f", "y")
+    u.rename("d", "moved")
+    assert u.tree() == {"f": "xy", "moved": {"e": {"g": "xy"}}}
+    assert os.stat(u.upper / "moved/e/g").st_nlink > 1
+    assert u.stat("moved/e").st_mtime_ns == 2_000_000_009
+
+
 def test_holes_stay_holes(union, tmp_path):
     u = union({}, {"f": ""})
     size = 1 << 26
