@@ -77,7 +77,7 @@ class Renames:
             return
         if flags:
             require_free(target, flags)
-        if target is not None and target.ino == source.ino:
+        if target is not None and target.is_same(source):
             return  # links of one file keep both names: rename(2)
         giving_way = self.giving_way(source, new, target)
         names = [old, new] if giving_way is not None and giving_way.is_directory else [old]
@@ -92,7 +92,7 @@ class Renames:
         """Raise EPERM where a name must not be taken away; links of one file keep theirs."""
         target = new[1]
         if target is not None:
-            if target.ino == old[1].ino:
+            if target.is_same(old[1]):
                 return
             protection.require_removable(self.union, new[0], target)
         protection.require_removable(self.union, *old)
@@ -187,7 +187,7 @@ class Renames:
     ) -> None:
         if target is None:
             raise error(errno.ENOENT)
-        if source.ino == target.ino:
+        if source.is_same(target):
             return
         upper, nodes = self.upper.layer, self.union.nodes
         self.names.directory(new[0])

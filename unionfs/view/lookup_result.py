@@ -41,6 +41,14 @@ class LookupResult(NamedTuple):
         """Tell whether the name is a directory's."""
         return stat.S_ISDIR(self.st.st_mode)
 
+    def is_same(self, other: "LookupResult") -> bool:
+        """Tell whether both names show one object.
+
+        The number alone does not tell: the host may have given it to another, since the object
+        that keeps it came to where it is now (`NodeTable` shows one of them by a spare number).
+        """
+        return self.ino == other.ino and self.st[1:3] == other.st[1:3]  # st_ino, st_dev
+
 
 # Making the tuple itself takes half the time of calling the class.
 _tuple = tuple.__new__

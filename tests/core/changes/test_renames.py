@@ -7,8 +7,9 @@ import pytest
 from tests.trees import WHITEOUT, Link, Opaque, Same, harvest
 from unionfs.changes import renames
 from unionfs.host import syscalls
+from unionfs.layers import markers
 
-NOREPLACE = syscalls.RENAME_NOREPLACE
+NOREPLACE, EXCHANGE = syscalls.RENAME_NOREPLACE, syscalls.RENAME_EXCHANGE
 
 LOWER = {"l": "low", "m": {"l": "low", "k": Same("l")}}
 
@@ -66,6 +67,20 @@ def test_both_ways(union, monkeypatch, upper, old, new, flags, after, way, known
     if nodes[1] and nodes[1] is not nodes[0]:  # what was replaced is still read
         names = sum(text == "2" for text in after.values())
         assert u.union.shown(nodes[1], u.union.attributes(nodes[1]))[0] == names
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize(("flags", "after"), [(0, {"b": "1"}), (EXCHANGE, {"a": "2", "b": "1"})])
+def test_two_files_with_one_number_are_not_one_file(union, flags, after, known):
+    """A copy keeps its number, which the host may give to a new file by and by."""
+    u = union({"a": "1", "b": "2"})
+    markers.set_origin(u.union.upper.layer, b"b", u.stat("a").st_ino)
+    assert u.union.lookup.find(u.union.root, b"b").ino == u.stat("a").st_ino
+    if known:
+        u.tree()
+    u.rename("a", "b", flags)
+    assert u.tree() == after
+    assert harvest(u.upper) == after
 
 
 @pytest.mark.parametrize("way", ["short", "long"])
