@@ -102,6 +102,25 @@ def test_who_passes_by_keeps_no_mount_busy(bench, monkeypatch):
     assert bench.mounts() == []
 
 
+def test_what_lies_under_a_union_that_somebody_else_unmounts_stays(bench, monkeypatch):
+    mountcalls.mount("under", bench.at("mnt"), "tmpfs", 0)
+    assert bench.unionfs(f"mount {LAYERS} mnt").status == 0
+    using, really = os.open(bench.at("mnt/file"), os.O_RDONLY), mountcalls.umount
+
+    def tried(target, flags):
+        try:
+            really(target, flags)
+        except OSError:
+            os.close(using)
+            really(target)  # by somebody else, before the next try
+            raise
+
+    monkeypatch.setattr(mountcalls, "umount", tried)
+    assert umount.run(argparse.Namespace(mountpoint=[bench.at("mnt")], lazy=False)) == 0
+    assert [mount[0] for mount in bench.mounts()] == ["under"]
+    really(bench.at("mnt"))
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_unmounts(bench, number):
     assert bench.unionfs(f"mount {LAYERS} mnt").status == 0

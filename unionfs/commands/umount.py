@@ -8,7 +8,7 @@ import select
 import sys
 import time
 
-from unionfs.host import mountcalls
+from unionfs.host import mountcalls, mountinfo
 from unionfs.mounting import live
 from unionfs.mounting.options import Refused
 
@@ -54,7 +54,11 @@ def _unmount(name: str, *, lazy: bool) -> int:
 
 
 def _umount(mountpoint: str, *, lazy: bool) -> None:
-    """Unmount; who uses it for a moment is waited for, as umount2(2) says EBUSY at once."""
+    """Unmount; who uses it for a moment is waited for, as umount2(2) says EBUSY at once.
+
+    What lies under it stays, also where somebody else has unmounted it meanwhile.
+    """
+    ours = mountinfo.top_at(mountpoint)
     for _ in range(_TRIES):
         try:
             return mountcalls.umount(mountpoint, mountcalls.MNT_DETACH if lazy else 0)
@@ -63,6 +67,9 @@ def _umount(mountpoint: str, *, lazy: bool) -> None:
                 raise
             busy = exc
         time.sleep(_PAUSE)
+        top = mountinfo.top_at(mountpoint)
+        if ours is not None and (top is None or top[:2] != ours[:2]):  # number and device
+            return None
     raise busy
 
 
