@@ -48,7 +48,8 @@ def _check_tree(driver, side, parent, rule, directory):
             assert is_of_use, f"useless whiteout {entry.path!r}"
         elif is_directory:
             found = union.lookup.node(parent, entry.name)
-            if found is None:  # it is gone, and tells what of it does not persist
+            # It is gone, or a file has its name, and it tells what of it does not persist.
+            if found is None or not found[0].is_directory:
                 assert not own
                 continue
             found[0].lookups += 1
