@@ -8,6 +8,10 @@ that was opened before its copy-up goes through the page cache until its last
 descriptor is closed, and content read in one way is dropped from the cache
 before it is read in the other.
 
+The kernel counts a file as closed before it sends the RELEASE, which may be put off until
+after the next OPEN.  So wherever an answer would be different without some earlier opens,
+what was put off is done first.
+
 With `passthrough=all` lower files pass through as well, and an old reader stays
 on the lower file, as with overlayfs.  The first open after the copy-up then
 finds the inode bound to another backing file: it is left to its readers
@@ -111,12 +115,19 @@ class Backings:
     def is_outdated(self, node: Node) -> bool:
         """Tell whether opens of *node* pass through to a lower file that was copied up since."""
         opens = self._opens.get(node)
-        return opens is not None and opens.through > 0 and opens.lower and not node.below
+        return opens is not None and opens.lower and not node.below and self.is_through(node)
 
     def is_through(self, node: Node) -> bool:
         """Tell whether opens of *node* pass through now."""
         opens = self._opens.get(node)
+        if opens is not None and opens.through:
+            opens = self._after_releases(node)
         return opens is not None and opens.through > 0
+
+    def _after_releases(self, node: Node) -> _Opens | None:
+        """Return how *node* is open for the kernel: releases that were put off count."""
+        self._registry.catch_up()
+        return self._opens.get(node)
 
     def may_be_mapped(self, node: Node) -> bool:
         """Tell whether a mapping may go on writing to a file whose opens have all ended.
@@ -159,6 +170,8 @@ class Backings:
         if not self.enabled:
             return 0, True
         opens = self._opens.get(node)
+        if opens is not None and opens.cached and eligible:
+            opens = self._after_releases(node)
         if opens is None:
             opens = self._opens[node] = _Opens()
         passes = opens.through or (eligible and not opens.cached)

@@ -151,3 +151,15 @@ def test_where_it_cannot_be_known_whether_a_file_is_mapped_it_may_be(passing, mo
         patch.setattr("fcntl.fcntl", fail)
         assert [files.backings.may_change(node) for _ in range(3)] == [True] * 3
     assert [files.backings.may_change(node) for _ in range(2)] == [True, False]
+
+
+def test_an_open_passes_through_when_the_release_of_the_last_cached_one_was_put_off(union):
+    u, session = union({"f": "x" * SMALL}), registry()
+    session.invalidate_attributes = lambda _ino: None
+    files, node = Operations(u.union, session, passthrough="upper", status={}).files, u.node("f")
+    assert files.open_unopened(node) == (UNOPENED, 0, True)
+    put_off = [lambda: files.release_unopened(node)]
+    session.catch_up = lambda: put_off and put_off.pop()()
+    opened = files.open_at_once(node, os.O_RDWR, 0)
+    assert opened.backing
+    files.release(opened.fd)
