@@ -49,8 +49,7 @@ def wait_until_whole(union, *names):
 def passes_through(union, path):
     """Tell whether a file is read, and written, without the daemon.
 
-    Before the first write the kernel asks for capabilities, and forgets the answer whenever
-    attributes come with an open (S_NOSEC): so the first write of each look needs the daemon.
+    Before a first write the kernel asks the daemon for capabilities, so the first does not count.
     """
     fd = os.open(path, os.O_RDWR)
     os.pwrite(fd, os.pread(fd, 1, 0), 0)

@@ -79,7 +79,9 @@ class Mount:
         if kind == "overlay":
             run("umount", self.target)
             return
-        run(sys.executable, "-m", "unionfs.cli", "umount", self.target)
+        words = [sys.executable, "-m", "unionfs.cli", "umount", self.target]
+        done = subprocess.run(words, capture_output=True, check=False, timeout=_TIMEOUT)
+        assert done.returncode == 0, done.stderr  # it may say that a busy disk is waited for
         assert self._daemon is not None
         assert (self._daemon.wait(_TIMEOUT), self.log()) == (0, "")
 
