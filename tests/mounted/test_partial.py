@@ -68,6 +68,16 @@ def test_a_small_change_of_a_large_file_takes_little(union, act, most, options):
     assert used(u) <= most
 
 
+@pytest.mark.parametrize("size", [4 * BLOCK, 4 * BLOCK + 5])
+@pytest.mark.parametrize("options", [(), ("noopen=on",), ("direct=off",)], ids=str)
+def test_a_file_grows_that_nobody_has_open(union, size, options):
+    """It is as small as those that are copied at once, and the lower is read all the same."""
+    u = union(options=options, f=size)
+    os.truncate(u.path / "f", size + 1)
+    assert (u.path / "f").read_bytes() == before(u, "f") + b"\0"
+    assert used(u) <= mmap.PAGESIZE
+
+
 def _written(path, mode):
     with path.open(mode) as file:
         file.write(b"1")

@@ -53,6 +53,12 @@ class AttributeChanges:
             return self._copyup.partials.edge(node, size) is not None
         return size > self._union.attributes(node).st_size
 
+    def prepares_at_once(self, node: Node, new: NewAttributes) -> bool:
+        """Tell whether `prepare`, which `waits`, waits for no thread and no disk."""
+        by_blocks = new.size is not None and self._copyup.cuts_by_blocks(node, new.size)
+        # By blocks, a thread reads the one in which the lower ends.
+        return not by_blocks and self._copies.brings_at_once(node, new.size)
+
     async def prepare(self, node: Node, new: NewAttributes, requester: Requester) -> bool:
         """Do what takes long before a file is changed; tell whether it has the new size.
 

@@ -244,7 +244,7 @@ class Direct:
             st = changes.change(node, new, handle, requester, sized=sized)
             return self._attr(unique, node, st)
 
-        return at_once(job()) if self._files.copies.brings_at_once(node, new.size) else Waiting(job)
+        return at_once(job()) if changes.prepares_at_once(node, new) else Waiting(job)
 
     def _keeps_all(self, valid: int) -> bool:
         """Tell whether a file is cut without losing privileges: fs/fuse/dir.c, fuse_do_setattr."""
