@@ -8,7 +8,8 @@ import subprocess
 import pytest
 
 from tests.mounted import disks
-from tests.mounted.mount import Mount
+from tests.mounted.mount import PATIENCE, Mount
+from tests.mounted.witness import failure
 from unionfs.host.syscalls import KEEP_SIZE, fallocate
 from unionfs.layers.blockmap import BlockMap
 from unionfs.layers.markers import BLOCKS, METACOPY
@@ -121,3 +122,43 @@ def _large_blocks(base, size):
         pytest.skip("no blocks larger than a page here")
     subprocess.run(["umount", point], check=True)
     return disks.mounted(point, "-o", "loop", image)
+
+
+@contextlib.contextmanager
+def _deceiving(base):
+    """Yield an ext4, and what lets its disk refuse all that has not been written there yet."""
+    with disks.mounted(base / "back", "-t", "tmpfs", "-o", "size=24m", "tmpfs") as back:
+        image, rest = back / "image", back / "rest"
+        image.touch()
+        os.truncate(image, 64 << 20)
+        disks.run("mkfs.ext4", "-q", "-O", "^has_journal", "-b", PAGE, image)
+
+        def refuse():
+            os.sync()
+            with contextlib.suppress(OSError), rest.open("wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(PAGE))
+
+        with disks.mounted(base / "ext4", "-o", "loop", image) as root:
+            yield root, refuse, rest.unlink
+
+
+@pytest.mark.without("far=all", "noopen=on")  # all have one descriptor then
+def test_all_who_have_a_file_open_hear_that_the_disk_did_not_take_it(base):
+    """It is in part afterwards, too: what the disk has not got is the lower's."""
+    (base / "lower1").mkdir()
+    (base / "lower1" / "f").write_bytes(random.Random("f").randbytes(64 * BLOCK))
+    with _deceiving(base) as (root, refuse, give), _union(base / "lower1", root) as union:
+        fds = [os.open(union.path / "f", os.O_RDWR) for _ in range(2)]
+        os.pwrite(fds[0], b"old", 5)
+        os.fsync(fds[0])
+        refuse()
+        os.pwrite(fds[0], b"n" * 40 * BLOCK, 0)
+        assert [failure(os.fsync, fd) for fd in fds] == ["ENOSPC"] * 2
+        for fd in fds:
+            os.close(fd)
+        give()
+        subprocess.run(union.command("umount", union.path), check=False, capture_output=True)
+        union.process.wait(PATIENCE)
+        assert METACOPY in os.listxattr(union.upper / "f")
+        assert "the disk did not take all of a file" in union.take_log()

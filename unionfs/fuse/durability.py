@@ -35,13 +35,28 @@ class Durability:
         """Write a file's content to disk, and its name where copy-up made it."""
         if not self.union.upper or not node.upper or self.union.features.fsync == "off":
             return
-        if self.union.has_lower_content(node):  # the handle is on the lower file
+        if node.partial:
+            await self._sync_partial(node, fd)
+        elif self.union.has_lower_content(node):  # the handle is on the lower file
             layer, path = self.union.upper.place(node)
             await _sync_and_close(layer.open(path, os.O_RDONLY))
         else:
             # fdatasync(2) leaves out attributes, such as one that says that the content is below.
             await _sync_content(fd, datasync=datasync and not node.unsynced)
         await self._sync_names(node)
+
+    async def _sync_partial(self, node: Node, fd: int) -> None:
+        """Sync a file in part, its map too.
+
+        Each descriptor that was open when the disk did not take something tells so once: fsync(2).
+        So it is the client's, unless that is on the lower file.
+        """
+        upper = self.union.upper
+        target = upper.partials.of(node).target
+        is_on_copy = fd >= 0 and os.path.sameopenfile(fd, target)
+        own = os.dup(fd if is_on_copy else target)
+        with upper.partials.syncing(node):
+            await _sync_and_close(own)
 
     async def sync_directory(self, node: Node) -> None:
         """Write a directory's names to disk."""
