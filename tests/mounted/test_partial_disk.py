@@ -12,6 +12,7 @@ from tests.mounted import disks, fsx
 from tests.mounted.mount import ROOT, Mount, wait_until
 from tests.mounted.witness import failure
 from unionfs.host import syscalls
+from unionfs.host.syscalls import KEEP_SIZE, fallocate
 from unionfs.layers.markers import KEPT_CAPABILITY, MTIME
 
 BLOCK = 64 << 10
@@ -105,6 +106,33 @@ def test_a_small_disk_that_has_no_room_for_a_long_map_gets_a_short_one(union):
     assert (u.path / "f").read_bytes() == model
     u.stop()
     assert (u.upper / "f").read_bytes() == model
+
+
+@in_part
+@pytest.mark.parametrize("act", ["stop", "reserve"])
+def test_a_file_whose_blocks_are_larger_than_what_is_copied_at_a_time_comes_whole(union, act):
+    """A disk of 64 MiB has room for 2048 marks a file; so 3 GiB have blocks of 2 MiB."""
+    u = union("f", size=8 << 20)
+    u.stop()
+    os.truncate(u.lowers[0] / "f", 3 << 30)
+    u.start()
+    fd = os.open(u.path / "f", os.O_RDWR)
+    os.pwrite(fd, b"new", 5)
+    model = before_and(b"new", u.lowers[0] / "f", 8 << 20)
+    if act == "reserve":
+        fallocate(fd, KEEP_SIZE, 2 << 20, 4 << 20)
+        assert os.pread(fd, len(model), 0) == model
+    os.close(fd)
+    u.stop()
+    with (u.upper / "f").open("rb") as upper:
+        assert upper.read(len(model)) == model
+
+
+def before_and(data, path, size, at=5):
+    """Return what a file has to show at its beginning when *data* was written to it."""
+    with path.open("rb") as file:
+        shown = file.read(size)
+    return shown[:at] + data + shown[at + len(data) :]
 
 
 def test_what_a_killed_union_leaves_is_in_order_and_goes_on(union):

@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 # and written without the daemon.
 LEAST = 128 << 10
 
-_CHUNK = 1 << 20  # bytes copied at a time where the whole file is wanted
+_CHUNK = 1 << 20  # bytes copied at a time where the whole file is wanted; or a block
 
 # Reads what a change needs of the lower file; it may refuse to.
 Reader = Callable[[int, Run], bytes]
@@ -309,11 +309,12 @@ class PartialCopies:
         """Return what is to be copied next before room is reserved from *start* to *end*."""
         if not node.partial or not self.lasts:
             return None
-        run = self._upper.partials.of(node).blocks.part(start, end)
-        return run and run._replace(end=min(run.end, run.start + _CHUNK))
+        blocks = self._upper.partials.of(node).blocks
+        run = blocks.part(start, end)
+        return run and blocks.piece(run, _CHUNK)
 
     def rest(self, node: Node, most: int = _CHUNK) -> Run | None:
-        """Return what is to be copied next, *most* bytes at a time; None: the copy has all.
+        """Return what is to be copied next, a `piece` at a time; None: the copy has all.
 
         If it is partial still, its data has to reach the disk, and then it can `finish`.
         """
@@ -323,7 +324,7 @@ class PartialCopies:
         for run in partial.blocks.runs(partial.looked, partial.blocks.limit):
             partial.looked = self._skip(partial, run) if run.lower else run.end
             if partial.looked < run.end:
-                return run._replace(start=partial.looked, end=min(run.end, partial.looked + most))
+                return partial.blocks.piece(run._replace(start=partial.looked), most)
         if not self.syncs:
             self.finish(node)
         return None

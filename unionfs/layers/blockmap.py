@@ -197,6 +197,14 @@ class BlockMap(NamedTuple):
         runs = self.runs(self.beginning(start), last)
         return next((run for run in runs if run.lower), None)
 
+    def piece(self, run: Run, most: int) -> Run:
+        """Return what is copied first of a run: whole blocks, of *most* bytes, or one of more.
+
+        What is copied gets marks, and a mark is one of a whole block.
+        """
+        end = self.beginning(run.start + max(most, 1 << self.shift))
+        return run._replace(end=min(run.end, end))
+
     def beginning(self, at: int) -> int:
         """Return where the block begins that has the byte *at*."""
         return at >> self.shift << self.shift

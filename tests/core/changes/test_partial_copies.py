@@ -6,6 +6,7 @@ import os
 import pytest
 
 from unionfs.changes import partial_copies
+from unionfs.changes.parts import read_lower
 from unionfs.host.syscalls import KEEP_SIZE, PUNCH_HOLE, fallocate
 from unionfs.layers import markers
 from unionfs.layers.blockmap import SHIFT, Run
@@ -131,6 +132,20 @@ def _sparse(union):
     u.copyup.by_blocks(u.node("f"))
     assert u.union.upper.partials.of(u.node("f")).blocks.shift > SHIFT
     return u
+
+
+def test_what_is_copied_at_a_time_is_whole_blocks(union):
+    """Else the mark of a block would say that the copy has what was not copied yet."""
+    u = _sparse(union)
+    node, copies, at = u.node("f"), u.copyup.partials, 64 << 20
+    with (u.upper.parent / "lower0/f").open("r+b") as lower:
+        lower.seek(at)
+        lower.write(TEXT.encode())
+    while (run := copies.rest(node, PAGE)) is not None:
+        copies.take(node, run.start, read_lower(u.union.upper.partials.of(node).source, run))
+    with (u.upper / "f").open("rb") as upper:
+        upper.seek(at)
+        assert upper.read(len(TEXT)) == TEXT.encode()
 
 
 def test_a_write_to_a_hole_that_need_not_be_copied_is_there_after_a_crash(union):
