@@ -23,6 +23,7 @@ from unionfs.changes.partial_records import PartialRecords
 from unionfs.changes.parts import (
     make_holes,
     read_lower,
+    require_none,
     require_some,
     time_kept,
     write_all,
@@ -39,8 +40,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Bytes from which a file is copied by blocks.  A smaller one is copied in 75 us, and is then read
-# and written without the daemon.
+# Bytes from which a file is copied by blocks.  A smaller one takes 75 us, and passes through then.
 LEAST = 128 << 10
 
 _CHUNK = 1 << 20  # bytes copied at a time where the whole file is wanted; or a block
@@ -371,14 +371,14 @@ class PartialCopies:
             with self._upper.partials.writing(node) as fd:
                 for run in partial.blocks.runs(start, start + len(data)):
                     if run.lower:
-                        write_all(fd, data[run.start - start : run.end - start], run.start)
+                        part = data[run.start - start : run.end - start]
+                        require_none(self._put(node, fd, [part], run.start)[1])
         finally:
             layer.utime(path, before.st_atime_ns, before.st_mtime_ns)
             if capability is not None:
                 layer.set_attribute(path, markers.CAPABILITY, capability)
             if self.lasts:
                 markers.end_mtime(layer, path)
-        self.records.store(node, partial, partial.blocks.marked(start, start + len(data)))
         self._finish_complete(node, partial)
 
     def _finish_complete(self, node: Node, partial: Partial) -> None:

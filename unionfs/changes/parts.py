@@ -29,6 +29,12 @@ def read_lower(fd: int, run: Run) -> bytes:
     return data
 
 
+def require_none(error: OSError | None) -> None:
+    """Raise the error that has ended a write early."""
+    if error is not None:
+        raise error
+
+
 @contextlib.contextmanager
 def time_kept(fd: int) -> Iterator[None]:
     """Give a file its modification time back if a change fails: nothing of it may show."""
@@ -69,9 +75,7 @@ def write_parts(fd: int, parts: list[bytes | memoryview], start: int) -> tuple[i
 
 def write_all(fd: int, data: bytes, start: int) -> None:
     """Write all of *data*, or raise the error that prevents it."""
-    _, error = write_parts(fd, [data], start)
-    if error is not None:
-        raise error
+    require_none(write_parts(fd, [data], start)[1])
 
 
 def make_holes(layer: WritableLayer, fd: int, blocks: BlockMap, start: int, end: int) -> None:

@@ -9,7 +9,7 @@ from unionfs.changes import partial_copies
 from unionfs.changes.parts import read_lower
 from unionfs.host.syscalls import KEEP_SIZE, PUNCH_HOLE, fallocate
 from unionfs.layers import markers
-from unionfs.layers.blockmap import SHIFT, Run
+from unionfs.layers.blockmap import SHIFT, BlockMap, Run
 
 PAGE = 4096
 TEXT = "0123456789abcdef" * (40 * PAGE // 16)
@@ -132,6 +132,24 @@ def _sparse(union):
     u.copyup.by_blocks(u.node("f"))
     assert u.union.upper.partials.of(u.node("f")).blocks.shift > SHIFT
     return u
+
+
+def test_what_is_filled_is_marked_before_it_is_written(union, monkeypatch):
+    """A later write with O_DSYNC may have its data on the disk, and a mark made after it not."""
+    u = union({}, {"f": TEXT}, copyup="blocks")
+    _changed(u, "f", {5: b"five"})
+    node, written, pwritev = u.node("f"), [], os.pwritev
+
+    def write(fd, parts, offset):
+        path = b"/proc/self/fd/%d" % fd
+        marks = BlockMap.decoded(os.getxattr(path, markers.BLOCKS), os.fstat(fd).st_size)
+        written.append(marks.has(offset, offset + sum(map(len, parts))))
+        return pwritev(fd, parts, offset)
+
+    monkeypatch.setattr(os, "pwritev", write)
+    u.copyup.partials.bring(node)
+    assert written
+    assert all(written)
 
 
 def test_what_is_copied_at_a_time_is_whole_blocks(union):
