@@ -145,7 +145,7 @@ class PartialCopies:
         blocks = partial.blocks
         if partial.recorded and not partial.pending:
             if blocks.has(offset, end):
-                return os.pwrite(fd, data, offset)
+                return self._upper.partials.rewrite(node, fd, data, offset)
             # In RAM no crash comes between, and so the mark may come last.
             fills = not self.lasts and blocks.is_filled_by(offset, end)
             if fills and os.pwrite(fd, data, offset) == len(data):

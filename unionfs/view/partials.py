@@ -101,6 +101,15 @@ class Partials(dict[int, Partial]):
             self._lost.add(node.host_ino)
             raise
 
+    def rewrite(self, node: Node, fd: int, data: bytes | memoryview, offset: int) -> int:
+        """Write to blocks that a copy has; with O_DSYNC that syncs, and is remembered as above."""
+        try:
+            return os.pwrite(fd, data, offset)
+        except OSError as exc:
+            if exc.errno == errno.EIO:
+                self._lost.add(node.host_ino)
+            raise
+
     def is_lost(self, node: Node) -> bool:
         """Tell whether the disk did not take all that a copy has got."""
         return node.host_ino in self._lost

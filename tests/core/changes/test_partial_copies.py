@@ -125,6 +125,23 @@ def test_what_the_disk_did_not_take_is_not_taken_for_whole_later(union, monkeypa
     assert node.partial
 
 
+def test_what_the_disk_did_not_take_of_a_write_that_syncs_is_not_taken_for_whole(
+    union, monkeypatch
+):
+    u = union({}, {"f": TEXT}, copyup="blocks")
+    shown = _changed(u, "f", {5: b"five"})
+    partials, node = u.copyup.partials, u.node("f")
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "pwrite", _broken)
+        with pytest.raises(OSError, match="Input/output"):
+            u.write_by_blocks(node, b"six", 6)
+    partials.syncs = True
+    with pytest.raises(OSError, match="did not take all"):
+        partials.bring(node)
+    assert node.partial
+    assert _shown(u, "f") == shown
+
+
 def _sparse(union):
     """Build a union over a file that is so large that its blocks have several pages."""
     u = union({}, {"f": ""}, copyup="blocks")
@@ -239,5 +256,5 @@ def _no_room(_fd, _blocks):
     raise OSError(28, "No space left on device")
 
 
-def _broken(_fd):
+def _broken(_fd, *_more):
     raise OSError(5, "Input/output error")
