@@ -85,25 +85,8 @@ def test_a_busy_mount_stays_and_a_lazy_one_ends_with_its_last_user(bench):
     wait_for(lambda: not bench.processes())
 
 
-def test_who_passes_by_keeps_no_mount_busy(bench, monkeypatch):
-    """As a status does, or df(1), at the wrong moment."""
-    assert bench.unionfs(f"mount {LAYERS} mnt").status == 0
-    passing, really = os.open(bench.at("mnt/file"), os.O_RDONLY), mountcalls.umount
-
-    def tried(target, flags):
-        try:
-            really(target, flags)
-        except OSError:
-            os.close(passing)
-            raise
-
-    monkeypatch.setattr(mountcalls, "umount", tried)
-    assert umount.run(argparse.Namespace(mountpoint=[bench.at("mnt")], lazy=False)) == 0
-    assert bench.mounts() == []
-
-
-def test_what_lies_under_a_union_that_somebody_else_unmounts_stays(bench, monkeypatch):
-    mountcalls.mount("under", bench.at("mnt"), "tmpfs", 0)
+def umounted_when_first_busy(bench, monkeypatch, meanwhile):
+    """Unmount a union that is in use at the first try; do *meanwhile* before the next one."""
     assert bench.unionfs(f"mount {LAYERS} mnt").status == 0
     using, really = os.open(bench.at("mnt/file"), os.O_RDONLY), mountcalls.umount
 
@@ -112,13 +95,26 @@ def test_what_lies_under_a_union_that_somebody_else_unmounts_stays(bench, monkey
             really(target, flags)
         except OSError:
             os.close(using)
-            really(target)  # by somebody else, before the next try
+            meanwhile()
             raise
 
-    monkeypatch.setattr(mountcalls, "umount", tried)
-    assert umount.run(argparse.Namespace(mountpoint=[bench.at("mnt")], lazy=False)) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(mountcalls, "umount", tried)
+        return umount.run(argparse.Namespace(mountpoint=[bench.at("mnt")], lazy=False))
+
+
+def test_who_passes_by_keeps_no_mount_busy(bench, monkeypatch):
+    """As a status does, or df(1), at the wrong moment."""
+    assert umounted_when_first_busy(bench, monkeypatch, lambda: None) == 0
+    assert bench.mounts() == []
+
+
+def test_what_lies_under_a_union_that_somebody_else_unmounts_stays(bench, monkeypatch):
+    mountcalls.mount("under", bench.at("mnt"), "tmpfs", 0)
+    really = mountcalls.umount
+    assert umounted_when_first_busy(bench, monkeypatch, lambda: really(bench.at("mnt"))) == 0
     assert [mount[0] for mount in bench.mounts()] == ["under"]
-    really(bench.at("mnt"))
+    mountcalls.umount(bench.at("mnt"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
